@@ -1,0 +1,240 @@
+//! rustls configurations for the one gRPC port, and their reload while connections go on.
+//!
+//! Both ends: TLS 1.3 only, HTTP/2 by ALPN, **no resumption** (a resumed session skips the certificate check, so a
+//! revoked peer would come back in), aws-lc-rs named explicitly rather than installed for the process.
+//!
+//! Knows no sockets. An accept loop calls [`ServerTls::config`] for each connection and a connector calls
+//! [`ClientTls::config`] for each dial; a reload takes effect with the next one and touches none that is open.
+//! Revocation is not decided here: refusing in the handshake hides the reason from the peer.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use arc_swap::ArcSwap;
+use rustls::client::Resumption;
+use rustls::crypto::CryptoProvider;
+use rustls::server::{NoServerSessionStorage, VerifierBuilderError, WebPkiClientVerifier};
+use rustls::{ClientConfig, ServerConfig};
+use rustls_pki_types::pem::PemObject as _;
+use rustls_pki_types::{CertificateDer, PrivateKeyDer};
+
+use crate::bundle::{BundleError, CAS_MAX, CaBundle};
+use crate::file::{self, FileError};
+
+/// HTTP/2, the only protocol of the gRPC port: RFC 9113, section 3.1.
+pub(crate) const ALPN_HTTP2: &[u8] = b"h2";
+
+/// Protocol versions of both ends.
+pub(crate) const VERSIONS: &[&rustls::SupportedProtocolVersion] = &[&rustls::version::TLS13];
+
+/// Why there is no (new) configuration. A running one is kept.
+#[derive(Debug, thiserror::Error)]
+pub enum TlsError {
+    /// A file could not be read.
+    #[error("could not read the TLS files")]
+    File(#[from] FileError),
+    /// The CA bundle is unusable.
+    #[error("the CA bundle is refused")]
+    Bundle(#[from] BundleError),
+    /// No certificate where one is wanted.
+    #[error("no readable CERTIFICATE section where this end's own certificate is wanted")]
+    NoCertificate,
+    /// No key where one is wanted.
+    #[error("no readable private key where this end's own key is wanted")]
+    NoKey,
+    /// The own certificate comes from a CA that is not in the bundle, so that no peer would accept it.
+    #[error(
+        "the coordinator's certificate was issued by none of the CAs in the bundle; issue it anew, or add its CA"
+    )]
+    ForeignCertificate,
+    /// rustls refused key, certificate or roots.
+    #[error("the TLS library refuses key, certificate or CA bundle; do key and certificate belong together?")]
+    Rustls(#[from] rustls::Error),
+    /// rustls refused the client certificate check.
+    #[error("the TLS library refuses the CA bundle")]
+    Verifier(#[from] VerifierBuilderError),
+    /// No pins for a pinned connection.
+    #[error("1 to {CAS_MAX} CA hashes are wanted, not {0}")]
+    Pins(usize),
+}
+
+/// Where this end's certificate and key are. Both paths may name **one** file that holds both: then they are replaced in
+/// one step, and no crash leaves a key without its certificate.
+#[derive(Debug, Clone)]
+pub struct IdentityFiles {
+    /// The certificate, PEM; the first one in the file counts.
+    pub certificate: PathBuf,
+    /// Its private key, PEM, not accessible to other users.
+    pub key: PathBuf,
+}
+
+/// The files of the coordinator's port.
+#[derive(Debug, Clone)]
+pub struct ServerFiles {
+    /// Its certificate and key.
+    pub identity: IdentityFiles,
+    /// The fleet's CAs: clients are checked against them, and the one that issued the certificate is sent along.
+    pub ca: PathBuf,
+}
+
+/// The files of a dialling end.
+#[derive(Debug, Clone)]
+pub struct ClientFiles {
+    /// Its certificate and key; none for a user who logs in with a token.
+    pub identity: Option<IdentityFiles>,
+    /// The fleet's CAs.
+    pub ca: PathBuf,
+}
+
+/// The coordinator's TLS configuration, reloadable.
+#[derive(Debug)]
+pub struct ServerTls {
+    files: ServerFiles,
+    current: ArcSwap<ServerConfig>,
+}
+
+impl ServerTls {
+    /// Reads the files.
+    ///
+    /// # Errors
+    /// [`TlsError`].
+    pub fn load(files: ServerFiles) -> Result<Self, TlsError> {
+        let current = ArcSwap::from_pointee(files.read()?);
+        Ok(Self { files, current })
+    }
+
+    /// The configuration for the next connection.
+    #[must_use]
+    pub fn config(&self) -> Arc<ServerConfig> {
+        self.current.load_full()
+    }
+
+    /// Reads the files again. Open connections go on with what they began with: after a change of CA, cut those that
+    /// shall not.
+    ///
+    /// # Errors
+    /// [`TlsError`]; the configuration before is kept.
+    pub fn reload(&self) -> Result<(), TlsError> {
+        self.current.store(Arc::new(self.files.read()?));
+        Ok(())
+    }
+}
+
+impl ServerFiles {
+    fn read(&self) -> Result<ServerConfig, TlsError> {
+        let certificate = file::read_pem(&self.identity.certificate)?;
+        let key = file::read_private(&self.identity.key)?;
+        server_config(&certificate, &key, &CaBundle::from_pem(&file::read_pem(&self.ca)?)?)
+    }
+}
+
+/// The TLS configuration of an agent or a user, reloadable: a renewed certificate is used by the next dial, before the
+/// old connection is given up.
+#[derive(Debug)]
+pub struct ClientTls {
+    files: ClientFiles,
+    current: ArcSwap<ClientConfig>,
+}
+
+impl ClientTls {
+    /// Reads the files.
+    ///
+    /// # Errors
+    /// [`TlsError`].
+    pub fn load(files: ClientFiles) -> Result<Self, TlsError> {
+        let current = ArcSwap::from_pointee(files.read()?);
+        Ok(Self { files, current })
+    }
+
+    /// The configuration for the next dial.
+    #[must_use]
+    pub fn config(&self) -> Arc<ClientConfig> {
+        self.current.load_full()
+    }
+
+    /// Reads the files again.
+    ///
+    /// # Errors
+    /// [`TlsError`]; the configuration before is kept.
+    pub fn reload(&self) -> Result<(), TlsError> {
+        self.current.store(Arc::new(self.files.read()?));
+        Ok(())
+    }
+}
+
+impl ClientFiles {
+    fn read(&self) -> Result<ClientConfig, TlsError> {
+        let bundle = CaBundle::from_pem(&file::read_pem(&self.ca)?)?;
+        let Some(identity) = &self.identity else {
+            return client_config(&bundle, None);
+        };
+        let certificate = file::read_pem(&identity.certificate)?;
+        let key = file::read_private(&identity.key)?;
+        client_config(&bundle, Some((&certificate, &key)))
+    }
+}
+
+/// The coordinator's configuration from PEM texts. A client certificate is asked for and checked against the bundle,
+/// but a client without one is let in: enrolment and login come without, and the layer above refuses the rest.
+///
+/// The server sends its certificate and the CA that issued it, so that a first contact can compare the CA with its pin.
+///
+/// # Errors
+/// [`TlsError`].
+pub fn server_config(cert_pem: &str, key_pem: &str, bundle: &CaBundle) -> Result<ServerConfig, TlsError> {
+    let (certificate, key) = own_identity(cert_pem, key_pem)?;
+    let issuer = bundle.issuer_of(&certificate).ok_or(TlsError::ForeignCertificate)?.clone();
+    let verifier = WebPkiClientVerifier::builder_with_provider(bundle.roots()?, provider())
+        .allow_unauthenticated()
+        .build()?;
+    let mut config = ServerConfig::builder_with_provider(provider())
+        .with_protocol_versions(VERSIONS)?
+        .with_client_cert_verifier(verifier)
+        .with_single_cert(vec![certificate, issuer], key)?;
+    config.alpn_protocols = vec![ALPN_HTTP2.to_vec()];
+    config.session_storage = Arc::new(NoServerSessionStorage {});
+    config.send_tls13_tickets = 0;
+    Ok(config)
+}
+
+/// A dialling end's configuration from PEM texts; `identity` is certificate and key. The server must show a certificate
+/// of one of the bundle's CAs, made for servers, with the name that was dialled.
+///
+/// # Errors
+/// [`TlsError`].
+pub fn client_config(bundle: &CaBundle, identity: Option<(&str, &str)>) -> Result<ClientConfig, TlsError> {
+    let builder = ClientConfig::builder_with_provider(provider())
+        .with_protocol_versions(VERSIONS)?
+        .with_root_certificates(bundle.roots()?);
+    let config = match identity {
+        Some((cert_pem, key_pem)) => {
+            let (certificate, key) = own_identity(cert_pem, key_pem)?;
+            builder.with_client_auth_cert(vec![certificate], key)?
+        }
+        None => builder.with_no_client_auth(),
+    };
+    Ok(with_client_rules(config))
+}
+
+/// What every dialling configuration has in common.
+pub(crate) fn with_client_rules(mut config: ClientConfig) -> ClientConfig {
+    config.alpn_protocols = vec![ALPN_HTTP2.to_vec()];
+    config.resumption = Resumption::disabled();
+    config
+}
+
+/// The one cryptography provider of the fleet.
+pub(crate) fn provider() -> Arc<CryptoProvider> {
+    Arc::new(rustls::crypto::aws_lc_rs::default_provider())
+}
+
+/// rustls itself checks that the two belong together.
+fn own_identity(
+    cert_pem: &str,
+    key_pem: &str,
+) -> Result<(CertificateDer<'static>, PrivateKeyDer<'static>), TlsError> {
+    let certificate =
+        CertificateDer::from_pem_slice(cert_pem.as_bytes()).map_err(|_| TlsError::NoCertificate)?;
+    let key = PrivateKeyDer::from_pem_slice(key_pem.as_bytes()).map_err(|_| TlsError::NoKey)?;
+    Ok((certificate, key))
+}
