@@ -1,0 +1,166 @@
+//! What the engine costs: the next fire of schedules, arming many projects, and a burst in which all of them are
+//! due at once. Figures are ratios to look at within one run; nothing is asserted here.
+
+#![allow(missing_docs, reason = "criterion's macros make undocumented items")]
+
+use std::{collections::BTreeMap, hint::black_box, time::Duration};
+
+use chrono::{DateTime, Utc};
+use criterion::{BatchSize, Criterion, criterion_group, criterion_main};
+use fleet::{
+    Engine,
+    agent::{AgentFacts, Root, TokenNames},
+    defaults::Limits,
+    id::AgentUid,
+    input::{AgentInput, Ask, Input, Person},
+    project::{PlacementSettings, ProjectSpec, RetrySettings, RsyncSettings, Target, Upstream},
+    schedule::{Cron, Schedule},
+    time::{Mono, Now, Wall},
+};
+
+/// Projects in the larger benches.
+const PROJECTS: usize = 10_000;
+
+fn schedule(fields: &str) -> Schedule {
+    let fields = fields.parse().expect("fields are named");
+    Schedule::cron(Cron::parse(fields).expect("fields are right"), chrono_tz::Europe::Berlin)
+}
+
+fn instant() -> DateTime<Utc> {
+    "2026-11-20T07:42:10Z".parse().expect("an instant")
+}
+
+fn next_fire(criterion: &mut Criterion) {
+    let mut group = criterion.benchmark_group("next fire");
+    for (name, fields) in [
+        ("plain", "minute=10 hour=*/6"),
+        ("last friday", "day=last fri"),
+        ("29 February", "month=2 day=29"),
+        ("week 53", "week=53"),
+    ] {
+        let schedule = schedule(fields);
+        group.bench_function(name, |bencher| bencher.iter(|| schedule.next_after(black_box(instant()))));
+    }
+    group.finish();
+}
+
+fn now(wall: DateTime<Utc>, step: u64) -> Now {
+    Now { wall: Wall::from(wall), mono: Mono(step), entropy: step.wrapping_mul(0x9e37_79b9_7f4a_7c15) }
+}
+
+fn step(engine: &mut Engine, now: Now, input: Input) {
+    let decision = engine.decide(now, input);
+    engine.apply(now, &decision.changes);
+}
+
+/// A fleet with one agent that is here, and this many projects that fire every minute.
+fn fleet(projects: usize) -> Engine {
+    let limits = Limits {
+        agent_slots: u32::MAX,
+        volume_slots: u32::MAX,
+        first_syncs: u32::MAX,
+        upstream_slots: u32::MAX,
+        upstream_spacing: Duration::ZERO,
+        ..Limits::default()
+    };
+    let mut engine = Engine::new(limits);
+    let at = now(instant(), 1);
+    step(&mut engine, at, Input::Start { at_least: 0 });
+    let names = TokenNames::Pattern("*".to_owned());
+    let ask = Ask::CreateJoinToken {
+        id: "t".into(),
+        hash: "h".into(),
+        names,
+        uses: 1,
+        ttl: Duration::from_secs(600),
+    };
+    step(&mut engine, at, Input::Person(Person { by: "maria".into(), ask }));
+    let enroll = AgentInput::Enroll {
+        token_hash: "h".into(),
+        name: "ftp1".parse().expect("a name"),
+        labels: BTreeMap::new(),
+        key_hash: "k".into(),
+        serial: "s".into(),
+        expires: at.wall.plus(Duration::from_secs(86_400)),
+    };
+    step(&mut engine, at, Input::Agent(enroll));
+    let agent = engine.agents_by_name().next().map(|agent| agent.uid).expect("it is enrolled");
+    for number in 0..projects {
+        step(&mut engine, at, create(agent, number));
+    }
+    let root = Root {
+        name: "a1".into(),
+        path: "/srv".into(),
+        total_bytes: 1 << 40,
+        free_bytes: 1 << 39,
+        total_inodes: 0,
+        free_inodes: 0,
+    };
+    let facts = AgentFacts { roots: vec![root], ..AgentFacts::default() };
+    let hello =
+        AgentInput::Hello { agent, state_id: "d".into(), highest_term: 1, facts, attempts: Vec::new() };
+    step(&mut engine, at, Input::Agent(hello));
+    engine
+}
+
+fn create(agent: AgentUid, number: usize) -> Input {
+    let host = format!("h{}.example.net", number % 500);
+    let upstream = Upstream {
+        uri: format!("rsync://{host}/mod/p{number}/"),
+        host,
+        user: String::new(),
+        sealed_password: Vec::new(),
+    };
+    let spec = ProjectSpec {
+        display_name: String::new(),
+        labels: BTreeMap::new(),
+        upstreams: vec![upstream],
+        destination: format!("a1:p{number}").parse().expect("a destination"),
+        schedule: schedule("second=0"),
+        rsync: RsyncSettings::default(),
+        placement: PlacementSettings {
+            origins: vec![Target { agent, destination: None }],
+            ..PlacementSettings::default()
+        },
+        max_delete: None,
+        retry: RetrySettings::default(),
+    };
+    let name = format!("p{number}").parse().expect("a name");
+    let ask =
+        Ask::CreateProject { name, spec: Box::new(spec), paused: false, request: None, validate_only: false };
+    Input::Person(Person { by: "maria".into(), ask })
+}
+
+/// Everything that is due now, to the end: fires, then offers.
+fn drain(engine: &mut Engine, at: DateTime<Utc>) -> usize {
+    let mut steps = 0;
+    let mut at = now(at, 2);
+    while engine.next_deadline(at) == Some(Duration::ZERO) {
+        at.entropy = at.entropy.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        step(engine, at, Input::Tick);
+        steps += 1;
+    }
+    steps
+}
+
+fn burst(criterion: &mut Criterion) {
+    let armed = fleet(PROJECTS);
+    let due = instant() + chrono::Duration::seconds(51);
+    let mut group = criterion.benchmark_group("10,000 projects");
+    group.sample_size(10);
+    group.bench_function("all due in one second, all offered", |bencher| {
+        bencher.iter_batched(|| armed.clone(), |mut engine| drain(&mut engine, due), BatchSize::LargeInput);
+    });
+    let records: Vec<_> = armed.records().collect();
+    group.bench_function("recover from records", |bencher| {
+        bencher.iter_batched(
+            || records.clone(),
+            |records| Engine::recover(armed.limits().clone(), now(due, 3), records),
+            BatchSize::LargeInput,
+        );
+    });
+    group.finish();
+}
+
+criterion_group!(benches, next_fire, burst);
+criterion_main!(benches);

@@ -1,0 +1,182 @@
+//! An agent as the fleet remembers it. Whether it is connected is not stored: that is a session's matter.
+
+use std::collections::BTreeMap;
+
+use crate::{
+    id::{AgentUid, Epoch, Name},
+    time::{Mono, Wall},
+};
+
+/// An agent.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AgentRecord {
+    /// For ever.
+    pub uid: AgentUid,
+    /// For people; also in its certificate.
+    pub name: Name,
+    /// From enrolment.
+    pub labels: BTreeMap<String, String>,
+    /// It takes no new attempts.
+    pub draining: bool,
+    /// Refused for ever, with the reason.
+    pub revoked: Option<String>,
+    /// SHA-256 of its public key, hex: what a renewal must be made with.
+    pub key_hash: String,
+    /// Serial of its newest certificate, hex.
+    pub certificate_serial: String,
+    /// When that certificate expires.
+    pub certificate_expires: Wall,
+    /// The state directory it last came with: the same one means the same journal.
+    pub state_id: String,
+    /// When it was last seen, to within an hour while connected.
+    pub last_seen: Option<Wall>,
+    /// Grows by one with each change by a person.
+    pub revision: u64,
+    /// When it enrolled.
+    pub create_time: Wall,
+}
+
+/// A named directory of an agent, as it last told.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Root {
+    /// As in "a1:debian".
+    pub name: String,
+    /// Absolute path on the host.
+    pub path: String,
+    /// Size of the file system in bytes.
+    pub total_bytes: u64,
+    /// Bytes the agent may still fill.
+    pub free_bytes: u64,
+    /// Inodes; 0 where there is no such limit.
+    pub total_inodes: u64,
+    /// Free inodes.
+    pub free_inodes: u64,
+}
+
+/// What an agent says of itself in its hello.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct AgentFacts {
+    /// Made at each start of the agent program.
+    pub instance_id: String,
+    /// The agent program's version.
+    pub version: String,
+    /// The rsync program's version.
+    pub rsync_version: String,
+    /// Attempts it takes at once; 0: the fleet's default.
+    pub slots: u32,
+    /// Its roots.
+    pub roots: Vec<Root>,
+    /// What its host lacks of the jail.
+    pub jail_gaps: Vec<String>,
+    /// Where its own rsync daemon serves replicas; empty: it serves none.
+    pub serve_uri: String,
+}
+
+/// A live session; never stored.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Session {
+    /// Which session: the newest one of an agent wins.
+    pub epoch: Epoch,
+    /// What the agent said.
+    pub facts: AgentFacts,
+    /// When it began.
+    pub since: Wall,
+    /// When it began.
+    pub since_mono: Mono,
+}
+
+/// A secret by which agents join; only its hash is known.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct JoinToken {
+    /// No secret; names it in lists.
+    pub id: String,
+    /// SHA-256 of the token, hex.
+    pub hash: String,
+    /// Which names it is good for.
+    pub names: TokenNames,
+    /// Uses left.
+    pub uses_left: u32,
+    /// When it becomes useless.
+    pub expires: Wall,
+    /// The user who made it.
+    pub by: String,
+}
+
+/// Which names a join token is good for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum TokenNames {
+    /// This one.
+    One(Name),
+    /// Those that fit, `*` standing for any part.
+    Pattern(String),
+}
+
+impl TokenNames {
+    /// Whether it is good for `name`; without case.
+    #[must_use]
+    pub fn fits(&self, name: &Name) -> bool {
+        match self {
+            Self::One(bound) => bound == name,
+            Self::Pattern(pattern) => glob(&pattern.to_ascii_lowercase(), &name.folded()),
+        }
+    }
+}
+
+/// Whether `text` fits `pattern`, in which `*` stands for any part. Linear in both: it never backtracks past
+/// the newest star.
+fn glob(pattern: &str, text: &str) -> bool {
+    let mut parts = pattern.split('*');
+    let first = parts.next().unwrap_or_default();
+    let Some(mut rest) = text.strip_prefix(first) else { return false };
+    let mut parts: Vec<&str> = parts.collect();
+    let Some(last) = parts.pop() else { return rest.is_empty() };
+    for part in parts {
+        let Some(at) = rest.find(part) else { return false };
+        rest = &rest[at + part.len()..];
+    }
+    rest.ends_with(last)
+}
+
+/// A person or program that may use the API.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct UserRecord {
+    /// Also in the certificate.
+    pub name: Name,
+    /// What the user may do.
+    pub role: UserRole,
+}
+
+/// What a user may do, from least to most.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum UserRole {
+    /// Sees.
+    Viewer,
+    /// Sees, and acts on own projects.
+    Owner,
+    /// Acts on all projects and agents.
+    Operator,
+    /// Everything.
+    Admin,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn token_patterns_fit_whole_names() {
+        let fits = |pattern: &str, name: &str| {
+            TokenNames::Pattern(pattern.to_owned()).fits(&name.parse().expect("a name"))
+        };
+        assert!(
+            fits("edge*", "edge1") && fits("edge*", "EDGE12") && fits("*", "x") && fits("e*g*1", "edge1")
+        );
+        assert!(
+            !fits("edge*", "xedge1")
+                && !fits("edge", "edge1")
+                && !fits("*1", "edge2")
+                && !fits("e*e*1", "ed1")
+        );
+        assert!(fits("ab*ba", "abba") && !fits("ab*ba", "aba"));
+    }
+}

@@ -1,0 +1,119 @@
+//! The one table of defaults and limits. Each is overridable in `coordinator.toml`, and many per project;
+//! `docs/defaults.md` is its page for people.
+
+use std::time::Duration;
+
+const MINUTE: u64 = 60;
+const HOUR: u64 = 60 * MINUTE;
+const DAY: u64 = 24 * HOUR;
+
+/// rsync's connect timeout.
+pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(60);
+/// rsync's own I/O timeout.
+pub const IO_TIMEOUT: Duration = Duration::from_secs(600);
+/// No byte, no CPU, no disk I/O for this long: stalled.
+pub const STALL_TIMEOUT: Duration = Duration::from_secs(30 * MINUTE);
+/// The longest an attempt may take; a tree's first run has no limit.
+pub const RUN_TIMEOUT: Duration = Duration::from_secs(48 * HOUR);
+/// Tries in one run after network, timeout and protocol failures.
+pub const RETRY_ATTEMPTS: u32 = 4;
+/// Pause before the second try.
+pub const RETRY_INITIAL: Duration = Duration::from_secs(5 * MINUTE);
+/// Each later pause is this many times longer.
+pub const RETRY_MULTIPLIER: u32 = 3;
+/// The longest pause between tries.
+pub const RETRY_CAP: Duration = Duration::from_secs(HOUR);
+/// A partial transfer (rsync 23) is tried once more after this.
+pub const PARTIAL_RETRY: Duration = Duration::from_secs(15 * MINUTE);
+/// First pause after "max connections reached".
+pub const BUSY_INITIAL: Duration = Duration::from_secs(2 * MINUTE);
+/// Longest pause after "max connections reached".
+pub const BUSY_CAP: Duration = Duration::from_secs(30 * MINUTE);
+/// An agent that has no session for this long is shown as unreachable.
+pub const UNREACHABLE_AFTER: Duration = Duration::from_secs(90);
+/// An agent that has no session for this long no longer holds up runs and slots.
+pub const LOST_AFTER: Duration = Duration::from_secs(6 * HOUR);
+/// An offer that is neither taken nor refused for this long costs the agent its session: its next hello
+/// tells what happened.
+pub const OFFER_TIMEOUT: Duration = Duration::from_secs(MINUTE);
+/// Attempts on one agent at once, where the agent's own file does not say less.
+pub const AGENT_SLOTS: u32 = 8;
+/// Attempts on one volume (an agent's root) at once.
+pub const VOLUME_SLOTS: u32 = 4;
+/// First copies on one volume at once.
+pub const FIRST_SYNCS: u32 = 1;
+/// Connections to one upstream host over the whole fleet.
+pub const UPSTREAM_SLOTS: u32 = 2;
+/// Pause between two starts at one upstream host.
+pub const UPSTREAM_SPACING: Duration = Duration::from_secs(10);
+/// Replicas that pull from one origin agent at once.
+pub const ORIGIN_UPLINK: u32 = 4;
+/// How long an origin waits for replicas that are still pulling.
+pub const DRAIN_TIMEOUT: Duration = Duration::from_secs(HOUR);
+/// A run that is still propagating closes after this.
+pub const PROPAGATION_TIMEOUT: Duration = Duration::from_secs(DAY);
+/// A missed fire's run starts within this, at random.
+pub const CATCH_UP_SPREAD: Duration = Duration::from_secs(10 * MINUTE);
+/// A fire later than this was missed rather than late.
+pub const FIRE_LATE: Duration = Duration::from_secs(MINUTE);
+/// The answer to a request id is remembered for this long.
+pub const REQUEST_TTL: Duration = Duration::from_secs(DAY);
+/// The floor of the default delete limit.
+pub const MAX_DELETE_FLOOR: u64 = 500;
+/// The largest number a person may give as delete limit.
+pub const MAX_DELETE_MAX: u64 = 1_000_000_000;
+/// A join token's default life.
+pub const JOIN_TOKEN_TTL: Duration = Duration::from_secs(10 * MINUTE);
+/// A join token's longest life.
+pub const JOIN_TOKEN_TTL_MAX: Duration = Duration::from_secs(30 * DAY);
+/// Most uses of one join token.
+pub const JOIN_TOKEN_USES_MAX: u32 = 1_000;
+/// Most join tokens at a time.
+pub const JOIN_TOKENS_MAX: usize = 1_000;
+/// Most labels on one thing.
+pub const LABELS_MAX: usize = 32;
+/// Longest label value and display name, in characters.
+pub const LABEL_CHARS_MAX: usize = 200;
+/// Longest reason a person gives, in characters.
+pub const REASON_CHARS_MAX: usize = 500;
+/// Longest request id, in characters.
+pub const REQUEST_ID_CHARS_MAX: usize = 64;
+
+/// The limits that an administrator may set for the whole fleet (`[limits]` in `coordinator.toml`).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Limits {
+    /// Attempts on one agent at once; the agent's own file may say less.
+    pub agent_slots: u32,
+    /// Attempts on one volume at once.
+    pub volume_slots: u32,
+    /// First copies on one volume at once.
+    pub first_syncs: u32,
+    /// Connections to one upstream host over the whole fleet.
+    pub upstream_slots: u32,
+    /// Pause between two starts at one upstream host.
+    pub upstream_spacing: Duration,
+    /// Replicas that pull from one origin agent at once.
+    pub origin_uplink: u32,
+    /// An agent away for longer no longer holds up runs and slots.
+    pub lost_after: Duration,
+    /// An offer unanswered for longer costs the session.
+    pub offer_timeout: Duration,
+    /// A missed fire's run starts within this, at random.
+    pub catch_up_spread: Duration,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            agent_slots: AGENT_SLOTS,
+            volume_slots: VOLUME_SLOTS,
+            first_syncs: FIRST_SYNCS,
+            upstream_slots: UPSTREAM_SLOTS,
+            upstream_spacing: UPSTREAM_SPACING,
+            origin_uplink: ORIGIN_UPLINK,
+            lost_after: LOST_AFTER,
+            offer_timeout: OFFER_TIMEOUT,
+            catch_up_spread: CATCH_UP_SPREAD,
+        }
+    }
+}

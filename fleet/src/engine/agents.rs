@@ -1,0 +1,300 @@
+//! Agents join, come, and go. A hello is complete: it alone settles what happened to every attempt while the
+//! link was down.
+
+use super::{effects::Effects, state::Engine};
+use crate::{
+    agent::{AgentFacts, AgentRecord, JoinToken, Root, Session, TokenNames},
+    attempt::{AttemptEvent, AttemptRecord, AttemptState, Role},
+    defaults,
+    id::{AgentUid, Epoch, Name, RunId},
+    input::{AgentInput, CloseReason, Decision, Held, Message, Reply, Send},
+    record::{Change, FleetRecord, Record, Volatile},
+    refusal::{Refusal, RefusalCode},
+    run::{RunRecord, RunState, Trigger, TriggerKind},
+    time::Now,
+};
+
+/// Most attempts a hello may name: far above any agent's slots, far below a commit unit's bound.
+pub const HELLO_ATTEMPTS_MAX: usize = 64;
+
+impl Engine {
+    /// Burns the token and enters the agent in one commit: the certificate is given out only after it.
+    pub(super) fn enroll(&self, now: Now, input: AgentInput) -> Decision {
+        let AgentInput::Enroll { token_hash, name, labels, key_hash, serial, expires } = input else {
+            return Decision::nothing();
+        };
+        let Some(token) = self.usable_token(now, &token_hash, &name) else {
+            return Decision::refused(bad_token());
+        };
+        let mut effects = Effects::of(self);
+        let known = self.agent_names.get(&name).and_then(|uid| self.agents.get(uid));
+        let fresh_uid = AgentUid(self.next_uid());
+        let record = AgentRecord {
+            uid: known.map_or(fresh_uid, |agent| agent.uid),
+            name,
+            labels,
+            draining: known.is_some_and(|agent| agent.draining),
+            revoked: None,
+            key_hash,
+            certificate_serial: serial,
+            certificate_expires: expires,
+            state_id: known.map_or_else(String::new, |agent| agent.state_id.clone()),
+            last_seen: known.and_then(|agent| agent.last_seen),
+            revision: known.map_or(1, |agent| agent.revision + 1),
+            create_time: known.map_or(now.wall, |agent| agent.create_time),
+        };
+        let agent = record.uid;
+        if known.is_none() {
+            let fleet = FleetRecord { next_uid: fresh_uid.0 + 1, ..self.fleet.clone() };
+            effects.put(Record::Fleet(fleet));
+        }
+        effects.put(Record::Agent(record));
+        if token.uses_left > 1 {
+            effects.put(Record::JoinToken(JoinToken { uses_left: token.uses_left - 1, ..token.clone() }));
+        } else {
+            effects.delete(crate::record::Key::JoinToken(token.id.clone()));
+        }
+        effects.reply(Reply::Agent(agent));
+        effects.decision()
+    }
+
+    /// The token, if it exists, is not used up or expired, and is good for this name. A name that is taken
+    /// needs a token bound to exactly that name; a revoked one is refused for ever.
+    #[must_use]
+    pub fn usable_token(&self, now: Now, hash: &str, name: &Name) -> Option<&JoinToken> {
+        let token = self.tokens.values().find(|token| token.hash == hash)?;
+        let known = self.agent_names.get(name).and_then(|uid| self.agents.get(uid));
+        let takes_over = matches!(token.names, TokenNames::One(_));
+        let name_ok = known.is_none_or(|agent| agent.revoked.is_none() && takes_over);
+        (token.uses_left > 0 && token.expires > now.wall && token.names.fits(name) && name_ok)
+            .then_some(token)
+    }
+
+    pub(super) fn hello(
+        &self,
+        now: Now,
+        agent: AgentUid,
+        state_id: &str,
+        highest_term: u64,
+        facts: AgentFacts,
+        held: &[Held],
+    ) -> Decision {
+        let record = match self.welcome_agent(agent, highest_term, held) {
+            Ok(record) => record,
+            Err(refusal) => return Decision::refused(refusal),
+        };
+        let mut effects = Effects::of(self);
+        let epoch = self.next_epoch();
+        if let Some(old) = self.sessions.get(&agent) {
+            let message = Message::Close(CloseReason::Superseded);
+            effects.send(Send { agent, session: old.epoch, message });
+        }
+        let session = Session { epoch, facts, since: now.wall, since_mono: now.mono };
+        effects.change(Change::Volatile(Volatile::SessionOpened(agent, session)));
+        let welcome = Message::Welcome { term: self.fleet.term, name: record.name.clone() };
+        effects.send(Send { agent, session: epoch, message: welcome });
+        for one in held {
+            self.settle_held(now, agent, epoch, one, &mut effects);
+        }
+        let unsettled = self.settle_lacking(now, record, state_id, held, &mut effects);
+        let keep_old_state = unsettled && !record.state_id.is_empty();
+        let state_id = if keep_old_state { record.state_id.clone() } else { state_id.to_owned() };
+        effects.put(Record::Agent(AgentRecord { state_id, last_seen: Some(now.wall), ..record.clone() }));
+        effects.reply(Reply::Session(epoch));
+        effects.decision()
+    }
+
+    fn welcome_agent(
+        &self,
+        agent: AgentUid,
+        highest_term: u64,
+        held: &[Held],
+    ) -> Result<&AgentRecord, Refusal> {
+        let record = self.agents.get(&agent).ok_or_else(|| {
+            Refusal::new(
+                RefusalCode::PermissionDenied,
+                "UNKNOWN_AGENT",
+                "this agent is not of this fleet; enrol it again",
+            )
+        })?;
+        if record.revoked.is_some() {
+            return Err(Refusal::new(
+                RefusalCode::PermissionDenied,
+                "AGENT_REVOKED",
+                format!("agent \"{}\" is revoked; enrol its host under another name", record.name),
+            ));
+        }
+        if highest_term > self.fleet.term {
+            return Err(Refusal::precondition(
+                "STALE_COORDINATOR",
+                format!(
+                    "this coordinator has term {}, agent \"{}\" has seen {highest_term}: another coordinator runs, or this \
+                     store was put back without `mirror-coordinator restore`",
+                    self.fleet.term, record.name
+                ),
+            ));
+        }
+        if held.len() > HELLO_ATTEMPTS_MAX {
+            return Err(Refusal::new(
+                RefusalCode::InvalidArgument,
+                "TOO_MANY_ATTEMPTS",
+                format!("the hello names {} attempts, at most {HELLO_ATTEMPTS_MAX} are possible", held.len()),
+            ));
+        }
+        Ok(record)
+    }
+
+    /// What to do about one attempt that the agent holds.
+    fn settle_held(&self, now: Now, agent: AgentUid, session: Epoch, held: &Held, effects: &mut Effects<'_>) {
+        let known = self.attempts.get(&held.attempt).filter(|attempt| attempt.agent == agent);
+        let cancel = |reason: &str| Message::Cancel {
+            attempt: held.attempt,
+            epoch: held.epoch,
+            reason: reason.to_owned(),
+        };
+        let message = match known {
+            Some(attempt) if attempt.state.epoch() == Some(held.epoch) => match attempt.state {
+                AttemptState::Cancelling { .. } => cancel("cancelled while the agent was away"),
+                AttemptState::Offered { .. } => {
+                    self.move_attempt(now, attempt, AttemptEvent::Accept(held.epoch), effects);
+                    self.go_on(attempt, held)
+                }
+                AttemptState::Running { .. } => self.go_on(attempt, held),
+                AttemptState::Pending { .. } | AttemptState::Ended { .. } => {
+                    cancel("it was settled otherwise")
+                }
+            },
+            Some(_) => cancel("a newer offer of this attempt was made"),
+            None if self.may_adopt(agent, held) => {
+                let attempt = self.adopt(now, agent, held, effects);
+                self.go_on(&attempt, held)
+            }
+            None => cancel("the coordinator knows no such attempt that could still be going"),
+        };
+        // What has ended needs no order: its report follows, and is acknowledged.
+        if !held.ended {
+            effects.send(Send { agent, session, message });
+        }
+    }
+
+    fn go_on(&self, attempt: &AttemptRecord, held: &Held) -> Message {
+        let project = self.projects.get(&attempt.project);
+        let upstream = project.and_then(|project| project.record.spec.upstreams.first());
+        let sealed_password = upstream.map_or_else(Vec::new, |upstream| upstream.sealed_password.clone());
+        Message::Continue { attempt: held.attempt, epoch: held.epoch, sealed_password }
+    }
+
+    /// An attempt that only the agent knows, as after a restore of an older backup: it is taken over when
+    /// nothing speaks against it.
+    fn may_adopt(&self, agent: AgentUid, held: &Held) -> bool {
+        let Some(project) = self.projects.get(&held.project) else { return false };
+        let Some(placement) = project.placements.get(&agent) else { return false };
+        !held.recorded
+            && !self.runs.contains_key(&held.attempt.run)
+            && held.epoch.term < self.fleet.term
+            && placement.destination == held.destination
+            && placement.role == held.role
+            && held.role == Role::Origin
+            && project.runs.iter().all(|id| self.runs.get(id).is_none_or(|run| run.state.is_closed()))
+    }
+
+    fn adopt(&self, now: Now, agent: AgentUid, held: &Held, effects: &mut Effects<'_>) -> AttemptRecord {
+        let project = &self.projects[&held.project];
+        let id: RunId = held.attempt.run;
+        let wanted = project.state.wanted.max(project.state.taken + 1);
+        let run = RunRecord {
+            id,
+            project: held.project,
+            trigger: Trigger { kind: TriggerKind::Schedule, by: String::new(), time: now.wall },
+            coalesced: 0,
+            by_person: true,
+            generation: wanted,
+            state: RunState::Running,
+            attempts: held.attempt.number,
+            origin_attempt: held.attempt.number,
+            replica_failed: false,
+            missed: Vec::new(),
+            create_time: now.wall,
+            start_time: Some(now.wall),
+            propagate_time: None,
+            end_time: None,
+            current_tree: false,
+            traceparent: String::new(),
+        };
+        let fresh =
+            self.new_attempt(project, agent, id, held.attempt.number, id, 1, std::time::Duration::ZERO);
+        let attempt = AttemptRecord {
+            state: AttemptState::Running { epoch: held.epoch, offered: now.wall, started: now.wall },
+            spec_hash: held.spec_hash.clone(),
+            ..fresh
+        };
+        let mut state = project.state.clone();
+        (state.wanted, state.taken) = (wanted, wanted);
+        effects.put(Record::ProjectState(state));
+        effects.put(Record::Run(run));
+        effects.put(Record::Attempt(attempt.clone()));
+        attempt
+    }
+
+    /// What to do about attempts that we believe to be out and the agent does not name. True: some stay
+    /// unsettled, because this is another state directory than the one that took them.
+    fn settle_lacking(
+        &self,
+        now: Now,
+        record: &AgentRecord,
+        state_id: &str,
+        held: &[Held],
+        effects: &mut Effects<'_>,
+    ) -> bool {
+        let same_state = record.state_id.is_empty() || record.state_id == state_id;
+        let out = self.usage.agents.get(&record.uid).into_iter().flatten();
+        let lacking = out.filter(|id| !held.iter().any(|one| one.attempt == **id));
+        let mut unsettled = false;
+        for attempt in lacking.filter_map(|id| self.attempts.get(id)) {
+            let Some(epoch) = attempt.state.epoch() else { continue };
+            let event = match attempt.state {
+                AttemptState::Cancelling { .. } => AttemptEvent::Return(epoch),
+                AttemptState::Offered { .. } if same_state => AttemptEvent::Return(epoch),
+                AttemptState::Running { .. } if same_state => AttemptEvent::Forget,
+                AttemptState::Offered { .. } | AttemptState::Running { .. } => {
+                    unsettled = true;
+                    continue;
+                }
+                AttemptState::Pending { .. } | AttemptState::Ended { .. } => continue,
+            };
+            self.move_attempt(now, attempt, event, effects);
+        }
+        unsettled
+    }
+
+    pub(super) fn gone(&self, now: Now, agent: AgentUid, session: Epoch) -> Decision {
+        let mut effects = Effects::of(self);
+        if self.sessions.get(&agent).is_some_and(|current| current.epoch == session) {
+            effects.change(Change::Volatile(Volatile::SessionClosed(agent, session)));
+            if let Some(record) = self.agents.get(&agent) {
+                effects.put(Record::Agent(AgentRecord { last_seen: Some(now.wall), ..record.clone() }));
+            }
+        }
+        effects.decision()
+    }
+
+    pub(super) fn inventory(&self, agent: AgentUid, session: Epoch, roots: Vec<Root>) -> Decision {
+        let mut effects = Effects::of(self);
+        if self.sessions.get(&agent).is_some_and(|current| current.epoch == session) {
+            effects.change(Change::Volatile(Volatile::Inventory(agent, roots)));
+        }
+        effects.decision()
+    }
+}
+
+fn bad_token() -> Refusal {
+    let minutes = defaults::JOIN_TOKEN_TTL.as_secs() / 60;
+    Refusal::new(
+        RefusalCode::Unauthenticated,
+        "BAD_JOIN_TOKEN",
+        format!(
+            "the join token is unknown, used up, expired (they live {minutes} minutes by default) or not good for this \
+             name; make a new one: mirrorctl join-token create"
+        ),
+    )
+}

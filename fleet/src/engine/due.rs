@@ -1,0 +1,355 @@
+//! What time brings: fires, ends of pauses, timers; and what is left to do by the state alone: replicas with
+//! work, runs that can close, attempts that may start. Each `Tick` does one of these, so that each is a
+//! commit unit of its own and small; the driver repeats it until nothing is due.
+
+use std::time::Duration;
+
+use super::{
+    effects::Effects,
+    state::{Engine, Project, Timer},
+};
+use crate::{
+    attempt::{AttemptRecord, AttemptState, Role},
+    defaults,
+    id::{AgentUid, AttemptId, ProjectUid, RunId},
+    input::{CloseReason, Decision, Message, Send},
+    project::{LastRun, NextFire, ProjectRecord, ProjectState},
+    record::{Change, Record, Volatile},
+    run::{Missed, RunRecord, RunState, Trigger, TriggerKind},
+    schedule::{Cadence, IntervalFrom, OverlapPolicy},
+    time::{Mono, Now, Wall},
+};
+
+impl Engine {
+    pub(super) fn tick(&self, now: Now) -> Decision {
+        if let Some(&(_, project)) = self.fires.first().filter(|(at, _)| *at <= now.wall) {
+            return self.fire(now, project);
+        }
+        if let Some(&(_, project)) = self.pause_ends.first().filter(|(at, _)| *at <= now.wall) {
+            return self.end_pause(now, project);
+        }
+        if let Some(&(at, timer)) = self.timers.first().filter(|(at, _)| *at <= now.mono) {
+            return self.timer(now, at, timer);
+        }
+        if let Some(&run) = self.close_checks.first() {
+            return self.check_close(now, run);
+        }
+        if let Some(&(project, agent)) = self.idle_replicas.first() {
+            return self.start_replica(project, agent);
+        }
+        if let Some(from) = self.scan_from.filter(|_| !self.pending.is_empty()) {
+            return self.scan(now, from);
+        }
+        if self.scan_wake.is_some_and(|wake| wake <= now.mono) && !self.pending.is_empty() {
+            return self.scan(now, AttemptId { run: RunId::NIL, number: 0 });
+        }
+        Decision::nothing()
+    }
+
+    /// A project's schedule fires: at most once for each scheduled time, because the next time is stored in
+    /// the same commit as the run.
+    fn fire(&self, now: Now, uid: ProjectUid) -> Decision {
+        let mut effects = Effects::of(self);
+        let Some(project) = self.projects.get(&uid) else { return Decision::nothing() };
+        let Some(fire) = project.state.next_fire else { return Decision::nothing() };
+        let schedule = &project.record.spec.schedule;
+        let mut state = project.state.clone();
+        let late = now.wall.since(fire.at);
+        if late > defaults::FIRE_LATE && !fire.spread && !self.limits.catch_up_spread.is_zero() {
+            // The coordinator was away. What was missed starts once, and not all projects at the same time.
+            let spread = u64::try_from(self.limits.catch_up_spread.as_millis()).unwrap_or(u64::MAX);
+            let at = now.wall.plus(Duration::from_millis(now.below(spread)));
+            state.next_fire = Some(NextFire { at, spread: true, ..fire });
+            effects.put(Record::ProjectState(state));
+            return effects.decision();
+        }
+        let window = schedule.catch_up_window(fire.scheduled.to_utc()).to_std().unwrap_or_default();
+        let newest = newest_fire(&project.record, fire.scheduled, now.wall);
+        let busy =
+            project.runs.iter().any(|run| self.runs.get(run).is_some_and(|run| !run.state.is_closed()));
+        if now.wall.since(newest) > window.saturating_add(self.limits.catch_up_spread) {
+            state.missed_fires += 1;
+        } else if busy && schedule.overlap_policy == OverlapPolicy::Skip {
+            state.skipped_fires += 1;
+        } else {
+            let trigger = Trigger { kind: TriggerKind::Schedule, by: String::new(), time: newest };
+            effects.put(Record::ProjectState(state));
+            self.trigger(now, project, trigger, String::new(), &mut effects);
+            let Some(triggered) = effects.project_state(uid) else { return Decision::nothing() };
+            state = triggered;
+        }
+        state.next_fire = following_fire(&project.record, now);
+        effects.put(Record::ProjectState(state));
+        effects.decision()
+    }
+
+    /// One more run is wanted: a new one, or the one that is already waiting. Returns it and whether it was
+    /// waiting. Nothing is ever dropped here: this is the only place where triggers become runs.
+    pub(super) fn trigger(
+        &self,
+        now: Now,
+        project: &Project,
+        trigger: Trigger,
+        traceparent: String,
+        effects: &mut Effects<'_>,
+    ) -> Option<(RunId, bool)> {
+        let uid = project.record.uid;
+        let mut state = effects.project_state(uid)?;
+        state.wanted += 1;
+        effects.put(Record::ProjectState(state));
+        let by_person = trigger.kind == TriggerKind::User;
+        let waiting = project.runs.iter().filter_map(|id| self.runs.get(id));
+        if let Some(run) = waiting.into_iter().find(|run| run.state == RunState::Queued) {
+            let joined = RunRecord {
+                coalesced: run.coalesced + 1,
+                by_person: run.by_person || by_person,
+                ..run.clone()
+            };
+            effects.put(Record::Run(joined));
+            if by_person && !run.by_person {
+                // What waited for the end of a pause may start now: its attempt is put again so that it is asked.
+                let id = AttemptId { run: run.id, number: run.origin_attempt };
+                if let Some(attempt) = self.attempts.get(&id) {
+                    effects.put(Record::Attempt(attempt.clone()));
+                }
+            }
+            return Some((run.id, true));
+        }
+        let id = RunId::mint(now.wall.0, now.entropy, self.last_run.unwrap_or(RunId::NIL));
+        let origin = project.origin()?;
+        let run = RunRecord {
+            id,
+            project: uid,
+            trigger,
+            coalesced: 0,
+            by_person,
+            generation: 0,
+            state: RunState::Queued,
+            attempts: 1,
+            origin_attempt: 1,
+            replica_failed: false,
+            missed: Vec::new(),
+            create_time: now.wall,
+            start_time: None,
+            propagate_time: None,
+            end_time: None,
+            current_tree: false,
+            traceparent,
+        };
+        effects.put(Record::Run(run));
+        effects.put(Record::Attempt(self.new_attempt(project, origin.agent, id, 1, id, 1, Duration::ZERO)));
+        Some((id, false))
+    }
+
+    /// A try that waits for admission.
+    #[expect(clippy::too_many_arguments, reason = "each is a different fact of one new record")]
+    pub(super) fn new_attempt(
+        &self,
+        project: &Project,
+        agent: AgentUid,
+        run: RunId,
+        number: u32,
+        tree: RunId,
+        attempt_try: u32,
+        delay: Duration,
+    ) -> AttemptRecord {
+        let placement = project.placements.get(&agent);
+        let role = placement.map_or(Role::Origin, |placement| placement.role);
+        let upstream = project.record.spec.upstreams.first().filter(|_| role == Role::Origin);
+        AttemptRecord {
+            id: AttemptId { run, number },
+            project: project.record.uid,
+            agent,
+            role,
+            destination: placement.map_or_else(
+                || project.record.spec.destination.clone(),
+                |placement| placement.destination.clone(),
+            ),
+            upstream_host: upstream.map_or_else(String::new, |upstream| upstream.host.clone()),
+            tree,
+            attempt_try,
+            first_sync: placement.is_none_or(|placement| placement.have_tree.is_none()),
+            mixed: false,
+            max_delete: 0,
+            spec_hash: String::new(),
+            state: AttemptState::Pending { delay },
+        }
+    }
+
+    fn end_pause(&self, now: Now, uid: ProjectUid) -> Decision {
+        let Some(project) = self.projects.get(&uid) else { return Decision::nothing() };
+        let mut effects = Effects::of(self);
+        self.resume_project(now, project, &mut effects);
+        effects.decision()
+    }
+
+    /// Ends a pause; the schedule goes on from now.
+    pub(super) fn resume_project(&self, now: Now, project: &Project, effects: &mut Effects<'_>) {
+        let record = ProjectRecord {
+            paused: None,
+            revision: project.record.revision + 1,
+            update_time: now.wall,
+            ..project.record.clone()
+        };
+        effects.put(Record::Project(Box::new(record)));
+    }
+
+    fn timer(&self, now: Now, at: Mono, timer: Timer) -> Decision {
+        let mut effects = Effects::of(self);
+        effects.change(Change::Volatile(Volatile::TimerDone(at, timer)));
+        match timer {
+            Timer::Offer(attempt, epoch) => {
+                let unanswered = self.attempts.get(&attempt).filter(|attempt| {
+                    matches!(attempt.state, AttemptState::Offered { epoch: current, .. } if current == epoch)
+                });
+                let session = unanswered.and_then(|attempt| self.sessions.get_key_value(&attempt.agent));
+                if let Some((&agent, session)) = session {
+                    effects.change(Change::Volatile(Volatile::SessionClosed(agent, session.epoch)));
+                    let message = Message::Close(CloseReason::OfferUnanswered);
+                    effects.send(Send { agent, session: session.epoch, message });
+                }
+            }
+            Timer::Away(agent) => effects.change(Change::Volatile(Volatile::GivenUp(agent))),
+            Timer::Propagation(run) => {
+                if let Some(run) = self.runs.get(&run).filter(|run| run.state == RunState::Propagating) {
+                    self.close_propagation(now, run, &mut effects);
+                }
+            }
+        }
+        effects.decision()
+    }
+
+    /// A replica that has work, is here, and does nothing: it gets an attempt, in the run that made the tree.
+    fn start_replica(&self, uid: ProjectUid, agent: AgentUid) -> Decision {
+        let mut effects = Effects::of(self);
+        let Some(project) = self.projects.get(&uid) else { return Decision::nothing() };
+        let Some(run) = project.state.tree.and_then(|tree| self.runs.get(&tree)) else {
+            return Decision::nothing();
+        };
+        let number = run.attempts + 1;
+        let attempt = self.new_attempt(project, agent, run.id, number, run.id, 1, Duration::ZERO);
+        effects.put(Record::Run(RunRecord { attempts: number, ..run.clone() }));
+        effects.put(Record::Attempt(attempt));
+        effects.decision()
+    }
+
+    /// Closes a propagating run once nothing connected is left to do for it.
+    fn check_close(&self, now: Now, id: RunId) -> Decision {
+        let mut effects = Effects::of(self);
+        effects.change(Change::Volatile(Volatile::CloseChecked(id)));
+        if let Some(run) = self.runs.get(&id).filter(|run| run.state == RunState::Propagating) {
+            let project = self.projects.get(&run.project);
+            let waits = project.is_some_and(|project| {
+                project.placements.keys().any(|agent| self.run_waits_for(project, run, *agent))
+            });
+            if !waits {
+                self.close_propagation(now, run, &mut effects);
+            }
+        }
+        effects.decision()
+    }
+
+    /// Whether a propagating run is not to close before this replica is done: it works, or is here and will.
+    fn run_waits_for(&self, project: &Project, run: &RunRecord, agent: AgentUid) -> bool {
+        let Some(placement) = project.placements.get(&agent) else { return false };
+        if placement.role == Role::Origin || project.state.tree != Some(run.id) {
+            return false;
+        }
+        let here = self.sessions.contains_key(&agent);
+        match self.on_placement.get(&(run.project, agent)).and_then(|id| self.attempts.get(id)) {
+            Some(attempt) if attempt.state.is_out() => !self.given_up.contains(&agent),
+            Some(_) => here,
+            None => here && placement.has_work(project.state.tree),
+        }
+    }
+
+    /// Closes a run whose origin is done. Replicas that do not have its tree are `missed`, and catch up.
+    pub(super) fn close_propagation(&self, now: Now, run: &RunRecord, effects: &mut Effects<'_>) {
+        let Some(project) = self.projects.get(&run.project) else { return };
+        let mut closed = effects.run(run.project, run.id).unwrap_or_else(|| run.clone());
+        let lacking = project.placements.values().filter(|placement| {
+            placement.role == Role::Replica
+                && placement.have_tree != Some(run.id)
+                && placement.gave_up_on != Some(run.id)
+        });
+        closed.missed = lacking.map(|placement| Missed { agent: placement.agent, caught_up: None }).collect();
+        let state = if closed.replica_failed { RunState::Failed } else { RunState::Succeeded };
+        self.close_run(now, closed, state, effects);
+    }
+
+    /// The one place where runs close.
+    pub(super) fn close_run(&self, now: Now, run: RunRecord, state: RunState, effects: &mut Effects<'_>) {
+        let (project, id) = (run.project, run.id);
+        effects.put(Record::Run(RunRecord { state, end_time: Some(now.wall), ..run }));
+        let Some(mut counters) = effects.project_state(project) else { return };
+        counters.last_run = Some(LastRun { run: id, state, end: now.wall });
+        if let Some(owner) = self.projects.get(&project) {
+            if let Some(at) = fire_after_end(&owner.record, now.wall) {
+                counters.next_fire = Some(NextFire { scheduled: at, at, spread: false });
+            }
+        }
+        effects.put(Record::ProjectState(counters));
+    }
+}
+
+/// The newest fire that is due by now, from one that is: what was missed becomes one run.
+fn newest_fire(record: &ProjectRecord, first: Wall, now: Wall) -> Wall {
+    match &record.spec.schedule.cadence {
+        Cadence::Interval { .. } | Cadence::Manual => first,
+        Cadence::Cron(_) => {
+            // Only the age matters, and only roughly: looking one window back from now is enough.
+            let schedule = &record.spec.schedule;
+            let window = schedule.catch_up_window(first.to_utc()).to_std().unwrap_or_default();
+            let from = first.max(now.minus(window));
+            schedule
+                .first_at_or_after(from.to_utc())
+                .map(Wall::from)
+                .filter(|fire| *fire <= now)
+                .map_or(first, |fire| fire.max(first))
+        }
+    }
+}
+
+/// The fire after the one that happens now, with its jitter drawn.
+pub(super) fn following_fire(record: &ProjectRecord, now: Now) -> Option<NextFire> {
+    let schedule = &record.spec.schedule;
+    match &schedule.cadence {
+        Cadence::Interval { from: IntervalFrom::End, .. } => None,
+        Cadence::Interval { from: IntervalFrom::Start, .. } | Cadence::Cron(_) | Cadence::Manual => {
+            jittered(record, schedule.next_after(now.wall.to_utc())?.into(), now)
+        }
+    }
+}
+
+/// The first fire of a schedule that is new or was changed.
+pub(super) fn first_fire(record: &ProjectRecord, now: Now) -> Option<NextFire> {
+    jittered(record, record.spec.schedule.first_at_or_after(now.wall.to_utc())?.into(), now)
+}
+
+fn jittered(record: &ProjectRecord, scheduled: Wall, now: Now) -> Option<NextFire> {
+    let jitter = u64::from(record.spec.schedule.jitter_seconds) * 1_000;
+    let at = scheduled.plus(Duration::from_millis(now.below(jitter)));
+    // Never past the end: APScheduler caps there too.
+    let at = record.spec.schedule.end.map_or(at, |end| at.min(end.into())).max(scheduled);
+    Some(NextFire { scheduled, at, spread: false })
+}
+
+/// When an interval that counts from the end of a run fires next, now that one has ended.
+fn fire_after_end(record: &ProjectRecord, now: Wall) -> Option<Wall> {
+    let schedule = &record.spec.schedule;
+    match &schedule.cadence {
+        Cadence::Interval { every_seconds, from: IntervalFrom::End } => {
+            let next = now.plus(Duration::from_secs(*every_seconds));
+            schedule.end.is_none_or(|end| next <= end.into()).then_some(next)
+        }
+        Cadence::Interval { from: IntervalFrom::Start, .. } | Cadence::Cron(_) | Cadence::Manual => None,
+    }
+}
+
+impl ProjectState {
+    /// This state with a new next fire.
+    #[must_use]
+    pub fn with_fire(self, next_fire: Option<NextFire>) -> Self {
+        Self { next_fire, ..self }
+    }
+}

@@ -1,0 +1,77 @@
+//! The engine: all that decides. `decide(&self, now, input)` says what follows from an input; nothing changes
+//! until the shell has committed it and calls `apply`. Recovery is `apply` over all stored records.
+//!
+//! It does no I/O, reads no clock, has no randomness of its own, and never iterates anything unordered, so a
+//! run of it is repeatable to the byte: that is what makes the seeded simulator (`tests/sim.rs`) possible.
+//!
+//! ```text
+//!           decide                     apply
+//! Input ──▶ people.rs   what users ask ──▶ state.rs   records and what is derived from them
+//!           agents.rs   hello, enrol                  usage.rs  slots in use
+//!           report.rs   accepted, ended
+//!           due.rs      fires, timers, replicas with work, closing
+//!           admit.rs    who may start, or what it waits for
+//! ```
+
+mod admit;
+mod agents;
+mod due;
+mod effects;
+mod people;
+mod report;
+mod state;
+mod usage;
+mod view;
+
+pub use admit::{BLOCKERS_MAX, Blocker, Wait, WaitReason};
+pub use agents::HELLO_ATTEMPTS_MAX;
+pub use people::SWEEP_MAX;
+pub use state::{Engine, Project, Timer};
+pub use view::Why;
+
+use crate::{
+    id::Epoch,
+    input::{AgentInput, Decision, Input},
+    record::{Change, FleetRecord, Record},
+    time::Now,
+};
+
+impl Engine {
+    /// What follows from `input` at `now`. Changes nothing.
+    #[must_use]
+    pub fn decide(&self, now: Now, input: Input) -> Decision {
+        match input {
+            Input::Tick => self.tick(now),
+            Input::Start { at_least } => self.start(at_least),
+            Input::Sweep => self.sweep(now),
+            Input::Person(person) => self.person(now, person),
+            Input::Agent(input) => match input {
+                AgentInput::Enroll { .. } => self.enroll(now, input),
+                AgentInput::Hello { agent, state_id, highest_term, facts, attempts } => {
+                    self.hello(now, agent, &state_id, highest_term, facts, &attempts)
+                }
+                AgentInput::Gone { agent, session } => self.gone(now, agent, session),
+                AgentInput::Accepted { agent, attempt, epoch } => self.accepted(now, agent, attempt, epoch),
+                AgentInput::Refused { agent, attempt, epoch, for_good, detail } => {
+                    self.refused(now, agent, attempt, epoch, for_good, &detail)
+                }
+                AgentInput::Ended { agent, attempt, epoch, outcome } => {
+                    self.ended(now, agent, attempt, epoch, outcome)
+                }
+                AgentInput::Inventory { agent, session, roots } => self.inventory(agent, session, roots),
+            },
+        }
+    }
+
+    /// A coordinator starts: everything it says from now on carries a higher term than ever before.
+    fn start(&self, at_least: u64) -> Decision {
+        let term = (self.fleet().term + 1).max(at_least);
+        let fleet = FleetRecord { term, ..self.fleet().clone() };
+        Decision { changes: vec![Change::Put(Record::Fleet(fleet))], ..Decision::nothing() }
+    }
+
+    /// The token that the next offer or session gets.
+    fn next_epoch(&self) -> Epoch {
+        Epoch { term: self.fleet().term, counter: self.last_counter() + 1 }
+    }
+}

@@ -1,0 +1,592 @@
+//! What users ask for. Each request is checked whole: all its faults at once, and nothing changed by a
+//! refused one.
+
+use std::time::Duration;
+
+use super::{
+    due::first_fire,
+    effects::Effects,
+    state::{Engine, Project},
+};
+use crate::{
+    agent::{AgentRecord, JoinToken, TokenNames},
+    attempt::{AttemptEvent, AttemptRecord, AttemptState, Role},
+    defaults,
+    id::{AgentUid, AttemptId, Name, ProjectUid, RunId},
+    input::{Ask, CloseReason, Decision, Message, Person, Reply, RequestKey, Send},
+    placement::PlacementRecord,
+    project::{Pause, ProjectRecord, ProjectSpec, ProjectState, Target},
+    record::{Answer, Change, FleetRecord, Freeze, Key, Record, RequestRecord, Volatile},
+    refusal::{Refusal, RefusalCode, Violation},
+    run::{RunRecord, RunState, Trigger, TriggerKind},
+    time::{Now, Wall},
+};
+
+type Outcome = Result<Decision, Refusal>;
+
+impl Engine {
+    pub(super) fn person(&self, now: Now, person: Person) -> Decision {
+        let by = person.by;
+        let outcome = match person.ask {
+            Ask::CreateProject { name, spec, paused, request, validate_only } => {
+                self.create_project(now, &by, name, *spec, paused, request, validate_only)
+            }
+            Ask::UpdateProject { project, spec, revision, validate_only } => {
+                self.update_project(now, project, *spec, revision, validate_only)
+            }
+            Ask::DeleteProject { project, revision, cancel_running } => {
+                self.delete_project_of(now, project, revision, cancel_running)
+            }
+            Ask::Pause { project, reason, until, revision } => {
+                self.pause(now, by, project, reason, until, revision)
+            }
+            Ask::Resume { project, revision } => self.resume(now, project, revision),
+            Ask::Run { project, kind, request, traceparent } => {
+                self.run_project(now, by, project, kind, request, traceparent)
+            }
+            Ask::CancelRun { project, run } => self.cancel_run(now, &by, project, run),
+            Ask::Freeze { reason } => Ok(self.freeze(now, by, reason)),
+            Ask::Thaw => Ok(self.thaw()),
+            Ask::Drain { agent, draining } => self.drain(agent, draining),
+            Ask::RevokeAgent { agent, reason } => self.revoke(now, agent, reason),
+            Ask::DeleteAgent { agent } => self.delete_agent(agent),
+            Ask::CreateJoinToken { id, hash, names, uses, ttl } => {
+                self.create_token(now, by, id, hash, names, uses, ttl)
+            }
+            Ask::DeleteJoinToken { id } => self.delete_token(id),
+            Ask::PutUser(user) => {
+                let changes = vec![Change::Put(Record::User(user))];
+                Ok(Decision { changes, ..Decision::nothing() })
+            }
+        };
+        outcome.unwrap_or_else(Decision::refused)
+    }
+
+    fn find_project(&self, uid: ProjectUid) -> Result<&Project, Refusal> {
+        self.projects.get(&uid).ok_or_else(|| Refusal::not_found("project", format_args!("uid {}", uid.0)))
+    }
+
+    fn find_agent(&self, uid: AgentUid) -> Result<&AgentRecord, Refusal> {
+        self.agents.get(&uid).ok_or_else(|| Refusal::not_found("agent", format_args!("uid {}", uid.0)))
+    }
+
+    /// The remembered answer to a request id that was used before.
+    fn remembered(&self, now: Now, request: Option<&RequestKey>) -> Result<Option<Reply>, Refusal> {
+        let Some(request) = request else { return Ok(None) };
+        let Some(old) = self.requests.get(&request.key).filter(|old| old.expires > now.wall) else {
+            return Ok(None);
+        };
+        if old.payload != request.payload {
+            let fault = "was used before with another payload; ids are remembered for 24 h";
+            return Err(Refusal::invalid("nothing done", vec![Violation::new("request_id", fault)]));
+        }
+        Ok(Some(match old.answer {
+            Answer::Project(uid) => Reply::Project(uid),
+            Answer::Run { project, run, coalesced } => {
+                Reply::Run { project, run, coalesced, notes: Vec::new() }
+            }
+        }))
+    }
+
+    #[expect(clippy::too_many_arguments, reason = "they are the fields of one request")]
+    fn create_project(
+        &self,
+        now: Now,
+        by: &str,
+        name: Name,
+        spec: ProjectSpec,
+        paused: bool,
+        request: Option<RequestKey>,
+        validate_only: bool,
+    ) -> Outcome {
+        if let Some(reply) = self.remembered(now, request.as_ref())? {
+            return Ok(Decision { reply, ..Decision::nothing() });
+        }
+        if let Some(taken) = self.project_names.get(&name).and_then(|uid| self.projects.get(uid)) {
+            return Err(Refusal::new(
+                RefusalCode::AlreadyExists,
+                "PROJECT_EXISTS",
+                format!("a project \"{}\" exists; names are unique ignoring case", taken.record.name),
+            ));
+        }
+        self.check_spec("project not created", None, &spec)?;
+        if validate_only {
+            return Ok(Decision::nothing());
+        }
+        let uid = ProjectUid(self.next_uid());
+        let pause =
+            Pause { by: by.to_owned(), time: now.wall, reason: "created paused".to_owned(), until: None };
+        let record = ProjectRecord {
+            uid,
+            name,
+            spec,
+            paused: paused.then_some(pause),
+            revision: 1,
+            create_time: now.wall,
+            update_time: now.wall,
+        };
+        let mut effects = Effects::of(self);
+        let fleet = FleetRecord { next_uid: uid.0 + 1, ..self.fleet.clone() };
+        effects.put(Record::Fleet(fleet));
+        let state = ProjectState::new(uid).with_fire(first_fire(&record, now));
+        for placement in placements_of(&record) {
+            effects.put(Record::Placement(placement));
+        }
+        effects.put(Record::ProjectState(state));
+        // The project comes first of all its records: the others hang on it.
+        let mut decision = effects.decision();
+        decision.changes.insert(0, Change::Put(Record::Project(Box::new(record))));
+        remember(now, request, Answer::Project(uid), &mut decision);
+        decision.reply = Reply::Project(uid);
+        Ok(decision)
+    }
+
+    /// What the model alone can say about a declaration; grammar was checked before.
+    fn check_spec(&self, what: &str, own: Option<ProjectUid>, spec: &ProjectSpec) -> Result<(), Refusal> {
+        let mut faults = Vec::new();
+        let origins = &spec.placement.origins;
+        if origins.len() != 1 {
+            let text = format!("exactly one origin is needed, {} given", origins.len());
+            faults.push(Violation::new("placement.origins", text));
+        }
+        if spec.schedule.never_matches() {
+            faults.push(Violation::new("schedule", "never fires: no instant matches all its fields"));
+        }
+        let targets = || origins.iter().chain(&spec.placement.replicas);
+        for (index, target) in targets().enumerate() {
+            let field = format!("placement.origins[{index}].agent");
+            match self.agents.get(&target.agent) {
+                None => faults.push(Violation::new(field, "no such agent")),
+                Some(agent) if agent.revoked.is_some() => {
+                    faults.push(Violation::new(field, format!("agent \"{}\" is revoked", agent.name)));
+                }
+                Some(_) => {}
+            }
+            if targets().skip(index + 1).any(|other| other.agent == target.agent) {
+                faults.push(Violation::new("placement", "the same agent is named twice"));
+            }
+            faults.extend(self.destination_fault(own, spec, target));
+        }
+        if faults.is_empty() { Ok(()) } else { Err(Refusal::invalid(what, faults)) }
+    }
+
+    /// Two trees may not lie inside each other: the outer one's deletes would empty the inner one.
+    fn destination_fault(
+        &self,
+        own: Option<ProjectUid>,
+        spec: &ProjectSpec,
+        target: &Target,
+    ) -> Option<Violation> {
+        let wanted = spec.destination_on(target);
+        let others = self.placements_on(target.agent).filter(|project| Some(*project) != own);
+        let clash = others
+            .filter_map(|project| self.projects.get(&project))
+            .filter_map(|project| project.placements.get(&target.agent).map(|placement| (project, placement)))
+            .find(|(_, placement)| placement.destination.overlaps(wanted))?;
+        let agent = self.agents.get(&target.agent).map_or("?", |agent| agent.name.as_str());
+        let text = format!(
+            "\"{wanted}\": on agent \"{agent}\" it lies inside, around or at {} of project \"{}\"",
+            clash.1.destination, clash.0.record.name
+        );
+        Some(Violation::new("destination", text))
+    }
+
+    fn update_project(
+        &self,
+        now: Now,
+        uid: ProjectUid,
+        spec: ProjectSpec,
+        revision: u64,
+        validate_only: bool,
+    ) -> Outcome {
+        let project = self.find_project(uid)?;
+        if project.record.revision != revision {
+            return Err(Refusal::stale("project", &project.record.name));
+        }
+        self.check_spec("project not changed", Some(uid), &spec)?;
+        let record =
+            ProjectRecord { spec, revision: revision + 1, update_time: now.wall, ..project.record.clone() };
+        let mut effects = Effects::of(self);
+        self.move_placements(project, &record, &mut effects)?;
+        if record.spec.schedule != project.record.spec.schedule {
+            effects.put(Record::ProjectState(project.state.clone().with_fire(first_fire(&record, now))));
+        }
+        effects.put(Record::Project(Box::new(record)));
+        effects.reply(Reply::Project(uid));
+        Ok(if validate_only { Decision::nothing() } else { effects.decision() })
+    }
+
+    /// Brings placements, and the attempts that wait, in line with a changed declaration.
+    fn move_placements(
+        &self,
+        project: &Project,
+        record: &ProjectRecord,
+        effects: &mut Effects<'_>,
+    ) -> Result<(), Refusal> {
+        let wanted = placements_of(record);
+        for old in project.placements.values() {
+            let new = wanted.iter().find(|new| new.agent == old.agent);
+            let same = new.is_some_and(|new| new.destination == old.destination && new.role == old.role);
+            let busy = self.on_placement.get(&(old.project, old.agent)).and_then(|id| self.attempts.get(id));
+            if !same && busy.is_some_and(|attempt| attempt.state.is_out()) {
+                return Err(Refusal::precondition(
+                    "ATTEMPT_RUNNING",
+                    format!(
+                        "project \"{}\" not changed: its placement {} is being worked on; cancel the run or wait",
+                        record.name, old.destination
+                    ),
+                ));
+            }
+            if new.is_none() {
+                effects.delete(Key::Placement(old.project, old.agent));
+            }
+        }
+        for new in &wanted {
+            let kept = project.placements.get(&new.agent);
+            let kept = kept.filter(|old| old.destination == new.destination && old.role == new.role);
+            effects.put(Record::Placement(kept.unwrap_or(new).clone()));
+        }
+        let origin = wanted.iter().find(|placement| placement.role == Role::Origin);
+        let host = record.spec.upstreams.first().map_or_else(String::new, |upstream| upstream.host.clone());
+        for attempt in self.attempts.values().filter(|a| a.project == record.uid && a.state.is_pending()) {
+            let home = match attempt.role {
+                Role::Origin => origin,
+                Role::Replica => wanted.iter().find(|placement| placement.agent == attempt.agent),
+            };
+            match home {
+                Some(home) => effects.put(Record::Attempt(AttemptRecord {
+                    agent: home.agent,
+                    destination: home.destination.clone(),
+                    upstream_host: if home.role == Role::Origin { host.clone() } else { String::new() },
+                    ..attempt.clone()
+                })),
+                None => effects.delete(Key::Attempt(attempt.project, attempt.id)),
+            }
+        }
+        Ok(())
+    }
+
+    fn delete_project_of(
+        &self,
+        now: Now,
+        uid: ProjectUid,
+        revision: Option<u64>,
+        cancel_running: bool,
+    ) -> Outcome {
+        let project = self.find_project(uid)?;
+        check_revision(project, revision)?;
+        let live: Vec<&AttemptRecord> = self.attempts.values().filter(|a| a.project == uid).collect();
+        let out = live.iter().filter(|attempt| attempt.state.is_out()).count();
+        if out > 0 && !cancel_running {
+            return Err(Refusal::precondition(
+                "ATTEMPT_RUNNING",
+                format!(
+                    "project \"{}\" not deleted: {out} of its attempts may be on agents; cancel the run first, or delete \
+                     with --cancel-running",
+                    project.record.name
+                ),
+            ));
+        }
+        let mut effects = Effects::of(self);
+        for attempt in live {
+            self.say_cancel(attempt, "the project was deleted", &mut effects);
+            let epoch = attempt.state.epoch().unwrap_or_default();
+            let state = AttemptState::Ended {
+                epoch,
+                offered: None,
+                started: None,
+                at: now.wall,
+                end: crate::attempt::End::Cancelled(None),
+            };
+            effects.put(Record::Attempt(AttemptRecord { state, ..attempt.clone() }));
+        }
+        for run in project.runs.iter().filter_map(|id| self.runs.get(id)) {
+            let (state, end_time) = if run.state.is_closed() {
+                (run.state, run.end_time)
+            } else {
+                (RunState::Cancelled, Some(now.wall))
+            };
+            effects.put(Record::Run(RunRecord { state, end_time, current_tree: false, ..run.clone() }));
+        }
+        for agent in project.placements.keys() {
+            effects.delete(Key::Placement(uid, *agent));
+        }
+        effects.delete(Key::ProjectState(uid));
+        effects.delete(Key::Project(uid));
+        Ok(effects.decision())
+    }
+
+    fn pause(
+        &self,
+        now: Now,
+        by: String,
+        uid: ProjectUid,
+        reason: String,
+        until: Option<Wall>,
+        revision: Option<u64>,
+    ) -> Outcome {
+        let project = self.find_project(uid)?;
+        check_revision(project, revision)?;
+        let mut faults = Vec::new();
+        faults.extend(reason_fault(&reason));
+        if until.is_some_and(|until| until <= now.wall) {
+            faults.push(Violation::new("until", "lies in the past"));
+        }
+        if !faults.is_empty() {
+            return Err(Refusal::invalid("project not paused", faults));
+        }
+        let record = ProjectRecord {
+            paused: Some(Pause { by, time: now.wall, reason, until }),
+            revision: project.record.revision + 1,
+            update_time: now.wall,
+            ..project.record.clone()
+        };
+        let changes = vec![Change::Put(Record::Project(Box::new(record)))];
+        Ok(Decision { changes, reply: Reply::Project(uid), ..Decision::nothing() })
+    }
+
+    fn resume(&self, now: Now, uid: ProjectUid, revision: Option<u64>) -> Outcome {
+        let project = self.find_project(uid)?;
+        check_revision(project, revision)?;
+        let mut effects = Effects::of(self);
+        if project.record.paused.is_some() {
+            self.resume_project(now, project, &mut effects);
+        }
+        effects.reply(Reply::Project(uid));
+        Ok(effects.decision())
+    }
+
+    fn run_project(
+        &self,
+        now: Now,
+        by: String,
+        uid: ProjectUid,
+        kind: TriggerKind,
+        request: Option<RequestKey>,
+        traceparent: String,
+    ) -> Outcome {
+        if let Some(reply) = self.remembered(now, request.as_ref())? {
+            return Ok(Decision { reply, ..Decision::nothing() });
+        }
+        let project = self.find_project(uid)?;
+        let mut effects = Effects::of(self);
+        let trigger = Trigger { kind, by, time: now.wall };
+        let (run, coalesced) =
+            self.trigger(now, project, trigger, traceparent, &mut effects).ok_or_else(|| {
+                Refusal::precondition(
+                    "NO_ORIGIN",
+                    format!("project \"{}\" has no origin to run on", project.record.name),
+                )
+            })?;
+        let mut notes = Vec::new();
+        if let Some(pause) = &project.record.paused {
+            notes.push(format!("the project is paused by {}; this run runs all the same", pause.by));
+        }
+        if let Some(freeze) = &self.fleet.frozen {
+            notes.push(format!("the fleet is frozen by {}; the run waits for the thaw", freeze.by));
+        }
+        let mut decision = effects.decision();
+        remember(now, request, Answer::Run { project: uid, run, coalesced }, &mut decision);
+        decision.reply = Reply::Run { project: uid, run, coalesced, notes };
+        Ok(decision)
+    }
+
+    fn cancel_run(&self, now: Now, by: &str, uid: ProjectUid, id: RunId) -> Outcome {
+        let project = self.find_project(uid)?;
+        let run = self.runs.get(&id).filter(|run| run.project == uid && !run.state.is_closed());
+        let run = run.ok_or_else(|| {
+            Refusal::precondition(
+                "RUN_CLOSED",
+                format!("run {id} of \"{}\" has ended or never was; nothing to cancel", project.record.name),
+            )
+        })?;
+        let mut effects = Effects::of(self);
+        let first = AttemptId { run: id, number: 0 };
+        let last = AttemptId { run: id, number: u32::MAX };
+        for attempt in self.attempts.range(first..=last).map(|(_, attempt)| attempt) {
+            self.say_cancel(attempt, &format!("cancelled by {by}"), &mut effects);
+            self.move_attempt(now, attempt, AttemptEvent::Cancel, &mut effects);
+        }
+        if run.state == RunState::Propagating {
+            // Nothing of this tree is to be pulled any more; the next tree is another matter.
+            for placement in project.placements.values().filter(|p| p.has_work(project.state.tree)) {
+                let gave_up_on = project.state.tree;
+                effects.put(Record::Placement(PlacementRecord { gave_up_on, ..placement.clone() }));
+            }
+        }
+        effects.reply(Reply::Run { project: uid, run: id, coalesced: false, notes: Vec::new() });
+        Ok(effects.decision())
+    }
+
+    /// Tells the agent, if the attempt may be on it and it is here; else its hello will be answered so.
+    fn say_cancel(&self, attempt: &AttemptRecord, reason: &str, effects: &mut Effects<'_>) {
+        let Some(epoch) = attempt.state.epoch().filter(|_| attempt.state.is_out()) else { return };
+        let Some(session) = self.sessions.get(&attempt.agent) else { return };
+        let message = Message::Cancel { attempt: attempt.id, epoch, reason: reason.to_owned() };
+        effects.send(Send { agent: attempt.agent, session: session.epoch, message });
+    }
+
+    fn freeze(&self, now: Now, by: String, reason: String) -> Decision {
+        if let Some(fault) = reason_fault(&reason) {
+            return Decision::refused(Refusal::invalid("fleet not frozen", vec![fault]));
+        }
+        let freeze = self.fleet.frozen.clone().unwrap_or(Freeze { by, time: now.wall, reason });
+        let fleet = FleetRecord { frozen: Some(freeze.clone()), ..self.fleet.clone() };
+        let changes = vec![Change::Put(Record::Fleet(fleet))];
+        Decision { changes, reply: Reply::Frozen(Some(freeze)), ..Decision::nothing() }
+    }
+
+    fn thaw(&self) -> Decision {
+        let fleet = FleetRecord { frozen: None, ..self.fleet.clone() };
+        let changes = vec![Change::Put(Record::Fleet(fleet))];
+        Decision { changes, reply: Reply::Frozen(None), ..Decision::nothing() }
+    }
+
+    fn drain(&self, uid: AgentUid, draining: bool) -> Outcome {
+        let agent = self.find_agent(uid)?;
+        let record = AgentRecord { draining, revision: agent.revision + 1, ..agent.clone() };
+        let changes = vec![Change::Put(Record::Agent(record))];
+        Ok(Decision { changes, reply: Reply::Agent(uid), ..Decision::nothing() })
+    }
+
+    fn revoke(&self, now: Now, uid: AgentUid, reason: String) -> Outcome {
+        let agent = self.find_agent(uid)?;
+        if let Some(fault) = reason_fault(&reason) {
+            return Err(Refusal::invalid("agent not revoked", vec![fault]));
+        }
+        let mut effects = Effects::of(self).without_retries();
+        for attempt in self.attempts.values().filter(|attempt| attempt.agent == uid) {
+            self.move_attempt(now, attempt, AttemptEvent::Forget, &mut effects);
+        }
+        let record = AgentRecord { revoked: Some(reason), revision: agent.revision + 1, ..agent.clone() };
+        effects.put(Record::Agent(record));
+        if let Some(session) = self.sessions.get(&uid) {
+            effects.change(Change::Volatile(Volatile::SessionClosed(uid, session.epoch)));
+            let message = Message::Close(CloseReason::Revoked);
+            effects.send(Send { agent: uid, session: session.epoch, message });
+        }
+        effects.reply(Reply::Agent(uid));
+        Ok(effects.decision())
+    }
+
+    fn delete_agent(&self, uid: AgentUid) -> Outcome {
+        let agent = self.find_agent(uid)?;
+        let placed = self.placements_on(uid).next().and_then(|project| self.projects.get(&project));
+        if agent.revoked.is_none() {
+            return Err(Refusal::precondition(
+                "AGENT_NOT_REVOKED",
+                format!(
+                    "agent \"{0}\" not deleted: revoke it first (mirrorctl agent revoke {0})",
+                    agent.name
+                ),
+            ));
+        }
+        if let Some(project) = placed {
+            return Err(Refusal::precondition(
+                "AGENT_PLACED",
+                format!(
+                    "agent \"{}\" not deleted: project \"{}\" is placed on it",
+                    agent.name, project.record.name
+                ),
+            ));
+        }
+        let changes = vec![Change::Delete(Key::Agent(uid))];
+        Ok(Decision { changes, ..Decision::nothing() })
+    }
+
+    #[expect(clippy::too_many_arguments, reason = "they are the fields of one request")]
+    fn create_token(
+        &self,
+        now: Now,
+        by: String,
+        id: String,
+        hash: String,
+        names: TokenNames,
+        uses: u32,
+        ttl: Duration,
+    ) -> Outcome {
+        let mut faults = Vec::new();
+        if uses == 0 || uses > defaults::JOIN_TOKEN_USES_MAX {
+            let text = format!("\"{uses}\": must be 1 to {}", defaults::JOIN_TOKEN_USES_MAX);
+            faults.push(Violation::new("uses", text));
+        }
+        if uses > 1 && matches!(names, TokenNames::One(_)) {
+            faults.push(Violation::new("uses", "more than one use needs a pattern of names"));
+        }
+        if ttl < Duration::from_secs(60) || ttl > defaults::JOIN_TOKEN_TTL_MAX {
+            faults.push(Violation::new("ttl", "must be 1 minute to 30 days"));
+        }
+        if !faults.is_empty() {
+            return Err(Refusal::invalid("no join token made", faults));
+        }
+        if self.tokens.len() >= defaults::JOIN_TOKENS_MAX {
+            let text = format!("there are {} join tokens already; delete some", self.tokens.len());
+            return Err(Refusal::new(RefusalCode::ResourceExhausted, "TOO_MANY_TOKENS", text));
+        }
+        let token = JoinToken { id, hash, names, uses_left: uses, expires: now.wall.plus(ttl), by };
+        Ok(Decision { changes: vec![Change::Put(Record::JoinToken(token))], ..Decision::nothing() })
+    }
+
+    fn delete_token(&self, id: String) -> Outcome {
+        if !self.tokens.contains_key(&id) {
+            return Err(Refusal::not_found("join token", id));
+        }
+        Ok(Decision { changes: vec![Change::Delete(Key::JoinToken(id))], ..Decision::nothing() })
+    }
+
+    /// Forgets answers and tokens that have expired; at most [`SWEEP_MAX`] at a time.
+    pub(super) fn sweep(&self, now: Now) -> Decision {
+        let requests = self.requests.values().filter(|request| request.expires <= now.wall);
+        let requests = requests.map(|request| Change::Delete(Key::Request(request.key.clone())));
+        let tokens = self.tokens.values().filter(|token| token.expires <= now.wall);
+        let tokens = tokens.map(|token| Change::Delete(Key::JoinToken(token.id.clone())));
+        Decision { changes: requests.chain(tokens).take(SWEEP_MAX).collect(), ..Decision::nothing() }
+    }
+}
+
+/// Most expired things forgotten in one commit unit.
+pub const SWEEP_MAX: usize = 64;
+
+fn remember(now: Now, request: Option<RequestKey>, answer: Answer, decision: &mut Decision) {
+    if let Some(RequestKey { key, payload }) = request {
+        let expires = now.wall.plus(defaults::REQUEST_TTL);
+        decision.changes.push(Change::Put(Record::Request(RequestRecord { key, payload, answer, expires })));
+    }
+}
+
+fn check_revision(project: &Project, revision: Option<u64>) -> Result<(), Refusal> {
+    match revision {
+        Some(revision) if revision != project.record.revision => {
+            Err(Refusal::stale("project", &project.record.name))
+        }
+        Some(_) | None => Ok(()),
+    }
+}
+
+fn reason_fault(reason: &str) -> Option<Violation> {
+    let bad = reason.chars().count() > defaults::REASON_CHARS_MAX || reason.chars().any(char::is_control);
+    bad.then(|| {
+        let text = format!("at most {} characters, none of them control", defaults::REASON_CHARS_MAX);
+        Violation::new("reason", text)
+    })
+}
+
+/// The placements that a declaration asks for, as yet without trees.
+fn placements_of(record: &ProjectRecord) -> Vec<PlacementRecord> {
+    let spec = &record.spec;
+    let of = |target: &Target, role| PlacementRecord {
+        project: record.uid,
+        agent: target.agent,
+        role,
+        destination: spec.destination_on(target).clone(),
+        have_tree: None,
+        have_time: None,
+        gave_up_on: None,
+        files: 0,
+        size_bytes: 0,
+        hold: None,
+    };
+    let origins = spec.placement.origins.iter().map(|target| of(target, Role::Origin));
+    let replicas = spec.placement.replicas.iter().map(|target| of(target, Role::Replica));
+    origins.chain(replicas).collect()
+}

@@ -1,0 +1,325 @@
+//! What agents say of attempts, and what follows: retries, tree versions, propagation, holds.
+
+use std::time::Duration;
+
+use super::{
+    admit::allowed_deletes,
+    effects::Effects,
+    state::{Engine, Project},
+};
+use crate::{
+    attempt::{AttemptEvent, AttemptRecord, End, Role},
+    id::{AgentUid, AttemptId, Epoch, RunId},
+    input::{Decision, Message, Send},
+    outcome::{ExitClass, Outcome},
+    placement::{Hold, PlacementRecord},
+    project::ProjectState,
+    record::Record,
+    retry::{Verdict, verdict},
+    run::{Missed, RunRecord, RunState},
+    time::Now,
+};
+
+impl Engine {
+    /// The attempt, if this agent may speak of it. An agent that speaks of another's gets nothing changed.
+    fn own_attempt(&self, agent: AgentUid, id: AttemptId) -> Option<&AttemptRecord> {
+        self.attempts.get(&id).filter(|attempt| attempt.agent == agent)
+    }
+
+    pub(super) fn accepted(&self, now: Now, agent: AgentUid, id: AttemptId, epoch: Epoch) -> Decision {
+        let Some(attempt) = self.own_attempt(agent, id) else { return Decision::nothing() };
+        let mut effects = Effects::of(self);
+        if let Ok(state) = attempt.state.on(AttemptEvent::Accept(epoch), now.wall) {
+            effects.put(Record::Attempt(AttemptRecord { state, ..attempt.clone() }));
+        }
+        effects.decision()
+    }
+
+    pub(super) fn refused(
+        &self,
+        now: Now,
+        agent: AgentUid,
+        id: AttemptId,
+        epoch: Epoch,
+        for_good: bool,
+        detail: &str,
+    ) -> Decision {
+        let Some(attempt) = self.own_attempt(agent, id) else { return Decision::nothing() };
+        let mut effects = Effects::of(self);
+        if for_good {
+            let outcome = Outcome {
+                cause: detail.to_owned(),
+                fault: "yours".to_owned(),
+                advice: "change the project, or the agent's own file on its host".to_owned(),
+                time: now.wall,
+                ..Outcome::of_class(ExitClass::RejectedByAgent)
+            };
+            let event = AttemptEvent::End(epoch, outcome);
+            self.move_attempt(now, attempt, event, &mut effects);
+        } else if attempt.state.on(AttemptEvent::Return(epoch), now.wall).is_ok() {
+            // Busy for a reason we do not see: ask again, but not in a loop.
+            let outcome =
+                Outcome { cause: detail.to_owned(), time: now.wall, ..Outcome::of_class(ExitClass::Busy) };
+            self.move_attempt(now, attempt, AttemptEvent::End(epoch, outcome), &mut effects);
+        }
+        effects.decision()
+    }
+
+    pub(super) fn ended(
+        &self,
+        now: Now,
+        agent: AgentUid,
+        id: AttemptId,
+        epoch: Epoch,
+        outcome: Outcome,
+    ) -> Decision {
+        let mut effects = Effects::of(self);
+        let moved = self.own_attempt(agent, id).is_some_and(|attempt| {
+            self.move_attempt(now, attempt, AttemptEvent::End(epoch, outcome), &mut effects)
+        });
+        // A stale report is acknowledged too, or the agent would say it for ever; it changes nothing.
+        if let Some(session) = self.sessions.get(&agent) {
+            let message = Message::Acknowledge { attempt: id, epoch, fenced: !moved };
+            effects.send(Send { agent, session: session.epoch, message });
+        }
+        effects.decision()
+    }
+
+    /// Moves an attempt by an event that may end it, with all that follows from its end. False: the event
+    /// did not fit, and nothing follows.
+    pub(super) fn move_attempt(
+        &self,
+        now: Now,
+        attempt: &AttemptRecord,
+        event: AttemptEvent,
+        effects: &mut Effects<'_>,
+    ) -> bool {
+        let Ok(state) = attempt.state.on(event, now.wall) else { return false };
+        let moved = AttemptRecord { state, ..attempt.clone() };
+        effects.put(Record::Attempt(moved.clone()));
+        if let Some(end) = moved.state.end() {
+            self.after_end(now, &moved, end, effects);
+        }
+        true
+    }
+
+    fn after_end(&self, now: Now, attempt: &AttemptRecord, end: &End, effects: &mut Effects<'_>) {
+        let Some(project) = self.projects.get(&attempt.project) else { return };
+        let Some(run) = effects.run(attempt.project, attempt.id.run) else { return };
+        match attempt.role {
+            Role::Origin => self.after_origin(now, project, run, attempt, end, effects),
+            Role::Replica => self.after_replica(now, project, &run, attempt, end, effects),
+        }
+    }
+
+    fn after_origin(
+        &self,
+        now: Now,
+        project: &Project,
+        run: RunRecord,
+        attempt: &AttemptRecord,
+        end: &End,
+        effects: &mut Effects<'_>,
+    ) {
+        match end {
+            End::Succeeded(outcome) => self.new_tree(now, project, run, attempt, outcome, effects),
+            End::Held(outcome) => self.hold_or_go_on(now, project, run, attempt, outcome, effects),
+            End::Cancelled(_) => self.close_run(now, run, RunState::Cancelled, effects),
+            End::Failed(outcome) => {
+                let class = outcome.class;
+                self.retry_or_fail(now, project, run, attempt, class, effects);
+            }
+            End::Lost => {
+                self.retry_or_fail(now, project, run, attempt, ExitClass::Interrupted, effects);
+            }
+        }
+    }
+
+    /// The origin has a new tree: that is what every replica should have from now on.
+    fn new_tree(
+        &self,
+        now: Now,
+        project: &Project,
+        run: RunRecord,
+        attempt: &AttemptRecord,
+        outcome: &Outcome,
+        effects: &mut Effects<'_>,
+    ) {
+        if let Some(placement) = project.placements.get(&attempt.agent) {
+            let has = PlacementRecord { hold: None, ..placement.clone() };
+            effects.put(Record::Placement(has.with_tree(now, run.id, outcome)));
+        }
+        if let Some(state) = effects.project_state(run.project) {
+            let state = ProjectState { tree: Some(run.id), last_success: Some(now.wall), ..state };
+            effects.put(Record::ProjectState(state));
+        }
+        let served = project.runs.iter().filter(|id| **id != run.id).filter_map(|id| self.runs.get(id));
+        for old in served.filter(|old| old.current_tree) {
+            let old = effects.run(run.project, old.id).unwrap_or_else(|| old.clone());
+            effects.put(Record::Run(RunRecord { current_tree: false, ..old }));
+        }
+        // What waits to fetch the old tree has nothing to fetch any more; idle replicas get a new attempt.
+        for waiting in self.attempts.values().filter(|a| a.project == run.project && a.role == Role::Replica)
+        {
+            if let Ok(state) = waiting.state.on(AttemptEvent::Cancel, now.wall).and_then(|state| {
+                if waiting.state.is_pending() { Ok(state) } else { Err(crate::attempt::Misfit::NotNow) }
+            }) {
+                effects.put(Record::Attempt(AttemptRecord { state, ..waiting.clone() }));
+            }
+        }
+        let has_replicas = project.placements.values().any(|placement| placement.role == Role::Replica);
+        let made = RunRecord { current_tree: true, propagate_time: Some(now.wall), ..run };
+        if has_replicas {
+            effects.put(Record::Run(RunRecord { state: RunState::Propagating, ..made }));
+        } else {
+            self.close_run(now, made, RunState::Succeeded, effects);
+        }
+    }
+
+    /// The delete limit stopped it. With a hold open the attempt deleted nothing and only counted: when the
+    /// count is within the limit again, the hold closes by itself and a try with the limit follows.
+    fn hold_or_go_on(
+        &self,
+        now: Now,
+        project: &Project,
+        run: RunRecord,
+        attempt: &AttemptRecord,
+        outcome: &Outcome,
+        effects: &mut Effects<'_>,
+    ) {
+        let Some(placement) = project.placements.get(&attempt.agent) else {
+            return self.close_run(now, run, RunState::Held, effects);
+        };
+        let wanted = outcome.deletes_skipped.unwrap_or(0);
+        let counted_only = placement.hold.is_some() && attempt.max_delete == 0;
+        let allowed = allowed_deletes(project, placement);
+        if counted_only && outcome.deletes_skipped.is_some() && wanted <= allowed && allowed > 0 {
+            effects.put(Record::Placement(PlacementRecord { hold: None, ..placement.clone() }));
+            self.next_try(project, run, attempt, Duration::ZERO, effects);
+            return;
+        }
+        let (first, since) = placement.hold.map_or((attempt.id, now.wall), |hold| (hold.first, hold.since));
+        let hold = Hold { first, newest: attempt.id, since, wanted };
+        effects.put(Record::Placement(PlacementRecord { hold: Some(hold), ..placement.clone() }));
+        self.close_run(now, run, RunState::Held, effects);
+    }
+
+    fn retry_or_fail(
+        &self,
+        now: Now,
+        project: &Project,
+        run: RunRecord,
+        attempt: &AttemptRecord,
+        class: ExitClass,
+        effects: &mut Effects<'_>,
+    ) {
+        // A waiting run asks the upstream again anyway: no need to try the old one any longer.
+        let newer_waits = project.runs.range(RunId(run.id.0)..).any(|id| *id != run.id);
+        let again = match verdict(class, attempt.attempt_try, project.record.spec.retry, now) {
+            Verdict::Again(_) if class == ExitClass::Busy && newer_waits => None,
+            Verdict::Again(delay) => effects.retries().then_some(delay),
+            Verdict::GiveUp => None,
+        };
+        match again {
+            Some(delay) => self.next_try(project, run, attempt, delay, effects),
+            None => self.close_run(now, run, RunState::Failed, effects),
+        }
+    }
+
+    /// Another try on the same placement in the same run.
+    fn next_try(
+        &self,
+        project: &Project,
+        run: RunRecord,
+        failed: &AttemptRecord,
+        delay: Duration,
+        effects: &mut Effects<'_>,
+    ) {
+        let number = run.attempts + 1;
+        let origin_attempt = if failed.role == Role::Origin { number } else { run.origin_attempt };
+        let next = self.new_attempt(
+            project,
+            failed.agent,
+            run.id,
+            number,
+            failed.tree,
+            failed.attempt_try + 1,
+            delay,
+        );
+        effects.put(Record::Run(RunRecord { attempts: number, origin_attempt, ..run }));
+        effects.put(Record::Attempt(next));
+    }
+
+    fn after_replica(
+        &self,
+        now: Now,
+        project: &Project,
+        run: &RunRecord,
+        attempt: &AttemptRecord,
+        end: &End,
+        effects: &mut Effects<'_>,
+    ) {
+        let Some(placement) = project.placements.get(&attempt.agent) else { return };
+        let class = match end {
+            End::Succeeded(outcome) => {
+                // What was pulled while the source changed is no version: the placement still has work.
+                if !attempt.mixed {
+                    effects.put(Record::Placement(placement.clone().with_tree(now, attempt.tree, outcome)));
+                    self.caught_up(now, run, attempt, effects);
+                }
+                return;
+            }
+            End::Cancelled(_) => return self.give_up(placement, run, attempt, false, effects),
+            End::Failed(outcome) | End::Held(outcome) => outcome.class,
+            End::Lost => ExitClass::Interrupted,
+        };
+        let superseded = project.state.tree != Some(attempt.tree);
+        match verdict(class, attempt.attempt_try, project.record.spec.retry, now) {
+            _ if superseded => {}
+            Verdict::Again(delay) if effects.retries() => {
+                self.next_try(project, run.clone(), attempt, delay, effects)
+            }
+            Verdict::Again(_) | Verdict::GiveUp => self.give_up(placement, run, attempt, true, effects),
+        }
+    }
+
+    fn give_up(
+        &self,
+        placement: &PlacementRecord,
+        run: &RunRecord,
+        attempt: &AttemptRecord,
+        failed: bool,
+        effects: &mut Effects<'_>,
+    ) {
+        let gave_up_on = Some(attempt.tree);
+        effects.put(Record::Placement(PlacementRecord { gave_up_on, ..placement.clone() }));
+        if failed && run.state == RunState::Propagating {
+            let run = effects.run(run.project, run.id).unwrap_or_else(|| run.clone());
+            effects.put(Record::Run(RunRecord { replica_failed: true, ..run }));
+        }
+    }
+
+    /// Enters a replica that was missed as caught up, in the run whose tree it now has.
+    fn caught_up(&self, now: Now, run: &RunRecord, attempt: &AttemptRecord, effects: &mut Effects<'_>) {
+        if !run.missed.iter().any(|missed| missed.agent == attempt.agent && missed.caught_up.is_none()) {
+            return;
+        }
+        let missed = run.missed.iter().map(|missed| {
+            if missed.agent == attempt.agent {
+                Missed { caught_up: Some(now.wall), ..*missed }
+            } else {
+                *missed
+            }
+        });
+        effects.put(Record::Run(RunRecord { missed: missed.collect(), ..run.clone() }));
+    }
+}
+
+impl PlacementRecord {
+    /// This placement with a whole tree.
+    fn with_tree(self, now: Now, tree: RunId, outcome: &Outcome) -> Self {
+        let (files, size_bytes) =
+            outcome.stats.map_or((self.files, self.size_bytes), |stats| (stats.files, stats.total_bytes));
+        Self { have_tree: Some(tree), have_time: Some(now.wall), gave_up_on: None, files, size_bytes, ..self }
+    }
+}

@@ -1,0 +1,541 @@
+//! The engine's state: live records, and what is derived from them. `apply` is the only way to change it.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
+
+use super::usage::{HostStarts, Usage};
+use crate::{
+    agent::{AgentRecord, JoinToken, Session, UserRecord},
+    attempt::AttemptRecord,
+    defaults::{self, Limits},
+    id::{AgentUid, AttemptId, Epoch, Name, ProjectUid, RunId},
+    placement::PlacementRecord,
+    project::{ProjectRecord, ProjectState},
+    record::{Change, FleetRecord, Key, Record, RequestRecord, Volatile},
+    run::{RunRecord, RunState},
+    time::{Mono, Now, Wall},
+};
+
+/// Something to be dealt with when the monotonic clock reaches its time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Timer {
+    /// An offer has had no answer.
+    Offer(AttemptId, Epoch),
+    /// An agent has been away for long enough that nothing waits for it any more.
+    Away(AgentUid),
+    /// A run has been propagating for long enough.
+    Propagation(RunId),
+}
+
+/// All that is known of one project.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Project {
+    /// What was declared.
+    pub record: ProjectRecord,
+    /// What happened.
+    pub state: ProjectState,
+    /// Its placements.
+    pub placements: BTreeMap<AgentUid, PlacementRecord>,
+    /// Its live runs, oldest first: at most one that serves the tree, one active and one queued.
+    pub runs: BTreeSet<RunId>,
+}
+
+/// The fleet, as far as it has happened.
+#[derive(Debug, Clone, Default)]
+pub struct Engine {
+    pub(super) limits: Limits,
+    pub(super) fleet: FleetRecord,
+    pub(super) projects: BTreeMap<ProjectUid, Project>,
+    pub(super) project_names: BTreeMap<Name, ProjectUid>,
+    pub(super) agents: BTreeMap<AgentUid, AgentRecord>,
+    pub(super) agent_names: BTreeMap<Name, AgentUid>,
+    pub(super) tokens: BTreeMap<String, JoinToken>,
+    pub(super) users: BTreeMap<String, UserRecord>,
+    pub(super) requests: BTreeMap<String, RequestRecord>,
+    pub(super) runs: BTreeMap<RunId, RunRecord>,
+    pub(super) attempts: BTreeMap<AttemptId, AttemptRecord>,
+
+    // Known and not stored.
+    pub(super) sessions: BTreeMap<AgentUid, Session>,
+    pub(super) given_up: BTreeSet<AgentUid>,
+    pub(super) host_starts: HostStarts,
+    pub(super) ready_at: BTreeMap<AttemptId, Mono>,
+    pub(super) propagating_since: BTreeMap<RunId, Mono>,
+    pub(super) last_counter: u64,
+    pub(super) last_run: Option<RunId>,
+
+    // Derived.
+    pub(super) usage: Usage,
+    pub(super) pending: BTreeSet<AttemptId>,
+    /// The live attempt of each placement: never two.
+    pub(super) on_placement: BTreeMap<(ProjectUid, AgentUid), AttemptId>,
+    pub(super) fires: BTreeSet<(Wall, ProjectUid)>,
+    pub(super) pause_ends: BTreeSet<(Wall, ProjectUid)>,
+    pub(super) timers: BTreeSet<(Mono, Timer)>,
+    /// Every placement by its agent, so that an agent's coming and going costs what it holds.
+    pub(super) placed: BTreeSet<(AgentUid, ProjectUid)>,
+    pub(super) idle_replicas: BTreeSet<(ProjectUid, AgentUid)>,
+    pub(super) close_checks: BTreeSet<RunId>,
+    /// Where the look through the waiting attempts goes on; `None`: nothing to look for.
+    pub(super) scan_from: Option<AttemptId>,
+    pub(super) scan_wake: Option<Mono>,
+}
+
+const LINE_START: AttemptId = AttemptId { run: RunId::NIL, number: 0 };
+
+impl Engine {
+    /// An empty fleet with these limits.
+    #[must_use]
+    pub fn new(limits: Limits) -> Self {
+        Self { limits, ..Self::default() }
+    }
+
+    /// Makes `changes` true. Timers and pauses begin at `now`: after a restart they are granted in full.
+    pub fn apply(&mut self, now: Now, changes: &[Change]) {
+        for change in changes {
+            match change {
+                Change::Put(record) => self.put(now, record),
+                Change::Delete(key) => self.delete(key),
+                Change::Volatile(volatile) => self.remember(now, volatile),
+            }
+        }
+    }
+
+    /// A fleet as its store remembers it. Every agent is away until its hello.
+    #[must_use]
+    pub fn recover(limits: Limits, now: Now, records: impl IntoIterator<Item = Record>) -> Self {
+        let mut engine = Self::new(limits);
+        // Any order of records must do, so the ones that others hang on come first.
+        let mut rest = Vec::new();
+        for record in records {
+            match record {
+                Record::Fleet(_) | Record::Project(_) | Record::Agent(_) => engine.put(now, &record),
+                other => rest.push(other),
+            }
+        }
+        rest.sort_by_key(Record::key);
+        for record in &rest {
+            engine.put(now, record);
+        }
+        engine
+    }
+
+    /// Every live record, as the store must hold them.
+    pub fn records(&self) -> impl Iterator<Item = Record> + '_ {
+        let projects = self.projects.values().flat_map(|project| {
+            [Record::Project(Box::new(project.record.clone())), Record::ProjectState(project.state.clone())]
+                .into_iter()
+                .chain(project.placements.values().cloned().map(Record::Placement))
+        });
+        std::iter::once(Record::Fleet(self.fleet.clone()))
+            .chain(projects)
+            .chain(self.agents.values().cloned().map(Record::Agent))
+            .chain(self.tokens.values().cloned().map(Record::JoinToken))
+            .chain(self.users.values().cloned().map(Record::User))
+            .chain(self.requests.values().cloned().map(Record::Request))
+            .chain(self.runs.values().cloned().map(Record::Run))
+            .chain(self.attempts.values().cloned().map(Record::Attempt))
+    }
+
+    fn put(&mut self, now: Now, record: &Record) {
+        match record {
+            Record::Fleet(fleet) => self.put_fleet(fleet),
+            Record::Project(project) => self.put_project(project),
+            Record::ProjectState(state) => self.put_project_state(state),
+            Record::Placement(placement) => self.put_placement(placement),
+            Record::Agent(agent) => self.put_agent(now, agent),
+            Record::JoinToken(token) => {
+                self.tokens.insert(token.id.clone(), token.clone());
+            }
+            Record::User(user) => {
+                self.users.insert(user.name.folded(), user.clone());
+            }
+            Record::Request(request) => {
+                self.requests.insert(request.key.clone(), request.clone());
+            }
+            Record::Run(run) => self.put_run(now, run),
+            Record::Attempt(attempt) => self.put_attempt(now, attempt),
+        }
+    }
+
+    fn put_fleet(&mut self, fleet: &FleetRecord) {
+        if fleet.term != self.fleet.term {
+            self.last_counter = 0;
+        }
+        self.fleet = fleet.clone();
+        self.rescan();
+    }
+
+    fn put_project(&mut self, record: &ProjectRecord) {
+        if let Some(old) = self.projects.get(&record.uid) {
+            self.project_names.remove(&old.record.name);
+            if let Some(until) = old.record.paused.as_ref().and_then(|pause| pause.until) {
+                self.pause_ends.remove(&(until, record.uid));
+            }
+        }
+        self.project_names.insert(record.name.clone(), record.uid);
+        if let Some(until) = record.paused.as_ref().and_then(|pause| pause.until) {
+            self.pause_ends.insert((until, record.uid));
+        }
+        match self.projects.get_mut(&record.uid) {
+            Some(project) => project.record = record.clone(),
+            None => {
+                let project = Project {
+                    record: record.clone(),
+                    state: ProjectState::new(record.uid),
+                    placements: BTreeMap::new(),
+                    runs: BTreeSet::new(),
+                };
+                self.projects.insert(record.uid, project);
+            }
+        }
+        self.rescan();
+    }
+
+    fn put_project_state(&mut self, state: &ProjectState) {
+        let Some(project) = self.projects.get_mut(&state.uid) else { return };
+        if let Some(fire) = project.state.next_fire {
+            self.fires.remove(&(fire.at, state.uid));
+        }
+        if let Some(fire) = state.next_fire {
+            self.fires.insert((fire.at, state.uid));
+        }
+        self.last_run = self.last_run.max(state.last_run.map(|last| last.run));
+        let tree_changed = project.state.tree != state.tree;
+        project.state = state.clone();
+        if tree_changed {
+            let agents: Vec<AgentUid> = project.placements.keys().copied().collect();
+            for agent in agents {
+                self.reindex_replica(state.uid, agent);
+            }
+        }
+    }
+
+    fn put_placement(&mut self, placement: &PlacementRecord) {
+        let Some(project) = self.projects.get_mut(&placement.project) else { return };
+        project.placements.insert(placement.agent, placement.clone());
+        self.placed.insert((placement.agent, placement.project));
+        self.reindex_replica(placement.project, placement.agent);
+        self.check_closing(placement.project);
+    }
+
+    fn put_agent(&mut self, now: Now, record: &AgentRecord) {
+        if let Some(old) = self.agents.get(&record.uid) {
+            self.agent_names.remove(&old.name);
+        } else if !self.sessions.contains_key(&record.uid) {
+            self.timers.insert((now.mono.plus(self.limits.lost_after), Timer::Away(record.uid)));
+        }
+        self.agent_names.insert(record.name.clone(), record.uid);
+        self.agents.insert(record.uid, record.clone());
+        self.rescan();
+    }
+
+    fn put_run(&mut self, now: Now, run: &RunRecord) {
+        self.last_run = self.last_run.max(Some(run.id));
+        let was_propagating = self.propagating_since.contains_key(&run.id);
+        let propagating = run.state == RunState::Propagating;
+        if propagating && !was_propagating {
+            self.propagating_since.insert(run.id, now.mono);
+            let timeout = self.propagation_timeout(run.project);
+            self.timers.insert((now.mono.plus(timeout), Timer::Propagation(run.id)));
+            self.close_checks.insert(run.id);
+        }
+        if !propagating {
+            self.propagating_since.remove(&run.id);
+            self.close_checks.remove(&run.id);
+        }
+        if run.state.is_closed() {
+            self.rescan();
+        }
+        let Some(project) = self.projects.get_mut(&run.project) else { return };
+        if run.is_live() {
+            project.runs.insert(run.id);
+            self.runs.insert(run.id, run.clone());
+        } else {
+            project.runs.remove(&run.id);
+            self.runs.remove(&run.id);
+        }
+    }
+
+    fn propagation_timeout(&self, project: ProjectUid) -> Duration {
+        self.projects
+            .get(&project)
+            .and_then(|project| project.record.spec.placement.propagation_timeout)
+            .unwrap_or(defaults::PROPAGATION_TIMEOUT)
+    }
+
+    fn put_attempt(&mut self, now: Now, attempt: &AttemptRecord) {
+        if let Some(old) = self.attempts.remove(&attempt.id) {
+            self.forget_attempt(&old);
+        }
+        self.last_run = self.last_run.max(Some(attempt.id.run));
+        if let Some(epoch) = attempt.state.epoch().filter(|epoch| epoch.term == self.fleet.term) {
+            self.last_counter = self.last_counter.max(epoch.counter);
+        }
+        let placement = (attempt.project, attempt.agent);
+        if attempt.state.end().is_some() {
+            self.ready_at.remove(&attempt.id);
+            self.rescan();
+        } else {
+            self.on_placement.insert(placement, attempt.id);
+            self.attempts.insert(attempt.id, attempt.clone());
+            if attempt.state.is_out() {
+                self.went_out(now, attempt);
+            } else {
+                self.joins_line(now, attempt);
+            }
+        }
+        self.reindex_replica(attempt.project, attempt.agent);
+        self.check_closing(attempt.project);
+    }
+
+    /// Takes an attempt out of all that is derived from it.
+    fn forget_attempt(&mut self, old: &AttemptRecord) {
+        self.pending.remove(&old.id);
+        if old.state.is_out() {
+            self.usage.remove(old);
+            if let Some(epoch) = old.state.epoch() {
+                self.timers.retain(|(_, timer)| *timer != Timer::Offer(old.id, epoch));
+            }
+        }
+        if self.on_placement.get(&(old.project, old.agent)) == Some(&old.id) {
+            self.on_placement.remove(&(old.project, old.agent));
+        }
+    }
+
+    fn went_out(&mut self, now: Now, attempt: &AttemptRecord) {
+        self.usage.add(attempt);
+        if self.given_up.contains(&attempt.agent) {
+            self.usage.remove_remote(attempt);
+        }
+        if let crate::attempt::AttemptState::Offered { epoch, .. } = attempt.state {
+            self.timers.insert((now.mono.plus(self.limits.offer_timeout), Timer::Offer(attempt.id, epoch)));
+            self.ready_at.remove(&attempt.id);
+            if !attempt.upstream_host.is_empty() {
+                self.host_starts.insert(attempt.upstream_host.clone(), now.mono);
+            }
+        }
+    }
+
+    fn joins_line(&mut self, now: Now, attempt: &AttemptRecord) {
+        if let crate::attempt::AttemptState::Pending { delay } = attempt.state {
+            self.ready_at.entry(attempt.id).or_insert_with(|| now.mono.plus(delay));
+        }
+        self.pending.insert(attempt.id);
+        self.scan_from = Some(self.scan_from.map_or(attempt.id, |from| from.min(attempt.id)));
+    }
+
+    fn delete(&mut self, key: &Key) {
+        match key {
+            Key::Fleet => self.fleet = FleetRecord::default(),
+            Key::Project(uid) => self.delete_project(*uid),
+            Key::ProjectState(_) => {}
+            Key::Placement(project, agent) => {
+                if let Some(project) = self.projects.get_mut(project) {
+                    project.placements.remove(agent);
+                }
+                self.placed.remove(&(*agent, *project));
+                self.idle_replicas.remove(&(*project, *agent));
+                self.check_closing(*project);
+            }
+            Key::Agent(uid) => {
+                if let Some(agent) = self.agents.remove(uid) {
+                    self.agent_names.remove(&agent.name);
+                }
+                self.given_up.remove(uid);
+                self.timers.retain(|(_, timer)| *timer != Timer::Away(*uid));
+            }
+            Key::JoinToken(id) => {
+                self.tokens.remove(id);
+            }
+            Key::User(name) => {
+                self.users.remove(name);
+            }
+            Key::Request(key) => {
+                self.requests.remove(key);
+            }
+            Key::Run(project, run) => {
+                self.runs.remove(run);
+                if let Some(project) = self.projects.get_mut(project) {
+                    project.runs.remove(run);
+                }
+            }
+            Key::Attempt(_, id) => {
+                if let Some(old) = self.attempts.remove(id) {
+                    self.forget_attempt(&old);
+                }
+            }
+        }
+    }
+
+    fn delete_project(&mut self, uid: ProjectUid) {
+        let Some(project) = self.projects.remove(&uid) else { return };
+        self.project_names.remove(&project.record.name);
+        if let Some(fire) = project.state.next_fire {
+            self.fires.remove(&(fire.at, uid));
+        }
+        if let Some(until) = project.record.paused.as_ref().and_then(|pause| pause.until) {
+            self.pause_ends.remove(&(until, uid));
+        }
+        for run in &project.runs {
+            self.runs.remove(run);
+            self.propagating_since.remove(run);
+            self.close_checks.remove(run);
+        }
+        for agent in project.placements.keys() {
+            self.placed.remove(&(*agent, uid));
+            self.idle_replicas.remove(&(uid, *agent));
+        }
+        self.rescan();
+    }
+
+    fn remember(&mut self, now: Now, volatile: &Volatile) {
+        match volatile {
+            Volatile::SessionOpened(agent, session) => {
+                if session.epoch.term == self.fleet.term {
+                    self.last_counter = self.last_counter.max(session.epoch.counter);
+                }
+                self.sessions.insert(*agent, session.clone());
+                self.timers.retain(|(_, timer)| *timer != Timer::Away(*agent));
+                if self.given_up.remove(agent) {
+                    for attempt in self.attempts.values().filter(|a| a.agent == *agent && a.state.is_out()) {
+                        self.usage.add_remote(attempt);
+                    }
+                }
+                self.agent_changed(*agent);
+            }
+            Volatile::SessionClosed(agent, epoch) => {
+                if self.sessions.get(agent).is_some_and(|session| session.epoch == *epoch) {
+                    self.sessions.remove(agent);
+                    self.timers.insert((now.mono.plus(self.limits.lost_after), Timer::Away(*agent)));
+                    self.agent_changed(*agent);
+                }
+            }
+            Volatile::Inventory(agent, roots) => {
+                if let Some(session) = self.sessions.get_mut(agent) {
+                    session.facts.roots.clone_from(roots);
+                }
+                self.rescan();
+            }
+            Volatile::GivenUp(agent) => {
+                self.given_up.insert(*agent);
+                for attempt in self.attempts.values().filter(|a| a.agent == *agent && a.state.is_out()) {
+                    self.usage.remove_remote(attempt);
+                }
+                self.agent_changed(*agent);
+            }
+            Volatile::TimerDone(at, timer) => {
+                self.timers.remove(&(*at, *timer));
+            }
+            Volatile::Scanned { next, wake } => {
+                // A look through the line is over when it reaches the end; a new one asks everybody again.
+                self.scan_wake = if self.scan_from == Some(LINE_START) || self.scan_from.is_none() {
+                    *wake
+                } else {
+                    match (self.scan_wake, *wake) {
+                        (Some(old), Some(new)) => Some(old.min(new)),
+                        (old, new) => old.or(new),
+                    }
+                };
+                self.scan_from = *next;
+            }
+            Volatile::CloseChecked(run) => {
+                self.close_checks.remove(run);
+            }
+        }
+    }
+
+    /// An agent came, went or was given up: what waits for it must be looked at again.
+    fn agent_changed(&mut self, agent: AgentUid) {
+        let placed: Vec<ProjectUid> = self.placements_on(agent).collect();
+        for project in placed {
+            self.reindex_replica(project, agent);
+            self.check_closing(project);
+        }
+        self.rescan();
+    }
+
+    /// The projects placed on an agent.
+    pub(super) fn placements_on(&self, agent: AgentUid) -> impl Iterator<Item = ProjectUid> + '_ {
+        let last = ProjectUid(u64::MAX);
+        self.placed.range((agent, ProjectUid(0))..=(agent, last)).map(|(_, project)| *project)
+    }
+
+    /// Whether this placement is a replica that has work, whose agent is here, and on which nothing is going.
+    fn reindex_replica(&mut self, project: ProjectUid, agent: AgentUid) {
+        let idle = self.projects.get(&project).is_some_and(|owner| {
+            owner.placements.get(&agent).is_some_and(|placement| placement.has_work(owner.state.tree))
+                && owner.state.tree.is_some_and(|tree| self.runs.contains_key(&tree))
+        }) && self.sessions.contains_key(&agent)
+            && !self.on_placement.contains_key(&(project, agent));
+        if idle {
+            self.idle_replicas.insert((project, agent));
+        } else {
+            self.idle_replicas.remove(&(project, agent));
+        }
+    }
+
+    fn check_closing(&mut self, project: ProjectUid) {
+        let Some(project) = self.projects.get(&project) else { return };
+        let propagating =
+            project.runs.iter().filter(|run| self.propagating_since.contains_key(*run)).copied();
+        self.close_checks.extend(propagating.collect::<Vec<_>>());
+    }
+
+    /// Something may have become free: everything that waits is asked again.
+    fn rescan(&mut self) {
+        self.scan_from = Some(LINE_START);
+    }
+
+    pub(super) fn last_counter(&self) -> u64 {
+        self.last_counter
+    }
+
+    /// The uid that the next project or agent gets. From 1: on the wire 0 means "not given".
+    pub(super) fn next_uid(&self) -> u64 {
+        self.fleet.next_uid.max(1)
+    }
+
+    /// The fleet's own record.
+    #[must_use]
+    pub fn fleet(&self) -> &FleetRecord {
+        &self.fleet
+    }
+
+    /// When the next `Tick` has something to do: `Duration::ZERO` at once, `None` never (until something
+    /// happens).
+    #[must_use]
+    pub fn next_deadline(&self, now: Now) -> Option<Duration> {
+        if !self.idle_replicas.is_empty() || !self.close_checks.is_empty() {
+            return Some(Duration::ZERO);
+        }
+        if self.scan_from.is_some() && !self.pending.is_empty() {
+            return Some(Duration::ZERO);
+        }
+        let fire = self.fires.first().map(|(at, _)| at.since(now.wall));
+        let pause = self.pause_ends.first().map(|(at, _)| at.since(now.wall));
+        let timer = self.timers.first().map(|(at, _)| at.since(now.mono));
+        let wake = self.scan_wake.filter(|_| !self.pending.is_empty()).map(|at| at.since(now.mono));
+        [fire, pause, timer, wake].into_iter().flatten().min()
+    }
+}
+
+impl ProjectState {
+    /// A project to which nothing has happened.
+    #[must_use]
+    pub fn new(uid: ProjectUid) -> Self {
+        Self {
+            uid,
+            wanted: 0,
+            taken: 0,
+            next_fire: None,
+            missed_fires: 0,
+            skipped_fires: 0,
+            last_run: None,
+            tree: None,
+            last_success: None,
+        }
+    }
+}

@@ -1,0 +1,203 @@
+//! What readers see of the engine: look-ups, and the reasons of waiting.
+
+use std::collections::BTreeMap;
+
+use super::{
+    admit::{Blocker, Wait, WaitReason, remaining},
+    state::{Engine, Project},
+    usage::count,
+};
+use crate::{
+    agent::{AgentRecord, JoinToken, Session, UserRecord},
+    attempt::AttemptRecord,
+    defaults::Limits,
+    id::{AgentUid, AttemptId, Name, ProjectUid, RunId},
+    run::RunRecord,
+    time::{Now, Wall},
+};
+
+/// Why one attempt of a project waits.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Why {
+    /// Which attempt.
+    pub attempt: AttemptId,
+    /// What holds it back.
+    pub wait: Wait,
+    /// When it clears by itself, by the wall clock.
+    pub until: Option<Wall>,
+    /// Its place in the line for that limit, from 1; 0 where there is no line.
+    pub position: u32,
+}
+
+impl Engine {
+    /// The limits in force.
+    #[must_use]
+    pub fn limits(&self) -> &Limits {
+        &self.limits
+    }
+
+    /// All projects, in order of their names.
+    pub fn projects_by_name(&self) -> impl DoubleEndedIterator<Item = &Project> {
+        self.project_names.values().filter_map(|uid| self.projects.get(uid))
+    }
+
+    /// The projects whose names come after `after`, in order.
+    pub fn projects_after<'a>(&'a self, after: Option<&Name>) -> impl Iterator<Item = &'a Project> + use<'a> {
+        use std::ops::Bound::{Excluded, Unbounded};
+        let from = after.cloned().map_or(Unbounded, Excluded);
+        self.project_names.range((from, Unbounded)).filter_map(|(_, uid)| self.projects.get(uid))
+    }
+
+    /// The project with this name, ignoring case.
+    #[must_use]
+    pub fn project_named(&self, name: &Name) -> Option<&Project> {
+        self.project_names.get(name).and_then(|uid| self.projects.get(uid))
+    }
+
+    /// The project with this uid.
+    #[must_use]
+    pub fn project(&self, uid: ProjectUid) -> Option<&Project> {
+        self.projects.get(&uid)
+    }
+
+    /// All agents, in order of their names.
+    pub fn agents_by_name(&self) -> impl Iterator<Item = &AgentRecord> {
+        self.agent_names.values().filter_map(|uid| self.agents.get(uid))
+    }
+
+    /// The agent with this name, ignoring case.
+    #[must_use]
+    pub fn agent_named(&self, name: &Name) -> Option<&AgentRecord> {
+        self.agent_names.get(name).and_then(|uid| self.agents.get(uid))
+    }
+
+    /// The agent with this uid.
+    #[must_use]
+    pub fn agent(&self, uid: AgentUid) -> Option<&AgentRecord> {
+        self.agents.get(&uid)
+    }
+
+    /// The agent's session, if it has one now.
+    #[must_use]
+    pub fn session(&self, agent: AgentUid) -> Option<&Session> {
+        self.sessions.get(&agent)
+    }
+
+    /// Attempts that may be on this agent.
+    #[must_use]
+    pub fn running_on(&self, agent: AgentUid) -> u32 {
+        count(&self.usage.agents, &agent)
+    }
+
+    /// Projects placed on this agent.
+    #[must_use]
+    pub fn placed_on(&self, agent: AgentUid) -> usize {
+        self.placements_on(agent).count()
+    }
+
+    /// A live run; ended ones are in the history.
+    #[must_use]
+    pub fn run(&self, id: RunId) -> Option<&RunRecord> {
+        self.runs.get(&id)
+    }
+
+    /// A live attempt; ended ones are in the history.
+    #[must_use]
+    pub fn attempt(&self, id: AttemptId) -> Option<&AttemptRecord> {
+        self.attempts.get(&id)
+    }
+
+    /// All live attempts of a run, in order.
+    pub fn attempts_of(&self, run: RunId) -> impl Iterator<Item = &AttemptRecord> {
+        let from = AttemptId { run, number: 0 };
+        self.attempts.range(from..=AttemptId { run, number: u32::MAX }).map(|(_, attempt)| attempt)
+    }
+
+    /// All live attempts.
+    pub fn attempts(&self) -> impl Iterator<Item = &AttemptRecord> {
+        self.attempts.values()
+    }
+
+    /// The live attempt of a placement.
+    #[must_use]
+    pub fn attempt_on(&self, project: ProjectUid, agent: AgentUid) -> Option<&AttemptRecord> {
+        self.on_placement.get(&(project, agent)).and_then(|id| self.attempts.get(id))
+    }
+
+    /// Attempts that wait for admission.
+    #[must_use]
+    pub fn waiting(&self) -> usize {
+        self.pending.len()
+    }
+
+    /// Attempts that may be on agents.
+    #[must_use]
+    pub fn out(&self) -> usize {
+        self.attempts.len() - self.pending.len()
+    }
+
+    /// Join tokens, in order of their ids.
+    pub fn join_tokens(&self) -> impl Iterator<Item = &JoinToken> {
+        self.tokens.values()
+    }
+
+    /// The user with this name, ignoring case.
+    #[must_use]
+    pub fn user(&self, name: &Name) -> Option<&UserRecord> {
+        self.users.get(&name.folded())
+    }
+
+    /// When a waiting attempt's pause ends, if it has one.
+    #[must_use]
+    pub fn retry_time(&self, now: Now, attempt: AttemptId) -> Option<Wall> {
+        let at = self.ready_at.get(&attempt).filter(|at| **at > now.mono)?;
+        Some(now.wall.plus(remaining(now, *at)))
+    }
+
+    /// Why a project's waiting attempts do not start; the reason that clears last first. Empty: none waits.
+    #[must_use]
+    pub fn why(&self, now: Now, project: ProjectUid) -> Vec<Why> {
+        let mut lines: BTreeMap<(WaitReason, Option<Blocker>), u32> = BTreeMap::new();
+        let mut found = Vec::new();
+        for attempt in self.pending.iter().filter_map(|id| self.attempts.get(id)) {
+            for wait in self.waits(now, attempt) {
+                let line = queue_of(&wait).map(|blocker| (wait.reason, blocker));
+                let position = line.map_or(0, |line| {
+                    let place = lines.entry(line).or_default();
+                    *place += 1;
+                    *place
+                });
+                if attempt.project == project {
+                    let until = wait.until.map(|at| now.wall.plus(remaining(now, at)));
+                    found.push(Why { attempt: attempt.id, wait, until, position });
+                }
+            }
+        }
+        // Without a time it may last longest of all.
+        found.sort_by_key(|why| std::cmp::Reverse(why.until.map_or(i64::MAX, |until| until.0)));
+        found
+    }
+}
+
+/// What attempts that wait for the same thing stand in line for; `None`: it is no line.
+fn queue_of(wait: &Wait) -> Option<Option<Blocker>> {
+    match wait.reason {
+        WaitReason::AgentSlots
+        | WaitReason::VolumeSlots
+        | WaitReason::FirstSync
+        | WaitReason::OriginUplink
+        | WaitReason::MaxParallel => Some(None),
+        WaitReason::UpstreamSlots | WaitReason::UpstreamSpacing => Some(wait.blockers.first().cloned()),
+        WaitReason::Paused
+        | WaitReason::Frozen
+        | WaitReason::RunActive
+        | WaitReason::AgentAway
+        | WaitReason::AgentDraining
+        | WaitReason::Backoff
+        | WaitReason::DestinationBusy
+        | WaitReason::OriginAway
+        | WaitReason::OriginNotServing
+        | WaitReason::ReplicasPulling
+        | WaitReason::NoSuchRoot => None,
+    }
+}

@@ -1,0 +1,442 @@
+//! All that can happen, and all that can follow: closed enums, so that one look tells what may trigger what.
+
+use std::{collections::BTreeMap, time::Duration};
+
+use crate::{
+    agent::{AgentFacts, Root, TokenNames, UserRecord},
+    attempt::Role,
+    id::{AgentUid, AttemptId, Epoch, Name, ProjectUid, RunId},
+    outcome::Outcome,
+    project::{Destination, ProjectSpec},
+    record::{Change, Freeze},
+    refusal::Refusal,
+    run::TriggerKind,
+    time::Wall,
+};
+
+/// A request id: the same one gets the same answer.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RequestKey {
+    /// User, method and id.
+    pub key: String,
+    /// Hash of the payload.
+    pub payload: String,
+}
+
+/// Anything that can happen to the fleet.
+#[derive(Debug, Clone)]
+pub enum Input {
+    /// Time passed. Does one due thing; the driver repeats it until nothing is due.
+    Tick,
+    /// Forgets answers and join tokens that have expired; housekeeping repeats it.
+    Sweep,
+    /// A coordinator started: the term grows.
+    Start {
+        /// The least term it must have (restore sets it).
+        at_least: u64,
+    },
+    /// A person asks.
+    Person(Person),
+    /// An agent speaks.
+    Agent(AgentInput),
+}
+
+/// What people ask for.
+#[derive(Debug, Clone)]
+pub struct Person {
+    /// The user's name.
+    pub by: String,
+    /// What is asked for.
+    pub ask: Ask,
+}
+
+/// What a person asks for.
+#[derive(Debug, Clone)]
+pub enum Ask {
+    /// Declare a project.
+    CreateProject {
+        /// Its name.
+        name: Name,
+        /// All of it.
+        spec: Box<ProjectSpec>,
+        /// It starts paused.
+        paused: bool,
+        /// For the same answer twice.
+        request: Option<RequestKey>,
+        /// Check only.
+        validate_only: bool,
+    },
+    /// Replace what was declared; the mask was merged by the shell.
+    UpdateProject {
+        /// Which.
+        project: ProjectUid,
+        /// The merged whole.
+        spec: Box<ProjectSpec>,
+        /// The revision the merge was made from.
+        revision: u64,
+        /// Check only.
+        validate_only: bool,
+    },
+    /// Remove a project's record.
+    DeleteProject {
+        /// Which.
+        project: ProjectUid,
+        /// Must be this, where given.
+        revision: Option<u64>,
+        /// Cancel what runs rather than refuse.
+        cancel_running: bool,
+    },
+    /// Stop a schedule.
+    Pause {
+        /// Which.
+        project: ProjectUid,
+        /// Why.
+        reason: String,
+        /// When it ends by itself.
+        until: Option<Wall>,
+        /// Must be this, where given.
+        revision: Option<u64>,
+    },
+    /// End a pause.
+    Resume {
+        /// Which.
+        project: ProjectUid,
+        /// Must be this, where given.
+        revision: Option<u64>,
+    },
+    /// Start a run.
+    Run {
+        /// Which.
+        project: ProjectUid,
+        /// Why.
+        kind: TriggerKind,
+        /// For the same answer twice.
+        request: Option<RequestKey>,
+        /// W3C trace context; empty: none.
+        traceparent: String,
+    },
+    /// End a run.
+    CancelRun {
+        /// Of which project.
+        project: ProjectUid,
+        /// Which.
+        run: RunId,
+    },
+    /// Stop the fleet.
+    Freeze {
+        /// Why.
+        reason: String,
+    },
+    /// End a freeze.
+    Thaw,
+    /// Give no new attempts to an agent, or give them again.
+    Drain {
+        /// Which.
+        agent: AgentUid,
+        /// Give none.
+        draining: bool,
+    },
+    /// Refuse an agent for ever.
+    RevokeAgent {
+        /// Which.
+        agent: AgentUid,
+        /// Why.
+        reason: String,
+    },
+    /// Remove a revoked agent's record.
+    DeleteAgent {
+        /// Which.
+        agent: AgentUid,
+    },
+    /// Make a join token; the shell made the secret.
+    CreateJoinToken {
+        /// No secret.
+        id: String,
+        /// SHA-256 of the secret, hex.
+        hash: String,
+        /// What names it is good for.
+        names: TokenNames,
+        /// How often.
+        uses: u32,
+        /// For how long.
+        ttl: Duration,
+    },
+    /// Make a join token useless.
+    DeleteJoinToken {
+        /// Which.
+        id: String,
+    },
+    /// Enter a user, or give a user another role (`init` enters the first admin).
+    PutUser(UserRecord),
+}
+
+/// What agents say, by their sessions.
+#[derive(Debug, Clone)]
+pub enum AgentInput {
+    /// A host wants to join. The certificate is already signed and is given out only after the commit that
+    /// burns the token.
+    Enroll {
+        /// SHA-256 of the join token, hex.
+        token_hash: String,
+        /// The name it asks for.
+        name: Name,
+        /// From enrolment.
+        labels: BTreeMap<String, String>,
+        /// SHA-256 of its public key, hex.
+        key_hash: String,
+        /// Of the certificate that waits.
+        serial: String,
+        /// Of the certificate that waits.
+        expires: Wall,
+    },
+    /// A stream began with a hello.
+    Hello {
+        /// From the certificate.
+        agent: AgentUid,
+        /// Which state directory.
+        state_id: String,
+        /// The highest term it has seen.
+        highest_term: u64,
+        /// What it says of itself.
+        facts: AgentFacts,
+        /// What it holds.
+        attempts: Vec<Held>,
+    },
+    /// A stream ended, however it ended.
+    Gone {
+        /// Which agent's.
+        agent: AgentUid,
+        /// Which session.
+        session: Epoch,
+    },
+    /// It took an assignment.
+    Accepted {
+        /// Which agent.
+        agent: AgentUid,
+        /// Which attempt.
+        attempt: AttemptId,
+        /// Under which token.
+        epoch: Epoch,
+    },
+    /// It did not take an assignment.
+    Refused {
+        /// Which agent.
+        agent: AgentUid,
+        /// Which attempt.
+        attempt: AttemptId,
+        /// Under which token.
+        epoch: Epoch,
+        /// Its own file forbids it: trying again would not help.
+        for_good: bool,
+        /// In words.
+        detail: String,
+    },
+    /// An attempt ended.
+    Ended {
+        /// Which agent says so.
+        agent: AgentUid,
+        /// Which attempt.
+        attempt: AttemptId,
+        /// Under which token.
+        epoch: Epoch,
+        /// How.
+        outcome: Outcome,
+    },
+    /// Disks, told anew.
+    Inventory {
+        /// Which agent.
+        agent: AgentUid,
+        /// Which session.
+        session: Epoch,
+        /// Its roots.
+        roots: Vec<Root>,
+    },
+}
+
+/// An attempt that an agent holds, as its hello tells.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Held {
+    /// Which.
+    pub attempt: AttemptId,
+    /// Under which token.
+    pub epoch: Epoch,
+    /// Of which project.
+    pub project: ProjectUid,
+    /// To do what.
+    pub role: Role,
+    /// Where.
+    pub destination: Destination,
+    /// Hash of what was assigned.
+    pub spec_hash: String,
+    /// It has ended; the outcome follows.
+    pub ended: bool,
+    /// The store's history has this attempt as ended. The shell looks it up: history is not in the engine.
+    pub recorded: bool,
+}
+
+/// What an agent is to do, complete in itself.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Offer {
+    /// Which attempt.
+    pub attempt: AttemptId,
+    /// Under which token.
+    pub epoch: Epoch,
+    /// The project's immutable id.
+    pub project: ProjectUid,
+    /// The project's name.
+    pub project_name: Name,
+    /// To do what.
+    pub role: Role,
+    /// From where.
+    pub source_uri: String,
+    /// User name at the source.
+    pub user: String,
+    /// Password at the source, sealed.
+    pub sealed_password: Vec<u8>,
+    /// Where to.
+    pub destination: Destination,
+    /// Canonical option words.
+    pub options: Vec<String>,
+    /// They replace the default flags.
+    pub no_defaults: bool,
+    /// The most files that may be deleted.
+    pub max_delete: u64,
+    /// rsync's connect timeout.
+    pub connect_timeout: Duration,
+    /// rsync's I/O timeout.
+    pub io_timeout: Duration,
+    /// The stall limit.
+    pub stall_timeout: Duration,
+    /// The wall-clock limit; `None`: none.
+    pub run_timeout: Option<Duration>,
+    /// KiB/s; 0: none.
+    pub bandwidth_limit_kib: u64,
+    /// The version it makes or fetches.
+    pub tree: RunId,
+    /// W3C trace context of what asked for the run.
+    pub traceparent: String,
+}
+
+/// Something to be said to an agent, after the commit.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Send {
+    /// To which agent.
+    pub agent: AgentUid,
+    /// Over which session; said to no other.
+    pub session: Epoch,
+    /// What.
+    pub message: Message,
+}
+
+/// What is said to an agent.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Message {
+    /// First of all.
+    Welcome {
+        /// The coordinator's term.
+        term: u64,
+        /// The agent's name.
+        name: Name,
+    },
+    /// Work.
+    Offer(Box<Offer>),
+    /// Go on.
+    Continue {
+        /// With what.
+        attempt: AttemptId,
+        /// Under which token.
+        epoch: Epoch,
+        /// The password, sealed; empty: none.
+        sealed_password: Vec<u8>,
+    },
+    /// End it.
+    Cancel {
+        /// What.
+        attempt: AttemptId,
+        /// Under which token.
+        epoch: Epoch,
+        /// Why.
+        reason: String,
+    },
+    /// It is recorded.
+    Acknowledge {
+        /// What.
+        attempt: AttemptId,
+        /// Under which token.
+        epoch: Epoch,
+        /// It changed nothing.
+        fenced: bool,
+    },
+    /// The session is over.
+    Close(CloseReason),
+}
+
+/// Why a session is ended by the coordinator.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum CloseReason {
+    /// A newer session of the same agent began.
+    Superseded,
+    /// The agent is revoked.
+    Revoked,
+    /// An offer was neither taken nor refused in time: the next hello tells what happened.
+    OfferUnanswered,
+}
+
+/// What the asker is told, after the commit.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Reply {
+    /// Done; nothing to say.
+    Done,
+    /// No, and nothing changed.
+    Refused(Refusal),
+    /// This project was made or changed.
+    Project(ProjectUid),
+    /// This run will do it.
+    Run {
+        /// Of which project.
+        project: ProjectUid,
+        /// Which.
+        run: RunId,
+        /// It was already waiting.
+        coalesced: bool,
+        /// What the asker should know.
+        notes: Vec<String>,
+    },
+    /// This agent.
+    Agent(AgentUid),
+    /// The session's token.
+    Session(Epoch),
+    /// The freeze that holds.
+    Frozen(Option<Freeze>),
+}
+
+/// What follows from an input: nothing has changed yet.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Decision {
+    /// To be committed as one, then applied.
+    pub changes: Vec<Change>,
+    /// To be said to agents, after the commit.
+    pub sends: Vec<Send>,
+    /// To be told to the asker, after the commit.
+    pub reply: Reply,
+}
+
+impl Decision {
+    /// Nothing follows.
+    #[must_use]
+    pub fn nothing() -> Self {
+        Self { changes: Vec::new(), sends: Vec::new(), reply: Reply::Done }
+    }
+
+    /// No.
+    #[must_use]
+    pub fn refused(refusal: Refusal) -> Self {
+        Self { changes: Vec::new(), sends: Vec::new(), reply: Reply::Refused(refusal) }
+    }
+
+    /// Whether anything of it must be stored.
+    #[must_use]
+    pub fn is_durable(&self) -> bool {
+        self.changes.iter().any(|change| !matches!(change, Change::Volatile(_)))
+    }
+}

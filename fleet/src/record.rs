@@ -1,0 +1,168 @@
+//! What is stored, and how a decision changes it. Recovery is applying every stored record to an empty
+//! engine, so a record must say all that the engine needs.
+
+use crate::{
+    agent::{AgentRecord, JoinToken, Root, Session, UserRecord},
+    attempt::AttemptRecord,
+    engine::Timer,
+    id::{AgentUid, AttemptId, Epoch, ProjectUid, RunId},
+    placement::PlacementRecord,
+    project::{ProjectRecord, ProjectState},
+    run::RunRecord,
+    time::{Mono, Wall},
+};
+
+/// A fleet-wide stop.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Freeze {
+    /// The user.
+    pub by: String,
+    /// Since when.
+    pub time: Wall,
+    /// Why, as given.
+    pub reason: String,
+}
+
+/// The one record of the fleet as a whole.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct FleetRecord {
+    /// Grows by one at each start of a coordinator.
+    pub term: u64,
+    /// The uid that the next project or agent gets.
+    pub next_uid: u64,
+    /// Set while the fleet is frozen.
+    pub frozen: Option<Freeze>,
+}
+
+/// A remembered answer: the same request id gets it again.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RequestRecord {
+    /// User, method and request id.
+    pub key: String,
+    /// Hash of the payload: another payload under the same id is refused.
+    pub payload: String,
+    /// What was answered.
+    pub answer: Answer,
+    /// When it may be forgotten.
+    pub expires: Wall,
+}
+
+/// A remembered answer.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Answer {
+    /// This project was made.
+    Project(ProjectUid),
+    /// This run was made or joined.
+    Run {
+        /// The project.
+        project: ProjectUid,
+        /// The run.
+        run: RunId,
+        /// It was joined.
+        coalesced: bool,
+    },
+}
+
+/// Anything that is stored.
+#[derive(Debug, Clone, PartialEq)]
+#[expect(missing_docs, reason = "each variant holds the record it is named after")]
+pub enum Record {
+    Fleet(FleetRecord),
+    Project(Box<ProjectRecord>),
+    ProjectState(ProjectState),
+    Placement(PlacementRecord),
+    Agent(AgentRecord),
+    JoinToken(JoinToken),
+    User(UserRecord),
+    Request(RequestRecord),
+    Run(RunRecord),
+    Attempt(AttemptRecord),
+}
+
+/// What a record is found by.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[expect(missing_docs, reason = "each variant is the key of the record it is named after")]
+pub enum Key {
+    Fleet,
+    Project(ProjectUid),
+    ProjectState(ProjectUid),
+    Placement(ProjectUid, AgentUid),
+    Agent(AgentUid),
+    JoinToken(String),
+    User(String),
+    Request(String),
+    Run(ProjectUid, RunId),
+    Attempt(ProjectUid, AttemptId),
+}
+
+impl Record {
+    /// What it is found by.
+    #[must_use]
+    pub fn key(&self) -> Key {
+        match self {
+            Self::Fleet(_) => Key::Fleet,
+            Self::Project(r) => Key::Project(r.uid),
+            Self::ProjectState(r) => Key::ProjectState(r.uid),
+            Self::Placement(r) => Key::Placement(r.project, r.agent),
+            Self::Agent(r) => Key::Agent(r.uid),
+            Self::JoinToken(r) => Key::JoinToken(r.id.clone()),
+            Self::User(r) => Key::User(r.name.folded()),
+            Self::Request(r) => Key::Request(r.key.clone()),
+            Self::Run(r) => Key::Run(r.project, r.id),
+            Self::Attempt(r) => Key::Attempt(r.project, r.id),
+        }
+    }
+
+    /// Whether the engine needs it. What is not live is history: the store keeps it apart, the engine forgets
+    /// it, and only pages of it are ever read.
+    #[must_use]
+    pub fn is_live(&self) -> bool {
+        match self {
+            Self::Run(run) => run.is_live(),
+            Self::Attempt(attempt) => attempt.state.end().is_none(),
+            Self::Fleet(_)
+            | Self::Project(_)
+            | Self::ProjectState(_)
+            | Self::Placement(_)
+            | Self::Agent(_)
+            | Self::JoinToken(_)
+            | Self::User(_)
+            | Self::Request(_) => true,
+        }
+    }
+}
+
+/// One step of a decision.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Change {
+    /// Store this record in place of the one with its key.
+    Put(Record),
+    /// Remove the record with this key.
+    Delete(Key),
+    /// Remember something that is not stored: it is gone after a restart, and may be.
+    Volatile(Volatile),
+}
+
+/// What the engine knows and does not store.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Volatile {
+    /// An agent said hello.
+    SessionOpened(AgentUid, Session),
+    /// A session ended.
+    SessionClosed(AgentUid, Epoch),
+    /// An agent told of its disks anew.
+    Inventory(AgentUid, Vec<Root>),
+    /// An agent has been away for so long that nothing waits for it any more.
+    GivenUp(AgentUid),
+    /// A timer was dealt with.
+    TimerDone(Mono, Timer),
+    /// The line of waiting attempts was looked through, up to but not including this one.
+    Scanned {
+        /// Where to go on; `None`: the whole line is done.
+        next: Option<AttemptId>,
+        /// When time alone may let one of them through.
+        wake: Option<Mono>,
+    },
+    /// It was seen whether a propagating run can close.
+    CloseChecked(RunId),
+}

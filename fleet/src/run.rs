@@ -1,0 +1,117 @@
+//! A run: one firing of a project, with all its attempts folded into one state.
+
+use crate::{
+    id::{AgentUid, ProjectUid, RunId},
+    time::Wall,
+};
+
+/// Why a run exists.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Trigger {
+    /// What kind of thing asked.
+    pub kind: TriggerKind,
+    /// The user, where a person asked; else empty.
+    pub by: String,
+    /// When; for a schedule the instant of the fire.
+    pub time: Wall,
+}
+
+/// What kind of thing asked for a run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum TriggerKind {
+    /// The project's schedule.
+    Schedule,
+    /// A person. Runs even while the project is paused.
+    User,
+    /// A push.
+    Push,
+    /// The upstream changed.
+    UpstreamChange,
+}
+
+/// Where a run stands: the fold of its attempts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum RunState {
+    /// Its first attempt has not been offered yet.
+    Queued,
+    /// Its origin attempt is on an agent, or waits for its next try.
+    Running,
+    /// The origin is done; replicas pull.
+    Propagating,
+    /// Closed: the origin and every connected replica have the tree.
+    Succeeded,
+    /// Closed: the origin, or a connected replica, failed for good.
+    Failed,
+    /// Closed: a guard stopped the origin.
+    Held,
+    /// Closed: a person ended it.
+    Cancelled,
+}
+
+impl RunState {
+    /// Whether no attempt can change it any more.
+    #[must_use]
+    pub fn is_closed(self) -> bool {
+        match self {
+            Self::Queued | Self::Running | Self::Propagating => false,
+            Self::Succeeded | Self::Failed | Self::Held | Self::Cancelled => true,
+        }
+    }
+}
+
+/// A replica that missed the run, and when it caught up.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Missed {
+    /// Which agent.
+    pub agent: AgentUid,
+    /// When it caught up, if it did.
+    pub caught_up: Option<Wall>,
+}
+
+/// A run.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RunRecord {
+    /// Which. Also the version of the tree it makes.
+    pub id: RunId,
+    /// Of which project.
+    pub project: ProjectUid,
+    /// Why.
+    pub trigger: Trigger,
+    /// Triggers that joined it while it waited.
+    pub coalesced: u64,
+    /// A person is among those who asked, so it runs while the project is paused.
+    pub by_person: bool,
+    /// The trigger count it consumes; 0 until its first offer.
+    pub generation: u64,
+    /// Where it stands.
+    pub state: RunState,
+    /// Attempts so far; also the number of the newest one.
+    pub attempts: u32,
+    /// The newest attempt of the origin.
+    pub origin_attempt: u32,
+    /// A connected replica failed for good.
+    pub replica_failed: bool,
+    /// Replicas that missed it.
+    pub missed: Vec<Missed>,
+    /// When it was asked for.
+    pub create_time: Wall,
+    /// When its first attempt was offered.
+    pub start_time: Option<Wall>,
+    /// When the origin was done and replicas began.
+    pub propagate_time: Option<Wall>,
+    /// When it closed.
+    pub end_time: Option<Wall>,
+    /// It made the tree that its project serves now: kept at hand so that replicas that return can be
+    /// entered in it.
+    pub current_tree: bool,
+    /// W3C trace context of what asked for it; empty: none.
+    pub traceparent: String,
+}
+
+impl RunRecord {
+    /// Whether the engine still needs it; others live in the history alone.
+    #[must_use]
+    pub fn is_live(&self) -> bool {
+        !self.state.is_closed() || self.current_tree
+    }
+}
