@@ -11,7 +11,11 @@ use anyhow::{Context as _, Result, ensure};
 use serde_json::Value;
 use tempfile::TempDir;
 
-use crate::{Finished, Process, Rsyncd, address, eventually, program, tree};
+use crate::{
+    Finished, Process, Rsyncd, address, eventually,
+    netns::{self, Netns},
+    program, tree,
+};
 
 /// gRPC port of every test's coordinator, on an address of its own.
 pub const GRPC_PORT: u16 = 7443;
@@ -60,6 +64,8 @@ pub struct Fleet {
     options: FleetOptions,
     address: Ipv4Addr,
     ca_hash: String,
+    /// The two hosts, where the fleet is spread over two; dropped after every process of it.
+    hosts: Option<Netns>,
     dir: TempDir,
 }
 
@@ -69,7 +75,20 @@ impl Fleet {
     /// # Errors
     /// When a step of setting it up fails, with what that step printed.
     pub fn start(options: FleetOptions) -> Result<Self> {
-        let mut fleet = Self::prepare(options)?;
+        Self::prepare(options)?.up()
+    }
+
+    /// A fleet over two hosts with a cable that can be cut: the coordinator on one, agents and upstream on the
+    /// other.
+    ///
+    /// # Errors
+    /// As [`Fleet::start`].
+    pub fn start_on(hosts: Netns, options: FleetOptions) -> Result<Self> {
+        Self::prepare_on(Some(hosts), options)?.up()
+    }
+
+    fn up(self) -> Result<Self> {
+        let mut fleet = self;
         fleet.start_coordinator()?;
         for index in 0..fleet.options.agents.len() {
             fleet.enroll(index)?;
@@ -86,14 +105,19 @@ impl Fleet {
     /// # Errors
     /// When the upstream or `init` fails.
     pub fn prepare(options: FleetOptions) -> Result<Self> {
+        Self::prepare_on(None, options)
+    }
+
+    fn prepare_on(hosts: Option<Netns>, options: FleetOptions) -> Result<Self> {
         let dir = tempfile::Builder::new().prefix("fleet-").tempdir()?;
-        let address = address::unique();
+        let address = if hosts.is_some() { netns::COORDINATOR } else { address::unique() };
+        let upstream_address = if hosts.is_some() { netns::AGENT } else { address };
         let upstream_tree = dir.path().join("upstream");
         tree::fill(&upstream_tree, options.files, options.file_bytes, 42)?;
-        let upstream = Rsyncd::start(&dir.path().join("rsyncd"), address, &upstream_tree)?;
+        let upstream = Rsyncd::start(hosts.as_ref(), &dir.path().join("rsyncd"), upstream_address, &upstream_tree)?;
         let agents = options.agents.iter().map(|_| None).collect();
         let mut fleet =
-            Self { coordinator: None, agents, upstream, options, address, ca_hash: String::new(), dir };
+            Self { coordinator: None, agents, upstream, options, address, ca_hash: String::new(), hosts, dir };
         fleet.init()?;
         Ok(fleet)
     }
@@ -164,6 +188,12 @@ impl Fleet {
         &self.ca_hash
     }
 
+    /// The two hosts, where the fleet is spread over two.
+    #[must_use]
+    pub fn hosts(&self) -> Option<&Netns> {
+        self.hosts.as_ref()
+    }
+
     /// host:port of the coordinator's gRPC.
     #[must_use]
     pub fn server(&self) -> String {
@@ -173,7 +203,12 @@ impl Fleet {
     /// One of our programs, in an environment that is the fleet's own.
     #[must_use]
     pub fn command(&self, name: &str, args: &[&str]) -> Command {
-        let mut command = Command::new(program(name));
+        let path = program(name);
+        let mut command = match &self.hosts {
+            None => Command::new(path),
+            Some(hosts) if name == "mirror-agent" => hosts.on_agent(&path),
+            Some(hosts) => hosts.on_coordinator(&path),
+        };
         command.env_clear().env("PATH", std::env::var_os("PATH").unwrap_or_default());
         command.env("HOME", self.path()).env("LC_ALL", "C.UTF-8").env("TZ", "UTC");
         command.env("MIRRORCTL_CONFIG", self.admin_dir().join("mirrorctl.toml"));
@@ -218,7 +253,11 @@ impl Fleet {
                 let output = self.coordinator.as_ref().map(Process::output).unwrap_or_default();
                 panic!("the coordinator ended ({status}):\n{output}");
             }
-            (Finished::run(Command::new("curl").args(["-fsS", "-m", "5", &ready])).code == 0).then_some(())
+            let mut curl = match &self.hosts {
+                None => Command::new("curl"),
+                Some(hosts) => hosts.on_coordinator(Path::new("curl")),
+            };
+            (Finished::run(curl.args(["-fsS", "-m", "5", &ready])).code == 0).then_some(())
         });
         Ok(())
     }
@@ -249,7 +288,7 @@ impl Fleet {
         let root = format!("a1={}", self.root(index).display());
         let mut command = self.command("mirror-agent", &["enroll", &server, "--token", token]);
         command.args(["--ca-hash", &self.ca_hash, "--root", &root, "--label", "role=edge"]);
-        command.args(["--allow-upstream", "127.0.0.0/8"]).arg("--data-dir").arg(self.agent_dir(index));
+        command.args(["--allow-upstream", "127.0.0.0/8", "--allow-upstream", "10.77.0.0/24"]).arg("--data-dir").arg(self.agent_dir(index));
         command
     }
 

@@ -2,12 +2,12 @@
 
 use std::{
     fs, io,
-    net::{Ipv4Addr, TcpStream},
+    net::Ipv4Addr,
     path::{Path, PathBuf},
     process::Command,
 };
 
-use crate::{Process, eventually};
+use crate::{Finished, Process, eventually, netns::Netns};
 
 /// The port of every test's daemon, on an address of its own.
 pub const PORT: u16 = 8730;
@@ -29,8 +29,8 @@ impl Rsyncd {
     ///
     /// # Panics
     /// When it does not answer in time.
-    pub fn start(dir: &Path, address: Ipv4Addr, tree: &Path) -> io::Result<Self> {
-        Self::start_with(dir, address, &format!("[mod]\npath = {}\nread only = yes\n", tree.display()))
+    pub fn start(hosts: Option<&Netns>, dir: &Path, address: Ipv4Addr, tree: &Path) -> io::Result<Self> {
+        Self::start_with(hosts, dir, address, &format!("[mod]\npath = {}\nread only = yes\n", tree.display()))
     }
 
     /// Starts a daemon with these modules, in the words of rsyncd.conf(5).
@@ -40,7 +40,12 @@ impl Rsyncd {
     ///
     /// # Panics
     /// When it does not answer in time.
-    pub fn start_with(dir: &Path, address: Ipv4Addr, modules: &str) -> io::Result<Self> {
+    pub fn start_with(
+        hosts: Option<&Netns>,
+        dir: &Path,
+        address: Ipv4Addr,
+        modules: &str,
+    ) -> io::Result<Self> {
         fs::create_dir_all(dir)?;
         // Outside chroot and without names: the tests' trees belong to whoever runs them.
         let config = format!(
@@ -54,23 +59,27 @@ impl Rsyncd {
         } else {
             config.replace("uid = root\ngid = root\n", "")
         };
-        let process = Self::spawn(dir, &config)?;
+        let process = Self::spawn(hosts, dir, &config)?;
         let daemon = Self { process, address, dir: dir.to_owned(), config };
-        daemon.await_port();
+        daemon.await_port(hosts);
         Ok(daemon)
     }
 
-    fn spawn(dir: &Path, config: &str) -> io::Result<Process> {
+    fn spawn(hosts: Option<&Netns>, dir: &Path, config: &str) -> io::Result<Process> {
         let file = dir.join("rsyncd.conf");
         fs::write(&file, config)?;
         drop(fs::remove_file(dir.join("pid")));
-        let mut command = Command::new("rsync");
+        let mut command = on_agent(hosts, "rsync");
         command.arg("--daemon").arg("--no-detach").arg(format!("--config={}", file.display()));
         Process::start("rsyncd", &mut command, &dir.join("output"))
     }
 
-    fn await_port(&self) {
-        eventually("the rsync daemon answers", || TcpStream::connect((self.address, PORT)).ok());
+    fn await_port(&self, hosts: Option<&Netns>) {
+        let modules = format!("rsync://{}:{PORT}/", self.address);
+        eventually("the rsync daemon answers", || {
+            let listed = Finished::run(on_agent(hosts, "rsync").args(["--contimeout=5", &modules]));
+            (listed.code == 0).then_some(())
+        });
     }
 
     /// Where its module `mod` is.
@@ -103,8 +112,12 @@ impl Rsyncd {
     /// # Errors
     /// When it cannot be started.
     pub fn restart(&mut self) -> io::Result<()> {
-        self.process = Self::spawn(&self.dir, &self.config)?;
-        self.await_port();
+        self.process = Self::spawn(None, &self.dir, &self.config)?;
+        self.await_port(None);
         Ok(())
     }
+}
+
+fn on_agent(hosts: Option<&Netns>, program: &str) -> Command {
+    hosts.map_or_else(|| Command::new(program), |hosts| hosts.on_agent(Path::new(program)))
 }
