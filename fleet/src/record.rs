@@ -65,6 +65,7 @@ pub enum Answer {
 
 /// Anything that is stored.
 #[derive(Debug, Clone, PartialEq)]
+#[expect(clippy::large_enum_variant, reason = "they pass through; none is kept as a `Record`")]
 #[expect(missing_docs, reason = "each variant holds the record it is named after")]
 pub enum Record {
     Fleet(FleetRecord),
@@ -134,6 +135,7 @@ impl Record {
 
 /// One step of a decision.
 #[derive(Debug, Clone, PartialEq)]
+#[expect(clippy::large_enum_variant, reason = "a decision has a handful of them, and they are gone after the commit")]
 pub enum Change {
     /// Store this record in place of the one with its key.
     Put(Record),

@@ -217,10 +217,9 @@ impl Engine {
             Some(_) => {}
         }
         // While the origin changes its tree, what a replica pulls would be mixed.
-        if let Some(running) = self.on_placement.get(&(case.attempt.project, origin.agent)) {
-            if self.attempts.get(running).is_some_and(|attempt| attempt.state.is_out()) {
-                waits.push(Wait::new(WaitReason::RunActive));
-            }
+        let of_origin = self.attempt_on(case.attempt.project, origin.agent);
+        if of_origin.is_some_and(|attempt| attempt.state.is_out()) {
+            waits.push(Wait::new(WaitReason::RunActive));
         }
         if self.pulling_from(origin.agent) >= self.limits.origin_uplink {
             waits.push(Wait::by(WaitReason::OriginUplink, Blocker::Agent(origin.agent)));

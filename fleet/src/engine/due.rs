@@ -256,7 +256,7 @@ impl Engine {
             return false;
         }
         let here = self.sessions.contains_key(&agent);
-        match self.on_placement.get(&(run.project, agent)).and_then(|id| self.attempts.get(id)) {
+        match self.attempt_on(run.project, agent) {
             Some(attempt) if attempt.state.is_out() => !self.given_up.contains(&agent),
             Some(_) => here,
             None => here && placement.has_work(project.state.tree),
@@ -283,10 +283,9 @@ impl Engine {
         effects.put(Record::Run(RunRecord { state, end_time: Some(now.wall), ..run }));
         let Some(mut counters) = effects.project_state(project) else { return };
         counters.last_run = Some(LastRun { run: id, state, end: now.wall });
-        if let Some(owner) = self.projects.get(&project) {
-            if let Some(at) = fire_after_end(&owner.record, now.wall) {
-                counters.next_fire = Some(NextFire { scheduled: at, at, spread: false });
-            }
+        let owner = self.projects.get(&project);
+        if let Some(at) = owner.and_then(|owner| fire_after_end(&owner.record, now.wall)) {
+            counters.next_fire = Some(NextFire { scheduled: at, at, spread: false });
         }
         effects.put(Record::ProjectState(counters));
     }
@@ -295,7 +294,9 @@ impl Engine {
 /// The newest fire that is due by now, from one that is: what was missed becomes one run.
 fn newest_fire(record: &ProjectRecord, first: Wall, now: Wall) -> Wall {
     match &record.spec.schedule.cadence {
-        Cadence::Interval { .. } | Cadence::Manual => first,
+        // Due for as long as it did not run: it is never too old, or it would never run again.
+        Cadence::Interval { .. } => now.max(first),
+        Cadence::Manual => first,
         Cadence::Cron(_) => {
             // Only the age matters, and only roughly: looking one window back from now is enough.
             let schedule = &record.spec.schedule;

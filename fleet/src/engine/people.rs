@@ -227,7 +227,7 @@ impl Engine {
         for old in project.placements.values() {
             let new = wanted.iter().find(|new| new.agent == old.agent);
             let same = new.is_some_and(|new| new.destination == old.destination && new.role == old.role);
-            let busy = self.on_placement.get(&(old.project, old.agent)).and_then(|id| self.attempts.get(id));
+            let busy = self.attempt_on(old.project, old.agent);
             if !same && busy.is_some_and(|attempt| attempt.state.is_out()) {
                 return Err(Refusal::precondition(
                     "ATTEMPT_RUNNING",

@@ -69,8 +69,9 @@ pub struct Engine {
     // Derived.
     pub(super) usage: Usage,
     pub(super) pending: BTreeSet<AttemptId>,
-    /// The live attempt of each placement: never two.
-    pub(super) on_placement: BTreeMap<(ProjectUid, AgentUid), AttemptId>,
+    /// The live attempts of each placement, oldest first. Only an origin can have two: the active run's, and
+    /// the waiting run's behind it.
+    pub(super) on_placement: BTreeSet<(ProjectUid, AgentUid, AttemptId)>,
     pub(super) fires: BTreeSet<(Wall, ProjectUid)>,
     pub(super) pause_ends: BTreeSet<(Wall, ProjectUid)>,
     pub(super) timers: BTreeSet<(Mono, Timer)>,
@@ -110,9 +111,10 @@ impl Engine {
         // Any order of records must do, so the ones that others hang on come first.
         let mut rest = Vec::new();
         for record in records {
-            match record {
-                Record::Fleet(_) | Record::Project(_) | Record::Agent(_) => engine.put(now, &record),
-                other => rest.push(other),
+            if matches!(record, Record::Fleet(_) | Record::Project(_) | Record::Agent(_)) {
+                engine.put(now, &record);
+            } else {
+                rest.push(record);
             }
         }
         rest.sort_by_key(Record::key);
@@ -274,12 +276,11 @@ impl Engine {
         if let Some(epoch) = attempt.state.epoch().filter(|epoch| epoch.term == self.fleet.term) {
             self.last_counter = self.last_counter.max(epoch.counter);
         }
-        let placement = (attempt.project, attempt.agent);
         if attempt.state.end().is_some() {
             self.ready_at.remove(&attempt.id);
             self.rescan();
         } else {
-            self.on_placement.insert(placement, attempt.id);
+            self.on_placement.insert((attempt.project, attempt.agent, attempt.id));
             self.attempts.insert(attempt.id, attempt.clone());
             if attempt.state.is_out() {
                 self.went_out(now, attempt);
@@ -300,9 +301,7 @@ impl Engine {
                 self.timers.retain(|(_, timer)| *timer != Timer::Offer(old.id, epoch));
             }
         }
-        if self.on_placement.get(&(old.project, old.agent)) == Some(&old.id) {
-            self.on_placement.remove(&(old.project, old.agent));
-        }
+        self.on_placement.remove(&(old.project, old.agent, old.id));
     }
 
     fn went_out(&mut self, now: Now, attempt: &AttemptRecord) {
@@ -469,7 +468,7 @@ impl Engine {
             owner.placements.get(&agent).is_some_and(|placement| placement.has_work(owner.state.tree))
                 && owner.state.tree.is_some_and(|tree| self.runs.contains_key(&tree))
         }) && self.sessions.contains_key(&agent)
-            && !self.on_placement.contains_key(&(project, agent));
+            && self.attempt_on(project, agent).is_none();
         if idle {
             self.idle_replicas.insert((project, agent));
         } else {

@@ -118,10 +118,12 @@ impl Engine {
         self.attempts.values()
     }
 
-    /// The live attempt of a placement.
+    /// The live attempt of a placement: on an origin the active run's, before the waiting run's.
     #[must_use]
     pub fn attempt_on(&self, project: ProjectUid, agent: AgentUid) -> Option<&AttemptRecord> {
-        self.on_placement.get(&(project, agent)).and_then(|id| self.attempts.get(id))
+        let first = AttemptId { run: RunId::NIL, number: 0 };
+        let (_, _, id) = self.on_placement.range((project, agent, first)..).next()?;
+        self.attempts.get(id).filter(|attempt| attempt.project == project && attempt.agent == agent)
     }
 
     /// Attempts that wait for admission.

@@ -1,0 +1,405 @@
+//! Projects: a declaration is read whole, with rsync's grammar for URIs and options and the model's for all else;
+//! what is shown never holds a password. Does not know whether agents and trees allow what is declared.
+
+use std::{collections::BTreeMap, time::Duration};
+
+use fleet::{
+    defaults::{LABEL_CHARS_MAX, MAX_DELETE_MAX},
+    id::{AgentUid, Name},
+    project::{
+        Destination, Pause, PlacementSettings, ProjectRecord, ProjectSpec, RetrySettings, RsyncSettings,
+        Target, Upstream,
+    },
+    refusal::Violation,
+};
+use rsync::{Options, Password, RsyncUri, UriError, options, uri};
+
+use super::{
+    OrNote as _, check_text, fault, labels_from_wire,
+    names::{Names, agent_name_of, etag_of, parse_agent, parse_project, project_name, user_name},
+    quoted,
+    schedule::{schedule_from_wire, schedule_to_wire},
+    time::{Seconds, duration_to_wire, wall_to_wire},
+};
+use crate::{redact::without_user_info, v1};
+
+const CONNECT_TIMEOUT: Seconds = Seconds { min: 1, max: 600 };
+const IO_TIMEOUT: Seconds = Seconds { min: 10, max: 86_400 };
+const STALL_TIMEOUT: Seconds = Seconds { min: 10, max: 86_400 };
+const RUN_TIMEOUT: Seconds = Seconds { min: 60, max: 30 * 86_400 };
+const INITIAL_BACKOFF: Seconds = Seconds { min: 1, max: 3_600 };
+/// Most tries in one run.
+const RETRY_ATTEMPTS_MAX: u32 = 20;
+
+/// What a declaration is read against.
+#[derive(Clone, Copy)]
+pub struct Context<'a> {
+    /// The agent with this name.
+    pub agent: &'a dyn Fn(&Name) -> Option<AgentUid>,
+    /// Seals a password.
+    pub seal: &'a dyn Fn(&str) -> Vec<u8>,
+    /// What is declared now, on an update. Passwords that are absent, and what the wire does not speak of, are
+    /// taken from it.
+    pub current: Option<&'a ProjectSpec>,
+}
+
+impl std::fmt::Debug for Context<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Context").field("current", &self.current).finish_non_exhaustive()
+    }
+}
+
+/// A declaration that was read.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Declaration {
+    /// What was declared.
+    pub spec: ProjectSpec,
+    /// What was understood in a way worth saying; for the echo of the schedule.
+    pub notes: Vec<String>,
+}
+
+/// Reads a new project: its name and all else.
+///
+/// # Errors
+/// Every fault of every field, named as in the API: `upstreams[0].uri`, `schedule.cron.minute`.
+pub fn project_from_wire(
+    wire: &v1::Project,
+    context: Context<'_>,
+) -> Result<(Name, Declaration), Vec<Violation>> {
+    let mut faults = Vec::new();
+    let name = parse_project("name", &wire.name).or_note(&mut faults);
+    let declaration = spec_from_wire(wire, context).or_note(&mut faults);
+    name.zip(declaration).ok_or(faults)
+}
+
+/// Reads all of a project but its name.
+///
+/// # Errors
+/// As [`project_from_wire`].
+pub fn spec_from_wire(wire: &v1::Project, context: Context<'_>) -> Result<Declaration, Vec<Violation>> {
+    let mut faults = Vec::new();
+    check_text("display_name", &wire.display_name, LABEL_CHARS_MAX, &mut faults);
+    let labels = labels_from_wire("labels", &wire.labels).or_note(&mut faults);
+    let upstreams = read_upstreams(&wire.upstreams, context).or_note(&mut faults);
+    let destination = read_destination("destination", &wire.destination).or_note(&mut faults);
+    let schedule = schedule_from_wire(wire.schedule.as_ref()).or_note(&mut faults);
+    let rsync = read_rsync(wire.rsync.as_ref()).or_note(&mut faults);
+    let placement = read_placement(wire.placement.as_ref(), context).or_note(&mut faults);
+    let max_delete = read_max_delete(wire.guard.as_ref()).or_note(&mut faults);
+    let retry = read_retry(wire.retry.as_ref()).or_note(&mut faults);
+    if !faults.is_empty() {
+        return Err(faults);
+    }
+    let parts = upstreams.zip(destination).zip(schedule).zip(rsync).zip(placement);
+    let Some(((((upstreams, destination), schedule), rsync), placement)) = parts else { return Err(faults) };
+    let spec = ProjectSpec {
+        display_name: wire.display_name.clone(),
+        labels: labels.unwrap_or_default(),
+        upstreams,
+        destination,
+        schedule: schedule.schedule,
+        rsync,
+        placement,
+        max_delete: max_delete.flatten(),
+        retry: retry.unwrap_or_default(),
+    };
+    Ok(Declaration { spec, notes: schedule.notes })
+}
+
+fn read_upstreams(wire: &[v1::Upstream], context: Context<'_>) -> Result<Vec<Upstream>, Vec<Violation>> {
+    if wire.len() != 1 {
+        let text = format!("exactly one upstream is needed, {} given", wire.len());
+        return Err(vec![Violation::new("upstreams", text)]);
+    }
+    let current = context.current.map_or(&[][..], |spec| &spec.upstreams);
+    let mut faults = Vec::new();
+    let read = |(index, upstream)| {
+        let at = format!("upstreams[{index}]");
+        read_upstream(&at, upstream, current.get(index), context.seal).or_note(&mut faults)
+    };
+    let upstreams: Option<Vec<Upstream>> = wire.iter().enumerate().map(read).collect();
+    upstreams.ok_or(faults)
+}
+
+fn read_upstream(
+    at: &str,
+    wire: &v1::Upstream,
+    current: Option<&Upstream>,
+    seal: &dyn Fn(&str) -> Vec<u8>,
+) -> Result<Upstream, Vec<Violation>> {
+    let mut faults = Vec::new();
+    let uri = read_uri(&format!("{at}.uri"), &wire.uri).or_note(&mut faults);
+    let user = read_user(&format!("{at}.user"), &wire.user, uri.as_ref()).or_note(&mut faults);
+    let field = format!("{at}.password");
+    let new = wire.password.as_deref().filter(|password| !password.is_empty());
+    if new.is_some_and(|password| Password::new(password.as_bytes().to_vec()).is_err()) {
+        // The value is a secret and is not shown.
+        faults.push(Violation::new(field.as_str(), UriError::Password.to_string()));
+    }
+    let (Some(uri), Some(user), true) = (uri, user, faults.is_empty()) else { return Err(faults) };
+    let stored = current.filter(|current| !current.sealed_password.is_empty());
+    let sealed_password = match (&wire.password, new, stored) {
+        (Some(_), Some(password), _) => seal(password),
+        (Some(_), None, _) | (None, _, None) => Vec::new(),
+        (None, _, Some(current)) => keep_password(&field, current, &uri)?,
+    };
+    if user.is_empty() && !sealed_password.is_empty() {
+        let text = "needs a user; to remove a stored password, send an empty one";
+        return Err(vec![Violation::new(field, text)]);
+    }
+    Ok(Upstream { uri: without_user(&uri), host: uri.host().to_string(), user, sealed_password })
+}
+
+/// A stored password goes to the host and port for which it was given and to no other: otherwise a change of
+/// the URI would hand it to whoever owns the new one.
+fn keep_password(field: &str, current: &Upstream, uri: &RsyncUri) -> Result<Vec<u8>, Vec<Violation>> {
+    let same =
+        RsyncUri::parse(&current.uri).is_ok_and(|old| old.host() == uri.host() && old.port() == uri.port());
+    if same {
+        return Ok(current.sealed_password.clone());
+    }
+    let text = "the upstream's host changes, so the stored password is not taken along; give it again, or \
+                an empty one to remove it";
+    Err(vec![Violation::new(field, text)])
+}
+
+fn read_uri(field: &str, text: &str) -> Result<RsyncUri, Violation> {
+    let shown = without_user_info(text);
+    let parsed = RsyncUri::parse(text).map_err(|bad| fault(field, &shown, bad))?;
+    if parsed.password().is_some() {
+        return Err(fault(field, &shown, "holds a password; give it in the field password"));
+    }
+    parsed.check_source().map_err(|bad| fault(field, &shown, bad))?;
+    Ok(parsed)
+}
+
+/// The user may stand in its own field, in the URI, or in both when they agree.
+fn read_user(field: &str, user: &str, uri: Option<&RsyncUri>) -> Result<String, Violation> {
+    let plain = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b'-');
+    if user.len() > uri::USER_BYTES_MAX || user.starts_with('-') || !user.bytes().all(plain) {
+        return Err(fault(field, user, UriError::User));
+    }
+    let named = uri.and_then(RsyncUri::user).map(|named| String::from_utf8_lossy(named).into_owned());
+    match named {
+        Some(named) if !user.is_empty() && named != user => {
+            Err(fault(field, user, format!("the URI names another user, {}", quoted(&named))))
+        }
+        Some(named) => Ok(named),
+        None => Ok(user.to_owned()),
+    }
+}
+
+/// The canonical text of a URI without its user. In that text a literal `@` stands behind the user only.
+fn without_user(uri: &RsyncUri) -> String {
+    let text = uri.to_string();
+    match (uri.user(), text.split_once('@')) {
+        (Some(_), Some((_, rest))) => format!("rsync://{rest}"),
+        (_, _) => text,
+    }
+}
+
+fn read_destination(field: &str, text: &str) -> Result<Destination, Violation> {
+    text.parse().map_err(|bad| fault(field, text, bad))
+}
+
+fn read_rsync(wire: Option<&v1::RsyncSettings>) -> Result<RsyncSettings, Vec<Violation>> {
+    let Some(wire) = wire else { return Ok(RsyncSettings::default()) };
+    let mut faults = Vec::new();
+    let options = read_options(&wire.options).or_note(&mut faults);
+    if wire.no_defaults && options.as_ref().is_some_and(Vec::is_empty) {
+        let text = "without default flags options are needed: rsync would copy nothing";
+        faults.push(Violation::new("rsync.no_defaults", text));
+    }
+    let mut span = |field: &str, bounds: Seconds, value: &Option<prost_types::Duration>| {
+        let read = bounds.read(&format!("rsync.{field}"), value.as_ref());
+        read.or_note(&mut faults).flatten().map(Duration::from_secs)
+    };
+    let connect_timeout = span("connect_timeout", CONNECT_TIMEOUT, &wire.connect_timeout);
+    let io_timeout = span("io_timeout", IO_TIMEOUT, &wire.io_timeout);
+    let stall_timeout = span("stall_timeout", STALL_TIMEOUT, &wire.stall_timeout);
+    let run_timeout = span("run_timeout", RUN_TIMEOUT, &wire.run_timeout);
+    if wire.bandwidth_limit_kib > u64::from(options::BWLIMIT_KIB_MAX) {
+        let rule = format!("must be at most {} (KiB/s), or 0 for no limit", options::BWLIMIT_KIB_MAX);
+        faults.push(fault("rsync.bandwidth_limit_kib", &wire.bandwidth_limit_kib.to_string(), rule));
+    }
+    let settings = options.filter(|_| faults.is_empty()).map(|options| RsyncSettings {
+        options,
+        no_defaults: wire.no_defaults,
+        connect_timeout,
+        io_timeout,
+        stall_timeout,
+        run_timeout,
+        bandwidth_limit_kib: wire.bandwidth_limit_kib,
+    });
+    settings.ok_or(faults)
+}
+
+/// The canonical words. A fault of one word names its place; a contradiction between words names them all.
+fn read_options(words: &[String]) -> Result<Vec<String>, Vec<Violation>> {
+    let together = match Options::parse_words(words) {
+        Ok(options) => return Ok(options.render()),
+        Err(faults) => faults,
+    };
+    let mut faults = Vec::new();
+    let mut of_one_word = Vec::new();
+    for (index, word) in words.iter().enumerate().take(options::WORDS_MAX) {
+        for bad in Options::parse_words(&[word]).err().into_iter().flatten() {
+            faults.push(Violation::new(format!("rsync.options[{index}]"), bad.to_string()));
+            of_one_word.push(bad);
+        }
+    }
+    let between = together.iter().filter(|bad| !of_one_word.contains(bad));
+    faults.extend(between.map(|bad| Violation::new("rsync.options", bad.to_string())));
+    // The same word many times over is one fault.
+    faults.dedup();
+    Err(faults)
+}
+
+fn read_placement(
+    wire: Option<&v1::PlacementSettings>,
+    context: Context<'_>,
+) -> Result<PlacementSettings, Vec<Violation>> {
+    let origins = wire.map_or(&[][..], |wire| &wire.origins);
+    if origins.len() != 1 {
+        let text = format!("exactly one origin is needed, {} given", origins.len());
+        return Err(vec![Violation::new("placement.origins", text)]);
+    }
+    let mut faults = Vec::new();
+    let read = |(index, target)| {
+        let at = format!("placement.origins[{index}]");
+        read_target(&at, target, context.agent).or_note(&mut faults)
+    };
+    let origins: Option<Vec<Target>> = origins.iter().enumerate().map(read).collect();
+    let current = context.current.map(|spec| spec.placement.clone()).unwrap_or_default();
+    origins.map(|origins| PlacementSettings { origins, ..current }).ok_or(faults)
+}
+
+fn read_target(
+    at: &str,
+    wire: &v1::PlacementTarget,
+    agent_named: &dyn Fn(&Name) -> Option<AgentUid>,
+) -> Result<Target, Vec<Violation>> {
+    let mut faults = Vec::new();
+    let field = format!("{at}.agent");
+    let agent = parse_agent(&field, &wire.agent)
+        .and_then(|name| {
+            agent_named(&name).ok_or_else(|| fault(field, name.as_str(), "there is no such agent"))
+        })
+        .or_note(&mut faults);
+    let destination = match wire.destination.as_str() {
+        "" => Some(None),
+        text => read_destination(&format!("{at}.destination"), text).or_note(&mut faults).map(Some),
+    };
+    agent.zip(destination).map(|(agent, destination)| Target { agent, destination }).ok_or(faults)
+}
+
+fn read_max_delete(wire: Option<&v1::GuardSettings>) -> Result<Option<u64>, Violation> {
+    match wire.and_then(|guard| guard.max_delete) {
+        Some(limit) if limit > MAX_DELETE_MAX => {
+            let rule = format!("must be 0 to {MAX_DELETE_MAX}");
+            Err(fault("guard.max_delete", &limit.to_string(), rule))
+        }
+        limit => Ok(limit),
+    }
+}
+
+fn read_retry(wire: Option<&v1::RetrySettings>) -> Result<RetrySettings, Vec<Violation>> {
+    let Some(wire) = wire else { return Ok(RetrySettings::default()) };
+    let mut faults = Vec::new();
+    if wire.attempts > RETRY_ATTEMPTS_MAX {
+        let rule = format!("must be 1 to {RETRY_ATTEMPTS_MAX}, or 0 for the default");
+        faults.push(fault("retry.attempts", &wire.attempts.to_string(), rule));
+    }
+    let backoff = INITIAL_BACKOFF.read("retry.initial_backoff", wire.initial_backoff.as_ref());
+    let initial_backoff = backoff.or_note(&mut faults).flatten().map(Duration::from_secs);
+    let attempts = (wire.attempts > 0).then_some(wire.attempts);
+    if faults.is_empty() { Ok(RetrySettings { attempts, initial_backoff }) } else { Err(faults) }
+}
+
+/// The wire's form of a project, without its status: that is more than the record knows. `notes` are those of
+/// the declaration that has just been read, else none.
+#[must_use]
+pub fn project_to_wire(record: &ProjectRecord, names: &dyn Names, notes: Vec<String>) -> v1::Project {
+    let ProjectRecord { uid: _, name, spec, paused, revision, create_time, update_time } = record;
+    let ProjectSpec {
+        display_name,
+        labels,
+        upstreams,
+        destination,
+        schedule,
+        rsync,
+        placement,
+        max_delete,
+        retry,
+    } = spec;
+    v1::Project {
+        name: project_name(name),
+        display_name: display_name.clone(),
+        labels: BTreeMap::clone(labels),
+        upstreams: upstreams.iter().map(upstream_to_wire).collect(),
+        destination: destination.to_string(),
+        schedule: Some(schedule_to_wire(schedule, notes)),
+        rsync: (*rsync != RsyncSettings::default()).then(|| rsync_to_wire(rsync)),
+        placement: Some(targets_to_wire(placement, names)),
+        guard: max_delete.map(|limit| v1::GuardSettings { max_delete: Some(limit) }),
+        retry: (*retry != RetrySettings::default()).then(|| v1::RetrySettings {
+            attempts: retry.attempts.unwrap_or(0),
+            initial_backoff: retry.initial_backoff.map(duration_to_wire),
+        }),
+        paused: paused.as_ref().map(pause_to_wire),
+        status: None,
+        etag: etag_of(*revision),
+        create_time: Some(wall_to_wire(*create_time)),
+        update_time: Some(wall_to_wire(*update_time)),
+    }
+}
+
+fn upstream_to_wire(upstream: &Upstream) -> v1::Upstream {
+    let Upstream { uri, host: _, user, sealed_password } = upstream;
+    v1::Upstream {
+        uri: uri.clone(),
+        user: user.clone(),
+        password: None,
+        has_password: !sealed_password.is_empty(),
+    }
+}
+
+fn rsync_to_wire(settings: &RsyncSettings) -> v1::RsyncSettings {
+    let RsyncSettings {
+        options,
+        no_defaults,
+        connect_timeout,
+        io_timeout,
+        stall_timeout,
+        run_timeout,
+        bandwidth_limit_kib,
+    } = settings;
+    v1::RsyncSettings {
+        options: options.clone(),
+        no_defaults: *no_defaults,
+        connect_timeout: connect_timeout.map(duration_to_wire),
+        io_timeout: io_timeout.map(duration_to_wire),
+        stall_timeout: stall_timeout.map(duration_to_wire),
+        run_timeout: run_timeout.map(duration_to_wire),
+        bandwidth_limit_kib: *bandwidth_limit_kib,
+    }
+}
+
+/// The wire speaks of origins only.
+fn targets_to_wire(settings: &PlacementSettings, names: &dyn Names) -> v1::PlacementSettings {
+    let target = |target: &Target| v1::PlacementTarget {
+        agent: agent_name_of(names, target.agent),
+        destination: target.destination.as_ref().map(ToString::to_string).unwrap_or_default(),
+    };
+    v1::PlacementSettings { origins: settings.origins.iter().map(target).collect() }
+}
+
+fn pause_to_wire(pause: &Pause) -> v1::Pause {
+    let Pause { by, time, reason, until } = pause;
+    v1::Pause {
+        by: user_name(by),
+        time: Some(wall_to_wire(*time)),
+        reason: reason.clone(),
+        until: until.map(wall_to_wire),
+    }
+}

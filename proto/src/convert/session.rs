@@ -1,0 +1,273 @@
+//! What coordinator and agent say to each other. Agents are programs of ours, but one may be broken or taken
+//! over: everything is bounded, and the first fault ends the reading. Does not know which session speaks.
+
+use fleet::{
+    agent::{AgentFacts, Root},
+    engine::HELLO_ATTEMPTS_MAX,
+    id::{AttemptId, Epoch, Name, ProjectUid, RunId},
+    input::{Held, Offer},
+    project::Destination,
+    refusal::Violation,
+    time::Wall,
+};
+use rsync::{RsyncUri, text::printable};
+
+use super::{
+    cut,
+    enums::wire,
+    fault,
+    names::parse_uuid,
+    run::{epoch_to_wire, role_from_wire},
+    time::{duration_to_wire, required_wall, wall_from_wire},
+};
+use crate::v1;
+
+/// Most roots of one agent.
+pub const ROOTS_MAX: usize = 64;
+/// Most gaps of a jail that are told.
+pub const JAIL_GAPS_MAX: usize = 32;
+/// Longest version, gap or hash, in bytes.
+const WORD_BYTES_MAX: usize = 200;
+/// Longest path of a root, in bytes: Linux's own limit.
+const PATH_BYTES_MAX: usize = 4_096;
+/// Longest detail of a refusal, in bytes.
+pub const DETAIL_BYTES_MAX: usize = 1 << 10;
+
+/// A hello that was read.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ReadHello {
+    /// Which state directory.
+    pub state_id: String,
+    /// The highest term it has seen.
+    pub highest_term: u64,
+    /// What it says of itself.
+    pub facts: AgentFacts,
+    /// What it holds; `recorded` is false in each: the store's owner knows that.
+    pub attempts: Vec<Held>,
+    /// When its certificate expires, if it said so.
+    pub certificate_expires: Option<Wall>,
+}
+
+/// An assignment that an agent did not take.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ReadRefused {
+    /// Which attempt.
+    pub attempt: AttemptId,
+    /// Under which token.
+    pub epoch: Epoch,
+    /// The agent's own file forbids it: trying again would not help.
+    pub for_good: bool,
+    /// In words, printable and cut.
+    pub detail: String,
+}
+
+/// Reads a hello.
+///
+/// # Errors
+/// The first fault: a bound that is passed, a missing or malformed part.
+pub fn hello_from_wire(wire: &v1::Hello) -> Result<ReadHello, Violation> {
+    parse_uuid("hello.instance_id", &wire.instance_id)?;
+    parse_uuid("hello.state_id", &wire.state_id)?;
+    bound("hello.attempts", wire.attempts.len(), HELLO_ATTEMPTS_MAX)?;
+    bound("hello.jail_gaps", wire.jail_gaps.len(), JAIL_GAPS_MAX)?;
+    let inventory = wire.inventory.as_ref();
+    let roots = inventory.map_or(Ok(Vec::new()), roots_from_wire)?;
+    let expires = inventory.and_then(|inventory| inventory.certificate_expire_time.as_ref());
+    let gaps = wire.jail_gaps.iter().map(|gap| word("hello.jail_gaps", gap));
+    let facts = AgentFacts {
+        instance_id: wire.instance_id.clone(),
+        version: word("hello.version", &wire.version)?,
+        rsync_version: word("hello.rsync_version", &wire.rsync_version)?,
+        slots: wire.slots,
+        roots,
+        jail_gaps: gaps.collect::<Result<_, _>>()?,
+        serve_uri: serve_uri(&wire.serve_uri)?,
+    };
+    Ok(ReadHello {
+        state_id: wire.state_id.clone(),
+        highest_term: wire.highest_term,
+        facts,
+        attempts: wire.attempts.iter().map(held_from_wire).collect::<Result<_, _>>()?,
+        certificate_expires: expires
+            .map(|time| wall_from_wire("inventory.certificate_expire_time", time))
+            .transpose()?,
+    })
+}
+
+/// Reads the roots of an inventory.
+///
+/// # Errors
+/// Too many, a name twice, or a malformed one.
+pub fn roots_from_wire(wire: &v1::Inventory) -> Result<Vec<Root>, Violation> {
+    bound("inventory.roots", wire.roots.len(), ROOTS_MAX)?;
+    let roots: Vec<Root> = wire.roots.iter().map(root_from_wire).collect::<Result<_, _>>()?;
+    for (index, root) in roots.iter().enumerate() {
+        if roots[..index].iter().any(|other| other.name == root.name) {
+            return Err(fault("inventory.roots", &root.name, "is named twice"));
+        }
+    }
+    Ok(roots)
+}
+
+fn root_from_wire(wire: &v1::Root) -> Result<Root, Violation> {
+    let v1::Root { name, path, total_bytes, free_bytes, total_inodes, free_inodes } = wire;
+    name.parse::<Name>().map_err(|bad| fault("inventory.roots.name", name, bad))?;
+    if !path.starts_with('/') || path.len() > PATH_BYTES_MAX || path.chars().any(char::is_control) {
+        let rule = format!("must be an absolute path of at most {PATH_BYTES_MAX} bytes");
+        return Err(fault("inventory.roots.path", path, rule));
+    }
+    Ok(Root {
+        name: name.clone(),
+        path: path.clone(),
+        total_bytes: *total_bytes,
+        free_bytes: *free_bytes,
+        total_inodes: *total_inodes,
+        free_inodes: *free_inodes,
+    })
+}
+
+fn held_from_wire(wire: &v1::AttemptDescriptor) -> Result<Held, Violation> {
+    let (attempt, epoch) = attempt_key_from_wire(wire.key.as_ref())?;
+    let role = role_from_wire("hello.attempts.role", wire.role)?;
+    let destination: Destination = wire
+        .destination
+        .parse()
+        .map_err(|bad| fault("hello.attempts.destination", &wire.destination, bad))?;
+    Ok(Held {
+        attempt,
+        epoch,
+        project: ProjectUid(wire.project_uid),
+        role,
+        destination,
+        spec_hash: word("hello.attempts.spec_hash", &wire.spec_hash)?,
+        ended: wire.ended,
+        recorded: false,
+    })
+}
+
+/// The daemon that replicas pull from: a URI of host and port alone.
+fn serve_uri(text: &str) -> Result<String, Violation> {
+    if text.is_empty() {
+        return Ok(String::new());
+    }
+    let field = "hello.serve_uri";
+    let uri =
+        RsyncUri::parse(text).map_err(|bad| fault(field, &crate::redact::without_user_info(text), bad))?;
+    if uri.user().is_some() || !uri.module().is_empty() {
+        let rule = "must be rsync://host:port and nothing else";
+        return Err(fault(field, &crate::redact::without_user_info(text), rule));
+    }
+    Ok(uri.to_string().trim_end_matches('/').to_owned())
+}
+
+/// The wire's form of an attempt and its token.
+#[must_use]
+pub fn attempt_key_to_wire(attempt: AttemptId, epoch: Epoch) -> v1::AttemptKey {
+    v1::AttemptKey {
+        run: attempt.run.to_string(),
+        attempt: attempt.number,
+        epoch: Some(epoch_to_wire(epoch)),
+    }
+}
+
+/// Reads which attempt is meant, under which token.
+///
+/// # Errors
+/// A missing part, a run that is no UUID, attempt 0.
+pub fn attempt_key_from_wire(wire: Option<&v1::AttemptKey>) -> Result<(AttemptId, Epoch), Violation> {
+    let wire = wire.ok_or_else(|| Violation::new("key", "is required"))?;
+    let epoch = wire.epoch.as_ref().ok_or_else(|| Violation::new("key.epoch", "is required"))?;
+    let run = RunId(parse_uuid("key.run", &wire.run)?);
+    if wire.attempt == 0 {
+        return Err(Violation::new("key.attempt", "an attempt's number counts from 1"));
+    }
+    let attempt = AttemptId { run, number: wire.attempt };
+    Ok((attempt, Epoch { term: epoch.term, counter: epoch.counter }))
+}
+
+/// Reads a refusal of an assignment.
+///
+/// # Errors
+/// A bad key, or a reason that is missing or not known.
+pub fn refused_from_wire(wire: &v1::Refused) -> Result<ReadRefused, Violation> {
+    use v1::refused::Reason;
+    let (attempt, epoch) = attempt_key_from_wire(wire.key.as_ref())?;
+    let for_good = match Reason::try_from(wire.reason) {
+        Ok(Reason::NotAllowed) => true,
+        Ok(Reason::Busy | Reason::JournalFull | Reason::Stale | Reason::Stopping) => false,
+        Ok(Reason::Unspecified) | Err(_) => {
+            return Err(Violation::new(
+                "refused.reason",
+                format!("{}: there is no such reason", wire.reason),
+            ));
+        }
+    };
+    let detail = printable(wire.detail.as_bytes(), DETAIL_BYTES_MAX);
+    Ok(ReadRefused { attempt, epoch, for_good, detail: cut(&detail, DETAIL_BYTES_MAX).to_owned() })
+}
+
+/// Work as an agent gets it. `password` is the unsealed one of the source; empty and `None` mean none.
+#[must_use]
+pub fn assignment_to_wire(offer: &Offer, password: Option<String>) -> v1::Assignment {
+    v1::Assignment {
+        key: Some(attempt_key_to_wire(offer.attempt, offer.epoch)),
+        project_uid: offer.project.0,
+        project: offer.project_name.to_string(),
+        role: wire::role::number(offer.role),
+        source_uri: offer.source_uri.clone(),
+        user: offer.user.clone(),
+        secrets: secrets_to_wire(password),
+        destination: offer.destination.to_string(),
+        options: offer.options.clone(),
+        no_defaults: offer.no_defaults,
+        max_delete: offer.max_delete,
+        connect_timeout: Some(duration_to_wire(offer.connect_timeout)),
+        io_timeout: Some(duration_to_wire(offer.io_timeout)),
+        stall_timeout: Some(duration_to_wire(offer.stall_timeout)),
+        run_timeout: offer.run_timeout.map(duration_to_wire),
+        bandwidth_limit_kib: offer.bandwidth_limit_kib,
+        tree_version: offer.tree.to_string(),
+        spec_hash: offer.spec_hash(),
+        traceparent: offer.traceparent.clone(),
+    }
+}
+
+/// Secrets for an assignment or a go-on; none when there is no password.
+#[must_use]
+pub fn secrets_to_wire(password: Option<String>) -> Option<v1::Secrets> {
+    password.filter(|password| !password.is_empty()).map(|password| v1::Secrets { password })
+}
+
+/// Reads the end of an attempt: which, under which token, and how. The log's tail is not looked at.
+///
+/// # Errors
+/// A bad key, or an outcome that is missing or malformed.
+pub fn ended_from_wire(wire: &v1::Ended) -> Result<(AttemptId, Epoch, fleet::outcome::Outcome), Violation> {
+    let (attempt, epoch) = attempt_key_from_wire(wire.key.as_ref())?;
+    let outcome = wire.outcome.as_ref().ok_or_else(|| Violation::new("ended.outcome", "is required"))?;
+    Ok((attempt, epoch, super::outcome::outcome_from_wire(outcome)?))
+}
+
+/// Reads when an agent's certificate expires.
+///
+/// # Errors
+/// Missing or malformed.
+pub fn certificate_expiry_from_wire(wire: &v1::Inventory) -> Result<Wall, Violation> {
+    required_wall("inventory.certificate_expire_time", wire.certificate_expire_time.as_ref())
+}
+
+fn bound(field: &str, count: usize, max: usize) -> Result<(), Violation> {
+    if count <= max {
+        return Ok(());
+    }
+    Err(Violation::new(field, format!("{count} given; at most {max} are accepted")))
+}
+
+/// A short text without control characters.
+fn word(field: &str, text: &str) -> Result<String, Violation> {
+    if text.len() > WORD_BYTES_MAX || text.chars().any(char::is_control) {
+        let rule = format!("must be at most {WORD_BYTES_MAX} bytes without control characters");
+        return Err(fault(field, text, rule));
+    }
+    Ok(text.to_owned())
+}

@@ -1,0 +1,246 @@
+//! What people declared of a project, and what happens to it by itself.
+
+use fleet::project::{
+    LastRun, NextFire, Pause, PlacementSettings, ProjectRecord, ProjectSpec, ProjectState, RetrySettings,
+    RsyncSettings, Target, Upstream,
+};
+
+use super::{
+    Read, agent_uid, choice, destination, list, maybe, maybe_run_id, name, nanos, need, part, project_uid,
+    run_bytes, run_id,
+    schedule::{read_schedule, schedule},
+    span, wall,
+};
+use crate::{convert::enums::stored, store};
+
+pub(super) fn record(record: &ProjectRecord) -> store::ProjectRecord {
+    let ProjectRecord { uid, name, spec, paused, revision, create_time, update_time } = record;
+    store::ProjectRecord {
+        uid: Some(uid.0),
+        name: Some(name.to_string()),
+        spec: Some(write_spec(spec)),
+        paused: paused.as_ref().map(pause),
+        revision: Some(*revision),
+        create_time_ms: Some(create_time.0),
+        update_time_ms: Some(update_time.0),
+    }
+}
+
+pub(super) fn read_record(message: store::ProjectRecord) -> Read<ProjectRecord> {
+    Ok(ProjectRecord {
+        uid: project_uid("uid", message.uid)?,
+        name: name("name", message.name)?,
+        spec: part("spec", message.spec, read_spec)?,
+        paused: maybe("paused", message.paused, read_pause)?,
+        revision: need("revision", message.revision)?,
+        create_time: wall("create_time_ms", message.create_time_ms)?,
+        update_time: wall("update_time_ms", message.update_time_ms)?,
+    })
+}
+
+fn write_spec(spec: &ProjectSpec) -> store::ProjectSpec {
+    let ProjectSpec {
+        display_name,
+        labels,
+        upstreams,
+        destination,
+        schedule: when,
+        rsync,
+        placement,
+        max_delete,
+        retry,
+    } = spec;
+    store::ProjectSpec {
+        display_name: Some(display_name.clone()),
+        labels: labels.clone(),
+        upstreams: upstreams.iter().map(upstream).collect(),
+        destination: Some(destination.to_string()),
+        schedule: Some(schedule(when)),
+        rsync: Some(write_rsync(rsync)),
+        placement: Some(write_placement(placement)),
+        max_delete: *max_delete,
+        retry: Some(store::RetrySettings {
+            attempts: retry.attempts,
+            initial_backoff_ns: retry.initial_backoff.map(nanos),
+        }),
+    }
+}
+
+fn read_spec(message: store::ProjectSpec) -> Read<ProjectSpec> {
+    Ok(ProjectSpec {
+        display_name: need("display_name", message.display_name)?,
+        labels: message.labels,
+        upstreams: list("upstreams", message.upstreams, read_upstream)?,
+        destination: destination("destination", message.destination)?,
+        schedule: part("schedule", message.schedule, read_schedule)?,
+        rsync: part("rsync", message.rsync, read_rsync)?,
+        placement: part("placement", message.placement, read_placement)?,
+        max_delete: message.max_delete,
+        retry: part("retry", message.retry, |retry| {
+            Ok(RetrySettings { attempts: retry.attempts, initial_backoff: span(retry.initial_backoff_ns) })
+        })?,
+    })
+}
+
+fn upstream(upstream: &Upstream) -> store::Upstream {
+    let Upstream { uri, host, user, sealed_password } = upstream;
+    store::Upstream {
+        uri: Some(uri.clone()),
+        host: Some(host.clone()),
+        user: Some(user.clone()),
+        sealed_password: Some(sealed_password.clone()),
+    }
+}
+
+fn read_upstream(message: store::Upstream) -> Read<Upstream> {
+    Ok(Upstream {
+        uri: need("uri", message.uri)?,
+        host: need("host", message.host)?,
+        user: need("user", message.user)?,
+        sealed_password: need("sealed_password", message.sealed_password)?,
+    })
+}
+
+fn write_rsync(settings: &RsyncSettings) -> store::RsyncSettings {
+    let RsyncSettings {
+        options,
+        no_defaults,
+        connect_timeout,
+        io_timeout,
+        stall_timeout,
+        run_timeout,
+        bandwidth_limit_kib,
+    } = settings;
+    store::RsyncSettings {
+        options: options.clone(),
+        no_defaults: Some(*no_defaults),
+        connect_timeout_ns: connect_timeout.map(nanos),
+        io_timeout_ns: io_timeout.map(nanos),
+        stall_timeout_ns: stall_timeout.map(nanos),
+        run_timeout_ns: run_timeout.map(nanos),
+        bandwidth_limit_kib: Some(*bandwidth_limit_kib),
+    }
+}
+
+fn read_rsync(message: store::RsyncSettings) -> Read<RsyncSettings> {
+    Ok(RsyncSettings {
+        options: message.options,
+        no_defaults: need("no_defaults", message.no_defaults)?,
+        connect_timeout: span(message.connect_timeout_ns),
+        io_timeout: span(message.io_timeout_ns),
+        stall_timeout: span(message.stall_timeout_ns),
+        run_timeout: span(message.run_timeout_ns),
+        bandwidth_limit_kib: need("bandwidth_limit_kib", message.bandwidth_limit_kib)?,
+    })
+}
+
+fn write_placement(settings: &PlacementSettings) -> store::PlacementSettings {
+    let PlacementSettings { origins, replicas, max_parallel, propagation_timeout, drain_timeout } = settings;
+    store::PlacementSettings {
+        origins: origins.iter().map(target).collect(),
+        replicas: replicas.iter().map(target).collect(),
+        max_parallel: Some(*max_parallel),
+        propagation_timeout_ns: propagation_timeout.map(nanos),
+        drain_timeout_ns: drain_timeout.map(nanos),
+    }
+}
+
+fn read_placement(message: store::PlacementSettings) -> Read<PlacementSettings> {
+    Ok(PlacementSettings {
+        origins: list("origins", message.origins, read_target)?,
+        replicas: list("replicas", message.replicas, read_target)?,
+        max_parallel: need("max_parallel", message.max_parallel)?,
+        propagation_timeout: span(message.propagation_timeout_ns),
+        drain_timeout: span(message.drain_timeout_ns),
+    })
+}
+
+fn target(target: &Target) -> store::Target {
+    let Target { agent, destination } = target;
+    store::Target { agent: Some(agent.0), destination: destination.as_ref().map(ToString::to_string) }
+}
+
+fn read_target(message: store::Target) -> Read<Target> {
+    let own = message.destination.map(|text| destination("destination", Some(text)));
+    Ok(Target { agent: agent_uid("agent", message.agent)?, destination: own.transpose()? })
+}
+
+fn pause(pause: &Pause) -> store::Pause {
+    let Pause { by, time, reason, until } = pause;
+    store::Pause {
+        by: Some(by.clone()),
+        time_ms: Some(time.0),
+        reason: Some(reason.clone()),
+        until_ms: until.map(|until| until.0),
+    }
+}
+
+fn read_pause(message: store::Pause) -> Read<Pause> {
+    Ok(Pause {
+        by: need("by", message.by)?,
+        time: wall("time_ms", message.time_ms)?,
+        reason: need("reason", message.reason)?,
+        until: message.until_ms.map(fleet::time::Wall),
+    })
+}
+
+pub(super) fn state(state: &ProjectState) -> store::ProjectState {
+    let ProjectState {
+        uid,
+        wanted,
+        taken,
+        next_fire,
+        missed_fires,
+        skipped_fires,
+        last_run,
+        tree,
+        last_success,
+    } = state;
+    store::ProjectState {
+        uid: Some(uid.0),
+        wanted: Some(*wanted),
+        taken: Some(*taken),
+        next_fire: next_fire.map(|NextFire { scheduled, at, spread }| store::NextFire {
+            scheduled_ms: Some(scheduled.0),
+            at_ms: Some(at.0),
+            spread: Some(spread),
+        }),
+        missed_fires: Some(*missed_fires),
+        skipped_fires: Some(*skipped_fires),
+        last_run: last_run.map(|LastRun { run, state, end }| store::LastRun {
+            run: Some(run_bytes(run)),
+            state: Some(stored::run_state::number(state)),
+            end_ms: Some(end.0),
+        }),
+        tree: tree.map(run_bytes),
+        last_success_ms: last_success.map(|time| time.0),
+    }
+}
+
+pub(super) fn read_state(message: store::ProjectState) -> Read<ProjectState> {
+    let next_fire = |fire: store::NextFire| {
+        Ok(NextFire {
+            scheduled: wall("scheduled_ms", fire.scheduled_ms)?,
+            at: wall("at_ms", fire.at_ms)?,
+            spread: need("spread", fire.spread)?,
+        })
+    };
+    let last_run = |last: store::LastRun| {
+        Ok(LastRun {
+            run: run_id("run", last.run)?,
+            state: choice("state", last.state, stored::run_state::read)?,
+            end: wall("end_ms", last.end_ms)?,
+        })
+    };
+    Ok(ProjectState {
+        uid: project_uid("uid", message.uid)?,
+        wanted: need("wanted", message.wanted)?,
+        taken: need("taken", message.taken)?,
+        next_fire: maybe("next_fire", message.next_fire, next_fire)?,
+        missed_fires: need("missed_fires", message.missed_fires)?,
+        skipped_fires: need("skipped_fires", message.skipped_fires)?,
+        last_run: maybe("last_run", message.last_run, last_run)?,
+        tree: maybe_run_id("tree", message.tree)?,
+        last_success: message.last_success_ms.map(fleet::time::Wall),
+    })
+}

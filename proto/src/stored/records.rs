@@ -1,0 +1,226 @@
+//! The fleet's own record, placements, agents, join tokens, users and remembered answers.
+
+use fleet::{
+    agent::{AgentRecord, JoinToken, TokenNames, UserRecord},
+    placement::{Hold, PlacementRecord},
+    record::{Answer, FleetRecord, Freeze, RequestRecord},
+    time::Wall,
+};
+
+use super::{
+    Read, agent_uid, attempt_id, choice, destination, maybe, maybe_run_id, name, need, part, project_uid,
+    read_attempt_id, run_bytes, run_id, wall,
+};
+use crate::{
+    convert::enums::stored,
+    store::{self, join_token::Names, request_record::Answer as StoredAnswer},
+};
+
+pub(super) fn fleet(record: &FleetRecord) -> store::FleetRecord {
+    let FleetRecord { term, next_uid, frozen } = record;
+    store::FleetRecord {
+        term: Some(*term),
+        next_uid: Some(*next_uid),
+        frozen: frozen.as_ref().map(|Freeze { by, time, reason }| store::Freeze {
+            by: Some(by.clone()),
+            time_ms: Some(time.0),
+            reason: Some(reason.clone()),
+        }),
+    }
+}
+
+pub(super) fn read_fleet(message: store::FleetRecord) -> Read<FleetRecord> {
+    let freeze = |freeze: store::Freeze| {
+        Ok(Freeze {
+            by: need("by", freeze.by)?,
+            time: wall("time_ms", freeze.time_ms)?,
+            reason: need("reason", freeze.reason)?,
+        })
+    };
+    Ok(FleetRecord {
+        term: need("term", message.term)?,
+        next_uid: need("next_uid", message.next_uid)?,
+        frozen: maybe("frozen", message.frozen, freeze)?,
+    })
+}
+
+pub(super) fn placement(record: &PlacementRecord) -> store::PlacementRecord {
+    let PlacementRecord {
+        project,
+        agent,
+        role,
+        destination,
+        have_tree,
+        have_time,
+        gave_up_on,
+        files,
+        size_bytes,
+        hold,
+    } = record;
+    store::PlacementRecord {
+        project: Some(project.0),
+        agent: Some(agent.0),
+        role: Some(stored::role::number(*role)),
+        destination: Some(destination.to_string()),
+        have_tree: have_tree.map(run_bytes),
+        have_time_ms: have_time.map(|time| time.0),
+        gave_up_on: gave_up_on.map(run_bytes),
+        files: Some(*files),
+        size_bytes: Some(*size_bytes),
+        hold: hold.map(|Hold { first, newest, since, wanted }| store::Hold {
+            first: Some(attempt_id(first)),
+            newest: Some(attempt_id(newest)),
+            since_ms: Some(since.0),
+            wanted: Some(wanted),
+        }),
+    }
+}
+
+pub(super) fn read_placement(message: store::PlacementRecord) -> Read<PlacementRecord> {
+    let hold = |hold: store::Hold| {
+        Ok(Hold {
+            first: part("first", hold.first, read_attempt_id)?,
+            newest: part("newest", hold.newest, read_attempt_id)?,
+            since: wall("since_ms", hold.since_ms)?,
+            wanted: need("wanted", hold.wanted)?,
+        })
+    };
+    Ok(PlacementRecord {
+        project: project_uid("project", message.project)?,
+        agent: agent_uid("agent", message.agent)?,
+        role: choice("role", message.role, stored::role::read)?,
+        destination: destination("destination", message.destination)?,
+        have_tree: maybe_run_id("have_tree", message.have_tree)?,
+        have_time: message.have_time_ms.map(Wall),
+        gave_up_on: maybe_run_id("gave_up_on", message.gave_up_on)?,
+        files: need("files", message.files)?,
+        size_bytes: need("size_bytes", message.size_bytes)?,
+        hold: maybe("hold", message.hold, hold)?,
+    })
+}
+
+pub(super) fn agent(record: &AgentRecord) -> store::AgentRecord {
+    let AgentRecord {
+        uid,
+        name,
+        labels,
+        draining,
+        revoked,
+        key_hash,
+        certificate_serial,
+        certificate_expires,
+        state_id,
+        last_seen,
+        revision,
+        create_time,
+    } = record;
+    store::AgentRecord {
+        uid: Some(uid.0),
+        name: Some(name.to_string()),
+        labels: labels.clone(),
+        draining: Some(*draining),
+        revoked: revoked.clone(),
+        key_hash: Some(key_hash.clone()),
+        certificate_serial: Some(certificate_serial.clone()),
+        certificate_expires_ms: Some(certificate_expires.0),
+        state_id: Some(state_id.clone()),
+        last_seen_ms: last_seen.map(|time| time.0),
+        revision: Some(*revision),
+        create_time_ms: Some(create_time.0),
+    }
+}
+
+pub(super) fn read_agent(message: store::AgentRecord) -> Read<AgentRecord> {
+    Ok(AgentRecord {
+        uid: agent_uid("uid", message.uid)?,
+        name: name("name", message.name)?,
+        labels: message.labels,
+        draining: need("draining", message.draining)?,
+        revoked: message.revoked,
+        key_hash: need("key_hash", message.key_hash)?,
+        certificate_serial: need("certificate_serial", message.certificate_serial)?,
+        certificate_expires: wall("certificate_expires_ms", message.certificate_expires_ms)?,
+        state_id: need("state_id", message.state_id)?,
+        last_seen: message.last_seen_ms.map(Wall),
+        revision: need("revision", message.revision)?,
+        create_time: wall("create_time_ms", message.create_time_ms)?,
+    })
+}
+
+pub(super) fn join_token(record: &JoinToken) -> store::JoinToken {
+    let JoinToken { id, hash, names, uses_left, expires, by } = record;
+    store::JoinToken {
+        id: Some(id.clone()),
+        hash: Some(hash.clone()),
+        names: Some(match names {
+            TokenNames::One(name) => Names::One(name.to_string()),
+            TokenNames::Pattern(pattern) => Names::Pattern(pattern.clone()),
+        }),
+        uses_left: Some(*uses_left),
+        expires_ms: Some(expires.0),
+        by: Some(by.clone()),
+    }
+}
+
+pub(super) fn read_join_token(message: store::JoinToken) -> Read<JoinToken> {
+    let names = match need("names", message.names)? {
+        Names::One(one) => TokenNames::One(name("one", Some(one))?),
+        Names::Pattern(pattern) => TokenNames::Pattern(pattern),
+    };
+    Ok(JoinToken {
+        id: need("id", message.id)?,
+        hash: need("hash", message.hash)?,
+        names,
+        uses_left: need("uses_left", message.uses_left)?,
+        expires: wall("expires_ms", message.expires_ms)?,
+        by: need("by", message.by)?,
+    })
+}
+
+pub(super) fn user(record: &UserRecord) -> store::UserRecord {
+    let UserRecord { name, role } = record;
+    store::UserRecord { name: Some(name.to_string()), role: Some(stored::user_role::number(*role)) }
+}
+
+pub(super) fn read_user(message: store::UserRecord) -> Read<UserRecord> {
+    Ok(UserRecord {
+        name: name("name", message.name)?,
+        role: choice("role", message.role, stored::user_role::read)?,
+    })
+}
+
+pub(super) fn request(record: &RequestRecord) -> store::RequestRecord {
+    let RequestRecord { key, payload, answer, expires } = record;
+    store::RequestRecord {
+        key: Some(key.clone()),
+        payload: Some(payload.clone()),
+        answer: Some(match answer {
+            Answer::Project(project) => StoredAnswer::Project(project.0),
+            Answer::Run { project, run, coalesced } => StoredAnswer::Run(store::RunAnswer {
+                project: Some(project.0),
+                run: Some(run_bytes(*run)),
+                coalesced: Some(*coalesced),
+            }),
+        }),
+        expires_ms: Some(expires.0),
+    }
+}
+
+pub(super) fn read_request(message: store::RequestRecord) -> Read<RequestRecord> {
+    let answer = |answer| {
+        Ok(match answer {
+            StoredAnswer::Project(uid) => Answer::Project(fleet::id::ProjectUid(uid)),
+            StoredAnswer::Run(run) => Answer::Run {
+                project: project_uid("project", run.project)?,
+                run: run_id("run", run.run)?,
+                coalesced: need("coalesced", run.coalesced)?,
+            },
+        })
+    };
+    Ok(RequestRecord {
+        key: need("key", message.key)?,
+        payload: need("payload", message.payload)?,
+        answer: part("answer", message.answer, answer)?,
+        expires: wall("expires_ms", message.expires_ms)?,
+    })
+}

@@ -1,0 +1,181 @@
+//! Records of every kind with every shape of content, for the property tests.
+
+mod projects;
+mod runs;
+
+use std::{collections::BTreeMap, time::Duration};
+
+use fleet::{
+    agent::{AgentRecord, JoinToken, TokenNames, UserRecord, UserRole},
+    attempt::Role,
+    id::{AgentUid, AttemptId, Epoch, Name, ProjectUid, RunId},
+    placement::{Hold, PlacementRecord},
+    project::Destination,
+    record::{Answer, FleetRecord, Freeze, Record, RequestRecord},
+    time::Wall,
+};
+use proptest::{collection::btree_map, option, prelude::*};
+
+pub(crate) use projects::project;
+
+/// A record of any kind. Boxed here and below: unboxed, the strategies of all fields would not fit on a test's
+/// stack.
+pub(crate) fn record() -> impl Strategy<Value = Record> {
+    prop_oneof![
+        fleet_record().prop_map(Record::Fleet).boxed(),
+        project().prop_map(|record| Record::Project(Box::new(record))).boxed(),
+        projects::state().prop_map(Record::ProjectState).boxed(),
+        placement().prop_map(Record::Placement).boxed(),
+        agent().prop_map(Record::Agent).boxed(),
+        join_token().prop_map(Record::JoinToken).boxed(),
+        user().prop_map(Record::User).boxed(),
+        request().prop_map(Record::Request).boxed(),
+        runs::run().prop_map(Record::Run).boxed(),
+        runs::attempt().prop_map(Record::Attempt).boxed(),
+    ]
+}
+
+fn wall() -> impl Strategy<Value = Wall> {
+    prop_oneof![Just(0), 1_700_000_000_000..1_900_000_000_000_i64, any::<i64>()].prop_map(Wall)
+}
+
+fn maybe_wall() -> impl Strategy<Value = Option<Wall>> {
+    option::of(wall())
+}
+
+fn span() -> impl Strategy<Value = Duration> {
+    any::<u64>().prop_map(Duration::from_nanos)
+}
+
+fn maybe_span() -> impl Strategy<Value = Option<Duration>> {
+    option::of(span())
+}
+
+fn text() -> impl Strategy<Value = String> {
+    ".{0,20}"
+}
+
+fn name() -> impl Strategy<Value = Name> {
+    "[A-Za-z0-9][A-Za-z0-9._+-]{0,62}".prop_map(|text| text.parse().expect("a name"))
+}
+
+fn labels() -> impl Strategy<Value = BTreeMap<String, String>> {
+    btree_map("[a-z][a-z0-9.]{0,10}", text(), 0..4)
+}
+
+fn destination() -> impl Strategy<Value = Destination> {
+    "[a-z][a-z0-9]{0,5}:[a-z0-9_+]{1,9}(/[a-z0-9_+]{1,9}){0,3}"
+        .prop_map(|text| text.parse().expect("a destination"))
+}
+
+fn role() -> impl Strategy<Value = Role> {
+    prop_oneof![Just(Role::Origin), Just(Role::Replica)]
+}
+
+fn run_id() -> impl Strategy<Value = RunId> {
+    any::<u128>().prop_map(|bits| RunId(uuid::Uuid::from_u128(bits)))
+}
+
+fn attempt_id() -> impl Strategy<Value = AttemptId> {
+    (run_id(), any::<u32>()).prop_map(|(run, number)| AttemptId { run, number })
+}
+
+fn epoch() -> impl Strategy<Value = Epoch> {
+    (any::<u64>(), any::<u64>()).prop_map(|(term, counter)| Epoch { term, counter })
+}
+
+fn project_uid() -> impl Strategy<Value = ProjectUid> {
+    any::<u64>().prop_map(ProjectUid)
+}
+
+fn agent_uid() -> impl Strategy<Value = AgentUid> {
+    any::<u64>().prop_map(AgentUid)
+}
+
+fn fleet_record() -> impl Strategy<Value = FleetRecord> {
+    let freeze = (text(), wall(), text()).prop_map(|(by, time, reason)| Freeze { by, time, reason });
+    (any::<u64>(), any::<u64>(), option::of(freeze)).prop_map(|(term, next_uid, frozen)| FleetRecord {
+        term,
+        next_uid,
+        frozen,
+    })
+}
+
+fn placement() -> impl Strategy<Value = PlacementRecord> {
+    let hold = (attempt_id(), attempt_id(), wall(), any::<u64>())
+        .prop_map(|(first, newest, since, wanted)| Hold { first, newest, since, wanted });
+    let tree = (option::of(run_id()), maybe_wall(), option::of(run_id()));
+    (project_uid(), agent_uid(), role(), destination(), tree, any::<(u64, u64)>(), option::of(hold)).prop_map(
+        |(project, agent, role, destination, tree, (files, size_bytes), hold)| {
+            let (have_tree, have_time, gave_up_on) = tree;
+            PlacementRecord {
+                project,
+                agent,
+                role,
+                destination,
+                have_tree,
+                have_time,
+                gave_up_on,
+                files,
+                size_bytes,
+                hold,
+            }
+        },
+    )
+}
+
+fn agent() -> impl Strategy<Value = AgentRecord> {
+    let who = (agent_uid(), name(), labels());
+    let standing = (any::<bool>(), option::of(text()), text());
+    let certificate = (text(), text(), wall());
+    (who, standing, certificate, maybe_wall(), any::<u64>(), wall()).prop_map(
+        |(who, standing, certificate, last_seen, revision, create_time)| AgentRecord {
+            uid: who.0,
+            name: who.1,
+            labels: who.2,
+            draining: standing.0,
+            revoked: standing.1,
+            state_id: standing.2,
+            key_hash: certificate.0,
+            certificate_serial: certificate.1,
+            certificate_expires: certificate.2,
+            last_seen,
+            revision,
+            create_time,
+        },
+    )
+}
+
+fn join_token() -> impl Strategy<Value = JoinToken> {
+    let names = prop_oneof![name().prop_map(TokenNames::One), text().prop_map(TokenNames::Pattern)];
+    (text(), text(), names, any::<u32>(), wall(), text()).prop_map(
+        |(id, hash, names, uses_left, expires, by)| JoinToken { id, hash, names, uses_left, expires, by },
+    )
+}
+
+fn user() -> impl Strategy<Value = UserRecord> {
+    let role = prop_oneof![
+        Just(UserRole::Viewer),
+        Just(UserRole::Owner),
+        Just(UserRole::Operator),
+        Just(UserRole::Admin)
+    ];
+    (name(), role).prop_map(|(name, role)| UserRecord { name, role })
+}
+
+fn request() -> impl Strategy<Value = RequestRecord> {
+    let answer = prop_oneof![
+        project_uid().prop_map(Answer::Project),
+        (project_uid(), run_id(), any::<bool>()).prop_map(|(project, run, coalesced)| Answer::Run {
+            project,
+            run,
+            coalesced
+        }),
+    ];
+    (text(), text(), answer, wall()).prop_map(|(key, payload, answer, expires)| RequestRecord {
+        key,
+        payload,
+        answer,
+        expires,
+    })
+}

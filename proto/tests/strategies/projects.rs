@@ -1,0 +1,183 @@
+//! Projects: declarations with every cadence and setting, and what happens to projects by themselves.
+
+use chrono::{DateTime, Utc};
+use fleet::{
+    project::{
+        LastRun, NextFire, Pause, PlacementSettings, ProjectRecord, ProjectSpec, ProjectState, RetrySettings,
+        RsyncSettings, Target, Upstream,
+    },
+    schedule::{Cadence, Cron, CronFields, DstOverlap, IntervalFrom, OverlapPolicy, Schedule, parse_crontab},
+};
+use proptest::{collection::vec, option, prelude::*, sample::select};
+
+use super::{
+    agent_uid, destination, labels, maybe_span, maybe_wall, name, project_uid, run_id, runs, span, text, wall,
+};
+
+/// A project as people declared it.
+pub(crate) fn project() -> impl Strategy<Value = ProjectRecord> {
+    let pause = (text(), wall(), text(), maybe_wall()).prop_map(|(by, time, reason, until)| Pause {
+        by,
+        time,
+        reason,
+        until,
+    });
+    (project_uid(), name(), spec().boxed(), option::of(pause), any::<u64>(), wall(), wall()).prop_map(
+        |(uid, name, spec, paused, revision, create_time, update_time)| ProjectRecord {
+            uid,
+            name,
+            spec,
+            paused,
+            revision,
+            create_time,
+            update_time,
+        },
+    )
+}
+
+fn spec() -> impl Strategy<Value = ProjectSpec> {
+    let people = (text(), labels());
+    let retry = (option::of(any::<u32>()), maybe_span())
+        .prop_map(|(attempts, initial_backoff)| RetrySettings { attempts, initial_backoff });
+    let limit = option::of(any::<u64>());
+    let rest = (rsync().boxed(), placement().boxed(), limit, retry);
+    (people, vec(upstream(), 0..3), destination(), schedule().boxed(), rest).prop_map(
+        |((display_name, labels), upstreams, destination, schedule, rest)| {
+            let (rsync, placement, max_delete, retry) = rest;
+            ProjectSpec {
+                display_name,
+                labels,
+                upstreams,
+                destination,
+                schedule,
+                rsync,
+                placement,
+                max_delete,
+                retry,
+            }
+        },
+    )
+}
+
+fn upstream() -> impl Strategy<Value = Upstream> {
+    (text(), text(), text(), vec(any::<u8>(), 0..40))
+        .prop_map(|(uri, host, user, sealed_password)| Upstream { uri, host, user, sealed_password })
+}
+
+fn rsync() -> impl Strategy<Value = RsyncSettings> {
+    let timeouts = (maybe_span(), maybe_span(), maybe_span(), maybe_span());
+    (vec(text(), 0..4), any::<bool>(), timeouts, any::<u64>()).prop_map(
+        |(options, no_defaults, timeouts, bandwidth_limit_kib)| RsyncSettings {
+            options,
+            no_defaults,
+            connect_timeout: timeouts.0,
+            io_timeout: timeouts.1,
+            stall_timeout: timeouts.2,
+            run_timeout: timeouts.3,
+            bandwidth_limit_kib,
+        },
+    )
+}
+
+fn placement() -> impl Strategy<Value = PlacementSettings> {
+    let target = || {
+        (agent_uid(), option::of(destination()))
+            .prop_map(|(agent, destination)| Target { agent, destination })
+    };
+    (vec(target(), 0..2), vec(target(), 0..3), any::<u32>(), maybe_span(), option::of(span())).prop_map(
+        |(origins, replicas, max_parallel, propagation_timeout, drain_timeout)| PlacementSettings {
+            origins,
+            replicas,
+            max_parallel,
+            propagation_timeout,
+            drain_timeout,
+        },
+    )
+}
+
+fn schedule() -> impl Strategy<Value = Schedule> {
+    let zone = select(&chrono_tz::TZ_VARIANTS[..]);
+    let overlap = prop_oneof![Just(OverlapPolicy::BufferOne), Just(OverlapPolicy::Skip)];
+    let dst = option::of(prop_oneof![Just(DstOverlap::Once), Just(DstOverlap::Both)]);
+    let window = (option::of(instant()), option::of(instant()));
+    (cadence(), zone, window, any::<u32>(), overlap, dst, option::of(any::<u64>())).prop_map(
+        |(cadence, time_zone, (start, end), jitter_seconds, overlap_policy, dst_overlap, catch_up)| {
+            Schedule {
+                start,
+                end,
+                jitter_seconds,
+                overlap_policy,
+                dst_overlap,
+                catch_up_window_seconds: catch_up,
+                ..Schedule::new(cadence, time_zone)
+            }
+        },
+    )
+}
+
+fn instant() -> impl Strategy<Value = DateTime<Utc>> {
+    (0..253_402_300_799_i64, 0..1_000_000_000_u32)
+        .prop_map(|(seconds, nanos)| DateTime::from_timestamp(seconds, nanos).expect("an instant"))
+}
+
+fn cadence() -> impl Strategy<Value = Cadence> {
+    let from = prop_oneof![Just(IntervalFrom::Start), Just(IntervalFrom::End)];
+    const LINES: &[&str] = &["*/5 * * * *", "0 0 1,15 * 5", "@daily", "30 4 * jan-mar sun"];
+    let crontab = select(LINES).prop_map(|line| parse_crontab(line).expect("a crontab line").0);
+    prop_oneof![
+        Just(Cadence::Manual),
+        (any::<u64>(), from).prop_map(|(every_seconds, from)| Cadence::Interval { every_seconds, from }),
+        prop_oneof![fields(), crontab]
+            .prop_map(|fields| Cadence::Cron(Box::new(Cron::parse(fields).expect("good fields")))),
+    ]
+}
+
+fn fields() -> impl Strategy<Value = CronFields> {
+    let of = |texts: &'static [&'static str]| option::of(select(texts).prop_map(str::to_owned));
+    let date = (
+        of(&["2026", "*", "2026-2030", "2026-2040/2"]),
+        of(&["*", "1", "jan-mar", "*/2"]),
+        of(&["*", "last", "2nd fri", "last mon", "1-7"]),
+        of(&["*", "1-10", "53"]),
+        of(&["*", "0", "mon,wed", "sat-sun"]),
+    );
+    let time =
+        (of(&["*", "2", "1,13", "*/6", " 5 "]), of(&["*", "10", "*/15", "0-30/10"]), of(&["*", "0", "*/20"]));
+    (date, time).prop_map(|((year, month, day, week, day_of_week), (hour, minute, second))| CronFields {
+        year,
+        month,
+        day,
+        week,
+        day_of_week,
+        hour,
+        minute,
+        second,
+    })
+}
+
+/// What happens to a project by itself.
+pub(crate) fn state() -> impl Strategy<Value = ProjectState> {
+    let fire = (wall(), wall(), any::<bool>()).prop_map(|(scheduled, at, spread)| NextFire {
+        scheduled,
+        at,
+        spread,
+    });
+    let last =
+        (run_id(), runs::run_state(), wall()).prop_map(|(run, state, end)| LastRun { run, state, end });
+    let counts = any::<(u64, u64, u64, u64)>();
+    (project_uid(), counts, option::of(fire), option::of(last), option::of(run_id()), maybe_wall()).prop_map(
+        |(uid, (wanted, taken, missed_fires, skipped_fires), next_fire, last_run, tree, last_success)| {
+            ProjectState {
+                uid,
+                wanted,
+                taken,
+                next_fire,
+                missed_fires,
+                skipped_fires,
+                last_run,
+                tree,
+                last_success,
+            }
+        },
+    )
+}
