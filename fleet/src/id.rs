@@ -110,7 +110,9 @@ impl RunId {
         let millis = u64::try_from(wall_ms).unwrap_or(0);
         let fresh =
             Uuid::from_u128(uuid::Builder::from_unix_timestamp_millis(millis, &random).into_uuid().as_u128());
-        if fresh > last.0 { Self(fresh) } else { Self(Uuid::from_u128(last.0.as_u128() + 1)) }
+        // The last one known after a restart need not be the last one given: chance keeps them apart.
+        let above = || Uuid::from_u128(last.0.as_u128() + 1 + u128::from(entropy >> 32));
+        if fresh > last.0 { Self(fresh) } else { Self(above()) }
     }
 }
 

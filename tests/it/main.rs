@@ -10,3 +10,4 @@ mod refuse;
 mod road;
 mod survive;
 mod tidy;
+mod trace;

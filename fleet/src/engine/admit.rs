@@ -209,9 +209,11 @@ impl Engine {
             waits.push(Wait::new(WaitReason::OriginAway));
             return;
         };
+        // A new origin serves nothing yet: pulling from it would empty the replica.
+        let has_it = origin.have_tree == Some(case.attempt.tree);
         match self.sessions.get(&origin.agent) {
             None => waits.push(Wait::by(WaitReason::OriginAway, Blocker::Agent(origin.agent))),
-            Some(session) if session.facts.serve_uri.is_empty() => {
+            Some(session) if session.facts.serve_uri.is_empty() || !has_it => {
                 waits.push(Wait::by(WaitReason::OriginNotServing, Blocker::Agent(origin.agent)));
             }
             Some(_) => {}
@@ -259,8 +261,9 @@ impl Engine {
             let waits = self.waits(now, attempt);
             if waits.is_empty() {
                 let mut effects = Effects::of(self);
-                self.offer(now, attempt, &mut effects);
+                // Before the offer: what that frees asks for a look through the whole line again.
                 effects.change(Change::Volatile(Volatile::Scanned { next: line.next().copied(), wake }));
+                self.offer(now, attempt, &mut effects);
                 return effects.decision();
             }
             let clears = waits.iter().filter_map(|wait| wait.until).max();
@@ -280,11 +283,24 @@ impl Engine {
         let offer = self.assignment(&offered, epoch, run, project);
         offered.spec_hash = offer.spec_hash();
         effects.put(Record::Attempt(offered));
+        if attempt.role == Role::Origin {
+            self.mix_replicas(project, effects);
+        }
         if run.state == RunState::Queued {
             self.begin_run(now, run, project, effects);
         }
         let message = Message::Offer(Box::new(offer));
         effects.send(Send { agent: attempt.agent, session: session.epoch, message });
+    }
+
+    /// The origin begins to change its tree: what replicas are pulling meanwhile is no version.
+    fn mix_replicas(&self, project: &Project, effects: &mut Effects<'_>) {
+        for agent in project.placements.keys() {
+            let on_it = self.attempt_on(project.record.uid, *agent);
+            if let Some(pulling) = on_it.filter(|other| other.role == Role::Replica && other.state.is_out()) {
+                effects.put(Record::Attempt(AttemptRecord { mixed: true, ..pulling.clone() }));
+            }
+        }
     }
 
     /// A queued run becomes the active one: it takes all triggers so far, and what still propagated closes.
@@ -299,11 +315,6 @@ impl Engine {
         };
         effects.put(Record::ProjectState(state));
         effects.put(Record::Run(begun));
-        for pulling in self.usage.replicas.get(&run.project).into_iter().flatten() {
-            if let Some(attempt) = self.attempts.get(pulling) {
-                effects.put(Record::Attempt(AttemptRecord { mixed: true, ..attempt.clone() }));
-            }
-        }
         let older = project.runs.range(..run.id).filter_map(|older| self.runs.get(older));
         for still in older.filter(|older| older.state == RunState::Propagating) {
             self.close_propagation(now, still, effects);

@@ -63,10 +63,17 @@ impl Engine {
         }
     }
 
-    /// A coordinator starts: everything it says from now on carries a higher term than ever before.
+    /// A coordinator starts: everything it says from now on carries a higher term than ever before. After a
+    /// restore the same goes for uids: those given since the backup was made must not be given again.
     fn start(&self, at_least: u64) -> Decision {
-        let term = (self.fleet().term + 1).max(at_least);
-        let fleet = FleetRecord { term, ..self.fleet().clone() };
+        let next_term = self.fleet().term + 1;
+        let term = next_term.max(at_least);
+        let next_uid = if at_least > next_term {
+            self.fleet().next_uid.max(at_least)
+        } else {
+            self.fleet().next_uid
+        };
+        let fleet = FleetRecord { term, next_uid, ..self.fleet().clone() };
         Decision { changes: vec![Change::Put(Record::Fleet(fleet))], ..Decision::nothing() }
     }
 

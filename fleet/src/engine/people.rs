@@ -12,7 +12,7 @@ use crate::{
     agent::{AgentRecord, JoinToken, TokenNames},
     attempt::{AttemptEvent, AttemptRecord, AttemptState, Role},
     defaults,
-    id::{AgentUid, AttemptId, Name, ProjectUid, RunId},
+    id::{AgentUid, Name, ProjectUid, RunId},
     input::{Ask, CloseReason, Decision, Message, Person, Reply, RequestKey, Send},
     placement::PlacementRecord,
     project::{Pause, ProjectRecord, ProjectSpec, ProjectState, Target},
@@ -223,7 +223,11 @@ impl Engine {
         record: &ProjectRecord,
         effects: &mut Effects<'_>,
     ) -> Result<(), Refusal> {
-        let wanted = placements_of(record);
+        let kept = |new: PlacementRecord| {
+            let old = project.placements.get(&new.agent);
+            old.filter(|old| old.destination == new.destination && old.role == new.role).cloned().unwrap_or(new)
+        };
+        let wanted: Vec<PlacementRecord> = placements_of(record).into_iter().map(kept).collect();
         for old in project.placements.values() {
             let new = wanted.iter().find(|new| new.agent == old.agent);
             let same = new.is_some_and(|new| new.destination == old.destination && new.role == old.role);
@@ -242,22 +246,23 @@ impl Engine {
             }
         }
         for new in &wanted {
-            let kept = project.placements.get(&new.agent);
-            let kept = kept.filter(|old| old.destination == new.destination && old.role == new.role);
-            effects.put(Record::Placement(kept.unwrap_or(new).clone()));
+            effects.put(Record::Placement(new.clone()));
         }
         let origin = wanted.iter().find(|placement| placement.role == Role::Origin);
         let host = record.spec.upstreams.first().map_or_else(String::new, |upstream| upstream.host.clone());
         for attempt in self.attempts.values().filter(|a| a.project == record.uid && a.state.is_pending()) {
             let home = match attempt.role {
                 Role::Origin => origin,
-                Role::Replica => wanted.iter().find(|placement| placement.agent == attempt.agent),
+                Role::Replica => {
+                    wanted.iter().find(|home| home.agent == attempt.agent && home.role == Role::Replica)
+                }
             };
             match home {
                 Some(home) => effects.put(Record::Attempt(AttemptRecord {
                     agent: home.agent,
                     destination: home.destination.clone(),
                     upstream_host: if home.role == Role::Origin { host.clone() } else { String::new() },
+                    first_sync: home.have_tree.is_none(),
                     ..attempt.clone()
                 })),
                 None => effects.delete(Key::Attempt(attempt.project, attempt.id)),
@@ -394,20 +399,19 @@ impl Engine {
     fn cancel_run(&self, now: Now, by: &str, uid: ProjectUid, id: RunId) -> Outcome {
         let project = self.find_project(uid)?;
         let run = self.runs.get(&id).filter(|run| run.project == uid && !run.state.is_closed());
-        let run = run.ok_or_else(|| {
-            Refusal::precondition(
+        // A closed run may have replicas that still catch up.
+        if run.is_none() && !self.attempts_of(id).any(|attempt| attempt.project == uid) {
+            return Err(Refusal::precondition(
                 "RUN_CLOSED",
                 format!("run {id} of \"{}\" has ended or never was; nothing to cancel", project.record.name),
-            )
-        })?;
+            ));
+        }
         let mut effects = Effects::of(self);
-        let first = AttemptId { run: id, number: 0 };
-        let last = AttemptId { run: id, number: u32::MAX };
-        for attempt in self.attempts.range(first..=last).map(|(_, attempt)| attempt) {
+        for attempt in self.attempts_of(id) {
             self.say_cancel(attempt, &format!("cancelled by {by}"), &mut effects);
             self.move_attempt(now, attempt, AttemptEvent::Cancel, &mut effects);
         }
-        if run.state == RunState::Propagating {
+        if run.is_some_and(|run| run.state == RunState::Propagating) {
             // Nothing of this tree is to be pulled any more; the next tree is another matter.
             for placement in project.placements.values().filter(|p| p.has_work(project.state.tree)) {
                 let gave_up_on = project.state.tree;

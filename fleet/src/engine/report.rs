@@ -8,7 +8,7 @@ use super::{
     state::{Engine, Project},
 };
 use crate::{
-    attempt::{AttemptEvent, AttemptRecord, End, Role},
+    attempt::{AttemptEvent, AttemptRecord, AttemptState, End, Role},
     id::{AgentUid, AttemptId, Epoch, RunId},
     input::{Decision, Message, Send},
     outcome::{ExitClass, Outcome},
@@ -94,13 +94,33 @@ impl Engine {
         event: AttemptEvent,
         effects: &mut Effects<'_>,
     ) -> bool {
-        let Ok(state) = attempt.state.on(event, now.wall) else { return false };
+        let Ok(mut state) = attempt.state.on(event, now.wall) else { return false };
+        if state.is_pending() && effects.run(attempt.project, attempt.id.run).is_none() {
+            // It came back untouched, and its run is over: a newer tree took its place.
+            let Ok(ended) = state.on(AttemptEvent::Cancel, now.wall) else { return false };
+            state = ended;
+        }
         let moved = AttemptRecord { state, ..attempt.clone() };
         effects.put(Record::Attempt(moved.clone()));
         if let Some(end) = moved.state.end() {
-            self.after_end(now, &moved, end, effects);
+            let follows = self.after_wish(attempt, end);
+            self.after_end(now, &moved, &follows, effects);
         }
         true
+    }
+
+    /// How an end counts for what follows: where a person wanted it, no other try does, however it came. Only
+    /// a guard's first stop is remembered all the same.
+    fn after_wish(&self, before: &AttemptRecord, end: &End) -> End {
+        let wished = matches!(before.state, AttemptState::Cancelling { .. });
+        let project = self.projects.get(&before.project);
+        let placement = project.and_then(|project| project.placements.get(&before.agent));
+        let held_before = placement.is_some_and(|placement| placement.hold.is_some());
+        match end {
+            End::Failed(_) | End::Lost if wished => End::Cancelled(None),
+            End::Held(_) if wished && held_before => End::Cancelled(None),
+            End::Succeeded(_) | End::Failed(_) | End::Held(_) | End::Cancelled(_) | End::Lost => end.clone(),
+        }
     }
 
     fn after_end(&self, now: Now, attempt: &AttemptRecord, end: &End, effects: &mut Effects<'_>) {

@@ -1,0 +1,194 @@
+//! `mirror-agent run`: brings the parts together, reloads them on SIGHUP and ends on SIGTERM. An end leaves running
+//! programs to their supervisors: the next start adopts them.
+
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex};
+
+use mirror_certs::{ClientFiles, ClientTls, IdentityFiles};
+use sd_notify::NotifyState;
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::Notify;
+use tokio_util::sync::CancellationToken;
+use uuid::Uuid;
+
+use crate::config::{Config, Fault, Faults, Overrides};
+use crate::executor::{Executor, Live};
+use crate::guard::Guard;
+use crate::journal::{Journal, JournalError};
+use crate::link::Link;
+use crate::state::{State, StateError};
+use crate::{identity, outcome};
+
+/// Why the agent does not run.
+#[derive(Debug, thiserror::Error)]
+pub enum RunError {
+    /// The configuration, or what it names.
+    #[error(transparent)]
+    Faults(#[from] Faults),
+    /// The state directory.
+    #[error("not started: the data directory cannot be used")]
+    State(#[from] StateError),
+    /// The journal.
+    #[error("not started: what this agent runs cannot be known")]
+    Journal(#[from] JournalError),
+    /// Signals.
+    #[error("not started: signals cannot be caught")]
+    Signals(#[from] std::io::Error),
+}
+
+/// Looks at everything a configuration names: roots, rsync, certificates.
+///
+/// # Errors
+/// Everything that is wrong.
+pub fn examine(config: Config) -> Result<(Live, ClientTls), Vec<Fault>> {
+    let mut faults = Vec::new();
+    let mut note = |key: &str, error: &(dyn std::error::Error + 'static)| {
+        faults.push(Fault::new(key, outcome::chain(error)));
+    };
+    let version = rsync::process::probe_version(&config.rsync).map_err(|error| note("rsync", &error)).ok();
+    let tls = ClientTls::load(ClientFiles {
+        identity: Some(IdentityFiles { certificate: config.identity.clone(), key: config.identity.clone() }),
+        ca: config.ca.clone(),
+    });
+    let tls = tls.map_err(|error| note("identity", &error)).ok();
+    if let (Some(domain), Some(_)) = (&config.trust_domain, &tls) {
+        match identity::read(&config.identity, domain) {
+            Ok((name, _)) if !config.name.is_empty() && name != config.name => {
+                faults.push(Fault::new("name", format!("\"{}\": the certificate is {name}'s", config.name)));
+            }
+            Ok(_) => {}
+            Err(error) => faults.push(Fault::new("identity", outcome::chain(&error))),
+        }
+    }
+    let guard = Guard::open(&config.roots).map_err(|bad| {
+        let described = bad.iter().map(|(name, fault)| {
+            let path = config.roots.get(name).map(|path| path.display().to_string()).unwrap_or_default();
+            Fault::new(format!("roots.{name}"), format!("\"{path}\": {}", outcome::chain(fault)))
+        });
+        faults.extend(described);
+    });
+    match (version, tls, guard) {
+        (Some(version), Some(tls), Ok(guard)) if faults.is_empty() => {
+            Ok((Live { config, guard, version, program: None }, tls))
+        }
+        _ => Err(faults),
+    }
+}
+
+/// Reads and examines a configuration file.
+///
+/// # Errors
+/// [`Faults`].
+pub fn load(path: &Path, overrides: Overrides) -> Result<(Live, ClientTls), Faults> {
+    let config = Config::load(path, overrides)?;
+    examine(config).map_err(|list| Faults::new("not started", path.display(), list))
+}
+
+/// Runs until SIGTERM or SIGINT.
+///
+/// # Errors
+/// [`RunError`], only before anything was begun.
+pub async fn run(path: PathBuf, overrides: Overrides, live: Live, tls: ClientTls) -> Result<(), RunError> {
+    let mut signals = Signals::catch()?;
+    let data_dir = live.config.data_dir.clone();
+    let mut state = State::open(&data_dir)?;
+    let (journal, opened) = Journal::open(&data_dir)?;
+    if let Some(torn) = opened.torn {
+        tracing::warn!(at = torn.at, bytes = torn.bytes, "the end of the journal was torn and is cut off");
+    }
+    if opened.fresh {
+        // Nothing is held from now on. Under the old id the coordinator would take that for the end of everything.
+        state.renew_id()?;
+    }
+    let held = journal.entries().count();
+    let trust_domain = live.config.trust_domain.clone();
+    let coordinators = live.config.coordinators.iter().map(ToString::to_string).collect::<Vec<_>>().join(" ");
+    let version = live.version.to_string();
+    let executor = Executor::start(live, journal);
+    let wake = Arc::new(Notify::new());
+    let link = Arc::new(Link {
+        executor: executor.clone(),
+        state: Mutex::new(state),
+        tls: Arc::new(tls),
+        trust_domain,
+        instance: Uuid::new_v4(),
+        wake: wake.clone(),
+    });
+    let stop = CancellationToken::new();
+    let running = {
+        let (link, stop) = (link.clone(), stop.clone());
+        tokio::spawn(async move { link.run(stop).await })
+    };
+    // Ready without a coordinator too: what was begun goes on, and the link keeps dialling.
+    notify(&[NotifyState::Ready]);
+    tracing::info!(%coordinators, rsync = version, held, "agent started");
+    loop {
+        match signals.next().await {
+            Wish::Reload => reload(&path, &overrides, &link),
+            Wish::End => break,
+        }
+    }
+    notify(&[NotifyState::Stopping]);
+    tracing::info!("stopping; what runs goes on under its supervisors and is adopted at the next start");
+    executor.stop_taking();
+    stop.cancel();
+    // It ends at its next wait; a panic in it was told by the runtime.
+    let _ = running.await;
+    Ok(())
+}
+
+/// All or nothing: a faulty file changes nothing.
+fn reload(path: &Path, overrides: &Overrides, link: &Link) {
+    let result = load(path, overrides.clone());
+    match result {
+        Ok((live, _)) => match link.tls.reload() {
+            Ok(()) => {
+                let moved = live.config.data_dir != link.executor.live().config.data_dir;
+                if moved {
+                    tracing::error!("reload refused: data_dir cannot change while the agent runs");
+                    return;
+                }
+                link.executor.reload(live);
+                link.wake.notify_one();
+                tracing::info!("reloaded: roots, limits and upstreams hold now, certificates from the next dial on");
+            }
+            Err(error) => tracing::error!(error = outcome::chain(&error), "reload refused; the old settings stay"),
+        },
+        Err(faults) => tracing::error!("reload refused, the old settings stay: {faults}"),
+    }
+}
+
+fn notify(state: &[NotifyState<'_>]) {
+    if let Err(error) = sd_notify::notify(false, state) {
+        tracing::debug!(%error, "the service manager cannot be told");
+    }
+}
+
+enum Wish {
+    End,
+    Reload,
+}
+
+struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+    hang_up: Signal,
+}
+
+impl Signals {
+    fn catch() -> std::io::Result<Self> {
+        Ok(Self {
+            terminate: signal(SignalKind::terminate())?,
+            interrupt: signal(SignalKind::interrupt())?,
+            hang_up: signal(SignalKind::hangup())?,
+        })
+    }
+
+    async fn next(&mut self) -> Wish {
+        tokio::select! {
+            _ = self.terminate.recv() => Wish::End,
+            _ = self.interrupt.recv() => Wish::End,
+            _ = self.hang_up.recv() => Wish::Reload,
+        }
+    }
+}

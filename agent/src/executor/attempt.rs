@@ -1,0 +1,396 @@
+//! The steps of one attempt: preflight, pull, finish. Each is journaled before it begins and may be begun again, so an
+//! agent that was killed goes on: it adopts a program that still runs, reads the end of one that does not, and begins
+//! anew what never started. Secrets come over the link and stay in memory.
+
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use mirror_proto::v1;
+use mirror_proto::v1::outcome::Class;
+use rsync::{Fault, Password};
+use tokio::sync::watch;
+use tracing::Instrument as _;
+
+use super::Shared;
+use super::reading::Reading;
+use crate::guard::upstream::resolve;
+use crate::guard::{DestinationFault, LockFault, ProjectLock};
+use crate::journal::Step;
+use crate::logs::AttemptLog;
+use crate::order::Order;
+use crate::outcome::{self, Evidence, cancelled, interrupted, of_class, of_local_error};
+use crate::progress::{self, Tracker};
+use crate::rundir::{ProgramStatus, RunDir, RunDirError, Secret};
+use crate::{clock, telemetry};
+
+/// The directory of the one pass of an attempt's one stage.
+const PASS: &str = "pull-1";
+/// Longest wait for a lock that an earlier program of the same project may still hold.
+const LOCK_WAIT_MAX: Duration = Duration::from_secs(30);
+/// Pause between two tries.
+const LOCK_PACE: Duration = Duration::from_millis(250);
+/// Shortest and longest pause between two looks at a run: short runs are seen to end at once, long ones cost nothing.
+const LOOK_PACE: (Duration, Duration) = (Duration::from_millis(10), Duration::from_millis(250));
+/// A run that cannot be looked at this many times in a row is given up.
+const LOOKS_FAILED_MAX: u32 = 20;
+
+/// An attempt that is going on.
+#[derive(Debug)]
+pub(super) struct Attempt {
+    pub(super) order: Order,
+    pub(super) log: Mutex<AttemptLog>,
+    pub(super) progress: watch::Sender<v1::Progress>,
+    /// Why it shall end, once it shall.
+    pub(super) stop: watch::Sender<Option<String>>,
+    /// Its password, once it is there.
+    pub(super) password: watch::Sender<Option<Password>>,
+    /// It cannot go on without its password.
+    pub(super) waits_for_password: watch::Sender<bool>,
+}
+
+impl Attempt {
+    pub(super) fn new(order: Order, log: AttemptLog, password: Option<Password>) -> Self {
+        Self {
+            order,
+            log: Mutex::new(log),
+            progress: watch::Sender::new(progress::preflight(clock::to_wire(clock::now()))),
+            stop: watch::Sender::new(None),
+            password: watch::Sender::new(password),
+            waits_for_password: watch::Sender::new(false),
+        }
+    }
+
+    pub(super) fn line(&self, text: &str) {
+        self.log.lock().unwrap_or_else(PoisonError::into_inner).line(text);
+    }
+}
+
+/// The end of an attempt before its program's own; the outcome says why.
+type Early<T> = Result<T, Box<v1::Outcome>>;
+
+fn early<T>(outcome: v1::Outcome) -> Early<T> {
+    Err(Box::new(outcome))
+}
+
+/// Takes an attempt from a step to its outcome.
+pub(super) async fn run(
+    shared: &Arc<Shared>,
+    attempt: &Arc<Attempt>,
+    begun: Step,
+    lock: Option<ProjectLock>,
+) -> v1::Outcome {
+    let machine = Machine { shared, attempt };
+    let result = match begun {
+        Step::Accepted | Step::Preflight => machine.begin(lock).await,
+        Step::Pull | Step::Finish => machine.adopt(lock).await,
+    };
+    result.unwrap_or_else(|outcome| *outcome)
+}
+
+struct Machine<'a> {
+    shared: &'a Arc<Shared>,
+    attempt: &'a Arc<Attempt>,
+}
+
+impl Machine<'_> {
+    /// From the beginning.
+    async fn begin(&self, lock: Option<ProjectLock>) -> Early<v1::Outcome> {
+        self.step(Step::Preflight)?;
+        let order = &self.attempt.order;
+        self.attempt.line(&format!(
+            "{} {}: {} -> {}",
+            clock::now().format("%Y-%m-%d %H:%M:%S UTC"),
+            order.project_name,
+            order.source,
+            order.destination
+        ));
+        let secret = self.secret().await?;
+        let lock = match lock {
+            Some(lock) => lock,
+            None => self.lock().await?,
+        };
+        self.check_upstream().await?;
+        let run = self.prepare(&lock)?;
+        if let Some(reason) = self.attempt.stop.borrow().clone() {
+            return early(cancelled(&reason));
+        }
+        let run = self.start(run, secret, lock).await?;
+        self.follow(run).await
+    }
+
+    /// A program was being started, or ran, when the agent ended.
+    async fn adopt(&self, lock: Option<ProjectLock>) -> Early<v1::Outcome> {
+        let path = self.shared.runs_dir().join(self.attempt.order.key.slug()).join(PASS);
+        match RunDir::open(&path) {
+            Ok(run) => {
+                tracing::info!("adopted: its program was begun before this agent");
+                self.follow(run).await
+            }
+            Err(_) if !path.exists() => self.begin(lock).await,
+            Err(error) => early(of_local_error("cannot read what its program left", &error)),
+        }
+    }
+
+    fn step(&self, step: Step) -> Early<()> {
+        let journaled = self.shared.journal().step(self.attempt.order.key, step);
+        journaled.or_else(|error| early(of_local_error("cannot begin a step", &error)))
+    }
+
+    /// The password, waited for where a restart lost it.
+    async fn secret(&self) -> Early<Option<Secret>> {
+        if !self.attempt.order.needs_password() {
+            return Ok(None);
+        }
+        let mut password = self.attempt.password.subscribe();
+        if password.borrow().is_none() {
+            self.attempt.line("waits for its password from the coordinator");
+            self.attempt.waits_for_password.send_replace(true);
+        }
+        let line = tokio::select! {
+            password = password.wait_for(Option::is_some) => password.ok().and_then(|password| {
+                let mut line = password.as_ref()?.expose().to_vec();
+                line.push(b'\n');
+                Some(line)
+            }),
+            outcome = self.stopped() => return early(outcome),
+        };
+        self.attempt.waits_for_password.send_replace(false);
+        match line.and_then(Secret::new) {
+            Some(secret) => Ok(Some(secret)),
+            None => early(of_class(Class::Auth, "the password cannot be used", Fault::Yours, "set it again")),
+        }
+    }
+
+    /// Comes back with the reason when somebody wants the attempt's end.
+    async fn wish(&self) -> String {
+        let mut stop = self.attempt.stop.subscribe();
+        // The sender lives as long as the attempt: this cannot fail while it runs.
+        let reason = stop.wait_for(Option::is_some).await.ok().and_then(|reason| reason.clone());
+        reason.unwrap_or_default()
+    }
+
+    /// The outcome when somebody wants the attempt's end before its program runs.
+    async fn stopped(&self) -> v1::Outcome {
+        cancelled(&self.wish().await)
+    }
+
+    async fn lock(&self) -> Early<ProjectLock> {
+        let deadline = Instant::now() + LOCK_WAIT_MAX;
+        loop {
+            let live = self.shared.live();
+            let order = &self.attempt.order;
+            let root = live.guard.root_of(&order.destination).or_else(|fault| early(rejected(&fault)))?;
+            match live.guard.lock(root, order.project) {
+                Ok(lock) => return Ok(lock),
+                Err(fault @ LockFault::Held(_)) if Instant::now() >= deadline => {
+                    return early(interrupted(&fault.to_string()));
+                }
+                Err(LockFault::Held(_)) => {}
+                Err(fault @ LockFault::Io { .. }) => return early(of_local_error("cannot begin", &fault)),
+            }
+            tokio::select! {
+                () = tokio::time::sleep(LOCK_PACE) => {}
+                outcome = self.stopped() => return early(outcome),
+            }
+        }
+    }
+
+    /// Asked again although it was asked before the attempt was taken: names may have got other addresses, and
+    /// what is adopted may be days old.
+    async fn check_upstream(&self) -> Early<()> {
+        let source = &self.attempt.order.source;
+        let resolved = tokio::select! {
+            resolved = resolve(source.host(), source.port()) => resolved,
+            outcome = self.stopped() => return early(outcome),
+        };
+        let addresses = resolved.or_else(|error| {
+            let cause = format!("the address of {} cannot be found: {error}", source.host());
+            let advice = "check the upstream's host name and this host's name servers";
+            early(of_class(Class::Network, &cause, Fault::Open, advice))
+        })?;
+        let live = self.shared.live();
+        live.config.upstreams.judge(source.host(), &addresses).or_else(|refusal| early(rejected(&refusal)))
+    }
+
+    /// Makes the destination and the run directory.
+    fn prepare(&self, lock: &ProjectLock) -> Early<RunDir> {
+        let live = self.shared.live();
+        let order = &self.attempt.order;
+        let root = live.guard.root_of(&order.destination).or_else(|fault| early(rejected(&fault)))?;
+        let space = root.space().or_else(|error| early(of_local_error("cannot examine the volume", &error)))?;
+        if let Some(lack) = space.below_floor() {
+            let cause = format!("{} holds {}: {lack}", root.path().display(), order.destination);
+            let advice = "free space on the volume; nothing was started";
+            return early(of_class(Class::DiskFull, &cause, Fault::Fleet, advice));
+        }
+        let path = live.guard.make(&order.destination).or_else(|fault| {
+            early(match fault {
+                DestinationFault::Io { .. } => of_local_error("cannot begin", &fault),
+                fault => rejected(&fault),
+            })
+        })?;
+        let spec = order
+            .program(&live.config, &live.version, root.path(), &path, &lock.path)
+            .or_else(|faults| early(rejected(&faults.join("; "))))?;
+        self.step(Step::Pull)?;
+        RunDir::create(&self.shared.runs_dir(), &order.key.slug(), PASS, &spec).or_else(|error| early(not_started(&error)))
+    }
+
+    async fn start(&self, run: RunDir, secret: Option<Secret>, lock: ProjectLock) -> Early<RunDir> {
+        let program = self.shared.live().program.clone();
+        let started = blocking(move || {
+            let result = match program {
+                Some(program) => run.start_with(&program, secret.as_ref(), &lock.file),
+                None => run.start(secret.as_ref(), &lock.file),
+            };
+            result.map(|()| run)
+        })
+        .await;
+        started.or_else(|error| early(not_started(&error)))
+    }
+
+    /// Reads the program's output until it has ended.
+    async fn follow(&self, run: RunDir) -> Early<v1::Outcome> {
+        let span = tracing::info_span!("rsync", exit_code = tracing::field::Empty);
+        let outcome = self.follow_to_end(run).instrument(span.clone()).await;
+        if let Some(code) = outcome.exit_code {
+            span.record("exit_code", code);
+        }
+        self.attempt.line(&closing_line(&outcome));
+        Ok(outcome)
+    }
+
+    async fn follow_to_end(&self, run: RunDir) -> v1::Outcome {
+        let mut reading = Reading::new(run);
+        let mut tracker = Tracker::default();
+        let mut asked_to_end = false;
+        let mut failed = 0;
+        loop {
+            let (attempt, mut taken) = (self.attempt.clone(), reading);
+            let (back, status) = blocking(move || {
+                let status = taken.step(&mut attempt.log.lock().unwrap_or_else(PoisonError::into_inner));
+                (taken, status)
+            })
+            .await;
+            reading = back;
+            let elapsed = reading.since.elapsed();
+            let report =
+                tracker.report(&reading.parser.progress(), elapsed, clock::to_wire(clock::now()));
+            self.attempt.progress.send_if_modified(|old| differs(old, &report).then(|| *old = report).is_some());
+            match status {
+                Ok(ProgramStatus::Exited(exit)) => {
+                    if let Err(outcome) = self.step(Step::Finish) {
+                        return *outcome;
+                    }
+                    let evidence = Evidence { stderr: &reading.stderr_end, stats: reading.parser.stats() };
+                    return outcome::of_exit(&exit, evidence);
+                }
+                Ok(ProgramStatus::Vanished) => return self.bury(reading).await,
+                Ok(ProgramStatus::Starting | ProgramStatus::Running { .. }) => failed = 0,
+                Err(error) => {
+                    failed += 1;
+                    if failed >= LOOKS_FAILED_MAX {
+                        tracing::error!(error = outcome::chain(&error), "its run directory cannot be read");
+                        return self.bury(reading).await;
+                    }
+                }
+            }
+            let pace = (elapsed / 8).clamp(LOOK_PACE.0, LOOK_PACE.1);
+            tokio::select! {
+                () = tokio::time::sleep(pace) => {}
+                reason = self.wish(), if !asked_to_end => {
+                    asked_to_end = true;
+                    reading = self.ask_to_end(reading, reason).await;
+                }
+            }
+        }
+    }
+
+    async fn ask_to_end(&self, reading: Reading, reason: String) -> Reading {
+        self.attempt.line(&format!("asked to end: {reason}"));
+        let (reading, result) = blocking(move || {
+            let result = reading.run.stop(&reason);
+            (reading, result)
+        })
+        .await;
+        if let Err(error) = result {
+            tracing::error!(error = outcome::chain(&error), "the program could not be asked to end");
+        }
+        reading
+    }
+
+    /// The supervisor is gone and left no end: what it left behind is ended, and that is all that is known.
+    async fn bury(&self, reading: Reading) -> v1::Outcome {
+        let wish = self.attempt.stop.borrow().clone();
+        let result = blocking(move || reading.run.stop("its supervisor is gone")).await;
+        match (result, wish) {
+            (Ok(()), Some(reason)) => cancelled(&reason),
+            (Ok(()), None) => interrupted("the program's supervisor or this host stopped in the middle"),
+            (Err(error), _) => interrupted(&outcome::chain(&error)),
+        }
+    }
+}
+
+/// Whether watchers should hear of it; the time alone is no news.
+fn differs(old: &v1::Progress, new: &v1::Progress) -> bool {
+    v1::Progress { time: old.time, ..*new } != *old
+}
+
+fn rejected(why: &dyn std::fmt::Display) -> v1::Outcome {
+    let advice = "change the project, or the agent's own file on its host";
+    of_class(Class::RejectedByAgent, &why.to_string(), Fault::Yours, advice)
+}
+
+fn not_started(error: &RunDirError) -> v1::Outcome {
+    match error {
+        RunDirError::Spec(_) => of_class(Class::Config, &error.to_string(), Fault::Fleet, "report it: a bug"),
+        RunDirError::NotStarted { .. } => {
+            let advice = "look at the agent's own messages on its host";
+            of_class(Class::Internal, &error.to_string(), Fault::Fleet, advice)
+        }
+        _ => of_local_error("the program was not started", error),
+    }
+}
+
+fn closing_line(outcome: &v1::Outcome) -> String {
+    let class = outcome.class().as_str_name().trim_start_matches("CLASS_").to_lowercase().replace('_', " ");
+    let code = outcome.exit_code.map_or_else(String::new, |code| format!(", rsync exit {code}"));
+    let stats = outcome.stats.as_ref().map_or_else(String::new, |stats| {
+        format!(
+            "; {} files, {}; {} transferred, {} deleted, {} received",
+            crate::text::count(stats.files),
+            crate::text::bytes(stats.total_bytes),
+            crate::text::count(stats.transferred),
+            crate::text::count(stats.deleted),
+            crate::text::bytes(stats.received_bytes)
+        )
+    });
+    let cause = if outcome.cause.is_empty() { String::new() } else { format!("; {}", outcome.cause) };
+    format!("{} {class}{code}{stats}{cause}", clock::now().format("%Y-%m-%d %H:%M:%S UTC"))
+}
+
+/// Runs what blocks for a moment where it holds up nobody. A panic in it is a panic here.
+async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
+    match tokio::task::spawn_blocking(work).await {
+        Ok(value) => value,
+        Err(error) => match error.try_into_panic() {
+            Ok(panic) => std::panic::resume_unwind(panic),
+            // The runtime is being shut down: this task ends at its next wait, which is here.
+            Err(_) => std::future::pending().await,
+        },
+    }
+}
+
+/// The span of an attempt, a child of what asked for it.
+pub(super) fn span(order: &Order, agent: &str) -> tracing::Span {
+    let span = tracing::info_span!(
+        "attempt",
+        project = %order.project_name,
+        run = %order.key.id.run,
+        attempt = order.key.id.number,
+        epoch = %order.key.epoch,
+        agent = %agent,
+    );
+    telemetry::set_parent(&span, &order.traceparent);
+    span
+}

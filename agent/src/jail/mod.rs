@@ -1,0 +1,170 @@
+//! `mirror-agent jail --spec SPEC.json [--cgroup DIR] -- PROGRAM ARGS`: confines itself, then becomes the
+//! program.
+//!
+//! In this order: the run's cgroup, TERM when the supervisor dies, resource limits, umask, `no_new_privs`,
+//! Landlock, exec. Everything is set on this process by safe calls, so nothing has to happen between fork and
+//! exec. Environment, working directory and descriptors are the supervisor's matter and pass through.
+//!
+//! What the kernel cannot enforce is left out here and told by [`gaps`], which the agent reports. What cannot
+//! be done although the kernel can is a refusal: one line on standard error and exit code [`REFUSED_CODE`].
+
+mod loader;
+mod rules;
+
+use std::ffi::OsString;
+use std::fs;
+use std::io::{self, Write};
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::{Command, ExitCode};
+
+use rustix::fs::Mode;
+use rustix::process::{
+    Resource, Rlimit, Signal, getrlimit, set_parent_process_death_signal, setrlimit, umask,
+};
+use rustix::thread::set_no_new_privs;
+
+use crate::rundir::{JailSpec, ProgramSpec, procfs};
+
+/// Exit code of a refusal; 126 and 127 say, as shells do, that the program could not be executed or was not
+/// found.
+pub const REFUSED_CODE: u8 = 125;
+const NOT_EXECUTABLE_CODE: u8 = 126;
+const NOT_FOUND_CODE: u8 = 127;
+
+/// Files are group and world readable at most: mirrors are served by others.
+const UMASK: Mode = Mode::WGRP.union(Mode::WOTH);
+
+/// Confines this process and executes the program; returns only when that is not possible. `args` are those
+/// after the subcommand's name.
+pub fn main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
+    match run(args.into_iter()) {
+        Ok(never) => match never {},
+        Err(refusal) => {
+            let _ = writeln!(io::stderr(), "mirror-agent jail: {}", refusal.text);
+            ExitCode::from(refusal.code)
+        }
+    }
+}
+
+/// What of a jail and of the supervisor's means this host cannot provide, as texts for people; empty when
+/// nothing is missing. The agent puts them into its hello.
+pub fn gaps() -> Vec<String> {
+    let mut gaps = rules::gaps();
+    gaps.extend(crate::supervisor::cgroup_gap());
+    if procfs::io_bytes(std::process::id()).is_none() {
+        gaps.push(
+            "the kernel does not account I/O per process: only CPU time shows that a run is alive".to_owned(),
+        );
+    }
+    gaps
+}
+
+struct Refusal {
+    code: u8,
+    text: String,
+}
+
+fn refuse(text: impl std::fmt::Display) -> Refusal {
+    Refusal { code: REFUSED_CODE, text: text.to_string() }
+}
+
+fn run(args: impl Iterator<Item = OsString>) -> Result<std::convert::Infallible, Refusal> {
+    let args = Args::parse(args)?;
+    let spec = fs::read(&args.spec)
+        .map_err(|error| refuse(format!("cannot read {}: {error}", args.spec.display())))?;
+    let spec: ProgramSpec = serde_json::from_slice(&spec)
+        .map_err(|error| refuse(format!("{} is damaged: {error}", args.spec.display())))?;
+    if let Some(cgroup) = &args.cgroup {
+        // Refused where the delegation does not reach up to the common ancestor: then group and session have
+        // to do.
+        let _ = fs::write(cgroup.join("cgroup.procs"), "0");
+    }
+    // TERM, not KILL: rsync then ends its other processes, removes its temporary files and keeps partial
+    // ones.
+    set_parent_process_death_signal(Some(Signal::TERM))
+        .map_err(|error| refuse(format!("death signal: {error}")))?;
+    limit(&spec.jail).map_err(|error| refuse(format!("resource limits: {error}")))?;
+    umask(UMASK);
+    if !spec.jail.off {
+        set_no_new_privs(true).map_err(|error| refuse(format!("no_new_privs: {error}")))?;
+        rules::confine(&spec.jail, Path::new(&args.program)).map_err(|faults| refuse(faults.join("; ")))?;
+    }
+    #[allow(clippy::disallowed_methods, reason = "becomes the program; nothing is spawned")]
+    let error = Command::new(&args.program).args(&args.rest).exec();
+    let code = if error.kind() == io::ErrorKind::NotFound { NOT_FOUND_CODE } else { NOT_EXECUTABLE_CODE };
+    Err(Refusal { code, text: format!("cannot execute {}: {error}", Path::new(&args.program).display()) })
+}
+
+/// No core files (they would hold what the program read), and the descriptors asked for, as far as the hard
+/// limit goes.
+fn limit(jail: &JailSpec) -> rustix::io::Result<()> {
+    setrlimit(Resource::Core, Rlimit { current: Some(0), maximum: Some(0) })?;
+    if let Some(wanted) = jail.open_files {
+        let files = getrlimit(Resource::Nofile).maximum.map_or(wanted, |hard| hard.min(wanted));
+        setrlimit(Resource::Nofile, Rlimit { current: Some(files), maximum: Some(files) })?;
+    }
+    Ok(())
+}
+
+#[derive(Debug, PartialEq, Eq)]
+struct Args {
+    spec: PathBuf,
+    cgroup: Option<PathBuf>,
+    program: OsString,
+    rest: Vec<OsString>,
+}
+
+impl Args {
+    /// By hand: this is called by the supervisor alone, once per run, and has to stay small.
+    fn parse(mut args: impl Iterator<Item = OsString>) -> Result<Args, Refusal> {
+        const USAGE: &str = "usage: mirror-agent jail --spec SPEC.json [--cgroup DIR] -- PROGRAM ARGS";
+        let (mut spec, mut cgroup) = (None, None);
+        loop {
+            let word = args.next().ok_or_else(|| refuse(USAGE))?;
+            let slot = match word.to_str() {
+                Some("--") => break,
+                Some("--spec") => &mut spec,
+                Some("--cgroup") => &mut cgroup,
+                _ => return Err(refuse(USAGE)),
+            };
+            *slot = Some(PathBuf::from(args.next().ok_or_else(|| refuse(USAGE))?));
+        }
+        let program = args.next().filter(|program| Path::new(program).is_absolute());
+        let (Some(spec), Some(program)) = (spec, program) else { return Err(refuse(USAGE)) };
+        Ok(Args { spec, cgroup, program, rest: args.collect() })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(words: &[&str]) -> Option<Args> {
+        Args::parse(words.iter().map(OsString::from)).ok()
+    }
+
+    #[test]
+    fn arguments_after_the_dashes_are_the_programs_own() {
+        let args = parse(&["--spec", "/s", "--cgroup", "/c", "--", "/bin/echo", "--spec", "--"]).unwrap();
+        assert_eq!(args.spec, Path::new("/s"));
+        assert_eq!(args.cgroup.as_deref(), Some(Path::new("/c")));
+        assert_eq!(args.program, "/bin/echo");
+        assert_eq!(args.rest, ["--spec", "--"]);
+    }
+
+    #[test]
+    fn incomplete_or_relative_command_lines_are_refused() {
+        for words in [
+            &["--spec", "/s"][..],
+            &["--spec", "/s", "--"],
+            &["--", "/bin/echo"],
+            &["--spec", "/s", "--", "echo"],
+            &["--other", "--", "/bin/echo"],
+            &["--spec"],
+            &[],
+        ] {
+            assert_eq!(parse(words), None, "{words:?}");
+        }
+    }
+}

@@ -1,0 +1,23 @@
+//! x
+mod clock;
+pub mod config;
+pub mod daemon;
+pub mod dial;
+pub mod enroll;
+pub mod executor;
+pub mod guard;
+pub mod identity;
+pub mod jail;
+pub mod journal;
+pub mod key;
+pub mod link;
+pub mod logs;
+pub mod order;
+pub mod outcome;
+pub mod progress;
+pub mod rundir;
+pub mod slots;
+pub mod state;
+pub mod supervisor;
+pub mod telemetry;
+mod text;

@@ -1,0 +1,136 @@
+//! The link to the coordinator: dials, says hello, answers offers, reports, and begins anew whenever it breaks. A
+//! broken link touches no attempt; the next hello tells everything. The hello is composed only after all of the old
+//! link is gone, so that nothing is taken behind its back. Nothing is obeyed from a coordinator of a lower term.
+
+mod backoff;
+mod session;
+
+use std::sync::{Arc, Mutex, PoisonError};
+
+use mirror_certs::{ClientTls, TrustDomain};
+use mirror_proto::v1;
+use tokio::sync::Notify;
+use tokio_util::sync::CancellationToken;
+use uuid::Uuid;
+
+use self::backoff::Backoff;
+pub use self::session::End;
+use crate::config::Address;
+use crate::executor::Executor;
+use crate::state::State;
+use crate::{clock, identity, outcome};
+
+/// The link.
+#[derive(Debug)]
+pub struct Link {
+    /// The attempts.
+    pub executor: Executor,
+    /// What must never be forgotten.
+    pub state: Mutex<State>,
+    /// Certificate, key and CAs, read again at a reload.
+    pub tls: Arc<ClientTls>,
+    /// The fleet's name, to read the own certificate by.
+    pub trust_domain: Option<TrustDomain>,
+    /// Made at each start of the program.
+    pub instance: Uuid,
+    /// Wakes a link that waits, after a reload.
+    pub wake: Arc<Notify>,
+}
+
+impl Link {
+    /// Keeps a session with one of the coordinators until `stop`.
+    pub async fn run(&self, stop: CancellationToken) {
+        let mut backoff = Backoff::default();
+        let mut turn = 0;
+        while !stop.is_cancelled() {
+            let coordinators = self.executor.live().config.coordinators.clone();
+            let address = &coordinators[turn % coordinators.len()];
+            turn += 1;
+            let end = tokio::select! {
+                end = session::run(self, address) => end,
+                () = stop.cancelled() => return,
+            };
+            let pause = backoff.after(&end);
+            tell(address, &end, backoff.alarm());
+            tokio::select! {
+                () = tokio::time::sleep(pause) => {}
+                () = self.wake.notified() => {}
+                () = stop.cancelled() => return,
+            }
+        }
+    }
+
+    /// Everything the coordinator needs to know, so that it asks nothing back.
+    fn hello(&self) -> v1::Hello {
+        let live = self.executor.live();
+        let state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        v1::Hello {
+            instance_id: self.instance.to_string(),
+            state_id: state.id().to_string(),
+            highest_term: state.highest_term(),
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            rsync_version: live.version.to_string(),
+            attempts: self.executor.descriptors(),
+            inventory: Some(self.inventory()),
+            slots: live.config.slots,
+            jail_gaps: jail_gaps(&live.config),
+            serve_uri: String::new(),
+        }
+    }
+
+    /// Disks and certificate.
+    fn inventory(&self) -> v1::Inventory {
+        let live = self.executor.live();
+        let roots = live.guard.roots().map(|(name, root)| {
+            let space = root.space().unwrap_or_else(|error| {
+                tracing::warn!(root = name, %error, "cannot examine the volume");
+                crate::guard::Space { total_bytes: 0, free_bytes: 0, total_inodes: 0, free_inodes: 0 }
+            });
+            v1::Root {
+                name: name.to_owned(),
+                path: root.path().display().to_string(),
+                total_bytes: space.total_bytes,
+                free_bytes: space.free_bytes,
+                total_inodes: space.total_inodes,
+                free_inodes: space.free_inodes,
+            }
+        });
+        let own = self.trust_domain.as_ref().map(|domain| identity::read(&live.config.identity, domain));
+        let expires = match own {
+            Some(Ok((_, expires))) => Some(clock::to_wire(expires)),
+            Some(Err(error)) => {
+                tracing::warn!(error = outcome::chain(&error), "cannot tell when the certificate expires");
+                None
+            }
+            None => None,
+        };
+        v1::Inventory { roots: roots.collect(), certificate_expire_time: expires }
+    }
+
+    /// Notes the coordinator's term, before anything it says is followed.
+    fn observe_term(&self, term: u64) -> Result<(), crate::state::StateError> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner).observe_term(term)
+    }
+}
+
+fn jail_gaps(config: &crate::config::Config) -> Vec<String> {
+    if config.jail { crate::jail::gaps() } else { vec!["the agent's own file switches the jail off".to_owned()] }
+}
+
+/// One line for people about how a session ended.
+fn tell(address: &Address, end: &End, alarm: bool) {
+    match end {
+        End::Lost(why) => tracing::warn!("{address}: {why}; syncs go on without it"),
+        End::Refused(why) => {
+            tracing::error!("{address} refuses this agent: {why}; trying again in some minutes. Next: mirror-agent enroll");
+        }
+        End::StaleCoordinator(why) => {
+            tracing::error!("{address} is not obeyed: {why}; another coordinator runs, or its store is an old copy");
+        }
+        End::Superseded if alarm => tracing::error!(
+            "ALARM: this agent's sessions are taken over again and again: another host, or a second program on this one, \
+             uses its certificate. Next: mirrorctl agent revoke, then enrol both anew"
+        ),
+        End::Superseded => tracing::warn!("{address}: another session of this agent took over; coming back"),
+    }
+}

@@ -1,0 +1,327 @@
+//! One session: from the dial to the end of the stream, whichever way it ends.
+
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
+
+use mirror_proto::v1::open_session_request::Message as Out;
+use mirror_proto::v1::open_session_response::Message as In;
+use mirror_proto::v1::session_service_client::SessionServiceClient;
+use mirror_proto::v1::{self, OpenSessionRequest, OpenSessionResponse};
+use tokio::sync::mpsc;
+use tokio::task::JoinSet;
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::{Code, Status, Streaming};
+
+use super::Link;
+use crate::config::Address;
+use crate::executor::Answer;
+use crate::key::{BadKey, Key};
+use crate::state::StateError;
+use crate::{clock, dial, outcome};
+
+/// Messages that wait to be sent; beyond it the coordinator does not read.
+const OUTBOX_LEN: usize = 64;
+/// Longest wait for room in it: then the link is as good as dead.
+const SEND_WAIT_MAX: Duration = Duration::from_secs(10);
+/// Longest wait for the welcome.
+const WELCOME_WAIT_MAX: Duration = Duration::from_secs(15);
+/// Largest message either way, bytes.
+const MESSAGE_BYTES_MAX: usize = 1 << 20;
+/// Offers that are being looked at, at once.
+const OFFERS_MAX: usize = 64;
+/// Pause between two reports of progress.
+const PROGRESS_PACE: Duration = Duration::from_secs(1);
+/// Pause between two pieces of a followed log.
+const LOG_PACE: Duration = Duration::from_millis(250);
+/// Followed logs.
+const FOLLOWED_MAX: usize = 64;
+/// Pause between two inventories.
+const INVENTORY_PACE: Duration = Duration::from_secs(5 * 60);
+/// An outcome that is unacknowledged for this long is said again.
+const RESEND_AFTER: Duration = Duration::from_secs(30);
+/// Clocks that differ by more are worth a warning.
+const SKEW_WARN: chrono::TimeDelta = chrono::TimeDelta::seconds(60);
+
+/// How a session ended.
+#[derive(Debug)]
+pub enum End {
+    /// The link broke, or never came about; why, in words.
+    Lost(String),
+    /// The coordinator does not want this agent; why, in its words.
+    Refused(String),
+    /// Another session of this agent took over.
+    Superseded,
+    /// The coordinator's term is lower than one that was seen.
+    StaleCoordinator(String),
+}
+
+impl From<Status> for End {
+    fn from(status: Status) -> Self {
+        let why = rsync::text::printable(status.message().as_bytes(), 500);
+        match status.code() {
+            Code::PermissionDenied | Code::Unauthenticated => Self::Refused(why),
+            Code::Aborted => Self::Superseded,
+            Code::FailedPrecondition => Self::StaleCoordinator(why),
+            _ => Self::Lost(format!("connection lost ({why})")),
+        }
+    }
+}
+
+/// One session with a coordinator. Returns when it is over and nothing of it is left.
+pub(super) async fn run(link: &Link, address: &Address) -> End {
+    let channel = match dial::dial(address, link.tls.config()).await {
+        Ok(channel) => channel,
+        Err(error) => return End::Lost(outcome::chain(&error)),
+    };
+    let mut client = SessionServiceClient::new(channel)
+        .max_decoding_message_size(MESSAGE_BYTES_MAX)
+        .max_encoding_message_size(MESSAGE_BYTES_MAX);
+    let (outbox, queue) = mpsc::channel(OUTBOX_LEN);
+    // The hello waits in the queue before the stream opens: the coordinator may answer nothing before it has it.
+    if outbox.try_send(message(Out::Hello(link.hello()))).is_err() {
+        return End::Lost("the hello could not be queued".to_owned());
+    }
+    let opened = async {
+        let mut inbound = client.open_session(ReceiverStream::new(queue)).await?.into_inner();
+        let first = inbound.message().await?;
+        Ok::<_, Status>((inbound, first.and_then(|response| response.message)))
+    };
+    let (inbound, first) = match tokio::time::timeout(WELCOME_WAIT_MAX, opened).await {
+        Ok(Ok(opened)) => opened,
+        Ok(Err(status)) => return status.into(),
+        Err(_) => return End::Lost(format!("no welcome in {} s", WELCOME_WAIT_MAX.as_secs())),
+    };
+    let Some(In::Welcome(welcome)) = first else {
+        return End::Lost("its first message is no welcome".to_owned());
+    };
+    if let Err(end) = check_welcome(link, &welcome) {
+        return end;
+    }
+    tracing::info!(coordinator = %address, term = welcome.term, agent = welcome.agent, "connected");
+    let mut session = Session {
+        link,
+        outbox,
+        term: welcome.term,
+        offers: JoinSet::new(),
+        said: BTreeMap::new(),
+        told: BTreeMap::new(),
+        followed: BTreeMap::new(),
+    };
+    let end = session.serve(inbound).await;
+    // Offers in the middle are dropped here, before the next hello is composed.
+    session.offers.shutdown().await;
+    end
+}
+
+fn check_welcome(link: &Link, welcome: &v1::Welcome) -> Result<(), End> {
+    link.observe_term(welcome.term).map_err(|error| match error {
+        StateError::StaleTerm { .. } => End::StaleCoordinator(error.to_string()),
+        other => End::Lost(format!("its term cannot be noted ({})", outcome::chain(&other))),
+    })?;
+    let theirs = welcome.time.as_ref().and_then(|time| chrono::DateTime::from_timestamp(time.seconds, 0));
+    if let Some(theirs) = theirs
+        && (clock::now() - theirs).abs() > SKEW_WARN
+    {
+        let now = clock::now();
+        tracing::warn!(ours = %now, %theirs, "this host's clock and the coordinator's differ; certificates depend on them");
+    }
+    Ok(())
+}
+
+struct Session<'a> {
+    link: &'a Link,
+    outbox: mpsc::Sender<OpenSessionRequest>,
+    term: u64,
+    offers: JoinSet<Result<Answer, BadKey>>,
+    /// Outcomes that were said in this session, and when.
+    said: BTreeMap<Key, Instant>,
+    /// Progress as it was told last.
+    told: BTreeMap<Key, v1::Progress>,
+    /// Followed logs and how far each was sent.
+    followed: BTreeMap<Key, u64>,
+}
+
+impl Session<'_> {
+    async fn serve(&mut self, mut inbound: Streaming<OpenSessionResponse>) -> End {
+        let mut progress = tokio::time::interval(PROGRESS_PACE);
+        let mut logs = tokio::time::interval(LOG_PACE);
+        let mut inventory = tokio::time::interval(INVENTORY_PACE);
+        inventory.reset();
+        if let Err(end) = self.say_outcomes().await {
+            return end;
+        }
+        loop {
+            let result = tokio::select! {
+                received = inbound.message() => match received {
+                    Ok(Some(OpenSessionResponse { message: Some(message) })) => self.obey(message).await,
+                    Ok(Some(OpenSessionResponse { message: None })) => {
+                        tracing::warn!("the coordinator sent a message that this version does not know");
+                        Ok(())
+                    }
+                    Ok(None) => Err(End::Lost("the coordinator ended the session".to_owned())),
+                    Err(status) => Err(status.into()),
+                },
+                Some(answered) = self.offers.join_next() => self.say_answer(answered).await,
+                () = self.link.executor.ended() => self.say_outcomes().await,
+                _ = progress.tick() => {
+                    self.tell_progress();
+                    self.say_outcomes().await
+                }
+                _ = logs.tick(), if !self.followed.is_empty() => {
+                    self.send_logs();
+                    Ok(())
+                }
+                _ = inventory.tick() => self.say(Out::Inventory(self.link.inventory())).await,
+            };
+            if let Err(end) = result {
+                return end;
+            }
+        }
+    }
+
+    async fn obey(&mut self, message: In) -> Result<(), End> {
+        let executor = &self.link.executor;
+        match message {
+            In::Welcome(_) => tracing::warn!("the coordinator sent a second welcome; it is ignored"),
+            In::Assignment(assignment) => return self.look_at(assignment).await,
+            In::Continue(go_on) => {
+                if let Some(key) = known(go_on.key.as_ref()) {
+                    executor.proceed(key, go_on.secrets);
+                }
+            }
+            In::Cancel(cancel) => {
+                if let Some(key) = known(cancel.key.as_ref()) {
+                    tracing::info!(%key, reason = cancel.reason, "asked to end an attempt");
+                    if let Some(answer) = executor.cancel(key, &cancel.reason) {
+                        return self.say_message(answer.to_wire()).await;
+                    }
+                }
+            }
+            In::Acknowledge(acknowledge) => {
+                if let Some(key) = known(acknowledge.key.as_ref()) {
+                    self.acknowledged(key, acknowledge.fenced);
+                }
+            }
+            In::LogSubscribe(subscribe) => {
+                if let Some(key) = known(subscribe.key.as_ref())
+                    && self.followed.len() < FOLLOWED_MAX
+                {
+                    self.followed.entry(key).or_insert(0);
+                }
+            }
+            In::LogUnsubscribe(unsubscribe) => {
+                if let Some(key) = known(unsubscribe.key.as_ref()) {
+                    self.followed.remove(&key);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// An offer is looked at beside everything else: name servers may take their time.
+    async fn look_at(&mut self, assignment: v1::Assignment) -> Result<(), End> {
+        if self.offers.len() >= OFFERS_MAX {
+            let Some(key) = known(assignment.key.as_ref()) else { return Ok(()) };
+            let reason = v1::refused::Reason::Busy;
+            let answer = Answer::Refused(key, reason, "too many offers at once".to_owned());
+            return self.say_message(answer.to_wire()).await;
+        }
+        let (executor, term) = (self.link.executor.clone(), self.term);
+        self.offers.spawn(async move { executor.offer(assignment, term).await });
+        Ok(())
+    }
+
+    async fn say_answer(
+        &self,
+        answered: Result<Result<Answer, BadKey>, tokio::task::JoinError>,
+    ) -> Result<(), End> {
+        match answered {
+            Ok(Ok(answer)) => self.say_message(answer.to_wire()).await,
+            Ok(Err(bad)) => {
+                tracing::error!("an offer is ignored: {bad}");
+                Ok(())
+            }
+            Err(error) => Err(End::Lost(format!("looking at an offer failed: {error}"))),
+        }
+    }
+
+    fn acknowledged(&mut self, key: Key, fenced: bool) {
+        self.said.remove(&key);
+        match self.link.executor.acknowledge(key) {
+            Ok(true) if fenced => tracing::info!(%key, "acknowledged; another attempt has the tree since"),
+            Ok(true) => tracing::info!(%key, "acknowledged"),
+            Ok(false) => tracing::debug!(%key, "acknowledged before"),
+            Err(error) => {
+                tracing::warn!(error = outcome::chain(&error), "the acknowledgement is not on disk; it will come again");
+            }
+        }
+    }
+
+    /// Says every outcome that was not said in this session, or long ago.
+    async fn say_outcomes(&mut self) -> Result<(), End> {
+        let due = |at: Option<&Instant>| at.is_none_or(|at| at.elapsed() >= RESEND_AFTER);
+        let unsaid: Vec<Key> = self.link.executor.ended_keys().filter(|key| due(self.said.get(key))).collect();
+        for key in unsaid {
+            let Some(ended) = self.link.executor.outcome(key) else { continue };
+            self.say(Out::Ended(ended)).await?;
+            self.said.insert(key, Instant::now());
+            self.told.remove(&key);
+        }
+        Ok(())
+    }
+
+    /// The newest of each attempt that changed; dropped when the coordinator is slow.
+    fn tell_progress(&mut self) {
+        let now: BTreeMap<Key, v1::Progress> = self.link.executor.progress().into_iter().collect();
+        let changed = now.iter().filter(|(key, progress)| self.told.get(key) != Some(progress));
+        let attempts: Vec<v1::AttemptProgress> = changed
+            .map(|(key, progress)| v1::AttemptProgress {
+                key: Some(key.to_wire()),
+                progress: Some(*progress),
+            })
+            .collect();
+        if attempts.is_empty() || self.outbox.try_send(message(Out::Progress(v1::ProgressReport { attempts }))).is_ok()
+        {
+            self.told = now;
+        }
+    }
+
+    /// New lines of followed logs; what finds no room now comes with the next piece.
+    fn send_logs(&mut self) {
+        let mut over = Vec::new();
+        for (key, position) in &mut self.followed {
+            let Some((data, next)) = self.link.executor.log_since(*key, *position) else {
+                over.push(*key);
+                continue;
+            };
+            let chunk = v1::LogChunk { key: Some(key.to_wire()), data };
+            if chunk.data.is_empty() || self.outbox.try_send(message(Out::LogChunk(chunk))).is_ok() {
+                *position = next;
+            }
+        }
+        over.iter().for_each(|key| _ = self.followed.remove(key));
+    }
+
+    async fn say(&self, out: Out) -> Result<(), End> {
+        self.say_message(message(out)).await
+    }
+
+    async fn say_message(&self, message: OpenSessionRequest) -> Result<(), End> {
+        match self.outbox.send_timeout(message, SEND_WAIT_MAX).await {
+            Ok(()) => Ok(()),
+            Err(mpsc::error::SendTimeoutError::Timeout(_)) => {
+                Err(End::Lost(format!("the coordinator has read nothing for {} s", SEND_WAIT_MAX.as_secs())))
+            }
+            // The stream has ended; why comes from its other half, unless that is silent.
+            Err(mpsc::error::SendTimeoutError::Closed(_)) => Err(End::Lost("connection lost".to_owned())),
+        }
+    }
+}
+
+fn message(out: Out) -> OpenSessionRequest {
+    OpenSessionRequest { message: Some(out) }
+}
+
+fn known(key: Option<&v1::AttemptKey>) -> Option<Key> {
+    Key::from_wire(key).map_err(|bad| tracing::error!("a message is ignored: {bad}")).ok()
+}

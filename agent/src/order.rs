@@ -1,0 +1,266 @@
+//! An assignment, read with distrust: the URI, the user, the options, the destination and the limits are parsed
+//! again by the rules of crate `rsync` and of this agent's own file, and only what they allow becomes a command.
+//! Pure: opens nothing, resolves nothing, starts nothing.
+
+use std::os::unix::ffi::OsStrExt as _;
+use std::path::Path;
+use std::time::Duration;
+
+use fleet::attempt::Role;
+use fleet::defaults;
+use fleet::id::ProjectUid;
+use fleet::project::Destination;
+use mirror_proto::v1;
+use rsync::options::{DeleteMode, Flag};
+use rsync::{Deletion, Options, Plan, Publish, RsyncUri, Version};
+
+use crate::config::Config;
+use crate::key::Key;
+use crate::rundir::{JailSpec, ProgramSpec};
+
+/// Time between TERM and KILL: rsync removes its temporary files and keeps partial ones in less.
+const TERM_GRACE: Duration = Duration::from_secs(10);
+/// Output of rsync kept while it runs, bytes: the attempt's log is made of it, and is smaller.
+const STDOUT_BYTES_MAX: u64 = 64 << 20;
+/// Error output of rsync kept, bytes.
+const STDERR_BYTES_MAX: u64 = 4 << 20;
+/// Descriptors of rsync: it opens a handful of files at once.
+const OPEN_FILES_MAX: u64 = 1024;
+/// Most characters of a project's name that are kept, as it only names things for people.
+const NAME_CHARS_MAX: usize = 64;
+/// What follows from `no_defaults` unset: flags in front of the given ones, unless these exclude them.
+const DEFAULT_FLAGS: &[Flag] = &[
+    Flag::Recursive,
+    Flag::Links,
+    Flag::Perms,
+    Flag::Times,
+    Flag::HardLinks,
+    Flag::DelayUpdates,
+    Flag::Partial,
+];
+
+/// A checked assignment.
+#[derive(Debug, Clone)]
+pub struct Order {
+    /// Which attempt.
+    pub key: Key,
+    /// The project's immutable id.
+    pub project: ProjectUid,
+    /// Its name, for people.
+    pub project_name: String,
+    /// What the agent does for the tree.
+    pub role: Role,
+    /// From where; the user included, never a password.
+    pub source: RsyncUri,
+    /// Where to.
+    pub destination: Destination,
+    /// Trace context of what asked for it.
+    pub traceparent: String,
+    options: Options,
+    delete: Option<Deletion>,
+    limits: Limits,
+    needs_password: bool,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Limits {
+    connect: Duration,
+    io: Duration,
+    stall: Duration,
+    run: Option<Duration>,
+    bandwidth_kib: Option<u32>,
+}
+
+impl Order {
+    /// Reads an assignment. `needs_password` is whether one comes, or came, with it.
+    ///
+    /// # Errors
+    /// Everything in it that is not allowed, one sentence each.
+    pub fn read(key: Key, assignment: &v1::Assignment, needs_password: bool) -> Result<Self, Vec<String>> {
+        let mut faults = Vec::new();
+        let source = note(read_source(assignment), &mut faults);
+        let destination: Option<Destination> = note(
+            assignment.destination.parse().map_err(|bad| {
+                format!("destination \"{}\": {bad}", printable(&assignment.destination))
+            }),
+            &mut faults,
+        );
+        let options = read_options(&assignment.options, assignment.no_defaults)
+            .map_err(|more| faults.extend(more))
+            .ok();
+        let limits = note(Limits::read(assignment), &mut faults);
+        let role = match assignment.role() {
+            v1::Role::Origin => Some(Role::Origin),
+            v1::Role::Replica => Some(Role::Replica),
+            v1::Role::Unspecified => None,
+        };
+        if role.is_none() {
+            faults.push("no role; fault: the coordinator's".to_owned());
+        }
+        match (source, destination, options, limits, role) {
+            (Some(source), Some(destination), Some(options), Some(limits), Some(role)) if faults.is_empty() => {
+                // With default flags the tree is kept as the upstream's is; otherwise only what is said is done.
+                let mode = match options.delete_mode() {
+                    None if !assignment.no_defaults => Some(DeleteMode::Delay),
+                    given => given,
+                };
+                Ok(Self {
+                    key,
+                    project: ProjectUid(assignment.project_uid),
+                    project_name: rsync::text::printable(assignment.project.as_bytes(), NAME_CHARS_MAX),
+                    role,
+                    source,
+                    destination,
+                    traceparent: assignment.traceparent.clone(),
+                    options,
+                    delete: mode.map(|mode| Deletion { mode, limit: assignment.max_delete }),
+                    limits,
+                    needs_password,
+                })
+            }
+            _ => Err(faults),
+        }
+    }
+
+    /// Whether a password belongs to it.
+    #[must_use]
+    pub fn needs_password(&self) -> bool {
+        self.needs_password
+    }
+
+    /// The program to run for it, into a directory that the caller has opened below the root.
+    ///
+    /// # Errors
+    /// What this agent's own file or rsync does not allow, one sentence each.
+    pub fn program(
+        &self,
+        config: &Config,
+        version: &Version,
+        root: &Path,
+        destination: &Path,
+        lock: &Path,
+    ) -> Result<ProgramSpec, Vec<String>> {
+        let cap = config.bandwidth_limit_kib;
+        let bandwidth = self.limits.bandwidth_kib;
+        let plan = Plan {
+            program: config.rsync.clone(),
+            features: version.features,
+            source: self.source.clone(),
+            password: self.needs_password,
+            destination: destination.to_owned(),
+            confine_root: Some(root.to_owned()),
+            publish: Publish::InPlace,
+            options: self.options.clone(),
+            delete: self.delete,
+            io_timeout: self.limits.io,
+            connect_timeout: self.limits.connect,
+            bwlimit_kib: bandwidth.into_iter().chain(cap).min(),
+            max_alloc: rsync::argv::MAX_ALLOC_DEFAULT,
+            source_address: None,
+            dry_run: false,
+            privileged: rustix::process::geteuid().is_root(),
+            acls_and_xattrs: config.acls_and_xattrs,
+        };
+        let command =
+            plan.build().map_err(|faults| faults.iter().map(ToString::to_string).collect::<Vec<_>>())?;
+        let bytes = |text: &std::ffi::OsStr| text.as_bytes().to_vec();
+        Ok(ProgramSpec {
+            argv: command.argv().iter().map(|word| bytes(word)).collect(),
+            env: command.env().iter().map(|(name, value)| (name.as_bytes().to_vec(), bytes(value))).collect(),
+            cwd: root.to_owned(),
+            stall_timeout: self.limits.stall,
+            run_timeout: self.limits.run,
+            term_grace: TERM_GRACE,
+            stdout_max: STDOUT_BYTES_MAX,
+            stderr_max: STDERR_BYTES_MAX,
+            jail: JailSpec {
+                write_paths: vec![destination.to_owned()],
+                connect_ports: vec![self.source.port()],
+                open_files: Some(OPEN_FILES_MAX),
+                off: !config.jail,
+                ..JailSpec::default()
+            },
+            lock_path: Some(lock.to_owned()),
+        })
+    }
+}
+
+impl Limits {
+    fn read(assignment: &v1::Assignment) -> Result<Self, String> {
+        let read = |name: &str, span: Option<&prost_types::Duration>| {
+            span.map(|span| {
+                Duration::try_from(*span)
+                    .ok()
+                    .filter(|span| *span >= Duration::from_secs(1))
+                    .ok_or_else(|| format!("{name} must be at least one second"))
+            })
+            .transpose()
+        };
+        let kib = assignment.bandwidth_limit_kib;
+        Ok(Self {
+            connect: read("connect_timeout", assignment.connect_timeout.as_ref())?
+                .unwrap_or(defaults::CONNECT_TIMEOUT),
+            io: read("io_timeout", assignment.io_timeout.as_ref())?.unwrap_or(defaults::IO_TIMEOUT),
+            stall: read("stall_timeout", assignment.stall_timeout.as_ref())?.unwrap_or(defaults::STALL_TIMEOUT),
+            run: read("run_timeout", assignment.run_timeout.as_ref())?,
+            bandwidth_kib: u32::try_from(kib).ok().filter(|kib| *kib > 0),
+        })
+    }
+}
+
+fn note<T>(result: Result<T, String>, faults: &mut Vec<String>) -> Option<T> {
+    result.map_err(|fault| faults.push(fault)).ok()
+}
+
+fn printable(text: &str) -> String {
+    const SHOWN_CHARS_MAX: usize = 80;
+    rsync::text::printable(text.as_bytes(), SHOWN_CHARS_MAX)
+}
+
+/// The upstream with the user in it: both come apart, so that no password can hide in a URI.
+fn read_source(assignment: &v1::Assignment) -> Result<RsyncUri, String> {
+    let shown = || format!("source \"{}\"", printable(&assignment.source_uri));
+    let uri = RsyncUri::parse(&assignment.source_uri)
+        .map_err(|bad| if assignment.source_uri.contains('@') { bad.to_string() } else { format!("{}: {bad}", shown()) })?;
+    if uri.user().is_some() || uri.password().is_some() {
+        return Err("the source's URI must hold neither user nor password".to_owned());
+    }
+    let user = &assignment.user;
+    if user.is_empty() {
+        uri.check_source().map_err(|bad| format!("{}: {bad}", shown()))?;
+        return Ok(uri);
+    }
+    let plain = |b: u8| b.is_ascii_alphanumeric() || b"._-".contains(&b);
+    let written = uri.to_string();
+    let with_user = written
+        .strip_prefix("rsync://")
+        .filter(|_| user.bytes().all(plain))
+        .and_then(|rest| RsyncUri::parse(&format!("rsync://{user}@{rest}")).ok())
+        .ok_or_else(|| format!("user \"{}\": only letters, digits and . _ -", printable(user)))?;
+    with_user.check_source().map_err(|bad| format!("{}: {bad}", shown()))?;
+    Ok(with_user)
+}
+
+/// The options through the allow list; flags of the default pull in front unless they replace it.
+fn read_options(words: &[String], no_defaults: bool) -> Result<Options, Vec<String>> {
+    let tell = |faults: Vec<rsync::OptionFault>| faults.iter().map(ToString::to_string).collect::<Vec<_>>();
+    let given = Options::parse_words(words).map_err(tell)?;
+    if no_defaults || given.uses_default_flags() {
+        return Ok(given);
+    }
+    let in_place = given.has(Flag::Inplace);
+    let fits = |flag: &Flag| {
+        !given.has(*flag) && !(in_place && matches!(flag, Flag::DelayUpdates | Flag::Partial))
+    };
+    let mut all: Vec<String> =
+        DEFAULT_FLAGS.iter().filter(|flag| fits(flag)).map(|flag| flag.word()).collect();
+    if !given.iter().any(|option| matches!(option, rsync::Opt::Chmod(_))) {
+        all.push(format!("--chmod={}", rsync::argv::CHMOD_DEFAULT));
+    }
+    all.push(format!("--exclude={}", rsync::argv::DELAY_DIR));
+    all.extend(given.render());
+    Options::parse_words(&all).map_err(tell)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,137 @@
+//! The few facts read from `/proc`: who a process is, who its relatives are, what it has read and used. A
+//! process that is gone or hidden is simply not there. Also the way to signal exactly the process that was
+//! seen.
+
+use std::fs;
+use std::io;
+
+use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
+
+/// Ticks per second of the CPU times in `/proc/PID/stat`: the kernel's `USER_HZ`, 100 on every architecture
+/// Rust's Linux targets with std support run on.
+pub(crate) const USER_HZ: u64 = 100;
+
+/// The fields of `/proc/PID/stat` that matter here (numbers as in proc_pid_stat(5)).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Stat {
+    /// Process id (1).
+    pub(crate) pid: u32,
+    /// State letter (3).
+    pub(crate) state: u8,
+    /// Parent (4).
+    pub(crate) ppid: u32,
+    /// Process group (5).
+    pub(crate) pgrp: u32,
+    /// Session (6).
+    pub(crate) session: u32,
+    /// CPU ticks of the process and the children it has waited for (14 to 17), in 1/[`USER_HZ`] s.
+    pub(crate) cpu_ticks: u64,
+    /// Start time in ticks since boot (22): with the pid it names a process uniquely within one boot.
+    pub(crate) start_ticks: u64,
+}
+
+impl Stat {
+    /// Still executes code: neither a zombie nor dead.
+    pub(crate) fn is_alive(&self) -> bool {
+        !matches!(self.state, b'Z' | b'X' | b'x')
+    }
+}
+
+/// The process `pid`, none when there is none.
+pub(crate) fn stat(pid: u32) -> Option<Stat> {
+    parse_stat(&fs::read(format!("/proc/{pid}/stat")).ok()?)
+}
+
+/// All visible processes, one after the other.
+pub(crate) fn all() -> impl Iterator<Item = Stat> {
+    let entries = fs::read_dir("/proc").into_iter().flatten().flatten();
+    entries.filter_map(|entry| stat(entry.file_name().to_str()?.parse().ok()?))
+}
+
+/// Sends `signal` to the process that was seen as `seen`, and never to another that got its number since: the
+/// descriptor is taken first, then the start time is compared. A process that is gone is no error.
+pub(crate) fn signal(seen: &Stat, signal: Signal) -> io::Result<()> {
+    let Some(pid) = i32::try_from(seen.pid).ok().and_then(Pid::from_raw) else { return Ok(()) };
+    let pidfd = match pidfd_open(pid, PidfdFlags::empty()) {
+        Err(rustix::io::Errno::SRCH) => return Ok(()),
+        opened => opened?,
+    };
+    if stat(seen.pid).is_none_or(|now| now.start_ticks != seen.start_ticks) {
+        return Ok(());
+    }
+    match pidfd_send_signal(pidfd, signal) {
+        Err(rustix::io::Errno::SRCH) => Ok(()),
+        sent => Ok(sent?),
+    }
+}
+
+/// The identity of this boot; process ids mean nothing across boots.
+pub(crate) fn boot_id() -> io::Result<String> {
+    Ok(fs::read_to_string("/proc/sys/kernel/random/boot_id")?.trim_end().to_owned())
+}
+
+/// `rchar` (bytes returned by read calls, sockets included) and block I/O bytes in both directions of one
+/// process and the children it has waited for, from `/proc/PID/io`; none where the kernel does not account
+/// them.
+pub(crate) fn io_bytes(pid: u32) -> Option<(u64, u64)> {
+    let text = fs::read_to_string(format!("/proc/{pid}/io")).ok()?;
+    let field = |name: &str| -> Option<u64> {
+        let line = text.lines().find_map(|line| line.strip_prefix(name))?;
+        line.trim().parse().ok()
+    };
+    Some((field("rchar:")?, field("read_bytes:")?.saturating_add(field("write_bytes:")?)))
+}
+
+/// The name in field 2 may hold anything, blanks and parentheses included: fields count from the last `)`.
+fn parse_stat(line: &[u8]) -> Option<Stat> {
+    let name_end = line.iter().rposition(|&byte| byte == b')')?;
+    let digits = line.iter().take_while(|byte| byte.is_ascii_digit()).count();
+    let pid = std::str::from_utf8(&line[..digits]).ok()?.parse().ok()?;
+    let rest = std::str::from_utf8(&line[name_end + 1..]).ok()?;
+    let fields: Vec<&str> = rest.split_ascii_whitespace().collect();
+    let number = |field: usize| -> Option<u64> { fields.get(field - 3)?.parse().ok() };
+    let id = |field: usize| -> Option<u32> { u32::try_from(number(field)?).ok() };
+    Some(Stat {
+        pid,
+        state: *fields.first()?.as_bytes().first()?,
+        ppid: id(4)?,
+        pgrp: id(5)?,
+        session: id(6)?,
+        cpu_ticks: [14, 15, 16, 17].iter().try_fold(0_u64, |sum, &field| sum.checked_add(number(field)?))?,
+        start_ticks: number(22)?,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_with_blanks_and_parentheses_do_not_shift_the_fields() {
+        let line = b"4242 (a) S 1 (\xff) R 17 18 19 0 -1 4194304 1 2 3 4 10 20 30 40 20 0 1 0 987654 0 0\n";
+        let stat = parse_stat(line).unwrap();
+        assert_eq!(
+            stat,
+            Stat {
+                pid: 4242,
+                state: b'R',
+                ppid: 17,
+                pgrp: 18,
+                session: 19,
+                cpu_ticks: 100,
+                start_ticks: 987_654
+            }
+        );
+        assert!(parse_stat(b"").is_none());
+        assert!(parse_stat(b"1 (x").is_none());
+        assert!(parse_stat(b"1 (x) R 1 2").is_none());
+    }
+
+    #[test]
+    fn this_process_is_found_alive() {
+        let own = stat(std::process::id()).unwrap();
+        assert!(own.is_alive());
+        assert!(all().any(|stat| stat.pid == own.pid && stat.start_ticks == own.start_ticks));
+        assert!(!boot_id().unwrap().is_empty());
+    }
+}

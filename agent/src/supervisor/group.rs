@@ -1,0 +1,132 @@
+//! The processes of one run: who they are, what they use, and how they are ended.
+//!
+//! Members are found by session (the supervisor leads it) and by descent: the supervisor is a subreaper, so a
+//! process whose parent died becomes its child, one that made itself a new session included.
+
+use std::collections::{HashMap, HashSet};
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use rustix::process::{Pid, Signal, WaitOptions, kill_process_group, waitpid};
+
+use super::stall::Usage;
+use crate::rundir::procfs::{self, Stat};
+use crate::rundir::{kill_cgroup, remove_cgroup};
+
+/// Pause between two looks while processes die.
+const PACE: Duration = Duration::from_millis(10);
+
+/// The process group of a program and what it has spawned.
+#[derive(Debug)]
+pub(super) struct Group {
+    supervisor: u32,
+    /// The program's process id and process group id. Not reaped before the group is gone, so the number
+    /// stays its own.
+    leader: Pid,
+    cgroup: Option<PathBuf>,
+}
+
+impl Group {
+    pub(super) fn new(leader: Pid, cgroup: Option<PathBuf>) -> Group {
+        Group { supervisor: std::process::id(), leader, cgroup }
+    }
+
+    /// What the living members and the children they have waited for have used.
+    pub(super) fn usage(&self) -> Usage {
+        let mut usage = Usage::default();
+        for member in self.members() {
+            let (received, disk) = procfs::io_bytes(member.pid).unwrap_or_default();
+            usage.received = usage.received.saturating_add(received);
+            usage.disk = usage.disk.saturating_add(disk);
+            usage.cpu_ticks = usage.cpu_ticks.saturating_add(member.cpu_ticks);
+        }
+        usage
+    }
+
+    /// Asks every member to end.
+    pub(super) fn terminate(&self) {
+        self.signal(Signal::TERM);
+    }
+
+    /// Kills every member, those that left the process group included.
+    pub(super) fn kill(&self) {
+        if let Some(cgroup) = &self.cgroup {
+            kill_cgroup(cgroup);
+        }
+        self.signal(Signal::KILL);
+    }
+
+    /// Kills until no member but the (dead, unreaped) leader is left, for at most `limit`. Returns how many
+    /// survive.
+    pub(super) fn kill_all(&self, limit: Duration) -> usize {
+        let deadline = Instant::now() + limit;
+        loop {
+            self.kill();
+            self.reap_adopted();
+            let left = self.members().len();
+            if left == 0 || Instant::now() >= deadline {
+                return left;
+            }
+            std::thread::sleep(PACE);
+        }
+    }
+
+    /// Removes the run's cgroup; called when the leader is reaped as well.
+    pub(super) fn forget(&self) {
+        if let Some(cgroup) = &self.cgroup {
+            remove_cgroup(cgroup);
+        }
+    }
+
+    /// Waits for dead processes that became the supervisor's children, all but the leader.
+    pub(super) fn reap_adopted(&self) {
+        let leader = self.leader.as_raw_pid().unsigned_abs();
+        let dead = |stat: &Stat| stat.ppid == self.supervisor && stat.pid != leader && !stat.is_alive();
+        for stat in procfs::all().filter(dead) {
+            let pid = i32::try_from(stat.pid).ok().and_then(Pid::from_raw);
+            // Nothing else reaps in this single-threaded process; a refusal changes nothing.
+            let _ = waitpid(pid, WaitOptions::NOHANG);
+        }
+    }
+
+    /// The group at once, which no fork can escape, then each member outside of it. A refusal (a set-uid
+    /// program of another user) cannot be helped here; what survives is counted at the end.
+    fn signal(&self, signal: Signal) {
+        let _ = kill_process_group(self.leader, signal);
+        let group = self.leader.as_raw_pid().unsigned_abs();
+        for member in self.members().iter().filter(|member| member.pgrp != group) {
+            let _ = procfs::signal(member, signal);
+        }
+    }
+
+    /// The living members: the session, and the descendants of the supervisor.
+    fn members(&self) -> Vec<Stat> {
+        let mut members = HashMap::new();
+        let mut others = Vec::new();
+        for stat in procfs::all() {
+            if stat.pid == self.supervisor {
+                continue;
+            }
+            if stat.session == self.supervisor {
+                members.insert(stat.pid, stat);
+            } else {
+                others.push((stat.pid, stat.ppid));
+            }
+        }
+        let mut family: HashSet<u32> = members.keys().copied().collect();
+        family.insert(self.supervisor);
+        loop {
+            let (found, rest): (Vec<_>, Vec<_>) =
+                others.into_iter().partition(|(_, ppid)| family.contains(ppid));
+            if found.is_empty() {
+                break;
+            }
+            for (pid, _) in found {
+                family.insert(pid);
+                members.extend(procfs::stat(pid).map(|stat| (pid, stat)));
+            }
+            others = rest;
+        }
+        members.into_values().filter(Stat::is_alive).collect()
+    }
+}

@@ -1,0 +1,254 @@
+//! A coordinator that knows nothing: it enrols whoever has the token, and hands each session to the test.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::pin::Pin;
+use std::sync::{Arc, Mutex};
+use std::task::{Context, Poll};
+
+use mirror_certs::{AGENT_LIFE, CertificateAuthority, Identity, JoinToken, server_config};
+use mirror_proto::v1::enrollment_service_server::{EnrollmentService, EnrollmentServiceServer};
+use mirror_proto::v1::open_session_request::Message as FromAgent;
+use mirror_proto::v1::open_session_response::Message as ToAgent;
+use mirror_proto::v1::session_service_server::{SessionService, SessionServiceServer};
+use mirror_proto::v1::{self, OpenSessionRequest, OpenSessionResponse};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::mpsc;
+use tokio_rustls::TlsAcceptor;
+use tokio_rustls::server::TlsStream;
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::{Request, Response, Status, Streaming};
+
+use super::DEADLINE;
+
+const QUEUE: usize = 64;
+
+#[allow(clippy::disallowed_methods, reason = "certificates are checked against the host's clock")]
+fn now() -> chrono::DateTime<chrono::Utc> {
+    chrono::Utc::now()
+}
+
+pub struct Coordinator {
+    pub address: String,
+    pub token: String,
+    pub ca_hash: String,
+    /// Labels and names of those who enrolled.
+    pub enrolled: Arc<Mutex<BTreeMap<String, BTreeMap<String, String>>>>,
+    /// What the next session is refused with.
+    pub refuse: Arc<Mutex<Option<Status>>>,
+    sessions: mpsc::Receiver<Session>,
+}
+
+impl Coordinator {
+    pub async fn start() -> Self {
+        let ca = CertificateAuthority::create("example.org".parse().unwrap(), now()).unwrap();
+        let server = ca.issue_server(&["127.0.0.1", "localhost"], now()).unwrap();
+        let tls = server_config(&server.issued.cert_pem, &server.key.pem(), &ca.bundle()).unwrap();
+        let ca_hash = ca.ca_hash().to_string();
+        let token = JoinToken::generate().unwrap().reveal().to_owned();
+        let enrolled = Arc::new(Mutex::new(BTreeMap::new()));
+        let refuse = Arc::new(Mutex::new(None));
+        let (session, sessions) = mpsc::channel(QUEUE);
+        let enrollment = Enrollment { ca, token: token.clone(), enrolled: enrolled.clone() };
+        let opener = Opener { session, refuse: refuse.clone() };
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap().to_string();
+        let incoming = accept(listener, TlsAcceptor::from(Arc::new(tls)));
+        let server = tonic::transport::Server::builder()
+            .add_service(EnrollmentServiceServer::new(enrollment))
+            .add_service(SessionServiceServer::new(opener))
+            .serve_with_incoming(incoming);
+        tokio::spawn(server);
+        Self { address, token, ca_hash, enrolled, refuse, sessions }
+    }
+
+    /// The next session, its hello read.
+    pub async fn session(&mut self) -> Session {
+        tokio::time::timeout(DEADLINE, self.sessions.recv()).await.expect("no session came").unwrap()
+    }
+
+    /// The next session, welcomed with term 5.
+    pub async fn welcomed(&mut self) -> Session {
+        let session = self.session().await;
+        session.welcome(5).await;
+        session
+    }
+}
+
+/// One session of an agent.
+pub struct Session {
+    pub hello: v1::Hello,
+    inbound: Streaming<OpenSessionRequest>,
+    outbound: mpsc::Sender<Result<OpenSessionResponse, Status>>,
+}
+
+impl Session {
+    pub async fn welcome(&self, term: u64) {
+        let time = now();
+        self.send(ToAgent::Welcome(v1::Welcome {
+            term,
+            session_epoch: Some(v1::Epoch { term, counter: 1 }),
+            time: Some(prost_types::Timestamp { seconds: time.timestamp(), nanos: 0 }),
+            agent: "agents/edge1".into(),
+        }))
+        .await;
+    }
+
+    pub async fn send(&self, message: ToAgent) {
+        self.outbound.send(Ok(OpenSessionResponse { message: Some(message) })).await.unwrap();
+    }
+
+    pub async fn assign(&self, assignment: &v1::Assignment) {
+        self.send(ToAgent::Assignment(assignment.clone())).await;
+    }
+
+    pub async fn acknowledge(&self, key: v1::AttemptKey) {
+        self.send(ToAgent::Acknowledge(v1::Acknowledge { key: Some(key), fenced: false })).await;
+    }
+
+    pub async fn fail(&self, status: Status) {
+        self.outbound.send(Err(status)).await.unwrap();
+    }
+
+    /// The next message, whatever it is; `None` when the agent ended the session.
+    pub async fn next(&mut self) -> Option<FromAgent> {
+        let next = tokio::time::timeout(DEADLINE, self.inbound.message()).await.expect("the agent says nothing");
+        next.ok().flatten().map(|request| request.message.expect("a message of a known kind"))
+    }
+
+    /// The next message that `pick` wants; others are passed over.
+    pub async fn expect<T>(&mut self, what: &str, mut pick: impl FnMut(FromAgent) -> Option<T>) -> T {
+        loop {
+            let message = self.next().await.unwrap_or_else(|| panic!("the session ended before: {what}"));
+            if let Some(found) = pick(message) {
+                return found;
+            }
+        }
+    }
+
+    /// The answer to an offer.
+    pub async fn answer(&mut self) -> Result<v1::AttemptKey, v1::Refused> {
+        self.expect("an answer", |message| match message {
+            FromAgent::Accepted(accepted) => Some(Ok(accepted.key.unwrap())),
+            FromAgent::Refused(refused) => Some(Err(refused)),
+            _ => None,
+        })
+        .await
+    }
+
+    pub async fn ended(&mut self) -> v1::Ended {
+        self.expect("an outcome", |message| match message {
+            FromAgent::Ended(ended) => Some(ended),
+            _ => None,
+        })
+        .await
+    }
+}
+
+struct Enrollment {
+    ca: CertificateAuthority,
+    token: String,
+    enrolled: Arc<Mutex<BTreeMap<String, BTreeMap<String, String>>>>,
+}
+
+#[tonic::async_trait]
+impl EnrollmentService for Enrollment {
+    async fn enroll(
+        &self,
+        request: Request<v1::EnrollRequest>,
+    ) -> Result<Response<v1::EnrollResponse>, Status> {
+        let request = request.into_inner();
+        if request.join_token != self.token || request.agent.is_empty() {
+            return Err(Status::unauthenticated("the join token is unknown, used up, expired or not good for the name"));
+        }
+        let identity = Identity::Agent(request.agent.parse().unwrap());
+        let issued =
+            self.ca.issue_from_csr(&request.certificate_request, &identity, now(), AGENT_LIFE).unwrap();
+        self.enrolled.lock().unwrap().insert(request.agent.clone(), request.labels);
+        Ok(Response::new(v1::EnrollResponse {
+            agent: format!("agents/{}", request.agent),
+            certificate: issued.cert_pem,
+            ca_certificates: self.ca.cert_pem(),
+            trust_domain: "example.org".into(),
+            expire_time: None,
+        }))
+    }
+}
+
+struct Opener {
+    session: mpsc::Sender<Session>,
+    refuse: Arc<Mutex<Option<Status>>>,
+}
+
+#[tonic::async_trait]
+impl SessionService for Opener {
+    type OpenSessionStream = ReceiverStream<Result<OpenSessionResponse, Status>>;
+
+    async fn open_session(
+        &self,
+        request: Request<Streaming<OpenSessionRequest>>,
+    ) -> Result<Response<Self::OpenSessionStream>, Status> {
+        if let Some(status) = self.refuse.lock().unwrap().clone() {
+            return Err(status);
+        }
+        let mut inbound = request.into_inner();
+        let first = inbound.message().await?.and_then(|request| request.message);
+        let Some(FromAgent::Hello(hello)) = first else {
+            return Err(Status::invalid_argument("the first message is no hello"));
+        };
+        let (outbound, queue) = mpsc::channel(QUEUE);
+        let session = Session { hello, inbound, outbound };
+        self.session.send(session).await.map_err(|_| Status::unavailable("the test is over"))?;
+        Ok(Response::new(ReceiverStream::new(queue)))
+    }
+}
+
+fn accept(listener: TcpListener, tls: TlsAcceptor) -> ReceiverStream<io::Result<Connection>> {
+    let (connection, connections) = mpsc::channel(QUEUE);
+    tokio::spawn(async move {
+        while let Ok((tcp, _)) = listener.accept().await {
+            let (tls, connection) = (tls.clone(), connection.clone());
+            tokio::spawn(async move {
+                // A handshake that fails is the other end's affair.
+                if let Ok(stream) = tls.accept(tcp).await {
+                    let _ = connection.send(Ok(Connection(stream))).await;
+                }
+            });
+        }
+    });
+    ReceiverStream::new(connections)
+}
+
+/// What tonic wants of a connection.
+struct Connection(TlsStream<TcpStream>);
+
+impl tonic::transport::server::Connected for Connection {
+    type ConnectInfo = ();
+
+    fn connect_info(&self) {}
+}
+
+impl AsyncRead for Connection {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.0).poll_read(cx, buf)
+    }
+}
+
+impl AsyncWrite for Connection {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.0).poll_write(cx, buf)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.0).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.0).poll_shutdown(cx)
+    }
+}

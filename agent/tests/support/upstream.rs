@@ -1,0 +1,126 @@
+//! A real rsync daemon behind a door: the test's own listener hands each connection to a daemon of its own, at once
+//! or when the test opens the door. Until then rsync waits for the greeting, as with any slow upstream.
+
+use std::net::{TcpListener, TcpStream};
+use std::os::fd::OwnedFd;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::sync::{Arc, Condvar, Mutex};
+
+const RSYNC: &str = "/usr/bin/rsync";
+
+pub struct Upstream {
+    dir: tempfile::TempDir,
+    port: u16,
+    door: Arc<Door>,
+}
+
+#[derive(Default)]
+struct Door {
+    state: Mutex<DoorState>,
+    changed: Condvar,
+}
+
+#[derive(Default)]
+struct DoorState {
+    closed: bool,
+    connections: usize,
+}
+
+impl Upstream {
+    /// An upstream with module `m`, which anybody may read, and `secret`, which wants user mirror, password hunter2.
+    pub fn start() -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let tree = dir.path().join("tree");
+        std::fs::create_dir_all(tree.join("pool/main")).unwrap();
+        for n in 0..40 {
+            std::fs::write(tree.join(format!("pool/main/package-{n}.deb")), vec![b'a' + n; 5_000]).unwrap();
+        }
+        std::fs::write(tree.join("Release"), "Suite: stable\n").unwrap();
+        let secrets = dir.path().join("secrets");
+        std::fs::write(&secrets, "mirror:hunter2\n").unwrap();
+        let config = format!(
+            "use chroot = no\nstrict modes = no\nread only = yes\nlog file = {0}/log\n[m]\npath = {0}/tree\n\
+             [secret]\npath = {0}/tree\nauth users = mirror\nsecrets file = {0}/secrets\n",
+            dir.path().display()
+        );
+        let config_path = dir.path().join("rsyncd.conf");
+        std::fs::write(&config_path, config).unwrap();
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let door = Arc::new(Door::default());
+        let behind = door.clone();
+        std::thread::spawn(move || {
+            for connection in listener.incoming().map_while(Result::ok) {
+                let (door, config) = (behind.clone(), config_path.clone());
+                std::thread::spawn(move || serve(&door, &config, connection));
+            }
+        });
+        Self { dir, port, door }
+    }
+
+    pub fn tree(&self) -> PathBuf {
+        self.dir.path().join("tree")
+    }
+
+    pub fn uri(&self, module: &str) -> String {
+        format!("rsync://127.0.0.1:{}/{module}/", self.port)
+    }
+
+    /// From now on connections wait.
+    pub fn close(&self) {
+        self.door.state.lock().unwrap().closed = true;
+    }
+
+    /// Lets all in that wait, and all that come.
+    pub fn open(&self) {
+        self.door.state.lock().unwrap().closed = false;
+        self.door.changed.notify_all();
+    }
+
+    /// Connections so far.
+    pub fn connections(&self) -> usize {
+        self.door.state.lock().unwrap().connections
+    }
+}
+
+impl Drop for Upstream {
+    fn drop(&mut self) {
+        self.open();
+    }
+}
+
+fn serve(door: &Door, config: &Path, connection: TcpStream) {
+    let mut state = door.state.lock().unwrap();
+    state.connections += 1;
+    let state = door.changed.wait_while(state, |state| state.closed).unwrap();
+    drop(state);
+    // A daemon with a socket as standard input serves that one connection.
+    let input: OwnedFd = connection.try_clone().unwrap().into();
+    let output: OwnedFd = connection.into();
+    #[allow(clippy::disallowed_methods, reason = "tests start the upstream")]
+    let mut command = Command::new(RSYNC);
+    command.arg("--daemon").arg("--config").arg(config).env_clear();
+    let daemon = command.stdin(input).stdout(output).stderr(Stdio::null()).spawn();
+    let _ = daemon.unwrap().wait();
+}
+
+/// Names and contents of everything below a directory, directories marked.
+pub fn tree_of(dir: &Path) -> Vec<(String, Vec<u8>)> {
+    fn walk(dir: &Path, base: &Path, found: &mut Vec<(String, Vec<u8>)>) {
+        for entry in std::fs::read_dir(dir).into_iter().flatten().flatten() {
+            let path = entry.path();
+            let name = path.strip_prefix(base).unwrap().display().to_string();
+            if path.is_dir() {
+                found.push((format!("{name}/"), Vec::new()));
+                walk(&path, base, found);
+            } else {
+                found.push((name, std::fs::read(&path).unwrap()));
+            }
+        }
+    }
+    let mut found = Vec::new();
+    walk(dir, dir, &mut found);
+    found.sort();
+    found
+}

@@ -1,0 +1,372 @@
+//! The one writer. Its own thread drains what waits, decides each input on a working copy of the engine,
+//! merges all that follows into one store commit with one flush, and only then makes it visible, answers, and
+//! speaks to agents. Commit, then send.
+//!
+//! Two engines: the working one runs ahead by what is being committed; the view is what is on disk, and all
+//! that readers ever see. A commit that fails costs the working one: both are rebuilt from the store under a
+//! new term, whatever was waiting is answered UNAVAILABLE, and readers keep the last committed view meanwhile.
+
+use std::{
+    panic::{AssertUnwindSafe, catch_unwind},
+    sync::{
+        Arc, PoisonError, RwLock, RwLockReadGuard,
+        atomic::{AtomicBool, Ordering},
+    },
+    thread,
+    time::Duration,
+};
+
+use fleet::{
+    Engine,
+    defaults::Limits,
+    input::{Decision, Input, Reply, Send},
+    record::Change,
+    time::Now,
+};
+use tokio::sync::{mpsc, oneshot, watch};
+
+use crate::{
+    clock::Clock,
+    store::{Store, StoreError, Unit},
+};
+
+/// Inputs that may wait for the writer; beyond it, askers wait too (back-pressure).
+pub const QUEUE_LEN: usize = 512;
+/// Units merged into one commit.
+pub const BATCH_UNITS_MAX: usize = 512;
+/// First pause before the store is opened again after a failed commit.
+const REOPEN_INITIAL: Duration = Duration::from_millis(200);
+/// Longest pause between tries to open the store again.
+const REOPEN_CAP: Duration = Duration::from_secs(10);
+/// Exit code of a coordinator whose engine panicked: a bug of ours (`EX_SOFTWARE` of sysexits.h).
+pub const EXIT_BUG: i32 = 70;
+
+/// The writer cannot answer now: it is stopping, or its store does not take writes. Nothing is known to have
+/// changed; the same request id finds out.
+#[derive(Debug, Clone, thiserror::Error)]
+#[error("{0}")]
+pub struct Unavailable(String);
+
+/// Takes what is to be said to agents. Called after the commit, from the writer's thread: must not block.
+pub trait Outlet: std::marker::Send + Sync {
+    /// Says it, or drops the session: the agent's next hello repairs everything.
+    fn send(&self, send: Send);
+
+    /// Every session is void: the writer has begun a new term, and agents must say hello again.
+    fn reset(&self);
+}
+
+/// The committed state. Hold it briefly and never across an await: the writer waits for readers to publish.
+pub type ViewGuard<'a> = RwLockReadGuard<'a, Engine>;
+
+type Answer = oneshot::Sender<Result<Reply, Unavailable>>;
+
+#[derive(Debug)]
+struct Asked {
+    input: Input,
+    answer: Option<Answer>,
+}
+
+#[derive(Debug)]
+struct Shared {
+    view: RwLock<Engine>,
+    clock: Clock,
+    commits: watch::Sender<u64>,
+    writable: AtomicBool,
+}
+
+impl Shared {
+    fn publish(&self, change: impl FnOnce(&mut Engine)) {
+        change(&mut self.view.write().unwrap_or_else(PoisonError::into_inner));
+        self.commits.send_modify(|count| *count += 1);
+    }
+}
+
+/// The way to the writer. Cheap to clone; the writer ends when the last one is dropped.
+#[derive(Debug, Clone)]
+pub struct Driver {
+    queue: mpsc::Sender<Asked>,
+    shared: Arc<Shared>,
+    store: Store,
+}
+
+/// The writer's thread, to be joined at the end.
+#[derive(Debug)]
+pub struct DriverThread(thread::JoinHandle<()>);
+
+impl DriverThread {
+    /// Waits until the writer has committed all it took. Every [`Driver`] must have been dropped.
+    pub fn join(self) {
+        if self.0.join().is_err() {
+            tracing::error!("the writer's thread ended by a panic");
+        }
+    }
+}
+
+impl Driver {
+    /// Recovers the engine from the store, begins a new term of at least `term_at_least`, and starts the
+    /// writer.
+    ///
+    /// # Errors
+    /// When the store cannot be read, or does not take the new term.
+    pub fn start(
+        store: Store,
+        limits: Limits,
+        term_at_least: u64,
+        outlet: Arc<dyn Outlet>,
+    ) -> Result<(Self, DriverThread), StoreError> {
+        let clock = Clock::start();
+        let engine = recover(&store, limits, clock.now(), term_at_least)?;
+        let (queue, inbox) = mpsc::channel(QUEUE_LEN);
+        let shared = Arc::new(Shared {
+            view: RwLock::new(engine.clone()),
+            clock,
+            commits: watch::Sender::new(0),
+            writable: AtomicBool::new(true),
+        });
+        let driver = Self { queue, shared: Arc::clone(&shared), store: store.clone() };
+        let writer = Writer { shared, store, working: engine, outlet, inbox };
+        let thread = thread::Builder::new()
+            .name("driver".to_owned())
+            .spawn(move || writer.run())
+            .map_err(|error| StoreError::io("starting the writer's thread", error))?;
+        Ok((driver, DriverThread(thread)))
+    }
+
+    /// Puts an input to the writer and waits until what follows is committed. A refusal is a [`Reply`].
+    ///
+    /// # Errors
+    /// [`Unavailable`] when the store does not take writes, or the coordinator stops.
+    pub async fn ask(&self, input: Input) -> Result<Reply, Unavailable> {
+        let (answer, answered) = oneshot::channel();
+        self.queue.send(Asked { input, answer: Some(answer) }).await.map_err(|_| stopping())?;
+        answered.await.map_err(|_| stopping())?
+    }
+
+    /// Puts an input to the writer without waiting for what follows; waits for room in the queue only.
+    ///
+    /// # Errors
+    /// [`Unavailable`] when the coordinator stops.
+    pub async fn tell(&self, input: Input) -> Result<(), Unavailable> {
+        self.queue.send(Asked { input, answer: None }).await.map_err(|_| stopping())
+    }
+
+    /// Wakes the writer to look what is due. Does nothing when its queue is full: then it is awake.
+    pub fn wake(&self) {
+        if self.queue.try_send(Asked { input: Input::Tick, answer: None }).is_err() {
+            tracing::debug!("the writer is busy or stopping");
+        }
+    }
+
+    /// The committed state.
+    #[must_use]
+    pub fn view(&self) -> ViewGuard<'_> {
+        self.shared.view.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Both clocks, and fresh randomness.
+    #[must_use]
+    pub fn now(&self) -> Now {
+        self.shared.clock.now()
+    }
+
+    /// The store, for pages of history.
+    #[must_use]
+    pub fn store(&self) -> &Store {
+        &self.store
+    }
+
+    /// Grows after every commit that changed anything: watchers look at the view again.
+    #[must_use]
+    pub fn changes(&self) -> watch::Receiver<u64> {
+        self.shared.commits.subscribe()
+    }
+
+    /// Whether the store took the last commit.
+    #[must_use]
+    pub fn is_writable(&self) -> bool {
+        self.shared.writable.load(Ordering::Relaxed)
+    }
+}
+
+fn stopping() -> Unavailable {
+    Unavailable("the coordinator is stopping; syncs go on without it; try again in a moment".to_owned())
+}
+
+/// The engine as the store remembers it, under a new term that is stored before anything is said with it.
+fn recover(store: &Store, limits: Limits, now: Now, term_at_least: u64) -> Result<Engine, StoreError> {
+    let mut engine = Engine::recover(limits, now, store.live()?);
+    let decision = engine.decide(now, Input::Start { at_least: term_at_least });
+    store.commit(&[Unit::of(&decision.changes)?])?;
+    engine.apply(now, &decision.changes);
+    tracing::info!(
+        term = engine.fleet().term,
+        projects = engine.projects_by_name().count(),
+        waiting = engine.waiting(),
+        out = engine.out(),
+        "the fleet is recovered from the store"
+    );
+    Ok(engine)
+}
+
+struct Writer {
+    shared: Arc<Shared>,
+    store: Store,
+    working: Engine,
+    outlet: Arc<dyn Outlet>,
+    inbox: mpsc::Receiver<Asked>,
+}
+
+/// What waits for one commit.
+#[derive(Default)]
+struct Batch {
+    units: Vec<Unit>,
+    changes: Vec<Change>,
+    sends: Vec<Send>,
+    answers: Vec<(Answer, Reply)>,
+    steps: usize,
+}
+
+impl Writer {
+    fn run(mut self) {
+        while let Some(first) = self.inbox.blocking_recv() {
+            let mut batch = Batch::default();
+            let outcome = self.fill(first, &mut batch).and_then(|now| self.commit(&batch).map(|()| now));
+            match outcome {
+                Ok(now) => self.release(now, batch),
+                Err(error) => self.start_over(batch, &error),
+            }
+        }
+        tracing::info!("the writer has committed everything and ends");
+    }
+
+    /// Decides the first input, whatever else waits, and whatever is due then.
+    fn fill(&mut self, first: Asked, batch: &mut Batch) -> Result<Now, StoreError> {
+        // One `now` for the whole batch: its commit is one moment, and the view is moved by the same clock.
+        let mut now = self.shared.clock.now();
+        let mut next = Some(first);
+        while let Some(asked) = next {
+            now.entropy = self.shared.clock.now().entropy;
+            self.step(now, asked, batch)?;
+            next = if batch.steps < BATCH_UNITS_MAX { self.inbox.try_recv().ok() } else { None };
+        }
+        while batch.steps < BATCH_UNITS_MAX && self.working.next_deadline(now) == Some(Duration::ZERO) {
+            now.entropy = self.shared.clock.now().entropy;
+            self.step(now, Asked { input: Input::Tick, answer: None }, batch)?;
+        }
+        Ok(now)
+    }
+
+    fn step(&mut self, now: Now, asked: Asked, batch: &mut Batch) -> Result<(), StoreError> {
+        batch.steps += 1;
+        let decision = self.decide(now, asked.input);
+        if decision.is_durable() {
+            batch.units.push(Unit::of(&decision.changes)?);
+        }
+        self.working.apply(now, &decision.changes);
+        batch.changes.extend(decision.changes);
+        batch.sends.extend(decision.sends);
+        if let Some(answer) = asked.answer {
+            batch.answers.push((answer, decision.reply));
+        }
+        Ok(())
+    }
+
+    /// A panic in the engine is a bug of ours: nothing of the batch is committed, and going on with a state
+    /// that made no sense would be worse than a restart, which recovers what is on disk.
+    fn decide(&self, now: Now, input: Input) -> Decision {
+        let shown = format!("{input:?}");
+        catch_unwind(AssertUnwindSafe(|| self.working.decide(now, input))).unwrap_or_else(|_| {
+            let shown: String = shown.chars().take(2_000).collect();
+            tracing::error!(input = shown, "the engine panicked on this input; nothing of it was committed");
+            std::process::exit(EXIT_BUG)
+        })
+    }
+
+    fn commit(&self, batch: &Batch) -> Result<(), StoreError> {
+        if batch.units.is_empty() {
+            return Ok(());
+        }
+        self.store.commit(&batch.units).map(|_revision| ())
+    }
+
+    /// The commit is on disk: show it, say it, answer.
+    fn release(&self, now: Now, batch: Batch) {
+        if !batch.changes.is_empty() {
+            self.shared.publish(|view| view.apply(now, &batch.changes));
+        }
+        for send in batch.sends {
+            self.outlet.send(send);
+        }
+        for (answer, reply) in batch.answers {
+            // An asker that went away has no use for the answer.
+            drop(answer.send(Ok(reply)));
+        }
+    }
+
+    /// The store did not take a commit: whether any of it is on disk is not known, so what is on disk is read
+    /// again, under a new term. Readers keep the last view until that has worked.
+    fn start_over(&mut self, batch: Batch, error: &StoreError) {
+        tracing::error!(error = %Chain(error), "the store did not take a commit; no write is accepted until it does");
+        self.shared.writable.store(false, Ordering::Relaxed);
+        let refused = Unavailable(format!(
+            "the coordinator's store does not take writes ({error}); nothing is known to have changed; syncs that run go \
+             on; fault: the coordinator's disk; next: make room on it, then try again"
+        ));
+        for (answer, _) in batch.answers {
+            drop(answer.send(Err(refused.clone())));
+        }
+        let mut pause = REOPEN_INITIAL;
+        loop {
+            if self.refuse_waiting(&refused) {
+                return;
+            }
+            thread::sleep(pause);
+            pause = (pause * 2).min(REOPEN_CAP);
+            match self.reopen() {
+                Ok(engine) => {
+                    self.working = engine.clone();
+                    self.shared.publish(|view| *view = engine);
+                    self.outlet.reset();
+                    self.shared.writable.store(true, Ordering::Relaxed);
+                    tracing::info!("the store takes writes again");
+                    return;
+                }
+                Err(error) => tracing::warn!(error = %Chain(&error), "the store still does not take writes"),
+            }
+        }
+    }
+
+    fn reopen(&self) -> Result<Engine, StoreError> {
+        self.store.reopen()?;
+        let term = self.working.fleet().term + 1;
+        recover(&self.store, self.working.limits().clone(), self.shared.clock.now(), term)
+    }
+
+    /// Answers all that waits; true when the coordinator stops meanwhile.
+    fn refuse_waiting(&mut self, refused: &Unavailable) -> bool {
+        loop {
+            match self.inbox.try_recv() {
+                Ok(Asked { answer: Some(answer), .. }) => drop(answer.send(Err(refused.clone()))),
+                Ok(Asked { answer: None, .. }) => {}
+                Err(mpsc::error::TryRecvError::Empty) => return false,
+                Err(mpsc::error::TryRecvError::Disconnected) => return true,
+            }
+        }
+    }
+}
+
+/// An error with all its causes, for one log line.
+struct Chain<'a>(&'a dyn std::error::Error);
+
+impl std::fmt::Display for Chain<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}", self.0)?;
+        let mut cause = self.0.source();
+        while let Some(error) = cause {
+            write!(f, ": {error}")?;
+            cause = error.source();
+        }
+        Ok(())
+    }
+}

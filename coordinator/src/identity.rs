@@ -1,0 +1,195 @@
+//! Who this coordinator is: the fleet's CA, its own certificate, the deny list, the key of sealed passwords. All in
+//! files of `data_dir`, none in the store, so that a backup of the store gives nobody a key.
+//!
+//! Makes nothing but its own server certificate, which it renews by itself; the rest is made once, by `init.rs`.
+
+use std::{path::Path, path::PathBuf, sync::Arc};
+
+use arc_swap::ArcSwap;
+use chrono::{DateTime, Utc};
+use mirror_certs::{
+    CaBundle, CaError, CertificateAuthority, DenyList, DenyListError, Existing, FileError, Identity,
+    IdentityError, IdentityFiles, ServerFiles, ServerTls, TlsError, read_pem, read_private, renewal_time,
+    write_private,
+};
+
+use crate::{
+    config::Config,
+    seal::{SealError, Sealer},
+};
+
+/// The CA's certificate.
+pub const CA_CERTIFICATE: &str = "ca.pem";
+/// The CA's private key: whoever has it is the fleet.
+pub const CA_KEY: &str = "ca.key";
+/// The CAs that are trusted while one replaces another; only then is there such a file.
+pub const CA_BUNDLE: &str = "ca-bundle.pem";
+/// The server's certificate and its key, in one file.
+pub const SERVER: &str = "server.pem";
+/// The key of sealed passwords.
+pub const SEAL_KEY: &str = "seal.key";
+/// Who is refused for ever.
+pub const DENIED: &str = "denied.txt";
+
+/// Why a coordinator does not know who it is.
+#[derive(Debug, thiserror::Error)]
+pub enum WhoError {
+    /// A file could not be read or written.
+    #[error("could not use the coordinator's own files")]
+    File(#[from] FileError),
+    /// The CA is unusable.
+    #[error("could not use the fleet's CA in {0}")]
+    Ca(PathBuf, #[source] CaError),
+    /// The CA is of another fleet.
+    #[error(
+        "the CA in {dir} is of the trust domain {found}, the configuration says {wanted}; correct `trust_domain`, or data_dir"
+    )]
+    OtherFleet {
+        /// Where the CA is.
+        dir: PathBuf,
+        /// Its trust domain.
+        found: String,
+        /// The configured one.
+        wanted: String,
+    },
+    /// The server's certificate names nobody.
+    #[error("could not use the server's certificate; remove {0} and a new one is made")]
+    Server(PathBuf, #[source] IdentityError),
+    /// TLS does not take the files.
+    #[error("could not set TLS up")]
+    Tls(#[from] TlsError),
+    /// The deny list is unusable.
+    #[error("could not use the deny list")]
+    DenyList(#[from] DenyListError),
+    /// The key of sealed passwords is unusable.
+    #[error("could not use the key of sealed passwords")]
+    Seal(#[from] SealError),
+}
+
+/// Everything by which the coordinator proves and decides identities.
+#[derive(Debug, Clone)]
+pub struct Who {
+    /// Signs certificates.
+    pub ca: Arc<CertificateAuthority>,
+    /// The port's TLS, reloadable.
+    pub tls: Arc<ServerTls>,
+    /// The CAs that are handed to those who enrol, PEM.
+    pub bundle_pem: Arc<ArcSwap<String>>,
+    /// Who is refused for ever.
+    pub deny: Arc<DenyList>,
+    /// Seals and unseals passwords.
+    pub sealer: Arc<Sealer>,
+    server: PathBuf,
+    server_names: Vec<String>,
+    bundle: PathBuf,
+}
+
+impl Who {
+    /// Reads the files, and renews the server's certificate where it is due.
+    ///
+    /// # Errors
+    /// [`WhoError`].
+    pub fn load(config: &Config, now: DateTime<Utc>) -> Result<Self, WhoError> {
+        let ca = load_ca(config)?;
+        let opened = DenyList::open(&config.file(DENIED))?;
+        if let Some(torn) = opened.torn {
+            tracing::warn!("{torn}");
+        }
+        let sealer = Sealer::open(&config.file(SEAL_KEY))?;
+        let (server, server_names) = (config.file(SERVER), names(config));
+        renew(&ca, &server, &server_names, now)?;
+        let bundle = Some(config.file(CA_BUNDLE)).filter(|path| path.exists());
+        let bundle = bundle.unwrap_or_else(|| config.file(CA_CERTIFICATE));
+        let bundle_pem = read_bundle(&bundle)?;
+        let identity = IdentityFiles { certificate: server.clone(), key: server.clone() };
+        let tls = ServerTls::load(ServerFiles { identity, ca: bundle.clone() })?;
+        Ok(Self {
+            ca: Arc::new(ca),
+            tls: Arc::new(tls),
+            bundle_pem: Arc::new(ArcSwap::from_pointee(bundle_pem)),
+            deny: Arc::new(opened.list),
+            sealer: Arc::new(sealer),
+            server,
+            server_names,
+            bundle,
+        })
+    }
+
+    /// Reads the server's certificate and the CA bundle anew; the next connection gets them.
+    ///
+    /// # Errors
+    /// [`WhoError`]; what was in force stays.
+    pub fn reload(&self) -> Result<(), WhoError> {
+        let bundle_pem = read_bundle(&self.bundle)?;
+        self.tls.reload()?;
+        self.bundle_pem.store(Arc::new(bundle_pem));
+        Ok(())
+    }
+
+    /// Renews the server's certificate when a third of its life is over; true: it was renewed.
+    ///
+    /// # Errors
+    /// [`WhoError`]; the old one stays in force.
+    pub fn renew_server(&self, now: DateTime<Utc>) -> Result<bool, WhoError> {
+        let renewed = renew(&self.ca, &self.server, &self.server_names, now)?;
+        if renewed {
+            self.tls.reload()?;
+        }
+        Ok(renewed)
+    }
+}
+
+fn load_ca(config: &Config) -> Result<CertificateAuthority, WhoError> {
+    let certificate = read_pem(&config.file(CA_CERTIFICATE))?;
+    let key = read_private(&config.file(CA_KEY))?;
+    let ca = CertificateAuthority::load(&certificate, &key)
+        .map_err(|error| WhoError::Ca(config.data_dir.clone(), error))?;
+    match &config.trust_domain {
+        Some(wanted) if wanted != ca.trust_domain() => Err(WhoError::OtherFleet {
+            dir: config.data_dir.clone(),
+            found: ca.trust_domain().to_string(),
+            wanted: wanted.to_string(),
+        }),
+        Some(_) | None => Ok(ca),
+    }
+}
+
+fn read_bundle(path: &Path) -> Result<String, WhoError> {
+    let text = read_pem(path)?;
+    // Only certificates leave the host, whatever else somebody put into the file.
+    Ok(CaBundle::from_pem(&text).map_err(TlsError::from)?.to_pem())
+}
+
+/// The names for the server's certificate; without any, the host's own.
+#[must_use]
+pub fn names(config: &Config) -> Vec<String> {
+    if config.server_names.is_empty() { vec![host_name()] } else { config.server_names.clone() }
+}
+
+/// The host's own name.
+#[must_use]
+pub fn host_name() -> String {
+    rustix::system::uname().nodename().to_string_lossy().into_owned()
+}
+
+/// Makes the certificate where there is none or it is due; says whether it did.
+fn renew(
+    ca: &CertificateAuthority,
+    path: &Path,
+    names: &[String],
+    now: DateTime<Utc>,
+) -> Result<bool, WhoError> {
+    if path.exists() {
+        let present = read_private(path)?;
+        let present = Identity::from_pem(&present, ca.trust_domain())
+            .map_err(|error| WhoError::Server(path.to_owned(), error))?;
+        if now < renewal_time(present.not_before, present.not_after) {
+            return Ok(false);
+        }
+    }
+    let folder = || path.parent().unwrap_or(path).to_owned();
+    let issued = ca.issue_server(names, now).map_err(|error| WhoError::Ca(folder(), error))?;
+    write_private(path, &issued.combined_pem(), Existing::Replace)?;
+    tracing::info!(until = %issued.issued.not_after, names = names.join(","), "the server has a new certificate");
+    Ok(true)
+}

@@ -1,0 +1,386 @@
+//! The coordinator of a mirror fleet: holds the schedule, decides through `fleet::Engine`, remembers in sled, and
+//! sends assignments to agents over one mutual-TLS gRPC port.
+//!
+//! ```text
+//!  people ─▶ listener ─▶ rpc::layer (who, may he) ─▶ rpc/* ─┐
+//!  agents ─▶ listener ─▶ rpc::layer ─▶ session ─────────────┤ Input
+//!  clock, ticker ───────────────────────────────────────────┤
+//!                                                           ▼
+//!                  outbox ◀── after the commit ── driver: Engine::decide ─▶ store ─▶ Engine::apply
+//! ```
+//!
+//! [`Coordinator::start`] is the entry point; the binary adds a command line around it. What this crate does **not**
+//! know: how rsync is called (the agents' matter), what a schedule or a retry means (the engine's), how messages map
+//! to the model (`mirror-proto`'s).
+
+pub mod attempt_logs;
+mod chores;
+pub mod clock;
+pub mod config;
+pub mod driver;
+pub mod http;
+pub mod identity;
+pub mod init;
+pub mod listener;
+pub mod offline;
+pub mod outbox;
+pub mod rpc;
+pub mod seal;
+pub mod session;
+pub mod store;
+pub mod telemetry;
+pub mod ticker;
+pub mod watch;
+
+use std::{fmt, io, net::SocketAddr, sync::Arc, time::Duration};
+
+use arc_swap::ArcSwap;
+use fleet::time::Wall;
+use mirror_certs::{CertificateAuthority, DenyList};
+use tokio::{net::TcpListener, sync::mpsc, task::JoinSet};
+use tokio_stream::wrappers::ReceiverStream;
+use tokio_util::sync::CancellationToken;
+use tonic_health::{ServingStatus, server::HealthReporter};
+
+use crate::{
+    attempt_logs::{AttemptLogs, LogError},
+    chores::BACKUPS,
+    config::Config,
+    driver::{Driver, DriverThread},
+    identity::{Who, WhoError},
+    listener::{Acceptor, Conn, Connections},
+    outbox::Outbox,
+    seal::Sealer,
+    store::{OpenError, Opened, Store, StoreError, StoreOptions},
+    ticker::{JobReport, Ticker, Watchdog},
+    watch::Progress,
+};
+
+/// Folder of the store, in `data_dir`.
+pub const STORE: &str = "store";
+/// How long requests may take to end when the coordinator stops.
+pub const DRAIN_TIME_MAX: Duration = Duration::from_secs(10);
+/// How long the writer may take to commit all it took when the coordinator stops.
+pub const WRITER_TIME_MAX: Duration = Duration::from_secs(10);
+
+/// What every service needs. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Services {
+    /// The way to the writer, and its committed view.
+    pub driver: Driver,
+    /// The newest progress of each attempt.
+    pub progress: Arc<Progress>,
+    /// The last lines of each attempt, and the live ones.
+    pub logs: Arc<AttemptLogs>,
+    /// The ways to the agents.
+    pub outbox: Arc<Outbox>,
+    /// Signs certificates.
+    pub ca: Arc<CertificateAuthority>,
+    /// The CAs that are handed to those who enrol, PEM.
+    pub bundle_pem: Arc<ArcSwap<String>>,
+    /// Who is refused for ever.
+    pub deny: Arc<DenyList>,
+    /// Seals and unseals passwords.
+    pub sealer: Arc<Sealer>,
+    /// The coordinator's own files.
+    pub who: Arc<Who>,
+    /// Open connections, to cut those of one identity.
+    pub connections: Arc<Connections>,
+    /// What the schedule watchdog found.
+    pub watchdog: Arc<Watchdog>,
+    /// Cancelled when the coordinator stops: what could go on for ever ends.
+    pub stopping: CancellationToken,
+    /// What `grpc.health.v1` says.
+    pub health: HealthReporter,
+    /// The configuration.
+    pub config: Arc<Config>,
+}
+
+/// Why a coordinator does not start. Each names what to do.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// Its own files.
+    #[error("the coordinator does not know who it is; `mirror-coordinator init` makes a new fleet")]
+    Who(#[from] WhoError),
+    /// The store.
+    #[error("the coordinator's store is not open")]
+    Open(#[from] OpenError),
+    /// The records in the store.
+    #[error("the fleet could not be recovered from the store")]
+    Recover(#[from] StoreError),
+    /// The logs of attempts.
+    #[error("the folder of attempt logs is not usable")]
+    Logs(#[from] LogError),
+    /// A port.
+    #[error("could not listen on {address} ({key}); is it another program's, or not an address of this host?")]
+    Listen {
+        /// The configuration's key.
+        key: &'static str,
+        /// The address asked for.
+        address: SocketAddr,
+        /// The system's reason.
+        source: io::Error,
+    },
+    /// The contract's own description.
+    #[error("could not read the contract's own description; a bug of ours")]
+    Describe(#[from] tonic_reflection::server::Error),
+    /// Housekeeping.
+    #[error("could not start housekeeping; a bug of ours")]
+    Housekeeping(#[from] ticker::TickerError),
+}
+
+/// How a coordinator is started besides its configuration.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct StartOptions {
+    /// Run the clock's own task. Off only to see that the watchdog starts syncs without it.
+    pub clock: bool,
+}
+
+impl Default for StartOptions {
+    fn default() -> Self {
+        Self { clock: true }
+    }
+}
+
+/// A coordinator that can be started.
+#[derive(Debug)]
+pub struct Coordinator;
+
+impl Coordinator {
+    /// Starts a coordinator: identity, store, engine, listeners, in this order. Nothing is heard before everything
+    /// that was promised is known again.
+    ///
+    /// # Errors
+    /// [`StartError`]; nothing runs then.
+    pub async fn start(config: Config) -> Result<Handle, StartError> {
+        Self::start_with(config, StartOptions::default()).await
+    }
+
+    /// [`Coordinator::start`] with options.
+    ///
+    /// # Errors
+    /// [`StartError`]; nothing runs then.
+    pub async fn start_with(config: Config, options: StartOptions) -> Result<Handle, StartError> {
+        let now = clock::Clock::start().now().wall;
+        let who = Arc::new(Who::load(&config, now.to_utc())?);
+        let opened = open_store(&config)?;
+        let store = opened.store.clone();
+        let (services, thread) = match begin(config, who, opened, now) {
+            Ok(begun) => begun,
+            Err(error) => {
+                close_store(store).await;
+                return Err(error);
+            }
+        };
+        match Running::start(&services, options).await {
+            Ok(running) => Ok(Handle { services, thread, running }),
+            Err(error) => {
+                drop(services);
+                close(thread, store).await;
+                Err(error)
+            }
+        }
+    }
+}
+
+fn open_store(config: &Config) -> Result<Opened, OpenError> {
+    let options =
+        StoreOptions { create: false, backups: Some(config.file(BACKUPS)), ..StoreOptions::default() };
+    let opened = Store::open(&config.file(STORE), &options)?;
+    for line in &opened.report {
+        tracing::warn!("{line}");
+    }
+    if !opened.clean {
+        tracing::info!("the last stop was not an orderly one; every live record was checked");
+    }
+    Ok(opened)
+}
+
+/// Recovers the engine and puts together what the services need.
+fn begin(
+    config: Config,
+    who: Arc<Who>,
+    opened: Opened,
+    now: Wall,
+) -> Result<(Services, DriverThread), StartError> {
+    let logs = Arc::new(AttemptLogs::open(&config.data_dir)?);
+    // An older state than agents may have seen begins above every term that could have been lost.
+    let term_at_least = if opened.rewound { u64::try_from(now.0 / 1_000).unwrap_or(0) } else { 0 };
+    let outbox = Arc::new(Outbox::new(Arc::clone(&who.sealer)));
+    let outlet = Arc::clone(&outbox);
+    let (driver, thread) = Driver::start(opened.store, config.limits.clone(), term_at_least, outlet)?;
+    let services = Services {
+        driver,
+        progress: Arc::default(),
+        logs,
+        outbox,
+        ca: Arc::clone(&who.ca),
+        bundle_pem: Arc::clone(&who.bundle_pem),
+        deny: Arc::clone(&who.deny),
+        sealer: Arc::clone(&who.sealer),
+        who,
+        connections: Arc::default(),
+        watchdog: Arc::default(),
+        stopping: CancellationToken::new(),
+        health: HealthReporter::new(),
+        config: Arc::new(config),
+    };
+    Ok((services, thread))
+}
+
+async fn bind(key: &'static str, address: SocketAddr) -> Result<(TcpListener, SocketAddr), StartError> {
+    let failed = |source| StartError::Listen { key, address, source };
+    let listener = TcpListener::bind(address).await.map_err(failed)?;
+    let bound = listener.local_addr().map_err(failed)?;
+    Ok((listener, bound))
+}
+
+/// The listeners and tasks of a coordinator.
+#[derive(Debug)]
+struct Running {
+    ticker: Ticker,
+    grpc_address: SocketAddr,
+    http_address: SocketAddr,
+    tasks: JoinSet<()>,
+}
+
+impl Running {
+    async fn start(services: &Services, options: StartOptions) -> Result<Self, StartError> {
+        let (grpc, grpc_address) = bind("grpc_listen", services.config.grpc_listen).await?;
+        let (http, http_address) = bind("http_listen", services.config.http_listen).await?;
+        let router = rpc::server(services)?;
+        let ticker = Ticker::start(services.clone()).await?;
+        let (stop, mut tasks) = (services.stopping.clone(), JoinSet::new());
+        let acceptor = Acceptor {
+            tls: Arc::clone(&services.who.tls),
+            trust_domain: services.ca.trust_domain().clone(),
+            connections: Arc::clone(&services.connections),
+        };
+        let incoming = acceptor.start(grpc, stop.clone(), &mut tasks);
+        tasks.spawn(serve(router, incoming, stop.clone()));
+        let (probes, end) = (services.driver.clone(), stop.clone());
+        tasks.spawn(async move {
+            if let Err(error) = http::serve(http, probes, end).await {
+                tracing::error!(%error, "the port for probes is gone");
+            }
+        });
+        if options.clock {
+            tasks.spawn(clock::run(services.driver.clone(), stop.clone()));
+        }
+        tracing::info!(grpc = %grpc_address, http = %http_address, ca_hash = %services.ca.ca_hash(), "ready");
+        Ok(Self { ticker, grpc_address, http_address, tasks })
+    }
+}
+
+/// A coordinator that runs.
+#[derive(Debug)]
+pub struct Handle {
+    services: Services,
+    thread: DriverThread,
+    running: Running,
+}
+
+impl Handle {
+    /// Where agents and users dial.
+    #[must_use]
+    pub fn grpc_address(&self) -> SocketAddr {
+        self.running.grpc_address
+    }
+
+    /// Where probes ask.
+    #[must_use]
+    pub fn http_address(&self) -> SocketAddr {
+        self.running.http_address
+    }
+
+    /// What the services use.
+    #[must_use]
+    pub fn services(&self) -> &Services {
+        &self.services
+    }
+
+    /// Housekeeping: every job with its last result and next time.
+    pub async fn jobs(&self) -> Vec<JobReport> {
+        self.running.ticker.report().await
+    }
+
+    /// Reads the server's certificate and the CA bundle anew, and says which keys of `fresh`, the configuration as
+    /// it is now on disk, wait for a restart.
+    ///
+    /// # Errors
+    /// [`WhoError`]; what was in force stays.
+    pub fn reload(&self, fresh: &Config) -> Result<Vec<&'static str>, WhoError> {
+        self.services.who.reload()?;
+        Ok(self.services.config.differing(fresh))
+    }
+
+    /// Stops in order: accepts nothing more, lets requests end for [`DRAIN_TIME_MAX`], ends sessions, joins the
+    /// writer, and marks the stop as clean. Agents' work goes on.
+    pub async fn drain(self) {
+        let Self { services, thread, running } = self;
+        let Running { ticker, mut tasks, .. } = running;
+        tracing::info!("stopping: running syncs go on without the coordinator");
+        services.health.set_service_status("", ServingStatus::NotServing).await;
+        services.stopping.cancel();
+        services.outbox.end_all("the coordinator is stopping; say hello again in a moment");
+        let ended = async { while tasks.join_next().await.is_some() {} };
+        if tokio::time::timeout(DRAIN_TIME_MAX, ended).await.is_err() {
+            let cut = services.connections.kill_all();
+            tracing::info!(cut, "requests that went on for too long are cut");
+            tasks.shutdown().await;
+        }
+        ticker.stop().await;
+        let store = services.driver.store().clone();
+        drop(services);
+        close(thread, store).await;
+    }
+}
+
+async fn close(thread: DriverThread, store: Store) {
+    let joined = tokio::task::spawn_blocking(move || thread.join());
+    if tokio::time::timeout(WRITER_TIME_MAX, joined).await.is_err() {
+        tracing::error!("the writer did not end in time; the stop is not marked as a clean one");
+        return;
+    }
+    close_store(store).await;
+}
+
+async fn close_store(store: Store) {
+    match tokio::task::spawn_blocking(move || store.close()).await {
+        Ok(Ok(())) => tracing::info!("stopped in order"),
+        Ok(Err(error)) => tracing::error!(error = %Chain(&error), "the store was not closed in order"),
+        Err(error) => tracing::error!(%error, "the store was not closed in order"),
+    }
+}
+
+async fn serve(
+    router: rpc::Served,
+    incoming: mpsc::Receiver<io::Result<Conn>>,
+    stop: CancellationToken,
+) {
+    let incoming = ReceiverStream::new(incoming);
+    if let Err(error) = router.serve_with_incoming_shutdown(incoming, stop.cancelled_owned()).await {
+        tracing::error!(error = %Chain(&error), "the gRPC server ended");
+    }
+}
+
+/// An error with all its causes, for one line.
+pub struct Chain<'a>(pub &'a dyn std::error::Error);
+
+impl fmt::Debug for Chain<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+impl fmt::Display for Chain<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.0)?;
+        let mut cause = self.0.source();
+        while let Some(error) = cause {
+            write!(f, ": {error}")?;
+            cause = error.source();
+        }
+        Ok(())
+    }
+}

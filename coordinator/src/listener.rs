@@ -1,0 +1,347 @@
+//! The accept loop of the gRPC port: TCP, TLS 1.3, and who is at the other end, read once for each connection.
+//!
+//! Our own loop because tonic's has no reload, no limit on handshakes and no way to cut one connection. What is
+//! bounded: handshakes at once and their time, connections, connections without a certificate and their life. A
+//! descriptor table that is full is waited for, never spun on. Knows no rpc and no policy: a peer without a
+//! certificate is let in as nobody, and `rpc/layer.rs` says what nobody may do.
+
+use std::{
+    collections::HashMap,
+    io,
+    net::SocketAddr,
+    pin::Pin,
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
+    task::{Context, Poll},
+    time::Duration,
+};
+
+use mirror_certs::{Identity, Peer, ServerTls, TrustDomain};
+use tokio::{
+    io::{AsyncRead, AsyncWrite, ReadBuf},
+    net::{TcpListener, TcpStream},
+    sync::{OwnedSemaphorePermit, Semaphore, mpsc},
+    task::JoinSet,
+};
+use tokio_rustls::{TlsAcceptor, server::TlsStream};
+use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
+use tonic::transport::server::Connected;
+
+/// TLS handshakes at once; who comes then waits in the system's own queue.
+pub const HANDSHAKES_MAX: usize = 64;
+/// How long one TLS handshake may take.
+pub const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
+/// Open connections, all together: 5,000 agents, users, and room for twice that.
+pub const CONNECTIONS_MAX: usize = 12_000;
+/// Open connections without a certificate: nobody in particular must not crowd out the agents.
+pub const NOBODY_CONNECTIONS_MAX: usize = 256;
+/// How long a connection without a certificate lives: enrolment takes seconds.
+pub const NOBODY_LIFE: Duration = Duration::from_secs(60);
+/// A peer that acknowledges no data for this long is gone.
+pub const TCP_USER_TIMEOUT: Duration = Duration::from_secs(15);
+/// Pause after an accept that failed for want of descriptors or memory.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+/// Connections that wait for the server to take them over.
+const INCOMING_LEN: usize = 16;
+
+/// The other end of a connection. In the extensions of each of its requests.
+#[derive(Debug, Clone)]
+pub struct PeerInfo {
+    /// Where it dials from.
+    pub address: SocketAddr,
+    /// Whom its certificate speaks for; `None`: it showed none, or one that names nobody of this fleet.
+    pub peer: Option<Peer>,
+    /// Counts connections from 1; for logs.
+    pub connection: u64,
+    /// Cuts the connection with all that goes on over it.
+    pub kill: CancellationToken,
+}
+
+/// The open connections, so that they can be cut: all, or those of one identity.
+#[derive(Debug, Default)]
+pub struct Connections {
+    open: Mutex<HashMap<u64, (Option<Identity>, CancellationToken)>>,
+    count: AtomicU64,
+}
+
+impl Connections {
+    /// Cuts every connection of this identity at once and says how many there were. Names match without case.
+    pub fn kill(&self, identity: &Identity) -> usize {
+        let wanted = identity.to_string();
+        let is_it = |who: &Identity| who.to_string().eq_ignore_ascii_case(&wanted);
+        let open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
+        let hit = open.values().filter(|(who, _)| who.as_ref().is_some_and(is_it));
+        hit.map(|(_, kill)| kill.cancel()).count()
+    }
+
+    /// Cuts every connection; says how many there were.
+    pub fn kill_all(&self) -> usize {
+        let open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
+        open.values().map(|(_, kill)| kill.cancel()).count()
+    }
+
+    /// How many connections are open.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.open.lock().unwrap_or_else(PoisonError::into_inner).len()
+    }
+
+    /// Whether no connection is open.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    fn enter(&self, info: &PeerInfo) {
+        let who = info.peer.as_ref().map(|peer| peer.identity.clone());
+        let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
+        open.insert(info.connection, (who, info.kill.clone()));
+    }
+
+    fn leave(&self, connection: u64) {
+        self.open.lock().unwrap_or_else(PoisonError::into_inner).remove(&connection);
+    }
+}
+
+/// A connection that tonic serves. Ends as soon as its kill token is cancelled.
+pub struct Conn {
+    stream: TlsStream<TcpStream>,
+    info: PeerInfo,
+    killed: Pin<Box<WaitForCancellationFutureOwned>>,
+    connections: Arc<Connections>,
+    _permits: [Option<OwnedSemaphorePermit>; 2],
+}
+
+impl std::fmt::Debug for Conn {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Conn").field("info", &self.info).finish_non_exhaustive()
+    }
+}
+
+impl Drop for Conn {
+    fn drop(&mut self) {
+        self.connections.leave(self.info.connection);
+        // Whoever waits on the token, such as the timer of a connection without a certificate, may go.
+        self.info.kill.cancel();
+    }
+}
+
+impl Conn {
+    fn check_killed(&mut self, context: &mut Context<'_>) -> io::Result<()> {
+        match self.killed.as_mut().poll(context) {
+            Poll::Ready(()) => Err(io::Error::new(io::ErrorKind::ConnectionAborted, "cut by the coordinator")),
+            Poll::Pending => Ok(()),
+        }
+    }
+}
+
+impl Connected for Conn {
+    type ConnectInfo = PeerInfo;
+
+    fn connect_info(&self) -> PeerInfo {
+        self.info.clone()
+    }
+}
+
+impl AsyncRead for Conn {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        self.check_killed(context)?;
+        Pin::new(&mut self.stream).poll_read(context, buffer)
+    }
+}
+
+impl AsyncWrite for Conn {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        self.check_killed(context)?;
+        Pin::new(&mut self.stream).poll_write(context, bytes)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.check_killed(context)?;
+        Pin::new(&mut self.stream).poll_flush(context)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(context)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        slices: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        self.check_killed(context)?;
+        Pin::new(&mut self.stream).poll_write_vectored(context, slices)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.stream.is_write_vectored()
+    }
+}
+
+/// What the accept loop needs.
+#[derive(Debug, Clone)]
+pub struct Acceptor {
+    /// Read anew for each connection, so that a reload takes effect with the next one.
+    pub tls: Arc<ServerTls>,
+    /// Identities of other trust domains are nobody.
+    pub trust_domain: TrustDomain,
+    /// Where open connections are entered.
+    pub connections: Arc<Connections>,
+}
+
+impl Acceptor {
+    /// Accepts until `stop`; what passed its handshake comes out of the returned channel. The socket is closed when
+    /// the loop ends, connections that are open are not touched by it.
+    pub fn start(
+        self,
+        listener: TcpListener,
+        stop: CancellationToken,
+        tasks: &mut JoinSet<()>,
+    ) -> mpsc::Receiver<io::Result<Conn>> {
+        let (accepted, incoming) = mpsc::channel(INCOMING_LEN);
+        tasks.spawn(self.run(listener, stop, accepted));
+        incoming
+    }
+
+    async fn run(self, listener: TcpListener, stop: CancellationToken, accepted: mpsc::Sender<io::Result<Conn>>) {
+        let handshakes = Arc::new(Semaphore::new(HANDSHAKES_MAX));
+        let all = Arc::new(Semaphore::new(CONNECTIONS_MAX));
+        let nobodies = Arc::new(Semaphore::new(NOBODY_CONNECTIONS_MAX));
+        let mut open = JoinSet::new();
+        loop {
+            let step = async {
+                // First the right to handle one, then the connection: what cannot be handled stays in the backlog.
+                let handshake = Arc::clone(&handshakes).acquire_owned().await.ok()?;
+                let place = Arc::clone(&all).acquire_owned().await.ok()?;
+                let (stream, address) = accept(&listener).await;
+                Some((handshake, place, stream, address))
+            };
+            let next = tokio::select! {
+                () = stop.cancelled() => None,
+                next = step => next,
+            };
+            let Some((handshake, place, stream, address)) = next else { return };
+            while open.try_join_next().is_some() {}
+            let (this, nobodies, accepted) = (self.clone(), Arc::clone(&nobodies), accepted.clone());
+            open.spawn(async move {
+                let conn = this.shake_hands(stream, address, place, nobodies).await;
+                drop(handshake);
+                if let Some(conn) = conn {
+                    // Nobody takes it any more when the server stops.
+                    drop(accepted.send(Ok(conn)).await);
+                }
+            });
+        }
+    }
+
+    async fn shake_hands(
+        &self,
+        stream: TcpStream,
+        address: SocketAddr,
+        place: OwnedSemaphorePermit,
+        nobodies: Arc<Semaphore>,
+    ) -> Option<Conn> {
+        if let Err(error) = prepare(&stream) {
+            tracing::debug!(%address, %error, "could not prepare a connection");
+            return None;
+        }
+        let acceptor = TlsAcceptor::from(self.tls.config());
+        let stream = match tokio::time::timeout(HANDSHAKE_TIMEOUT, acceptor.accept(stream)).await {
+            Ok(Ok(stream)) => stream,
+            Ok(Err(error)) => {
+                tracing::debug!(%address, %error, "a TLS handshake failed");
+                return None;
+            }
+            Err(_) => {
+                tracing::debug!(%address, "a TLS handshake took too long");
+                return None;
+            }
+        };
+        let peer = self.peer_of(&stream, address);
+        let nobody = match &peer {
+            Some(_) => None,
+            None => match nobodies.try_acquire_owned() {
+                Ok(permit) => Some(permit),
+                Err(_) => {
+                    tracing::warn!(%address, "too many connections without a certificate; this one is closed");
+                    return None;
+                }
+            },
+        };
+        Some(self.conn(stream, address, peer, [Some(place), nobody]))
+    }
+
+    fn peer_of(&self, stream: &TlsStream<TcpStream>, address: SocketAddr) -> Option<Peer> {
+        let certificate = stream.get_ref().1.peer_certificates()?.first()?;
+        match Identity::from_der(certificate, &self.trust_domain) {
+            Ok(peer) => Some(peer),
+            Err(error) => {
+                tracing::warn!(%address, %error, "a certificate of our CA names nobody in this fleet");
+                None
+            }
+        }
+    }
+
+    fn conn(
+        &self,
+        stream: TlsStream<TcpStream>,
+        address: SocketAddr,
+        peer: Option<Peer>,
+        permits: [Option<OwnedSemaphorePermit>; 2],
+    ) -> Conn {
+        let connection = self.connections.count.fetch_add(1, Ordering::Relaxed) + 1;
+        let kill = CancellationToken::new();
+        if peer.is_none() {
+            let kill = kill.clone();
+            tokio::spawn(async move {
+                tokio::select! {
+                    () = kill.cancelled() => {}
+                    () = tokio::time::sleep(NOBODY_LIFE) => kill.cancel(),
+                }
+            });
+        }
+        let info = PeerInfo { address, peer, connection, kill };
+        self.connections.enter(&info);
+        let killed = Box::pin(info.kill.clone().cancelled_owned());
+        Conn { stream, info, killed, connections: Arc::clone(&self.connections), _permits: permits }
+    }
+}
+
+/// The next connection. Errors are waited out: some are the dead connection's own, the others (no descriptors, no
+/// memory) would come back at once.
+async fn accept(listener: &TcpListener) -> (TcpStream, SocketAddr) {
+    loop {
+        match listener.accept().await {
+            Ok(accepted) => return accepted,
+            Err(error) if is_of_one_connection(&error) => {}
+            Err(error) => {
+                tracing::warn!(%error, "cannot accept connections; waiting for some to end");
+                tokio::time::sleep(ACCEPT_PAUSE).await;
+            }
+        }
+    }
+}
+
+/// Errors of the connection that was to be accepted, not of ours: accept(2).
+fn is_of_one_connection(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::ConnectionAborted | io::ErrorKind::ConnectionReset | io::ErrorKind::ConnectionRefused
+    )
+}
+
+fn prepare(stream: &TcpStream) -> io::Result<()> {
+    stream.set_nodelay(true)?;
+    socket2::SockRef::from(stream).set_tcp_user_timeout(Some(TCP_USER_TIMEOUT))
+}

@@ -1,0 +1,349 @@
+//! `mirror-coordinator`: the command line of the coordinator. Everything it does is in the library.
+
+use std::{io::IsTerminal as _, path::PathBuf, process::ExitCode};
+
+use clap::{Args, Parser, Subcommand};
+use mirror_coordinator::{
+    Chain, Coordinator, Handle, StartError,
+    config::{self, Config, ConfigError, Overrides},
+    init::{InitError, Made, NewFleet, init},
+    offline::{self, OfflineError},
+    store::OpenError,
+    telemetry,
+};
+use sd_notify::NotifyState;
+use tokio::signal::unix::{SignalKind, signal};
+
+/// What `--help` says after the options: the codes of document "experience", as far as this program uses them.
+const EXIT_CODES: &str = "Exit codes:
+  0   done
+  1   stopped by a fault of this host: files, disk, CA
+  2   bad input: command line, environment, coordinator.toml; nothing was done
+  5   conflict: the folder is not empty, or another coordinator runs on it
+  6   an address is taken or not there: try again
+  70  a bug of ours; the log says where";
+
+/// Bad input.
+const EXIT_INPUT: u8 = 2;
+/// Something else is there.
+const EXIT_CONFLICT: u8 = 5;
+/// Something is not there (any more, or yet).
+const EXIT_AGAIN: u8 = 6;
+/// Any other failure.
+const EXIT_FAILED: u8 = 1;
+
+/// Holds the schedule of a mirror fleet, decides, and sends assignments to agents.
+#[derive(Debug, Parser)]
+#[command(name = "mirror-coordinator", version, after_help = EXIT_CODES, disable_help_subcommand = true)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Make a new fleet: configuration, CA, store, and the first admin's context for mirrorctl
+    #[command(after_help = EXIT_CODES)]
+    Init(Init),
+    /// Run the coordinator until SIGTERM (stops in order) or SIGINT; SIGHUP reads certificates anew
+    #[command(after_help = EXIT_CODES)]
+    Run(Run),
+    /// Write a backup of the store to a file. A coordinator that runs makes its own every day
+    #[command(after_help = EXIT_CODES)]
+    Backup(File),
+    /// Put a backup in the place of the store, which is kept aside. The coordinator must not run
+    #[command(after_help = EXIT_CODES)]
+    Restore(File),
+}
+
+#[derive(Debug, Args)]
+struct Init {
+    /// Folder to make; may exist if it is empty
+    #[arg(long, value_name = "DIR", default_value = ".")]
+    data_dir: PathBuf,
+    /// The fleet's name in every identity, as in mirror.example.org
+    #[arg(long, value_name = "NAME")]
+    trust_domain: String,
+    /// Names and addresses under which agents and users dial [default: host name and listen address]
+    #[arg(long, value_name = "NAME,IP", value_delimiter = ',')]
+    server_name: Vec<String>,
+    /// Where agents and users dial
+    #[arg(long, value_name = "ADDRESS:PORT", default_value = ":7443")]
+    grpc_listen: String,
+    /// Where probes ask, in plaintext
+    #[arg(long, value_name = "ADDRESS:PORT", default_value = "127.0.0.1:7480")]
+    http_listen: String,
+    /// The first admin's name
+    #[arg(long, value_name = "NAME", default_value = "admin")]
+    admin: String,
+    /// Set up an agent on this host too, in the folder `agent`
+    #[arg(long)]
+    with_agent: bool,
+    /// A folder below which that agent may hold trees; may be given several times
+    #[arg(long, value_name = "NAME=DIR", default_value = "a1=/srv/mirror", requires = "with_agent")]
+    root: Vec<String>,
+}
+
+#[derive(Debug, Args)]
+struct Run {
+    /// The configuration file
+    #[arg(long, value_name = "FILE", env = "MIRROR_COORDINATOR_CONFIG", default_value = "coordinator.toml")]
+    config: PathBuf,
+    /// Check the configuration, print every fault, and end
+    #[arg(long)]
+    check_config: bool,
+    #[command(flatten)]
+    overrides: Overrides,
+}
+
+#[derive(Debug, Args)]
+struct File {
+    /// The backup
+    file: PathBuf,
+    /// The configuration file
+    #[arg(long, value_name = "FILE", env = "MIRROR_COORDINATOR_CONFIG", default_value = "coordinator.toml")]
+    config: PathBuf,
+}
+
+/// What a person reads when something did not work: what, each fault, what next.
+struct Failure {
+    code: u8,
+    what: String,
+    faults: Vec<(String, String)>,
+    next: String,
+}
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
+    let outcome = match runtime {
+        Ok(runtime) => runtime.block_on(execute(cli.command)),
+        Err(error) => Err(failed(EXIT_FAILED, format!("the runtime does not start: {error}"), "free some memory")),
+    };
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            failure.print();
+            ExitCode::from(failure.code)
+        }
+    }
+}
+
+async fn execute(command: Command) -> Result<(), Failure> {
+    match command {
+        Command::Init(wish) => {
+            let made = init(&wish.into()).await.map_err(Failure::from)?;
+            say_made(&made);
+            Ok(())
+        }
+        Command::Run(run) => run_coordinator(run).await,
+        Command::Backup(File { file, config }) => {
+            let made = offline::backup(&read(&config)?, &file).map_err(Failure::from)?;
+            say(&format!("{} {} entries, {} bytes in {}", mark(), made.entries, made.bytes, file.display()));
+            Ok(())
+        }
+        Command::Restore(File { file, config: path }) => {
+            let done = offline::restore(&read(&path)?, &file).map_err(Failure::from)?;
+            say(&format!("{} {} entries of {} are in place", mark(), done.report.entries, file.display()));
+            if let Some(aside) = done.aside {
+                say(&format!("The store that was there is kept in {}", aside.display()));
+            }
+            say(&format!("Next: mirror-coordinator run --config {}", path.display()));
+            Ok(())
+        }
+    }
+}
+
+fn read(path: &std::path::Path) -> Result<Config, Failure> {
+    config::load(Some(path), &Overrides::default()).map_err(|error| Failure::of_config(&error, path))
+}
+
+async fn run_coordinator(run: Run) -> Result<(), Failure> {
+    let load = || {
+        config::load(Some(&run.config), &run.overrides).map_err(|error| Failure::of_config(&error, &run.config))
+    };
+    let config = load()?;
+    if run.check_config {
+        say(&format!("{} {} is good", mark(), run.config.display()));
+        return Ok(());
+    }
+    let telemetry = telemetry::start(&config)
+        .map_err(|error| failed(EXIT_FAILED, Chain(&error).to_string(), "mirror-coordinator run --check-config"))?;
+    let handle = Coordinator::start(config).await.map_err(Failure::from)?;
+    notify(&[NotifyState::Ready]);
+    let stopped = until_stopped(&handle, load).await;
+    notify(&[NotifyState::Stopping]);
+    handle.drain().await;
+    drop(telemetry);
+    stopped.map_err(|error| failed(EXIT_FAILED, format!("no signals on this host: {error}"), "report this"))
+}
+
+/// Waits for the signal to stop; reloads at each SIGHUP.
+async fn until_stopped(handle: &Handle, load: impl Fn() -> Result<Config, Failure>) -> std::io::Result<()> {
+    let mut hangup = signal(SignalKind::hangup())?;
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    loop {
+        tokio::select! {
+            _ = terminate.recv() => return Ok(()),
+            _ = interrupt.recv() => return Ok(()),
+            _ = hangup.recv() => {
+                notify(&[NotifyState::Reloading]);
+                reload(handle, load());
+                notify(&[NotifyState::Ready]);
+            }
+        }
+    }
+}
+
+fn reload(handle: &Handle, config: Result<Config, Failure>) {
+    let config = match config {
+        Ok(config) => config,
+        Err(failure) => {
+            tracing::error!(faults = failure.one_line(), "nothing is reloaded: the configuration is refused");
+            return;
+        }
+    };
+    match handle.reload(&config) {
+        Ok(waiting) if waiting.is_empty() => tracing::info!("certificates are read anew"),
+        Ok(waiting) => tracing::warn!(
+            keys = waiting.join(", "),
+            "certificates are read anew; these keys take effect at the next start"
+        ),
+        Err(error) => tracing::error!(error = %Chain(&error), "nothing is reloaded: what was in force stays"),
+    }
+}
+
+fn notify(states: &[NotifyState<'_>]) {
+    if let Err(error) = sd_notify::notify(false, states) {
+        tracing::debug!(%error, "the service manager was not told");
+    }
+}
+
+fn say_made(made: &Made) {
+    let mark = mark();
+    let shown = |address: std::net::SocketAddr| {
+        if address.ip().is_unspecified() { format!(":{}", address.port()) } else { address.to_string() }
+    };
+    say(&format!("{mark} certificate authority made, valid until {}", made.ca_until.format("%Y-%m-%d")));
+    say(&format!(
+        "{mark} {}, first admin's context; gRPC {}, HTTP {}",
+        file_name(&made.config),
+        shown(made.grpc_listen),
+        shown(made.http_listen)
+    ));
+    say(&format!("CA hash: {} (agents need it; it is no secret)", made.ca_hash));
+    say(&format!("Next: mirror-coordinator run --config {}", made.config.display()));
+    say(&format!("Then: mirrorctl --config {} status", made.context.display()));
+    if let Some(agent) = &made.agent {
+        say(&format!("And:  mirror-agent run --config {}", agent.display()));
+    }
+}
+
+fn file_name(path: &std::path::Path) -> String {
+    path.file_name().unwrap_or_default().to_string_lossy().into_owned()
+}
+
+/// `✓`, where it can be shown.
+fn mark() -> &'static str {
+    let locale = ["LC_ALL", "LC_CTYPE", "LANG"].iter().find_map(|name| std::env::var(name).ok().filter(|v| !v.is_empty()));
+    let utf8 = locale.is_some_and(|locale| locale.to_ascii_lowercase().replace('-', "").contains("utf8"));
+    if utf8 || !std::io::stdout().is_terminal() { "✓" } else { "ok" }
+}
+
+#[allow(clippy::print_stdout, reason = "the command line's deliberate output")]
+fn say(line: &str) {
+    println!("{line}");
+}
+
+fn failed(code: u8, what: String, next: &str) -> Failure {
+    Failure { code, what, faults: Vec::new(), next: next.to_owned() }
+}
+
+impl Failure {
+    fn of_config(error: &ConfigError, path: &std::path::Path) -> Self {
+        let faults = error.faults.iter().map(|fault| (fault.at.clone(), fault.text.clone())).collect::<Vec<_>>();
+        let count = faults.len();
+        let plural = if count == 1 { "" } else { "s" };
+        Self {
+            code: EXIT_INPUT,
+            what: format!("not started: {count} fault{plural} in the configuration {}", path.display()),
+            faults,
+            next: "mirror-coordinator run --help".to_owned(),
+        }
+    }
+
+    fn one_line(&self) -> String {
+        let faults: Vec<String> = self.faults.iter().map(|(at, text)| format!("{at} {text}")).collect();
+        format!("{}: {}", self.what, faults.join("; "))
+    }
+
+    #[allow(clippy::print_stderr, reason = "the command line's deliberate output")]
+    fn print(&self) {
+        eprintln!("error: {}", self.what);
+        let width = self.faults.iter().map(|(at, _)| at.chars().count()).max().unwrap_or(0);
+        for (at, text) in &self.faults {
+            eprintln!("  {at:width$}  {text}");
+        }
+        eprintln!("next: {}", self.next);
+    }
+}
+
+impl From<Init> for NewFleet {
+    fn from(wish: Init) -> Self {
+        Self {
+            data_dir: wish.data_dir,
+            trust_domain: wish.trust_domain,
+            server_names: wish.server_name,
+            grpc_listen: wish.grpc_listen,
+            http_listen: wish.http_listen,
+            admin: wish.admin,
+            agent_roots: if wish.with_agent { wish.root } else { Vec::new() },
+        }
+    }
+}
+
+impl From<InitError> for Failure {
+    fn from(error: InitError) -> Self {
+        match error {
+            InitError::Refused(ConfigError { faults }) => {
+                let faults: Vec<_> = faults.into_iter().map(|fault| (as_flag(&fault.at), fault.text)).collect();
+                let plural = if faults.len() == 1 { "" } else { "s" };
+                let what = format!("no fleet made: {} fault{plural} in what you typed", faults.len());
+                Self { code: EXIT_INPUT, what, faults, next: "mirror-coordinator init --help".to_owned() }
+            }
+            InitError::NotEmpty(..) => {
+                failed(EXIT_CONFLICT, Chain(&error).to_string(), "mirror-coordinator init --data-dir ANOTHER")
+            }
+            _ => failed(EXIT_FAILED, Chain(&error).to_string(), "mend that, then the same command again"),
+        }
+    }
+}
+
+/// `--server-names` is the configuration's key; people typed `--server-name`.
+fn as_flag(at: &str) -> String {
+    if at == "--server-names" { "--server-name".to_owned() } else { at.to_owned() }
+}
+
+impl From<StartError> for Failure {
+    fn from(error: StartError) -> Self {
+        let (code, next) = match &error {
+            StartError::Listen { .. } => (EXIT_AGAIN, "ss -ltnp shows who listens where"),
+            StartError::Open(OpenError::Running(_)) => (EXIT_CONFLICT, "stop the other one first"),
+            _ => (EXIT_FAILED, "mend that, then the same command again"),
+        };
+        failed(code, Chain(&error).to_string(), next)
+    }
+}
+
+impl From<OfflineError> for Failure {
+    fn from(error: OfflineError) -> Self {
+        let (code, next) = match &error {
+            OfflineError::Open(OpenError::Running(_)) => {
+                (EXIT_CONFLICT, "stop the coordinator first; one that runs makes a backup every day")
+            }
+            _ => (EXIT_FAILED, "mend that, then the same command again"),
+        };
+        failed(code, Chain(&error).to_string(), next)
+    }
+}

@@ -1,0 +1,97 @@
+//! What is done to a store while no coordinator runs on it: a backup by hand, and a restore.
+
+use std::path::{Path, PathBuf};
+
+use crate::{
+    STORE,
+    chores::BACKUPS,
+    config::Config,
+    store::{BackupReport, OpenError, Store, StoreError, StoreOptions, restore_from, verify_backup},
+};
+
+/// Old stores that are kept aside in one folder.
+const ASIDE_MAX: u32 = 1_000;
+
+/// Why there is no backup, or nothing was restored.
+#[derive(Debug, thiserror::Error)]
+pub enum OfflineError {
+    /// The store cannot be opened, or a coordinator runs on it.
+    #[error("the store is not open to this command")]
+    Open(#[from] OpenError),
+    /// Reading or writing a backup.
+    #[error("nothing was changed")]
+    Store(#[from] StoreError),
+    /// The present store could not be moved aside, or back.
+    #[error("could not move {0} aside; nothing was restored")]
+    Move(PathBuf, #[source] std::io::Error),
+}
+
+/// What a restore did.
+#[derive(Debug)]
+pub struct Restored {
+    /// What the backup held.
+    pub report: BackupReport,
+    /// Where the store that was there has gone.
+    pub aside: Option<PathBuf>,
+}
+
+/// Writes a backup of the store to `file`.
+///
+/// # Errors
+/// [`OfflineError`], also when a coordinator runs on the store: that one makes backups of its own.
+pub fn backup(config: &Config, file: &Path) -> Result<BackupReport, OfflineError> {
+    let store = Store::open(&config.file(STORE), &options(config))?.store;
+    let made = store.backup_to(file);
+    store.close()?;
+    Ok(made?)
+}
+
+/// Puts a backup in the place of the store. The store that was there is moved aside, not removed. The next start
+/// begins a term above every one that can have been lost, and the deny list, which is no part of the store, holds on.
+///
+/// # Errors
+/// [`OfflineError`]; the store that was there is in its place then.
+pub fn restore(config: &Config, file: &Path) -> Result<Restored, OfflineError> {
+    verify_backup(file)?;
+    let place = config.file(STORE);
+    if let Err(running @ OpenError::Running(_)) = Store::open(&place, &options(config)).map(|o| o.store.close()) {
+        return Err(running.into());
+    }
+    let aside = set_aside(&place)?;
+    match restore_from(file, &place) {
+        Ok(report) => Ok(Restored { report, aside }),
+        Err(error) => {
+            if let Some(aside) = &aside {
+                put_back(aside, &place)?;
+            }
+            Err(error.into())
+        }
+    }
+}
+
+fn options(config: &Config) -> StoreOptions {
+    StoreOptions { create: false, backups: Some(config.file(BACKUPS)), ballast_bytes: 0 }
+}
+
+fn set_aside(place: &Path) -> Result<Option<PathBuf>, OfflineError> {
+    if !place.exists() {
+        return Ok(None);
+    }
+    let names = (1..=ASIDE_MAX).map(|n| place.with_extension(format!("before-restore-{n}")));
+    let free = names.into_iter().find(|name| !name.exists());
+    let free = free.ok_or_else(|| moving(place)(std::io::ErrorKind::AlreadyExists.into()))?;
+    std::fs::rename(place, &free).map_err(moving(place))?;
+    Ok(Some(free))
+}
+
+fn put_back(aside: &Path, place: &Path) -> Result<(), OfflineError> {
+    if place.exists() {
+        std::fs::remove_dir_all(place).map_err(moving(place))?;
+    }
+    std::fs::rename(aside, place).map_err(moving(place))
+}
+
+fn moving(path: &Path) -> impl FnOnce(std::io::Error) -> OfflineError {
+    let path = path.to_owned();
+    move |error| OfflineError::Move(path, error)
+}

@@ -1,0 +1,286 @@
+//! Agents and join tokens, as people see and steer them.
+
+use std::time::Duration;
+
+use ::fleet::{
+    Engine,
+    agent::AgentRecord,
+    defaults,
+    id::{AgentUid, Name},
+    input::{Ask, Reply},
+    refusal::{Refusal, Violation},
+};
+use mirror_certs::{Denial, Identity, JoinToken};
+use mirror_proto::{
+    convert::{self, AgentView},
+    v1,
+};
+use tonic::{Request, Response, Status};
+
+use super::{ask, broken, invalid, page, refused, user};
+use crate::Services;
+
+/// Agents on a page when the caller names no number.
+const PAGE_SIZE: usize = 100;
+/// Longest filter, in characters.
+const FILTER_CHARS_MAX: usize = 500;
+/// What a revoked agent's session is given to say goodbye in before its connection is cut.
+const GOODBYE: Duration = Duration::from_millis(300);
+
+/// `mirror.v1.AgentService`.
+#[derive(Debug)]
+pub struct Agents {
+    services: Services,
+}
+
+/// The wire's form of an agent as the view has it.
+#[must_use]
+pub fn show(view: &Engine, record: &AgentRecord) -> v1::Agent {
+    let placements = u32::try_from(view.placed_on(record.uid)).unwrap_or(u32::MAX);
+    let session = view.session(record.uid);
+    convert::agent_to_wire(record, AgentView { session, running: view.running_on(record.uid), placements })
+}
+
+impl Agents {
+    /// The service.
+    #[must_use]
+    pub fn new(services: Services) -> Self {
+        Self { services }
+    }
+
+    #[allow(clippy::result_large_err, reason = "a Status is what tonic wants")]
+    fn find(&self, what: &str, text: &str) -> Result<(AgentUid, Name), Status> {
+        let name = convert::parse_agent("name", text).map_err(|fault| invalid(what, vec![fault]))?;
+        let view = self.services.driver.view();
+        let agent = view.agent_named(&name).ok_or_else(|| refused(&Refusal::not_found("agent", &name)))?;
+        Ok((agent.uid, agent.name.clone()))
+    }
+
+    #[allow(clippy::result_large_err, reason = "a Status is what tonic wants")]
+    fn shown(&self, uid: AgentUid, name: &Name) -> Result<Response<v1::Agent>, Status> {
+        let view = self.services.driver.view();
+        let agent = view.agent(uid).ok_or_else(|| refused(&Refusal::not_found("agent", name)))?;
+        Ok(Response::new(show(&view, agent)))
+    }
+
+    async fn drain(&self, by: Name, text: &str, draining: bool) -> Result<Response<v1::Agent>, Status> {
+        let (uid, name) = self.find("agent not changed", text)?;
+        ask(&self.services, &by, Ask::Drain { agent: uid, draining }).await?;
+        tracing::info!(target: "audit", %by, agent = %name, draining, "drain set");
+        self.shown(uid, &name)
+    }
+
+    /// Writes the denial and waits until it is on disk: from then on the certificate is refused, whatever the store
+    /// says, a restored one included.
+    async fn deny(&self, uid: AgentUid) -> Result<(), Status> {
+        let serial = self.services.driver.view().agent(uid).map(|agent| agent.certificate_serial.clone());
+        let Some(Ok(serial)) = serial.map(|serial| serial.parse()) else { return Ok(()) };
+        let (deny, now) = (self.services.deny.clone(), self.services.driver.now().wall.to_utc());
+        let written = tokio::task::spawn_blocking(move || deny.deny(&Denial::Serial(serial), now)).await;
+        match written {
+            Ok(Ok(_)) => Ok(()),
+            Ok(Err(error)) => Err(broken("writing the deny list", &error)),
+            Err(error) => Err(broken("writing the deny list", &error)),
+        }
+    }
+
+    /// Cuts what the agent has open. Its session hears why from the engine first.
+    fn cut(&self, name: &Name) {
+        let Ok(identity) = name.as_str().parse().map(Identity::Agent) else { return };
+        let connections = self.services.connections.clone();
+        tokio::spawn(async move {
+            tokio::time::sleep(GOODBYE).await;
+            connections.kill(&identity);
+        });
+    }
+}
+
+#[tonic::async_trait]
+impl v1::agent_service_server::AgentService for Agents {
+    async fn get_agent(&self, request: Request<v1::GetAgentRequest>) -> Result<Response<v1::Agent>, Status> {
+        let (uid, name) = self.find("agent not shown", &request.get_ref().name)?;
+        self.shown(uid, &name)
+    }
+
+    async fn list_agents(
+        &self,
+        request: Request<v1::ListAgentsRequest>,
+    ) -> Result<Response<v1::ListAgentsResponse>, Status> {
+        let v1::ListAgentsRequest { page_size, page_token, filter } = request.get_ref();
+        let list = format!("agents {filter}");
+        let (page, filter) = match (page::read(&list, *page_size, page_token, PAGE_SIZE), Filter::read(filter)) {
+            (Ok(page), Ok(filter)) => (page, filter),
+            (page, filter) => {
+                let faults = page.err().into_iter().flatten().chain(filter.err());
+                return Err(invalid("agents not listed", faults.collect()));
+            }
+        };
+        let view = self.services.driver.view();
+        let after: Option<Name> = page.after.as_deref().and_then(|after| after.parse().ok());
+        let rows = view
+            .agents_by_name()
+            .filter(|agent| after.as_ref().is_none_or(|after| agent.name > *after))
+            .filter(|agent| filter.fits(&view, agent));
+        let (agents, next_page_token) = page::cut(&list, &page, rows, |agent| agent.name.to_string());
+        let agents = agents.into_iter().map(|agent| show(&view, agent)).collect();
+        Ok(Response::new(v1::ListAgentsResponse { agents, next_page_token }))
+    }
+
+    async fn drain_agent(&self, request: Request<v1::DrainAgentRequest>) -> Result<Response<v1::Agent>, Status> {
+        self.drain(user(&request)?, &request.get_ref().name, true).await
+    }
+
+    async fn undrain_agent(
+        &self,
+        request: Request<v1::UndrainAgentRequest>,
+    ) -> Result<Response<v1::Agent>, Status> {
+        self.drain(user(&request)?, &request.get_ref().name, false).await
+    }
+
+    async fn revoke_agent(
+        &self,
+        request: Request<v1::RevokeAgentRequest>,
+    ) -> Result<Response<v1::Agent>, Status> {
+        let by = user(&request)?;
+        let v1::RevokeAgentRequest { name, reason } = request.into_inner();
+        let (uid, name) = self.find("agent not revoked", &name)?;
+        let revoke = Ask::RevokeAgent { agent: uid, reason };
+        // What the engine would refuse must not leave a denial behind.
+        let now = self.services.driver.now();
+        let input = ::fleet::input::Person { by: by.to_string(), ask: revoke.clone() };
+        let dry = self.services.driver.view().decide(now, ::fleet::input::Input::Person(input)).reply;
+        if let Reply::Refused(refusal) = dry {
+            return Err(refused(&refusal));
+        }
+        self.deny(uid).await?;
+        ask(&self.services, &by, revoke).await?;
+        self.cut(&name);
+        tracing::info!(target: "audit", %by, agent = %name, "revoked");
+        self.shown(uid, &name)
+    }
+
+    async fn delete_agent(&self, request: Request<v1::DeleteAgentRequest>) -> Result<Response<()>, Status> {
+        let by = user(&request)?;
+        let (uid, name) = self.find("agent not deleted", &request.get_ref().name)?;
+        ask(&self.services, &by, Ask::DeleteAgent { agent: uid }).await?;
+        tracing::info!(target: "audit", %by, agent = %name, "deleted");
+        Ok(Response::new(()))
+    }
+
+    async fn create_join_token(
+        &self,
+        request: Request<v1::CreateJoinTokenRequest>,
+    ) -> Result<Response<v1::JoinToken>, Status> {
+        let by = user(&request)?;
+        let v1::CreateJoinTokenRequest { agent, pattern, uses, ttl } = request.get_ref();
+        let mut faults = Vec::new();
+        let names = convert::token_names_from_wire(agent, pattern).map_err(|fault| faults.push(fault));
+        let ttl = ttl.as_ref().map_or(Ok(defaults::JOIN_TOKEN_TTL), |ttl| convert::duration_from_wire("ttl", ttl));
+        let ttl = ttl.map_err(|fault| faults.push(fault));
+        let (Ok(names), Ok(ttl)) = (names, ttl) else { return Err(invalid("no join token made", faults)) };
+        let token = JoinToken::generate().map_err(|error| broken("making a join token", &error))?;
+        let now = self.services.driver.now();
+        // Its first part is the time, so that the order of ids is the order of age.
+        let id = format!("{:012x}{:08x}", now.wall.0, now.entropy & 0xffff_ffff);
+        let uses = if *uses == 0 { 1 } else { *uses };
+        let wish = Ask::CreateJoinToken { id: id.clone(), hash: token.hash(), names, uses, ttl };
+        ask(&self.services, &by, wish).await?;
+        tracing::info!(target: "audit", %by, token = id, agent, pattern, uses, "join token made");
+        let view = self.services.driver.view();
+        let made = view.join_tokens().find(|token| token.id == id);
+        let made = made.ok_or_else(|| refused(&Refusal::not_found("join token", &id)))?;
+        let shown = convert::join_token_to_wire(made, &self.services.ca.ca_hash().to_string());
+        Ok(Response::new(v1::JoinToken { token: token.reveal().to_owned(), ..shown }))
+    }
+
+    async fn list_join_tokens(
+        &self,
+        _request: Request<v1::ListJoinTokensRequest>,
+    ) -> Result<Response<v1::ListJoinTokensResponse>, Status> {
+        let ca_hash = self.services.ca.ca_hash().to_string();
+        let now = self.services.driver.now();
+        let view = self.services.driver.view();
+        let usable = view.join_tokens().filter(|token| token.expires > now.wall);
+        let join_tokens = usable.map(|token| convert::join_token_to_wire(token, &ca_hash)).collect();
+        Ok(Response::new(v1::ListJoinTokensResponse { join_tokens }))
+    }
+
+    async fn delete_join_token(
+        &self,
+        request: Request<v1::DeleteJoinTokenRequest>,
+    ) -> Result<Response<()>, Status> {
+        let by = user(&request)?;
+        let id = convert::parse_join_token("name", &request.get_ref().name);
+        let id = id.map_err(|fault| invalid("join token not deleted", vec![fault]))?;
+        ask(&self.services, &by, Ask::DeleteJoinToken { id: id.clone() }).await?;
+        tracing::info!(target: "audit", %by, token = id, "join token deleted");
+        Ok(Response::new(()))
+    }
+}
+
+/// Which agents are listed: exact matches, all of which must hold.
+#[derive(Debug, Default, PartialEq, Eq)]
+struct Filter(Vec<Test>);
+
+#[derive(Debug, PartialEq, Eq)]
+enum Test {
+    Label(String, String),
+    Connected(bool),
+    Draining(bool),
+    Revoked(bool),
+}
+
+impl Filter {
+    /// Reads `labels.role=edge connected=true`, with or without `AND` in between.
+    fn read(text: &str) -> Result<Self, Violation> {
+        let fault = |rule: String| Violation::new("filter", rule);
+        if text.chars().count() > FILTER_CHARS_MAX {
+            return Err(fault(format!("must not be longer than {FILTER_CHARS_MAX} characters")));
+        }
+        let tests = text.split_whitespace().filter(|word| *word != "AND").map(|word| {
+            let (key, value) = word.split_once('=').unwrap_or((word, ""));
+            let truth = || match value {
+                "true" => Ok(true),
+                "false" => Ok(false),
+                _ => Err(fault(format!("{word:?}: {key} is true or false"))),
+            };
+            match (key, key.strip_prefix("labels.")) {
+                ("connected", _) => truth().map(Test::Connected),
+                ("draining", _) => truth().map(Test::Draining),
+                ("revoked", _) => truth().map(Test::Revoked),
+                (_, Some(label)) if !label.is_empty() && word.contains('=') => {
+                    Ok(Test::Label(label.to_owned(), value.to_owned()))
+                }
+                _ => Err(fault(format!(
+                    "{word:?}: write labels.KEY=VALUE, connected=true, draining=true or revoked=true, all of which must hold"
+                ))),
+            }
+        });
+        tests.collect::<Result<_, _>>().map(Self)
+    }
+
+    fn fits(&self, view: &Engine, agent: &AgentRecord) -> bool {
+        self.0.iter().all(|test| match test {
+            Test::Label(key, value) => agent.labels.get(key) == Some(value),
+            Test::Connected(wanted) => view.session(agent.uid).is_some() == *wanted,
+            Test::Draining(wanted) => agent.draining == *wanted,
+            Test::Revoked(wanted) => agent.revoked.is_some() == *wanted,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn filters_are_anded_exact_matches() {
+        let read = Filter::read("labels.role=edge AND connected=true revoked=false").unwrap();
+        let label = Test::Label("role".to_owned(), "edge".to_owned());
+        assert_eq!(read, Filter(vec![label, Test::Connected(true), Test::Revoked(false)]));
+        assert_eq!(Filter::read("").unwrap(), Filter::default());
+        for bad in ["role=edge", "connected", "connected=maybe", "labels.=x", "labels.x", "a b", &"x".repeat(501)] {
+            assert_eq!(Filter::read(bad).unwrap_err().field, "filter", "{bad:.20}");
+        }
+    }
+}

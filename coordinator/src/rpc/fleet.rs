@@ -1,0 +1,66 @@
+//! The fleet as a whole: its status in one consistent view, and the stop that outlives restarts.
+
+use ::fleet::input::Ask;
+use mirror_proto::{convert, v1};
+use tonic::{Request, Response, Status};
+
+use super::{agent, ask, project, user};
+use crate::Services;
+
+/// `mirror.v1.FleetService`.
+#[derive(Debug)]
+pub struct Fleet {
+    services: Services,
+}
+
+impl Fleet {
+    /// The service.
+    #[must_use]
+    pub fn new(services: Services) -> Self {
+        Self { services }
+    }
+
+    fn status(&self) -> Response<v1::FleetStatus> {
+        let now = self.services.driver.now();
+        let view = self.services.driver.view();
+        let count = |number: usize| u32::try_from(number).unwrap_or(u32::MAX);
+        Response::new(v1::FleetStatus {
+            time: Some(convert::wall_to_wire(now.wall)),
+            frozen: view.fleet().frozen.as_ref().map(convert::freeze_to_wire),
+            projects: view.projects_by_name().map(|project| project::show(&view, now, &self.services.progress, project)).collect(),
+            agents: view.agents_by_name().map(|record| agent::show(&view, record)).collect(),
+            running: count(view.out()),
+            queued: count(view.waiting()),
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            term: view.fleet().term,
+        })
+    }
+}
+
+#[tonic::async_trait]
+impl v1::fleet_service_server::FleetService for Fleet {
+    async fn get_status(
+        &self,
+        _request: Request<v1::GetStatusRequest>,
+    ) -> Result<Response<v1::FleetStatus>, Status> {
+        Ok(self.status())
+    }
+
+    async fn freeze(
+        &self,
+        request: Request<v1::FreezeRequest>,
+    ) -> Result<Response<v1::FleetStatus>, Status> {
+        let by = user(&request)?;
+        let reason = request.into_inner().reason;
+        ask(&self.services, &by, Ask::Freeze { reason: reason.clone() }).await?;
+        tracing::info!(target: "audit", %by, reason, "fleet frozen");
+        Ok(self.status())
+    }
+
+    async fn thaw(&self, request: Request<v1::ThawRequest>) -> Result<Response<v1::FleetStatus>, Status> {
+        let by = user(&request)?;
+        ask(&self.services, &by, Ask::Thaw).await?;
+        tracing::info!(target: "audit", %by, "fleet thawed");
+        Ok(self.status())
+    }
+}

@@ -1,0 +1,177 @@
+//! The gRPC services, one file each, behind one gate (`layer.rs`) and one table (`policy.rs`).
+//!
+//! A service reads the request with `mirror_proto::convert`, puts one input to the driver or looks at its view, and
+//! shows what came of it. It decides nothing: that is the engine's.
+
+pub mod agent;
+pub mod enrollment;
+pub mod fleet;
+pub mod layer;
+pub mod page;
+pub mod policy;
+pub mod project;
+pub mod request;
+pub mod run;
+
+use std::{sync::Arc, time::Duration};
+
+use ::fleet::{
+    id::Name,
+    input::{Ask, Input, Person, Reply},
+    refusal::{Refusal, RefusalCode, Violation},
+};
+use mirror_proto::{
+    status,
+    v1::{
+        agent_service_server::AgentServiceServer, enrollment_service_server::EnrollmentServiceServer,
+        fleet_service_server::FleetServiceServer, project_service_server::ProjectServiceServer,
+        run_service_server::RunServiceServer,
+    },
+};
+use tonic::{
+    Request, Status,
+    service::Routes,
+    transport::{Server, server::Router},
+};
+use tonic_health::{pb::health_server::HealthServer, server::HealthService};
+use tower::layer::util::{Identity as NoLayer, Stack};
+
+pub use self::layer::Caller;
+use self::layer::{Gate, GateLayer};
+use crate::{Services, config::Reflection, driver::Unavailable, session};
+
+/// Largest request of people, in bytes; a project is under 16 KiB.
+pub const REQUEST_BYTES_MAX: usize = 256 * 1_024;
+/// Largest enrolment, in bytes: a request of 8 KiB, 32 labels, a token.
+pub const ENROLL_BYTES_MAX: usize = 64 * 1_024;
+/// When a client may ask again after UNAVAILABLE.
+pub const RETRY_UNAVAILABLE: Duration = Duration::from_secs(2);
+
+/// A ping to the other end after this long without a sign of it.
+const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(20);
+/// How long the answer to a ping may take.
+const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(10);
+/// Flow-control window of one stream, in bytes: how much one stalled reader may pin here.
+const STREAM_WINDOW_BYTES: u32 = 64 * 1_024;
+/// Flow-control window of one connection, in bytes.
+const CONNECTION_WINDOW_BYTES: u32 = 128 * 1_024;
+/// Streams of one connection at once: a session and some watches, or a page of a browser-like client.
+const STREAMS_MAX: u32 = 128;
+/// All headers of one request together, in bytes.
+const HEADERS_BYTES_MAX: u32 = 16 * 1_024;
+
+/// Who calls. Only for methods whose row in the table is not open.
+///
+/// # Errors
+/// UNAUTHENTICATED when the layer let through a request without a caller.
+#[allow(clippy::result_large_err, reason = "a Status is what tonic wants")]
+pub fn caller<T>(request: &Request<T>) -> Result<&Caller, Status> {
+    request.extensions().get::<Caller>().ok_or_else(|| {
+        refused(&Refusal::new(RefusalCode::Unauthenticated, "NO_IDENTITY", "this method needs a client certificate"))
+    })
+}
+
+/// The user who calls.
+///
+/// # Errors
+/// PERMISSION_DENIED when it is an agent.
+#[allow(clippy::result_large_err, reason = "a Status is what tonic wants")]
+pub fn user<T>(request: &Request<T>) -> Result<Name, Status> {
+    match caller(request)? {
+        Caller::User { name, .. } => Ok(name.clone()),
+        Caller::Agent(..) => {
+            let text = "agents may not; it is for users";
+            Err(refused(&Refusal::new(RefusalCode::PermissionDenied, "NOT_FOR_AGENTS", text)))
+        }
+    }
+}
+
+/// A refusal on its way out.
+#[must_use]
+pub fn refused(refusal: &Refusal) -> Status {
+    status::refusal_to_status(refusal)
+}
+
+/// A request with these faults on its way out: `what` was not done.
+#[must_use]
+pub fn invalid(what: &str, faults: Vec<Violation>) -> Status {
+    refused(&Refusal::invalid(what, faults))
+}
+
+/// The writer cannot answer now.
+#[must_use]
+pub fn unavailable(error: &Unavailable) -> Status {
+    status::unavailable("STORE_UNAVAILABLE", &error.to_string(), RETRY_UNAVAILABLE)
+}
+
+/// Something of ours broke; the log has it, the caller gets the sentence.
+#[must_use]
+pub fn broken(doing: &str, error: &dyn std::error::Error) -> Status {
+    tracing::error!(error = %crate::Chain(error), "{doing} failed");
+    status::internal("INTERNAL", &format!("{doing} failed; the coordinator's log has the details"))
+}
+
+/// Puts a user's wish to the writer and waits until it is done and on disk.
+///
+/// # Errors
+/// The refusal, or UNAVAILABLE.
+pub async fn ask(services: &Services, by: &Name, ask: Ask) -> Result<Reply, Status> {
+    let input = Input::Person(Person { by: by.to_string(), ask });
+    match services.driver.ask(input).await {
+        Ok(Reply::Refused(refusal)) => Err(refused(&refusal)),
+        Ok(reply) => Ok(reply),
+        Err(error) => Err(unavailable(&error)),
+    }
+}
+
+/// The server with everything in it.
+pub type Served = Router<Stack<GateLayer, NoLayer>>;
+
+/// What the gRPC port serves: every service behind the gate, health, and reflection where the configuration allows.
+///
+/// # Errors
+/// When the contract's own descriptor cannot be read: a bug.
+pub fn server(services: &Services) -> Result<Served, tonic_reflection::server::Error> {
+    let gate = Gate {
+        driver: services.driver.clone(),
+        deny: Arc::clone(&services.deny),
+        reflection: services.config.reflection,
+        stopping: services.stopping.clone(),
+    };
+    Ok(Server::builder()
+        .http2_keepalive_interval(Some(KEEPALIVE_INTERVAL))
+        .http2_keepalive_timeout(Some(KEEPALIVE_TIMEOUT))
+        .initial_stream_window_size(STREAM_WINDOW_BYTES)
+        .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
+        .max_concurrent_streams(STREAMS_MAX)
+        .http2_max_header_list_size(HEADERS_BYTES_MAX)
+        .layer(GateLayer(Arc::new(gate)))
+        .add_routes(routes(services)?))
+}
+
+fn routes(services: &Services) -> Result<Routes, tonic_reflection::server::Error> {
+    let health = HealthService::from_health_reporter(services.health.clone());
+    let projects = ProjectServiceServer::new(project::Projects::new(services.clone()));
+    let runs = RunServiceServer::new(run::Runs::new(services.clone()));
+    let agents = AgentServiceServer::new(agent::Agents::new(services.clone()));
+    let fleet = FleetServiceServer::new(fleet::Fleet::new(services.clone()));
+    let enrollment = EnrollmentServiceServer::new(enrollment::Enrollment::new(services.clone()));
+    let mut routes = Routes::default()
+        .add_service(projects.max_decoding_message_size(REQUEST_BYTES_MAX))
+        .add_service(runs.max_decoding_message_size(REQUEST_BYTES_MAX))
+        .add_service(agents.max_decoding_message_size(REQUEST_BYTES_MAX))
+        .add_service(fleet.max_decoding_message_size(REQUEST_BYTES_MAX))
+        .add_service(enrollment.max_decoding_message_size(ENROLL_BYTES_MAX))
+        .add_service(session::service(services.clone()))
+        .add_service(HealthServer::new(health));
+    if services.config.reflection != Reflection::Off {
+        let describe = || {
+            tonic_reflection::server::Builder::configure()
+                .register_encoded_file_descriptor_set(mirror_proto::DESCRIPTORS)
+                .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
+        };
+        // grpcurl and grpcio ask v1alpha, buf asks v1.
+        routes = routes.add_service(describe().build_v1()?).add_service(describe().build_v1alpha()?);
+    }
+    Ok(routes)
+}

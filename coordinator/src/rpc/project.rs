@@ -1,0 +1,485 @@
+//! Projects, as people declare and steer them: the request is read, one input is put to the driver, and what came
+//! of it is shown from the view. Look-ups never wait for the driver.
+
+mod filter;
+mod why;
+mod words;
+
+use std::{cell::Cell, collections::BTreeMap};
+
+use ::fleet::{
+    Engine,
+    attempt::AttemptRecord,
+    engine::{Project, WaitReason},
+    id::{AttemptId, Name, ProjectUid},
+    input::{Ask, Reply},
+    project::ProjectRecord,
+    refusal::{Refusal, Violation},
+    run::{RunState, TriggerKind},
+    time::{Now, Wall},
+};
+use mirror_proto::{convert, status::internal, v1};
+use tonic::{Code, Request, Response, Status};
+
+use self::filter::Filter;
+use super::{ask, broken, invalid, page, refused, request::key, run, run::history, user};
+use crate::{Services, session::trace, watch::Progress};
+
+/// Projects on a page when the caller names no number.
+const PAGE_SIZE: usize = 100;
+/// Fires in a project's status.
+const STATUS_FIRES: usize = 3;
+/// Fires of a preview when the caller names no number.
+const PREVIEW_FIRES: usize = 3;
+/// Most fires of a preview.
+const PREVIEW_FIRES_MAX: usize = 100;
+/// Tries of an update without an etag, when others change the project at the same time.
+const UPDATE_TRIES: usize = 5;
+
+/// `mirror.v1.ProjectService`.
+#[derive(Debug)]
+pub struct Projects {
+    services: Services,
+}
+
+/// The wire's form of a project, with its status as the view has it.
+#[must_use]
+pub fn show(view: &Engine, now: Now, progress: &Progress, project: &Project) -> v1::Project {
+    let mut shown = convert::project_to_wire(&project.record, view, Vec::new());
+    shown.status = Some(status(view, now, progress, project));
+    shown
+}
+
+fn status(view: &Engine, now: Now, progress: &Progress, project: &Project) -> v1::ProjectStatus {
+    let name = &project.record.name;
+    let runs = project.runs.iter().rev().filter_map(|id| view.run(*id));
+    let newest_of = |fits: fn(RunState) -> bool| {
+        let fitting = runs.clone().find(|run| fits(run.state));
+        fitting.map_or_else(String::new, |run| convert::run_name(name, run.id))
+    };
+    let last = project.state.last_run;
+    v1::ProjectStatus {
+        next_fire_times: next_fires(project).into_iter().map(convert::wall_to_wire).collect(),
+        last_success_time: project.state.last_success.map(convert::wall_to_wire),
+        active_run: newest_of(|state| matches!(state, RunState::Running | RunState::Propagating)),
+        queued_run: newest_of(|state| state == RunState::Queued),
+        last_state: last.map_or(v1::run::State::Unspecified, |last| convert::run_state_to_wire(last.state)).into(),
+        last_end_time: last.map(|last| convert::wall_to_wire(last.end)),
+        placements: project.placements.values().map(|one| placement(view, now, progress, name, one)).collect(),
+    }
+}
+
+/// The stored fire, and those that follow it by the schedule.
+fn next_fires(project: &Project) -> Vec<Wall> {
+    let Some(next) = project.state.next_fire.filter(|_| project.record.paused.is_none()) else {
+        return Vec::new();
+    };
+    let schedule = &project.record.spec.schedule;
+    let later = schedule.next_after(next.scheduled.to_utc());
+    let later = std::iter::successors(later, |fire| schedule.next_after(*fire)).map(Wall::from);
+    std::iter::once(next.at).chain(later).take(STATUS_FIRES).collect()
+}
+
+fn placement(
+    view: &Engine,
+    now: Now,
+    progress: &Progress,
+    project: &Name,
+    placement: &::fleet::placement::PlacementRecord,
+) -> v1::PlacementStatus {
+    let attempt = view.attempt_on(placement.project, placement.agent);
+    let attempt = attempt.map(|attempt| run::show_attempt(view, now, progress, project, attempt));
+    let tree = |tree: Option<::fleet::id::RunId>| tree.map(|tree| tree.to_string()).unwrap_or_default();
+    v1::PlacementStatus {
+        agent: convert::agent_name_of(view, placement.agent),
+        role: convert::role_to_wire(placement.role).into(),
+        destination: placement.destination.to_string(),
+        connected: view.session(placement.agent).is_some(),
+        have_tree: tree(placement.have_tree),
+        have_time: placement.have_time.map(convert::wall_to_wire),
+        attempt: attempt.as_ref().map(|attempt| attempt.name.clone()).unwrap_or_default(),
+        attempt_state: attempt.as_ref().map_or(0, |attempt| attempt.state),
+        progress: attempt.and_then(|attempt| attempt.progress),
+        files: placement.files,
+        size_bytes: placement.size_bytes,
+    }
+}
+
+/// Reads `projects/{project}` and finds it.
+#[allow(clippy::result_large_err, reason = "a Status is what tonic wants")]
+pub(super) fn find<'a>(view: &'a Engine, what: &str, field: &str, text: &str) -> Result<&'a Project, Status> {
+    let name = convert::parse_project(field, text).map_err(|fault| invalid(what, vec![fault]))?;
+    view.project_named(&name).ok_or_else(|| refused(&Refusal::not_found("project", &name)))
+}
+
+/// An update, ready for the driver.
+struct Update {
+    ask: Ask,
+    notes: Vec<String>,
+    shown: v1::Project,
+}
+
+impl Projects {
+    /// The service.
+    #[must_use]
+    pub fn new(services: Services) -> Self {
+        Self { services }
+    }
+
+    #[allow(clippy::result_large_err, reason = "a Status is what tonic wants")]
+    fn shown(&self, uid: ProjectUid, notes: Vec<String>) -> Result<Response<v1::Project>, Status> {
+        let now = self.services.driver.now();
+        let view = self.services.driver.view();
+        let project = view.project(uid).ok_or_else(|| {
+            refused(&Refusal::not_found("project any more", format_args!("uid {}", uid.0)))
+        })?;
+        let mut shown = show(&view, now, &self.services.progress, project);
+        if let Some(schedule) = &mut shown.schedule {
+            schedule.notes = notes;
+        }
+        Ok(Response::new(shown))
+    }
+
+    /// Reads a declaration: agents by the view, passwords sealed at once.
+    #[allow(clippy::result_large_err, reason = "a Status is what tonic wants")]
+    fn read<T>(
+        &self,
+        view: &Engine,
+        current: Option<&::fleet::project::ProjectSpec>,
+        read: impl FnOnce(convert::Context<'_>) -> Result<T, Vec<Violation>>,
+    ) -> Result<Result<T, Vec<Violation>>, Status> {
+        let unsealed = Cell::new(None);
+        let seal = |password: &str| {
+            self.services.sealer.seal(password).unwrap_or_else(|error| {
+                unsealed.set(Some(error));
+                Vec::new()
+            })
+        };
+        let agent = |name: &Name| view.agent_named(name).map(|agent| agent.uid);
+        let outcome = read(convert::Context { agent: &agent, seal: &seal, current });
+        match unsealed.take() {
+            Some(error) => Err(broken("sealing the password", &error)),
+            None => Ok(outcome),
+        }
+    }
+
+    /// What a declaration would become, without anything that only a stored one has.
+    fn imagined(&self, view: &Engine, name: Name, declared: convert::Declaration) -> v1::Project {
+        let now = self.services.driver.now().wall;
+        let record = ProjectRecord {
+            uid: ProjectUid(0),
+            name,
+            spec: declared.spec,
+            paused: None,
+            revision: 0,
+            create_time: now,
+            update_time: now,
+        };
+        let shown = convert::project_to_wire(&record, view, declared.notes);
+        v1::Project { etag: String::new(), create_time: None, update_time: None, ..shown }
+    }
+
+    #[allow(clippy::result_large_err, reason = "a Status is what tonic wants")]
+    fn read_update(&self, request: &v1::UpdateProjectRequest) -> Result<Update, Status> {
+        const WHAT: &str = "project not changed";
+        let wanted = request.project.as_ref().ok_or_else(|| invalid(WHAT, vec![missing("project")]))?;
+        let view = self.services.driver.view();
+        let project = find(&view, WHAT, "project.name", &wanted.name)?;
+        let record = &project.record;
+        let paths = request.update_mask.as_ref().map_or(&[][..], |mask| &mask.paths);
+        let current = convert::project_to_wire(record, &*view, Vec::new());
+        let etag = convert::parse_etag("project.etag", &wanted.etag);
+        let declared = match convert::apply_mask(&current, wanted, paths) {
+            Ok(merged) => {
+                self.read(&view, Some(&record.spec), |context| convert::spec_from_wire(&merged, context))?
+            }
+            Err(faults) => Err(faults),
+        };
+        let (etag, declared) = match (etag, declared) {
+            (Ok(etag), Ok(declared)) => (etag, declared),
+            (etag, declared) => {
+                let faults = etag.err().into_iter().chain(declared.err().into_iter().flatten());
+                return Err(invalid(WHAT, faults.collect()));
+            }
+        };
+        let notes = declared.notes.clone();
+        let shown = self.imagined(&view, record.name.clone(), declared.clone());
+        let ask = Ask::UpdateProject {
+            project: record.uid,
+            spec: Box::new(declared.spec),
+            revision: etag.unwrap_or(record.revision),
+            validate_only: request.validate_only,
+        };
+        Ok(Update { ask, notes, shown })
+    }
+
+    /// Finds the project of a request with an etag.
+    #[allow(clippy::result_large_err, reason = "a Status is what tonic wants")]
+    fn find_at(&self, what: &str, name: &str, etag: &str) -> Result<(ProjectUid, Name, Option<u64>), Status> {
+        let revision = convert::parse_etag("etag", etag);
+        let named = convert::parse_project("name", name);
+        let (named, revision) = match (named, revision) {
+            (Ok(named), Ok(revision)) => (named, revision),
+            (named, revision) => {
+                return Err(invalid(what, named.err().into_iter().chain(revision.err()).collect()));
+            }
+        };
+        let view = self.services.driver.view();
+        let project =
+            view.project_named(&named).ok_or_else(|| refused(&Refusal::not_found("project", &named)))?;
+        Ok((project.record.uid, project.record.name.clone(), revision))
+    }
+
+    /// What only the history knows about the reasons of waiting.
+    async fn past(&self, uid: ProjectUid) -> Result<why::Past, Status> {
+        let now = self.services.driver.now();
+        let (waiting, first_held) = {
+            let view = self.services.driver.view();
+            let waits = view.why(now, uid);
+            let backoffs = waits.iter().filter(|why| why.wait.reason == WaitReason::Backoff);
+            let waiting: Vec<AttemptRecord> =
+                backoffs.filter_map(|why| view.attempt(why.attempt).cloned()).collect();
+            let hold = view.project(uid).and_then(|project| project.origin()?.hold);
+            (waiting, hold.map(|hold| hold.first))
+        };
+        if waiting.is_empty() && first_held.is_none() {
+            return Ok(why::Past::default());
+        }
+        history::read(&self.services.driver, move |store| {
+            let mut failed = BTreeMap::new();
+            for one in waiting {
+                let attempts = store.attempts(uid, one.id.run)?;
+                let before = attempts.into_iter().rev().find(|other| is_before(other, &one));
+                failed.extend(before.map(|before| (one.id, before)));
+            }
+            let first_held = first_held.map(|id: AttemptId| store.attempt(uid, id)).transpose()?.flatten();
+            Ok(why::Past { failed, first_held })
+        })
+        .await
+    }
+}
+
+/// Whether `other` is an ended try of the same placement before `waiting`.
+fn is_before(other: &AttemptRecord, waiting: &AttemptRecord) -> bool {
+    other.agent == waiting.agent && other.id.number < waiting.id.number && other.state.end().is_some()
+}
+
+fn missing(field: &str) -> Violation {
+    Violation::new(field, "is required")
+}
+
+fn unexpected(reply: &Reply) -> Status {
+    tracing::error!(?reply, "the engine gave an answer of another kind; this is a bug");
+    internal("INTERNAL", "the coordinator gave itself an answer of another kind; please report it")
+}
+
+#[tonic::async_trait]
+impl v1::project_service_server::ProjectService for Projects {
+    async fn create_project(
+        &self,
+        request: Request<v1::CreateProjectRequest>,
+    ) -> Result<Response<v1::Project>, Status> {
+        const WHAT: &str = "project not created";
+        let by = user(&request)?;
+        let request = request.into_inner();
+        let id = key(&by, "CreateProject", &request.request_id, &request);
+        let wire = request.project.as_ref().ok_or_else(|| invalid(WHAT, vec![missing("project")]))?;
+        let (ask_for, name, declared) = {
+            let view = self.services.driver.view();
+            let declared = self.read(&view, None, |context| convert::project_from_wire(wire, context))?;
+            let (id, (name, declared)) = match (id, declared) {
+                (Ok(id), Ok(declared)) => (id, declared),
+                (id, declared) => {
+                    let faults = declared.err().into_iter().flatten().chain(id.err());
+                    return Err(invalid(WHAT, faults.collect()));
+                }
+            };
+            let ask_for = Ask::CreateProject {
+                name: name.clone(),
+                spec: Box::new(declared.spec.clone()),
+                paused: request.paused,
+                request: id,
+                validate_only: request.validate_only,
+            };
+            (ask_for, name, declared)
+        };
+        match ask(&self.services, &by, ask_for).await? {
+            Reply::Project(uid) => {
+                tracing::info!(target: "audit", %by, project = %name, "project created");
+                self.shown(uid, declared.notes)
+            }
+            Reply::Done => Ok(Response::new(self.imagined(&self.services.driver.view(), name, declared))),
+            other => Err(unexpected(&other)),
+        }
+    }
+
+    async fn get_project(
+        &self,
+        request: Request<v1::GetProjectRequest>,
+    ) -> Result<Response<v1::Project>, Status> {
+        let now = self.services.driver.now();
+        let view = self.services.driver.view();
+        let project = find(&view, "project not shown", "name", &request.get_ref().name)?;
+        Ok(Response::new(show(&view, now, &self.services.progress, project)))
+    }
+
+    async fn list_projects(
+        &self,
+        request: Request<v1::ListProjectsRequest>,
+    ) -> Result<Response<v1::ListProjectsResponse>, Status> {
+        let v1::ListProjectsRequest { page_size, page_token, filter } = request.get_ref();
+        let list = format!("projects {filter}");
+        let (page, filter) = match (page::read(&list, *page_size, page_token, PAGE_SIZE), Filter::read(filter)) {
+            (Ok(page), Ok(filter)) => (page, filter),
+            (page, filter) => {
+                let faults = page.err().into_iter().flatten().chain(filter.err());
+                return Err(invalid("projects not listed", faults.collect()));
+            }
+        };
+        let now = self.services.driver.now();
+        let view = self.services.driver.view();
+        let after: Option<Name> = page.after.as_deref().and_then(|after| after.parse().ok());
+        let rows = view.projects_after(after.as_ref()).filter(|project| filter.fits(project));
+        let (projects, next_page_token) =
+            page::cut(&list, &page, rows, |project| project.record.name.to_string());
+        let projects =
+            projects.into_iter().map(|project| show(&view, now, &self.services.progress, project)).collect();
+        Ok(Response::new(v1::ListProjectsResponse { projects, next_page_token }))
+    }
+
+    async fn update_project(
+        &self,
+        request: Request<v1::UpdateProjectRequest>,
+    ) -> Result<Response<v1::Project>, Status> {
+        let by = user(&request)?;
+        let request = request.into_inner();
+        let any_etag = request.project.as_ref().is_some_and(|project| project.etag.is_empty());
+        let mut tries = UPDATE_TRIES;
+        loop {
+            tries -= 1;
+            let Update { ask: update, notes, shown } = self.read_update(&request)?;
+            match ask(&self.services, &by, update).await {
+                Ok(Reply::Project(uid)) => {
+                    tracing::info!(target: "audit", %by, project = shown.name, "project changed");
+                    return self.shown(uid, notes);
+                }
+                Ok(Reply::Done) => return Ok(Response::new(shown)),
+                Ok(other) => return Err(unexpected(&other)),
+                // Somebody else was faster; who sent no etag means whatever is there.
+                Err(status) if status.code() == Code::Aborted && any_etag && tries > 0 => {}
+                Err(status) => return Err(status),
+            }
+        }
+    }
+
+    async fn delete_project(&self, request: Request<v1::DeleteProjectRequest>) -> Result<Response<()>, Status> {
+        let by = user(&request)?;
+        let v1::DeleteProjectRequest { name, etag, cancel_running } = request.into_inner();
+        let (project, name, revision) = self.find_at("project not deleted", &name, &etag)?;
+        ask(&self.services, &by, Ask::DeleteProject { project, revision, cancel_running }).await?;
+        tracing::info!(target: "audit", %by, project = %name, cancel_running, "project deleted");
+        Ok(Response::new(()))
+    }
+
+    async fn pause_project(
+        &self,
+        request: Request<v1::PauseProjectRequest>,
+    ) -> Result<Response<v1::Project>, Status> {
+        const WHAT: &str = "project not paused";
+        let by = user(&request)?;
+        let v1::PauseProjectRequest { name, reason, until, etag } = request.into_inner();
+        let (project, name, revision) = self.find_at(WHAT, &name, &etag)?;
+        let until = until.map(|until| convert::wall_from_wire("until", &until)).transpose();
+        let until = until.map_err(|fault| invalid(WHAT, vec![fault]))?;
+        ask(&self.services, &by, Ask::Pause { project, reason: reason.clone(), until, revision }).await?;
+        tracing::info!(target: "audit", %by, project = %name, reason, "project paused");
+        self.shown(project, Vec::new())
+    }
+
+    async fn resume_project(
+        &self,
+        request: Request<v1::ResumeProjectRequest>,
+    ) -> Result<Response<v1::Project>, Status> {
+        let by = user(&request)?;
+        let v1::ResumeProjectRequest { name, etag } = request.into_inner();
+        let (project, name, revision) = self.find_at("project not resumed", &name, &etag)?;
+        ask(&self.services, &by, Ask::Resume { project, revision }).await?;
+        tracing::info!(target: "audit", %by, project = %name, "project resumed");
+        self.shown(project, Vec::new())
+    }
+
+    async fn run_project(
+        &self,
+        request: Request<v1::RunProjectRequest>,
+    ) -> Result<Response<v1::RunProjectResponse>, Status> {
+        const WHAT: &str = "run not started";
+        let by = user(&request)?;
+        let traceparent = trace::current(request.metadata());
+        let request = request.into_inner();
+        let id = key(&by, "RunProject", &request.request_id, &request);
+        let id = id.map_err(|fault| invalid(WHAT, vec![fault]))?;
+        let project = find(&self.services.driver.view(), WHAT, "name", &request.name)?.record.uid;
+        let run = Ask::Run { project, kind: TriggerKind::User, request: id, traceparent };
+        match ask(&self.services, &by, run).await? {
+            Reply::Run { project, run, coalesced, notes } => {
+                tracing::info!(target: "audit", %by, project = request.name, %run, coalesced, "run asked for");
+                let run = run::shown(&self.services, project, run).await?;
+                Ok(Response::new(v1::RunProjectResponse { run: Some(run), coalesced, notes }))
+            }
+            other => Err(unexpected(&other)),
+        }
+    }
+
+    async fn why_project(
+        &self,
+        request: Request<v1::WhyProjectRequest>,
+    ) -> Result<Response<v1::WhyProjectResponse>, Status> {
+        const WHAT: &str = "project not explained";
+        let name = request.into_inner().name;
+        let uid = find(&self.services.driver.view(), WHAT, "name", &name)?.record.uid;
+        let past = self.past(uid).await?;
+        let now = self.services.driver.now();
+        let view = self.services.driver.view();
+        let project = find(&view, WHAT, "name", &name)?;
+        let (reasons, sentences) = why::explain(&view, now, project, &past);
+        let waits = reasons.iter().map(|why| convert::wait_to_wire(why, &*view)).collect();
+        Ok(Response::new(v1::WhyProjectResponse { waits, sentences }))
+    }
+
+    async fn preview_schedule(
+        &self,
+        request: Request<v1::PreviewScheduleRequest>,
+    ) -> Result<Response<v1::PreviewScheduleResponse>, Status> {
+        const WHAT: &str = "schedule not previewed";
+        let v1::PreviewScheduleRequest { name, schedule, count } = request.into_inner();
+        let count = preview_count(count).map_err(|fault| invalid(WHAT, vec![fault]))?;
+        let now = self.services.driver.now().wall;
+        let (schedule, from, notes) = match schedule {
+            Some(schedule) => {
+                let read = convert::schedule_from_wire(Some(&schedule)).map_err(|faults| invalid(WHAT, faults))?;
+                (read.schedule, now, read.notes)
+            }
+            None => {
+                let view = self.services.driver.view();
+                let project = find(&view, WHAT, "name", &name)?;
+                let from = project.state.next_fire.map_or(now, |fire| fire.scheduled.max(now));
+                (project.record.spec.schedule.clone(), from, Vec::new())
+            }
+        };
+        let fires: Vec<_> = schedule.fires(from.to_utc()).take(count).collect();
+        let exhausted = fires.len() < count;
+        let fires = fires.into_iter().map(|fire| convert::fire_to_wire(&schedule.describe(fire))).collect();
+        Ok(Response::new(v1::PreviewScheduleResponse { fires, exhausted, notes }))
+    }
+}
+
+fn preview_count(count: i32) -> Result<usize, Violation> {
+    match usize::try_from(count) {
+        Ok(0) => Ok(PREVIEW_FIRES),
+        Ok(count) if count <= PREVIEW_FIRES_MAX => Ok(count),
+        Ok(_) | Err(_) => {
+            let rule = format!("\"{count}\": must be 1 to {PREVIEW_FIRES_MAX}, or 0 for {PREVIEW_FIRES}");
+            Err(Violation::new("count", rule))
+        }
+    }
+}

@@ -1,0 +1,432 @@
+//! Why a project is not running now, in sentences for people: one per reason, each with what is in the way, until
+//! when, and what to do next. Pure: computed from the view at one moment. Knows no request and no connection.
+
+use std::collections::BTreeMap;
+
+use fleet::{
+    Engine,
+    attempt::{AttemptRecord, AttemptState, Role},
+    defaults,
+    engine::{Blocker, Project, WaitReason, Why},
+    id::{AgentUid, AttemptId, ProjectUid},
+    outcome::{ExitClass, Outcome},
+    placement::{Hold, PlacementRecord},
+    run::RunState,
+    schedule::Cadence,
+    time::{Now, Wall},
+};
+
+use super::words::{commas, moment, ordinal, relative, span};
+
+/// What only the history knows.
+#[derive(Debug, Default)]
+pub(super) struct Past {
+    /// By the attempt that waits: the one of the same placement that failed before it.
+    pub(super) failed: BTreeMap<AttemptId, AttemptRecord>,
+    /// The attempt that first met the delete limit, while a hold is open.
+    pub(super) first_held: Option<AttemptRecord>,
+}
+
+/// The reasons and their sentences, in the order of [`Engine::why`]; when nothing waits, no reason and one
+/// sentence.
+pub(super) fn explain(view: &Engine, now: Now, project: &Project, past: &Past) -> (Vec<Why>, Vec<String>) {
+    let teller = Teller { view, now, project, past, name: project.record.name.as_str() };
+    let reasons = view.why(now, project.record.uid);
+    if reasons.is_empty() {
+        return (reasons, vec![teller.nothing_waits()]);
+    }
+    let sentences = reasons.iter().map(|why| teller.reason(why)).collect();
+    (reasons, sentences)
+}
+
+struct Teller<'a> {
+    view: &'a Engine,
+    now: Now,
+    project: &'a Project,
+    past: &'a Past,
+    name: &'a str,
+}
+
+impl Teller<'_> {
+    fn reason(&self, why: &Why) -> String {
+        let Some(attempt) = self.view.attempt(why.attempt) else {
+            return format!("{} is about to be looked at again.", self.name);
+        };
+        let subject = self.subject(attempt);
+        let agent = self.agent(attempt.agent);
+        let volume = format!("{agent}:{}", attempt.destination.root());
+        match why.wait.reason {
+            WaitReason::Paused => self.paused("; one run waits for the resume"),
+            WaitReason::Frozen => self.frozen(),
+            WaitReason::RunActive => self.run_active(attempt, &subject),
+            WaitReason::AgentAway => {
+                let role = match attempt.role {
+                    Role::Origin => "origin",
+                    Role::Replica => "replica",
+                };
+                self.away(&format!("{} waits for its {role}", self.name), attempt.agent)
+            }
+            WaitReason::AgentDraining => format!(
+                "{subject} waits: {agent} takes no new attempts, it is drained. Next: mirrorctl agent undrain {agent}"
+            ),
+            WaitReason::AgentSlots => self.in_line(why, &subject, &agent),
+            WaitReason::VolumeSlots => self.in_line(why, &subject, &volume),
+            WaitReason::FirstSync => self.in_line(why, &subject, &format!("first copies on {volume}")),
+            WaitReason::UpstreamSlots => self.in_line(why, &subject, &attempt.upstream_host),
+            WaitReason::UpstreamSpacing => format!(
+                "{subject} is {} in line for {}: starts there are {} apart; it may start {}.",
+                ordinal(why.position),
+                attempt.upstream_host,
+                span(self.view.limits().upstream_spacing),
+                self.at_or_soon(why.until),
+            ),
+            WaitReason::Backoff => self.backoff(why, attempt, &subject),
+            WaitReason::DestinationBusy => {
+                format!("{subject} waits: another attempt is on {agent}:{}.", attempt.destination)
+            }
+            WaitReason::OriginUplink => self.uplink(why, &subject),
+            WaitReason::OriginAway => match self.project.origin() {
+                Some(origin) => self.away(&format!("{subject} waits for the origin"), origin.agent),
+                None => format!("{subject} waits: the project has no origin."),
+            },
+            WaitReason::OriginNotServing => {
+                let origin = self.origin();
+                format!(
+                    "{subject} waits: the origin {origin} serves no rsync daemon to replicas; fault: the agent's own file \
+                     on {origin}. Next: mirrorctl agent show {origin}"
+                )
+            }
+            WaitReason::ReplicasPulling => format!(
+                "{subject} waits for replicas that still pull the tree it is about to change, until {} at the latest.",
+                self.until(why.until)
+            ),
+            WaitReason::MaxParallel => format!(
+                "{subject} is {} in line: at most {} of the project's replicas pull at once ({}).",
+                ordinal(why.position),
+                self.project.record.spec.placement.max_parallel,
+                self.takers(&why.wait.blockers)
+            ),
+            WaitReason::NoSuchRoot => self.no_such_root(attempt, &subject, &agent),
+        }
+    }
+
+    /// The project, and where it is a replica that waits, which one.
+    fn subject(&self, attempt: &AttemptRecord) -> String {
+        match attempt.role {
+            Role::Origin => self.name.to_owned(),
+            Role::Replica => format!("{} on {}", self.name, self.agent(attempt.agent)),
+        }
+    }
+
+    fn agent(&self, uid: AgentUid) -> String {
+        self.view.agent(uid).map_or_else(|| "?".to_owned(), |agent| agent.name.to_string())
+    }
+
+    fn project_of(&self, uid: ProjectUid) -> String {
+        self.view.project(uid).map_or_else(|| "?".to_owned(), |project| project.record.name.to_string())
+    }
+
+    fn origin(&self) -> String {
+        self.project.origin().map_or_else(|| "?".to_owned(), |origin| self.agent(origin.agent))
+    }
+
+    /// `12:10 UTC (in 4h)`.
+    fn until(&self, until: Option<Wall>) -> String {
+        until.map_or_else(
+            || "some time".to_owned(),
+            |until| format!("{} (in {})", moment(self.now.wall, until), relative(until.since(self.now.wall))),
+        )
+    }
+
+    fn at_or_soon(&self, until: Option<Wall>) -> String {
+        match until {
+            Some(_) => format!("at {}", self.until(until)),
+            None => "soon".to_owned(),
+        }
+    }
+
+    /// `05:40 UTC (2h)`.
+    fn since(&self, since: Wall) -> String {
+        format!("{} ({})", moment(self.now.wall, since), self.ago(since))
+    }
+
+    fn ago(&self, since: Wall) -> String {
+        relative(self.now.wall.since(since))
+    }
+
+    fn paused(&self, what_waits: &str) -> String {
+        let Some(pause) = &self.project.record.paused else {
+            return format!("{} was paused a moment ago.", self.name);
+        };
+        let until = pause.until.map_or_else(String::new, |until| format!(", until {}", self.until(Some(until))));
+        format!(
+            "{0} is paused since {1} by {2}{3}{until}{what_waits}. Next: mirrorctl project resume {0}",
+            self.name,
+            self.since(pause.time),
+            pause.by,
+            quoted_reason(&pause.reason)
+        )
+    }
+
+    fn frozen(&self) -> String {
+        let Some(freeze) = &self.view.fleet().frozen else {
+            return "The whole fleet was frozen a moment ago.".to_owned();
+        };
+        let waiting = u64::try_from(self.view.waiting()).unwrap_or(u64::MAX);
+        let waiting = match waiting {
+            1 => "1 run waits".to_owned(),
+            many => format!("{} runs wait", commas(many)),
+        };
+        let out = u64::try_from(self.view.out()).unwrap_or(u64::MAX);
+        let out = match out {
+            0 => "none is running".to_owned(),
+            1 => "1 running one was left to end".to_owned(),
+            many => format!("{} running ones were left to end", commas(many)),
+        };
+        format!(
+            "The whole fleet is frozen since {} by {}{}; {waiting}, {out}. Next: mirrorctl thaw",
+            self.since(freeze.time),
+            freeze.by,
+            quoted_reason(&freeze.reason)
+        )
+    }
+
+    fn run_active(&self, attempt: &AttemptRecord, subject: &str) -> String {
+        let next = format!("Next: mirrorctl run watch {}", self.name);
+        match (attempt.role, self.project.origin().and_then(|origin| self.going(origin))) {
+            (Role::Replica, _) => {
+                format!("{subject} waits until the origin {} has ended its run. {next}", self.origin())
+            }
+            (Role::Origin, Some(going)) => {
+                format!("{subject} is queued: the run before it is going ({going}). {next}")
+            }
+            (Role::Origin, None) => format!("{subject} is queued: the run before it has not ended. {next}"),
+        }
+    }
+
+    /// `epel on ftp1 since 14m`.
+    fn going(&self, placement: &PlacementRecord) -> Option<String> {
+        let attempt = self.view.attempt_on(placement.project, placement.agent)?;
+        out_since(&attempt.state)?;
+        Some(self.taker(placement.project, placement.agent))
+    }
+
+    fn taker(&self, project: ProjectUid, agent: AgentUid) -> String {
+        let since = self.view.attempt_on(project, agent).and_then(|attempt| out_since(&attempt.state));
+        let since = since.map_or_else(String::new, |since| format!(" since {}", self.ago(since)));
+        format!("{} on {}{since}", self.project_of(project), self.agent(agent))
+    }
+
+    fn takers(&self, blockers: &[Blocker]) -> String {
+        let takers = blockers.iter().filter_map(|blocker| match blocker {
+            Blocker::Project(project, agent) => Some(self.taker(*project, *agent)),
+            Blocker::Agent(_) | Blocker::Host(_) | Blocker::Volume(..) => None,
+        });
+        takers.collect::<Vec<_>>().join(", ")
+    }
+
+    /// `fedora is 1st in line for dl.fedoraproject.org: its 1 slot is taken (epel on ftp1 since 14m).`
+    fn in_line(&self, why: &Why, subject: &str, what_for: &str) -> String {
+        let taken = why.wait.blockers.iter().filter(|blocker| matches!(blocker, Blocker::Project(..))).count();
+        let slots = match taken {
+            0 | 1 => "its 1 slot is taken".to_owned(),
+            many => format!("its {many} slots are taken"),
+        };
+        let place = ordinal(why.position);
+        format!("{subject} is {place} in line for {what_for}: {slots} ({}).", self.takers(&why.wait.blockers))
+    }
+
+    fn uplink(&self, why: &Why, subject: &str) -> String {
+        let limit = self.view.limits().origin_uplink;
+        let place = ordinal(why.position);
+        format!("{subject} is {place} in line for {}'s uplink ({limit} of {limit} in use).", self.origin())
+    }
+
+    /// `cran waits for its origin edge3, unreachable since 26h (last seen ...).`
+    fn away(&self, beginning: &str, agent: AgentUid) -> String {
+        let name = self.agent(agent);
+        let seen = self.view.agent(agent).and_then(|record| record.last_seen);
+        let since = match seen {
+            None => "which has never said hello".to_owned(),
+            Some(seen) => {
+                let gone = self.now.wall.since(seen);
+                let word = if gone >= defaults::UNREACHABLE_AFTER { "unreachable" } else { "away" };
+                format!("{word} since {} (last seen {})", relative(gone), moment(self.now.wall, seen))
+            }
+        };
+        format!("{beginning} {name}, {since}. Next: mirrorctl agent show {name}")
+    }
+
+    fn backoff(&self, why: &Why, attempt: &AttemptRecord, subject: &str) -> String {
+        let failed = self.past.failed.get(&attempt.id);
+        let outcome = failed.and_then(|failed| failed.state.end()).and_then(|end| end.outcome());
+        let ended = failed.and_then(|failed| ended_at(&failed.state));
+        let (Some(outcome), Some(ended)) = (outcome, ended) else {
+            return format!("{subject} is tried again at {}.", self.until(why.until));
+        };
+        let host = match attempt.role {
+            Role::Origin => attempt.upstream_host.clone(),
+            Role::Replica => self.origin(),
+        };
+        if outcome.class == ExitClass::Busy {
+            return format!(
+                "{subject} is queued: {host} answered {} {} ago; we ask again at {}. This is no failure.",
+                quoted_cause(outcome, "that it is busy"),
+                self.ago(ended),
+                self.until(why.until)
+            );
+        }
+        let tries = match outcome.class {
+            ExitClass::Partial => 2,
+            _ => self.project.record.spec.tries(),
+        };
+        format!(
+            "{subject} failed at {} ({}); try {} of {tries} starts at {}.",
+            moment(self.now.wall, ended),
+            told_cause(outcome),
+            attempt.attempt_try,
+            self.until(why.until)
+        )
+    }
+
+    fn no_such_root(&self, attempt: &AttemptRecord, subject: &str, agent: &str) -> String {
+        let roots = self.view.session(attempt.agent).map_or(&[][..], |session| &session.facts.roots);
+        let names: Vec<&str> = roots.iter().map(|root| root.name.as_str()).collect();
+        let has = if names.is_empty() { "none".to_owned() } else { names.join(", ") };
+        format!(
+            "{subject} waits: {agent} has no root \"{}\" in its own file (it has: {has}). Next: mirrorctl agent show {agent}",
+            attempt.destination.root()
+        )
+    }
+
+    fn nothing_waits(&self) -> String {
+        let placements = self.project.placements.values();
+        let going: Vec<String> = placements.filter_map(|placement| self.going(placement)).collect();
+        if !going.is_empty() {
+            return format!("{} is running: {}. Next: mirrorctl run watch {0}", self.name, going.join(", "));
+        }
+        if self.project.record.paused.is_some() {
+            return self.paused("; nothing waits for the resume");
+        }
+        if let Some(hold) = self.project.origin().and_then(|origin| origin.hold) {
+            return self.held(hold);
+        }
+        self.not_due()
+    }
+
+    /// `debian is held since 25h: 61,204 deletes wanted, 40,000 allowed; ...`
+    fn held(&self, hold: Hold) -> String {
+        let allowed = self.past.first_held.as_ref().map(|first| first.max_delete);
+        let counts = match allowed {
+            // The first attempt deleted up to the limit; what it skipped came on top.
+            Some(allowed) if hold.newest == hold.first => {
+                let wanted = hold.wanted.saturating_add(allowed);
+                format!("{} deletes wanted, {} allowed", commas(wanted), commas(allowed))
+            }
+            Some(allowed) => format!("{} deletes wanted, {} allowed", commas(hold.wanted), commas(allowed)),
+            None => "more deletes wanted than are allowed".to_owned(),
+        };
+        let again = match self.project.state.next_fire {
+            Some(fire) => format!("the fire at {} checks again by itself", moment(self.now.wall, fire.at)),
+            None => "the next run checks again".to_owned(),
+        };
+        format!("{0} is held since {1}: {counts}; {again}. Next: mirrorctl run show {0}", self.name, self.ago(hold.since))
+    }
+
+    fn not_due(&self) -> String {
+        let state = &self.project.state;
+        let last_ended = state.last_run.map(|last| (last.state, last.end));
+        let tree = match (state.last_success, last_ended) {
+            (Some(success), Some((RunState::Succeeded, _)) | None) => format!("it is fresh ({})", self.ago(success)),
+            (Some(success), Some((_, end))) => format!(
+                "its last run did not succeed ({} ago), its tree is {} old",
+                self.ago(end),
+                self.ago(success)
+            ),
+            (None, Some((_, end))) => format!("its last run did not succeed ({} ago)", self.ago(end)),
+            (None, None) => "it has never run".to_owned(),
+        };
+        let next = match (state.next_fire, &self.project.record.spec.schedule.cadence) {
+            (Some(fire), _) => format!("its next fire is {}", self.until(Some(fire.at))),
+            (None, Cadence::Manual) => "it runs only when asked".to_owned(),
+            (None, Cadence::Cron(_) | Cadence::Interval { .. }) => "its schedule has no more fires".to_owned(),
+        };
+        let run = match state.next_fire {
+            Some(_) => String::new(),
+            None => format!(" Next: mirrorctl project run {}", self.name),
+        };
+        format!("{} is not waiting: {tree} and {next}.{run}", self.name)
+    }
+}
+
+/// Since when an attempt may be on its agent.
+fn out_since(state: &AttemptState) -> Option<Wall> {
+    match state {
+        AttemptState::Offered { at, .. } => Some(*at),
+        AttemptState::Running { started, .. } => Some(*started),
+        AttemptState::Cancelling { offered, started, .. } => Some(started.unwrap_or(*offered)),
+        AttemptState::Pending { .. } | AttemptState::Ended { .. } => None,
+    }
+}
+
+fn ended_at(state: &AttemptState) -> Option<Wall> {
+    match state {
+        AttemptState::Ended { at, .. } => Some(*at),
+        AttemptState::Pending { .. }
+        | AttemptState::Offered { .. }
+        | AttemptState::Running { .. }
+        | AttemptState::Cancelling { .. } => None,
+    }
+}
+
+/// `: "moving to a2"`, or nothing.
+fn quoted_reason(reason: &str) -> String {
+    if reason.is_empty() { String::new() } else { format!(": \"{reason}\"") }
+}
+
+fn quoted_cause(outcome: &Outcome, otherwise: &str) -> String {
+    if outcome.cause.is_empty() { otherwise.to_owned() } else { format!("\"{}\"", one_line(&outcome.cause)) }
+}
+
+/// `network: connection reset`.
+fn told_cause(outcome: &Outcome) -> String {
+    let class = class_word(outcome.class);
+    if outcome.cause.is_empty() { class.to_owned() } else { format!("{class}: {}", one_line(&outcome.cause)) }
+}
+
+/// Longest part of a cause that a sentence repeats, in characters.
+const CAUSE_CHARS_MAX: usize = 120;
+
+/// What another side said, in one printable line.
+fn one_line(cause: &str) -> String {
+    let line = cause.lines().next().unwrap_or_default();
+    rsync::text::printable(line.as_bytes(), CAUSE_CHARS_MAX).to_string()
+}
+
+fn class_word(class: ExitClass) -> &'static str {
+    match class {
+        ExitClass::Ok => "ok",
+        ExitClass::Partial => "partial",
+        ExitClass::MaxDelete => "delete limit",
+        ExitClass::Busy => "busy",
+        ExitClass::Auth => "login refused",
+        ExitClass::NotFound => "not found",
+        ExitClass::Refused => "refused",
+        ExitClass::DiskFull => "disk full",
+        ExitClass::LocalIo => "local disk",
+        ExitClass::Internal => "internal",
+        ExitClass::Timeout => "timeout",
+        ExitClass::Stalled => "stalled",
+        ExitClass::WallClock => "time limit",
+        ExitClass::Network => "network",
+        ExitClass::Protocol => "protocol",
+        ExitClass::Cancelled => "cancelled",
+        ExitClass::Config => "configuration",
+        ExitClass::RejectedByAgent => "rejected by the agent",
+        ExitClass::Interrupted => "interrupted",
+    }
+}
+
+#[cfg(test)]
+#[path = "why_tests.rs"]
+mod tests;

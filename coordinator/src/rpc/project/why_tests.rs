@@ -1,0 +1,361 @@
+//! The sentences of `mirrorctl why`, at Fri 2026-11-20 07:42 UTC.
+
+use std::{collections::BTreeMap, time::Duration};
+
+use fleet::{
+    agent::{AgentFacts, AgentRecord, Root, Session},
+    attempt::{End, Role},
+    defaults::Limits,
+    id::{Epoch, RunId},
+    outcome::Outcome,
+    project::{
+        Pause, PlacementSettings, ProjectRecord, ProjectSpec, ProjectState, RetrySettings, RsyncSettings, Target,
+        Upstream,
+    },
+    record::{Change, FleetRecord, Freeze, Record, Volatile},
+    run::{RunRecord, RunState, Trigger, TriggerKind},
+    schedule::Schedule,
+    time::Mono,
+};
+
+use super::*;
+
+const MORNING: Wall = Wall(1_795_160_520_000);
+const FTP1: AgentUid = AgentUid(1);
+const HOUR: u64 = 3_600;
+const MINUTE: u64 = 60;
+
+fn now() -> Now {
+    Now { wall: MORNING, mono: Mono(10_000_000), entropy: 7 }
+}
+
+fn ago(seconds: u64) -> Wall {
+    MORNING.minus(Duration::from_secs(seconds))
+}
+
+fn ahead(seconds: u64) -> Wall {
+    MORNING.plus(Duration::from_secs(seconds))
+}
+
+fn agent(uid: AgentUid, name: &str, last_seen: Option<Wall>) -> Record {
+    Record::Agent(AgentRecord {
+        uid,
+        name: name.parse().unwrap(),
+        labels: BTreeMap::new(),
+        draining: false,
+        revoked: None,
+        key_hash: String::new(),
+        certificate_serial: String::new(),
+        certificate_expires: ahead(HOUR),
+        state_id: String::new(),
+        last_seen,
+        revision: 1,
+        create_time: ago(HOUR),
+    })
+}
+
+fn session(agent: AgentUid, roots: &[&str]) -> Change {
+    let roots = roots.iter().map(|name| Root {
+        name: (*name).to_owned(),
+        path: "/srv".to_owned(),
+        total_bytes: 1,
+        free_bytes: 1,
+        total_inodes: 0,
+        free_inodes: 0,
+    });
+    let facts = AgentFacts { roots: roots.collect(), ..AgentFacts::default() };
+    let session = Session { epoch: Epoch { term: 1, counter: 1 }, facts, since: MORNING, since_mono: Mono(0) };
+    Change::Volatile(Volatile::SessionOpened(agent, session))
+}
+
+fn project(uid: u64, name: &str, host: &str, agent: AgentUid) -> ProjectRecord {
+    let target = Target { agent, destination: None };
+    ProjectRecord {
+        uid: ProjectUid(uid),
+        name: name.parse().unwrap(),
+        spec: ProjectSpec {
+            display_name: String::new(),
+            labels: BTreeMap::new(),
+            upstreams: vec![Upstream {
+                uri: format!("rsync://{host}/m"),
+                host: host.to_owned(),
+                user: String::new(),
+                sealed_password: Vec::new(),
+            }],
+            destination: format!("a1:{name}").parse().unwrap(),
+            schedule: Schedule::new(Cadence::Manual, fleet::schedule::parse_zone("UTC").unwrap()),
+            rsync: RsyncSettings::default(),
+            placement: PlacementSettings { origins: vec![target], ..PlacementSettings::default() },
+            max_delete: None,
+            retry: RetrySettings::default(),
+        },
+        paused: None,
+        revision: 1,
+        create_time: ago(HOUR),
+        update_time: ago(HOUR),
+    }
+}
+
+fn placement(project: &ProjectRecord, role: Role) -> PlacementRecord {
+    PlacementRecord {
+        project: project.uid,
+        agent: project.spec.placement.origins[0].agent,
+        role,
+        destination: project.spec.destination.clone(),
+        have_tree: None,
+        have_time: None,
+        gave_up_on: None,
+        files: 0,
+        size_bytes: 0,
+        hold: None,
+    }
+}
+
+fn run_id(n: i64) -> RunId {
+    RunId::mint(1_000 * n, 0, RunId::NIL)
+}
+
+fn run(project: &ProjectRecord, id: RunId, state: RunState) -> RunRecord {
+    RunRecord {
+        id,
+        project: project.uid,
+        trigger: Trigger { kind: TriggerKind::Schedule, by: String::new(), time: MORNING },
+        coalesced: 0,
+        by_person: false,
+        generation: 0,
+        state,
+        attempts: 1,
+        origin_attempt: 1,
+        replica_failed: false,
+        missed: Vec::new(),
+        create_time: MORNING,
+        start_time: None,
+        propagate_time: None,
+        end_time: None,
+        current_tree: false,
+        traceparent: String::new(),
+    }
+}
+
+fn attempt(project: &ProjectRecord, run: RunId, number: u32, state: AttemptState) -> AttemptRecord {
+    let placement = placement(project, Role::Origin);
+    AttemptRecord {
+        id: AttemptId { run, number },
+        project: project.uid,
+        agent: placement.agent,
+        role: Role::Origin,
+        destination: placement.destination,
+        upstream_host: project.spec.upstreams[0].host.clone(),
+        tree: run,
+        attempt_try: number,
+        first_sync: false,
+        mixed: false,
+        max_delete: 0,
+        spec_hash: String::new(),
+        state,
+    }
+}
+
+fn pending(delay: u64) -> AttemptState {
+    AttemptState::Pending { delay: Duration::from_secs(delay) }
+}
+
+/// A fleet of one connected agent, as it became by `more`.
+fn fleet(limits: Limits, more: Vec<Change>) -> Engine {
+    let mut engine = Engine::new(limits);
+    let fleet = FleetRecord { term: 1, next_uid: 100, frozen: None };
+    let mut changes = vec![Change::Put(Record::Fleet(fleet)), Change::Put(agent(FTP1, "ftp1", Some(MORNING)))];
+    changes.push(session(FTP1, &["a1"]));
+    changes.extend(more);
+    engine.apply(now(), &changes);
+    engine
+}
+
+/// A project with one queued run whose attempt waits.
+fn waiting(record: &ProjectRecord, delay: u64) -> Vec<Change> {
+    let run = run(record, run_id(1), RunState::Queued);
+    let attempt = attempt(record, run.id, 1, pending(delay));
+    let state = ProjectState::new(record.uid);
+    [
+        Record::Project(Box::new(record.clone())),
+        Record::ProjectState(state),
+        Record::Placement(placement(record, Role::Origin)),
+        Record::Run(run),
+        Record::Attempt(attempt),
+    ]
+    .map(Change::Put)
+    .into()
+}
+
+fn sentences(engine: &Engine, uid: u64, past: &Past) -> Vec<String> {
+    let project = engine.project(ProjectUid(uid)).unwrap();
+    explain(engine, now(), project, past).1
+}
+
+fn one(engine: &Engine, uid: u64) -> String {
+    let all = sentences(engine, uid, &Past::default());
+    assert_eq!(all.len(), 1, "{all:?}");
+    all[0].clone()
+}
+
+#[test]
+fn a_pause_is_told_with_who_when_and_why() {
+    let mut gnu = project(7, "gnu", "ftp.gnu.org", FTP1);
+    let since = ago(46 * HOUR + 40 * MINUTE);
+    gnu.paused = Some(Pause { by: "maria".into(), time: since, reason: "moving to a2".into(), until: None });
+    let engine = fleet(Limits::default(), waiting(&gnu, 0));
+    assert_eq!(
+        one(&engine, 7),
+        "gnu is paused since 2026-11-18 09:02 UTC (46h) by maria: \"moving to a2\"; one run waits for the resume. Next: \
+         mirrorctl project resume gnu"
+    );
+}
+
+#[test]
+fn a_freeze_is_told_with_what_waits_and_what_runs() {
+    let gnu = project(7, "gnu", "ftp.gnu.org", FTP1);
+    let mut changes = waiting(&gnu, 0);
+    let freeze = Freeze { by: "maria".into(), time: ago(122 * MINUTE), reason: "array swap".into() };
+    changes.push(Change::Put(Record::Fleet(FleetRecord { term: 1, next_uid: 100, frozen: Some(freeze) })));
+    let engine = fleet(Limits::default(), changes);
+    assert_eq!(
+        one(&engine, 7),
+        "The whole fleet is frozen since 05:40 UTC (2h) by maria: \"array swap\"; 1 run waits, none is running. Next: \
+         mirrorctl thaw"
+    );
+}
+
+#[test]
+fn a_place_in_line_names_who_is_before() {
+    let epel = project(7, "epel", "dl.fedoraproject.org", FTP1);
+    let fedora = project(8, "fedora", "dl.fedoraproject.org", FTP1);
+    let mut changes = waiting(&epel, 0);
+    let epoch = Epoch { term: 1, counter: 2 };
+    let started = ago(14 * MINUTE);
+    let state = AttemptState::Running { epoch, offered: started, started };
+    changes.push(Change::Put(Record::Run(run(&epel, run_id(1), RunState::Running))));
+    changes.push(Change::Put(Record::Attempt(attempt(&epel, run_id(1), 1, state))));
+    changes.extend(waiting(&fedora, 0).into_iter().map(|change| match change {
+        Change::Put(Record::Run(run)) => Change::Put(Record::Run(RunRecord { id: run_id(2), ..run })),
+        Change::Put(Record::Attempt(attempt)) => {
+            let id = AttemptId { run: run_id(2), number: 1 };
+            Change::Put(Record::Attempt(AttemptRecord { id, ..attempt }))
+        }
+        other => other,
+    }));
+    let limits = Limits { upstream_slots: 1, upstream_spacing: Duration::ZERO, ..Limits::default() };
+    let engine = fleet(limits, changes);
+    assert_eq!(
+        one(&engine, 8),
+        "fedora is 1st in line for dl.fedoraproject.org: its 1 slot is taken (epel on ftp1 since 14m)."
+    );
+    assert_eq!(one(&engine, 7), "epel is running: epel on ftp1 since 14m. Next: mirrorctl run watch epel");
+}
+
+fn failed_before(record: &ProjectRecord, class: ExitClass, cause: &str, minutes: u64, waits: u32) -> Past {
+    let at = ago(minutes * MINUTE);
+    let outcome = Outcome { cause: cause.to_owned(), ..Outcome::of_class(class) };
+    let state = AttemptState::Ended {
+        epoch: Epoch { term: 1, counter: 1 },
+        offered: Some(at),
+        started: Some(at),
+        at,
+        end: End::Failed(outcome),
+    };
+    let failed = attempt(record, run_id(1), waits - 1, state);
+    let failed = BTreeMap::from([(AttemptId { run: run_id(1), number: waits }, failed)]);
+    Past { failed, first_held: None }
+}
+
+#[test]
+fn a_pause_after_a_failure_names_the_failure_and_the_try() {
+    let apache = project(7, "apache", "rsync.apache.org", FTP1);
+    let mut changes = waiting(&apache, 0);
+    changes.truncate(3);
+    changes.push(Change::Put(Record::Run(run(&apache, run_id(1), RunState::Running))));
+    changes.push(Change::Put(Record::Attempt(attempt(&apache, run_id(1), 3, pending(13 * MINUTE)))));
+    let engine = fleet(Limits::default(), changes);
+    let past = failed_before(&apache, ExitClass::Network, "connection reset\nmore", 2, 3);
+    assert_eq!(
+        sentences(&engine, 7, &past),
+        ["apache failed at 07:40 UTC (network: connection reset); try 3 of 4 starts at 07:55 UTC (in 13m)."]
+    );
+    let busy = failed_before(&apache, ExitClass::Busy, "max connections (60) reached", 4, 3);
+    assert_eq!(
+        sentences(&engine, 7, &busy),
+        ["apache is queued: rsync.apache.org answered \"max connections (60) reached\" 4m ago; we ask again at 07:55 UTC \
+          (in 13m). This is no failure."]
+    );
+    assert_eq!(one(&engine, 7), "apache is tried again at 07:55 UTC (in 13m).", "history was pruned");
+}
+
+#[test]
+fn an_agent_that_is_away_is_named_with_when_it_was_seen() {
+    let edge3 = AgentUid(3);
+    let cran = project(7, "cran", "cran.r-project.org", edge3);
+    let mut changes = vec![Change::Put(agent(edge3, "edge3", Some(ago(26 * HOUR + 2 * MINUTE))))];
+    changes.extend(waiting(&cran, 0));
+    let engine = fleet(Limits::default(), changes);
+    assert_eq!(
+        one(&engine, 7),
+        "cran waits for its origin edge3, unreachable since 26h (last seen 2026-11-19 05:40 UTC). Next: mirrorctl agent \
+         show edge3"
+    );
+}
+
+#[test]
+fn a_missing_root_is_named_with_those_that_are_there() {
+    let mut gnu = project(7, "gnu", "ftp.gnu.org", FTP1);
+    gnu.spec.destination = "b2:gnu".parse().unwrap();
+    let engine = fleet(Limits::default(), waiting(&gnu, 0));
+    assert_eq!(
+        one(&engine, 7),
+        "gnu waits: ftp1 has no root \"b2\" in its own file (it has: a1). Next: mirrorctl agent show ftp1"
+    );
+}
+
+#[test]
+fn a_hold_counts_what_was_deleted_and_what_is_wanted_on_top() {
+    let debian = project(7, "debian", "syncproxy.debian.org", FTP1);
+    let mut changes = waiting(&debian, 0);
+    changes.truncate(2);
+    let first = AttemptId { run: run_id(1), number: 1 };
+    let hold = Hold { first, newest: first, since: ago(25 * HOUR), wanted: 21_204 };
+    let held = PlacementRecord { hold: Some(hold), ..placement(&debian, Role::Origin) };
+    changes.push(Change::Put(Record::Placement(held)));
+    let fire = ahead(4 * HOUR + 28 * MINUTE);
+    let next_fire = Some(fleet::project::NextFire { scheduled: fire, at: fire, spread: false });
+    changes.push(Change::Put(Record::ProjectState(ProjectState { next_fire, ..ProjectState::new(debian.uid) })));
+    let engine = fleet(Limits::default(), changes);
+    let limited = AttemptRecord { max_delete: 40_000, ..attempt(&debian, run_id(1), 1, pending(0)) };
+    let past = Past { first_held: Some(limited), ..Past::default() };
+    assert_eq!(
+        sentences(&engine, 7, &past),
+        ["debian is held since 25h: 61,204 deletes wanted, 40,000 allowed; the fire at 12:10 UTC checks again by itself. \
+          Next: mirrorctl run show debian"]
+    );
+}
+
+#[test]
+fn what_is_not_due_says_when_it_is() {
+    let kernel = project(7, "kernel.org", "rsync.kernel.org", FTP1);
+    let mut changes = waiting(&kernel, 0);
+    changes.truncate(3);
+    let engine = fleet(Limits::default(), changes.clone());
+    assert_eq!(
+        one(&engine, 7),
+        "kernel.org is not waiting: it has never run and it runs only when asked. Next: mirrorctl project run kernel.org"
+    );
+    let fire = ahead(23 * MINUTE);
+    let state = ProjectState {
+        next_fire: Some(fleet::project::NextFire { scheduled: fire, at: fire, spread: false }),
+        last_success: Some(ago(50 * MINUTE)),
+        ..ProjectState::new(kernel.uid)
+    };
+    changes.push(Change::Put(Record::ProjectState(state)));
+    let engine = fleet(Limits::default(), changes);
+    assert_eq!(
+        one(&engine, 7),
+        "kernel.org is not waiting: it is fresh (50m) and its next fire is 08:05 UTC (in 23m)."
+    );
+}

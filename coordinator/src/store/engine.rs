@@ -1,0 +1,202 @@
+//! The storage engine: sled behind a trait that etcd could serve as honestly. Knows keys and envelopes, not
+//! records; and neither the ladder that opens it nor who may write.
+
+use std::{
+    fs::{self, File},
+    io,
+    panic::{AssertUnwindSafe, catch_unwind},
+    path::{Path, PathBuf},
+    thread,
+    time::Duration,
+};
+
+use super::{
+    backup::Entry,
+    codec,
+    error::StoreError,
+    key,
+    unit::{Op, Unit},
+};
+
+/// Units that one commit merges.
+pub const COMMIT_UNITS_MAX: usize = 512;
+/// sled's page cache, in bytes: an estimate of sled's own, it takes some times more.
+const CACHE_BYTES: u64 = 16 << 20;
+/// How often sled's own thread flushes and collects garbage, in milliseconds. Without it, garbage is never
+/// collected.
+const FLUSH_EVERY_MS: u64 = 500;
+/// How long a handle that was just dropped may go on holding sled's lock.
+const LOCK_WAIT: Duration = Duration::from_secs(2);
+/// Pause between two looks at that lock.
+const LOCK_PAUSE: Duration = Duration::from_millis(20);
+
+/// A key and its value.
+pub(crate) type Pair = (Vec<u8>, Vec<u8>);
+
+/// What the store wants of an engine, and no more: no snapshots, no secondary indexes, no unbounded scans.
+pub(crate) trait Engine {
+    /// Makes the units durable in their order, each one all or nothing, and says the revision they got, if the
+    /// engine is at revision `fence`. sled merges them into one atomic batch; another engine may commit a
+    /// prefix and fail, after which it must be opened again, as after any error.
+    fn commit(&self, units: &[Unit], fence: u64) -> Result<u64, StoreError>;
+
+    /// The value under a key.
+    fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>, StoreError>;
+
+    /// At most `limit` pairs with `from <= key < to`, ascending. Two pages are two moments.
+    fn page(&self, from: &[u8], to: &[u8], limit: usize) -> Result<Vec<Pair>, StoreError>;
+}
+
+/// sled, and a second handle of its file.
+#[derive(Debug)]
+pub(crate) struct Sled {
+    db: sled::Db,
+    disk: File,
+}
+
+impl Sled {
+    /// Opens or makes the database in this directory.
+    ///
+    /// # Errors
+    /// Whatever sled says; a panic of sled's is an error like any other.
+    pub(crate) fn open(dir: &Path) -> Result<Self, StoreError> {
+        remove_unfinished_snapshots(dir)
+            .map_err(|error| StoreError::io("clearing up before opening the store", error))?;
+        let config = sled::Config::new()
+            .path(dir)
+            .cache_capacity(CACHE_BYTES)
+            .flush_every_ms(Some(FLUSH_EVERY_MS))
+            .print_profile_on_drop(false);
+        let mut waited = Duration::ZERO;
+        let db = loop {
+            match guarded("opening the store", || config.open()) {
+                // Our own lock is held already, so this is a handle of ours that is on its way out.
+                Err(error) if is_lock(&error) && waited < LOCK_WAIT => {
+                    thread::sleep(LOCK_PAUSE);
+                    waited += LOCK_PAUSE;
+                }
+                done => break done?,
+            }
+        };
+        let disk = File::open(data_file(dir))
+            .map_err(|error| StoreError::io("opening the store's file a second time", error))?;
+        Ok(Self { db, disk })
+    }
+
+    /// The revision of the newest commit; 0 when nothing was ever committed.
+    pub(crate) fn revision(&self) -> Result<u64, StoreError> {
+        match self.get(key::REVISION)? {
+            Some(value) => Ok(codec::open(key::REVISION, &value)?.revision),
+            None => Ok(0),
+        }
+    }
+
+    /// Puts sealed values as they are (`None`: removes), without making them durable: for a restore.
+    pub(crate) fn import(&self, entries: Vec<Entry>) -> Result<(), StoreError> {
+        let mut batch = sled::Batch::default();
+        for (key, value) in entries {
+            match value {
+                Some(value) => batch.insert(key, value),
+                None => batch.remove(key),
+            }
+        }
+        guarded("restoring", || self.db.apply_batch(batch))
+    }
+
+    /// Makes all that was written durable.
+    pub(crate) fn sync(&self) -> Result<(), StoreError> {
+        // sled's flush ends in sync_file_range on Linux, which writes out neither the disk's cache nor the
+        // file's length; without the second handle a power cut takes up to half a second of commits.
+        guarded("flushing the store", || self.db.flush())?;
+        self.disk.sync_data().map_err(|error| StoreError::io("syncing the store to disk", error))
+    }
+
+    /// Bytes on disk.
+    pub(crate) fn disk_bytes(&self) -> Result<u64, StoreError> {
+        guarded("measuring the store", || self.db.size_on_disk())
+    }
+}
+
+impl Engine for Sled {
+    fn commit(&self, units: &[Unit], fence: u64) -> Result<u64, StoreError> {
+        if units.len() > COMMIT_UNITS_MAX {
+            return Err(StoreError::TooManyUnits { units: units.len(), limit: COMMIT_UNITS_MAX });
+        }
+        let found = self.revision()?;
+        if found != fence {
+            return Err(StoreError::Fenced { expected: fence, found });
+        }
+        let revision = fence + 1;
+        let mut batch = sled::Batch::default();
+        for op in units.iter().flat_map(Unit::ops) {
+            match op {
+                Op::Put { key, payload } => {
+                    batch.insert(key.as_slice(), codec::seal(key, revision, payload));
+                }
+                Op::Delete { key } => batch.remove(key.as_slice()),
+            }
+        }
+        batch.insert(key::REVISION, codec::seal(key::REVISION, revision, &[]));
+        guarded("committing to the store", || self.db.apply_batch(batch))?;
+        self.sync()?;
+        Ok(revision)
+    }
+
+    fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>, StoreError> {
+        guarded("reading the store", || self.db.get(key)).map(|value| value.map(|value| value.to_vec()))
+    }
+
+    fn page(&self, from: &[u8], to: &[u8], limit: usize) -> Result<Vec<Pair>, StoreError> {
+        guarded("reading the store", || {
+            let pairs = self.db.range(from..to).take(limit);
+            pairs.map(|pair| pair.map(|(key, value)| (key.to_vec(), value.to_vec()))).collect()
+        })
+    }
+}
+
+/// sled writes a snapshot as it opens. One that a full disk or a kill left half written would be taken for the
+/// newest one at the next open, and refused as corrupt; sled itself never uses it again.
+fn remove_unfinished_snapshots(dir: &Path) -> io::Result<()> {
+    if !dir.exists() {
+        return Ok(());
+    }
+    for entry in fs::read_dir(dir)? {
+        let entry = entry?;
+        let name = entry.file_name();
+        let name = name.to_string_lossy();
+        if is_snapshot(&name) && name.ends_with(".generating") {
+            fs::remove_file(entry.path())?;
+        }
+    }
+    Ok(())
+}
+
+/// Calls sled: it panics on some damaged files where others are an error.
+fn guarded<T>(doing: &'static str, call: impl FnOnce() -> sled::Result<T>) -> Result<T, StoreError> {
+    match catch_unwind(AssertUnwindSafe(call)) {
+        Ok(Ok(done)) => Ok(done),
+        Ok(Err(source)) => Err(StoreError::Engine { doing, source }),
+        Err(panic) => {
+            let text = panic.downcast_ref::<String>().map(String::as_str);
+            let text = text.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("no message");
+            Err(StoreError::Panicked { doing, message: text.to_owned() })
+        }
+    }
+}
+
+/// Whether another handle, of this process or another one, has the database open.
+pub(crate) fn is_lock(error: &StoreError) -> bool {
+    // sled has no variant for it; the text is the one of sled 0.34.7 and a test holds us to it.
+    matches!(error, StoreError::Engine { source: sled::Error::Io(io), .. }
+        if io.to_string().starts_with("could not acquire lock"))
+}
+
+/// The file that holds the data.
+pub(crate) fn data_file(dir: &Path) -> PathBuf {
+    dir.join("db")
+}
+
+/// sled's snapshots in a directory: they only shorten the way to open, and are rebuilt when absent.
+pub(crate) fn is_snapshot(name: &str) -> bool {
+    name.starts_with("snap.")
+}

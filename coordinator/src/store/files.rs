@@ -1,0 +1,174 @@
+//! The files around the engine: where they are, who may read them, and how they are replaced so that a crash
+//! leaves the old one or the new one.
+
+use std::{
+    fs::{self, File, OpenOptions},
+    io::{self, Write as _},
+    os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _, PermissionsExt as _},
+    path::{Path, PathBuf},
+};
+
+use super::error::OpenError;
+
+/// Mode of the store's directories.
+pub(crate) const DIR_MODE: u32 = 0o700;
+/// Mode of the store's files.
+pub(crate) const FILE_MODE: u32 = 0o600;
+/// What backups' names end in: the ladder looks at no other files.
+pub const BACKUP_EXTENSION: &str = "backup";
+
+/// Where everything is.
+#[derive(Debug, Clone)]
+pub(crate) struct Layout {
+    pub(crate) dir: PathBuf,
+}
+
+impl Layout {
+    pub(crate) fn new(dir: &Path) -> Self {
+        Self { dir: dir.to_owned() }
+    }
+
+    /// The engine's directory.
+    pub(crate) fn engine(&self) -> PathBuf {
+        self.dir.join("sled")
+    }
+
+    /// The engine's directory while it is being restored or compacted into.
+    pub(crate) fn fresh(&self) -> PathBuf {
+        self.dir.join("sled.new")
+    }
+
+    /// The engine's old directory, while a compacted one takes its place.
+    pub(crate) fn old(&self) -> PathBuf {
+        self.dir.join("sled.old")
+    }
+
+    /// What a compaction copies through.
+    pub(crate) fn copy(&self) -> PathBuf {
+        self.dir.join("compact.partial")
+    }
+
+    pub(crate) fn lock(&self) -> PathBuf {
+        self.dir.join("lock")
+    }
+
+    pub(crate) fn marker(&self) -> PathBuf {
+        self.dir.join("marker")
+    }
+
+    pub(crate) fn ballast(&self) -> PathBuf {
+        self.dir.join("ballast")
+    }
+
+    pub(crate) fn backups(&self) -> PathBuf {
+        self.dir.join("backups")
+    }
+
+    /// A new directory for what is moved out of the way.
+    pub(crate) fn quarantine(&self) -> io::Result<PathBuf> {
+        let parent = self.dir.join("quarantine");
+        make_dir(&parent)?;
+        let taken = fs::read_dir(&parent)?.count();
+        for number in taken + 1.. {
+            match fs::DirBuilder::new().mode(DIR_MODE).create(parent.join(number.to_string())) {
+                Ok(()) => return Ok(parent.join(number.to_string())),
+                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Err(io::ErrorKind::AlreadyExists.into())
+    }
+}
+
+/// Makes a directory that is ours alone, unless it is there.
+pub(crate) fn make_dir(dir: &Path) -> io::Result<()> {
+    match fs::DirBuilder::new().mode(DIR_MODE).create(dir) {
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists && dir.is_dir() => Ok(()),
+        done => done,
+    }
+}
+
+/// Refuses a file or directory that other users of the host can get at; one that is absent is none.
+pub(crate) fn check_private(path: &Path, want: u32) -> Result<(), OpenError> {
+    match fs::metadata(path) {
+        Ok(found) if found.permissions().mode() & 0o077 != 0 => Err(OpenError::Exposed {
+            path: path.display().to_string(),
+            mode: found.permissions().mode() & 0o7777,
+            want,
+        }),
+        _ => Ok(()),
+    }
+}
+
+/// Makes the engine's own files ours alone: it makes them with whatever the process's mask allows.
+pub(crate) fn tighten(dir: &Path) -> io::Result<()> {
+    fs::set_permissions(dir, fs::Permissions::from_mode(DIR_MODE))?;
+    for entry in fs::read_dir(dir)? {
+        let entry = entry?;
+        let mode = if entry.file_type()?.is_dir() { DIR_MODE } else { FILE_MODE };
+        match fs::set_permissions(entry.path(), fs::Permissions::from_mode(mode)) {
+            // The engine replaces its snapshots as it likes.
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            _ => {}
+        }
+    }
+    Ok(())
+}
+
+/// Makes what was created, renamed or removed in a directory durable.
+pub(crate) fn sync_dir(dir: &Path) -> io::Result<()> {
+    File::open(dir)?.sync_all()
+}
+
+/// Puts a small file in place of an old one: a crash leaves the one or the other, whole.
+pub(crate) fn replace(path: &Path, content: &[u8]) -> io::Result<()> {
+    let (Some(dir), Some(name)) = (path.parent(), path.file_name()) else {
+        return Err(io::ErrorKind::InvalidInput.into());
+    };
+    let partial = dir.join(format!(".{}.partial", name.to_string_lossy()));
+    let mut file = create(&partial)?;
+    file.write_all(content)?;
+    file.sync_all()?;
+    fs::rename(&partial, path)?;
+    sync_dir(dir)
+}
+
+/// Makes or empties a file that is ours alone.
+pub(crate) fn create(path: &Path) -> io::Result<File> {
+    OpenOptions::new().write(true).create(true).truncate(true).mode(FILE_MODE).open(path)
+}
+
+/// Removes a file, if it is there; true when it was.
+pub(crate) fn remove_file(path: &Path) -> io::Result<bool> {
+    match fs::remove_file(path) {
+        Ok(()) => Ok(true),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+        Err(error) => Err(error),
+    }
+}
+
+/// Removes a directory and all in it, if it is there.
+pub(crate) fn remove_dir(dir: &Path) -> io::Result<()> {
+    match fs::remove_dir_all(dir) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+        _ => Ok(()),
+    }
+}
+
+/// The lock that keeps a second coordinator out. Held as long as the value lives.
+#[derive(Debug)]
+pub(crate) struct Lock {
+    _file: File,
+}
+
+impl Lock {
+    /// Takes it; `None`: another process has it.
+    pub(crate) fn take(path: &Path) -> io::Result<Option<Self>> {
+        let file = OpenOptions::new().write(true).create(true).truncate(false).mode(FILE_MODE).open(path)?;
+        match file.try_lock() {
+            Ok(()) => Ok(Some(Self { _file: file })),
+            Err(fs::TryLockError::WouldBlock) => Ok(None),
+            Err(fs::TryLockError::Error(error)) => Err(error),
+        }
+    }
+}

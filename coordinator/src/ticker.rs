@@ -1,0 +1,188 @@
+//! Housekeeping by the clock, with tokio-cron-scheduler: pruning, backups, expiry, the server's certificate, and the
+//! schedule watchdog, which starts syncs should the clock's own task be dead.
+//!
+//! Its rules, each from a measured fault of that library: cron jobs only, in UTC, added one after another, a wide
+//! channel, every job single-flight and harmless when it fires twice, and a stop of our own. The projects' schedules
+//! are the engine's; each job here only calls what exists without it.
+
+use std::{
+    future::Future,
+    pin::Pin,
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+
+use chrono::{DateTime, Utc};
+use tokio::sync::RwLock;
+use tokio_cron_scheduler::{Job, JobScheduler, JobSchedulerError};
+use uuid::Uuid;
+
+use crate::{Services, chores};
+
+/// Slots of the library's channels: far above our handful of jobs, below which it loses fires.
+const CHANNEL_LEN: usize = 1_024;
+/// How long running jobs may take to end when the coordinator stops.
+const STOP_TIME_MAX: Duration = Duration::from_secs(5);
+
+/// The scheduler does not take a job.
+#[derive(Debug, thiserror::Error)]
+#[error("the scheduler of housekeeping refuses the job {job}")]
+pub struct TickerError {
+    job: &'static str,
+    source: JobSchedulerError,
+}
+
+/// What a job is called with.
+type Chore = fn(Services) -> Pin<Box<dyn Future<Output = Result<String, String>> + Send>>;
+
+/// When a job ended, and how: a sentence, or what failed.
+type Ended = (DateTime<Utc>, Result<String, String>);
+
+/// One job, for people.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct JobReport {
+    /// Its name.
+    pub name: &'static str,
+    /// When it runs.
+    pub cron: String,
+    /// When it last ended, and how: a sentence, or what failed.
+    pub last: Option<Ended>,
+    /// When it runs next.
+    pub next: Option<DateTime<Utc>>,
+}
+
+#[derive(Debug)]
+struct Kept {
+    name: &'static str,
+    cron: String,
+    id: Uuid,
+    state: Arc<State>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    running: tokio::sync::Mutex<()>,
+    last: Mutex<Option<Ended>>,
+}
+
+/// The jobs and their scheduler.
+pub struct Ticker {
+    scheduler: JobScheduler,
+    jobs: Vec<Kept>,
+    /// Emptied at the end, so that what the library keeps alive holds nothing of ours.
+    services: Arc<RwLock<Option<Services>>>,
+}
+
+impl std::fmt::Debug for Ticker {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Ticker").field("jobs", &self.jobs).finish_non_exhaustive()
+    }
+}
+
+/// What the watchdog found since the start.
+#[derive(Debug, Default)]
+pub struct Watchdog {
+    overdue: AtomicU64,
+}
+
+impl Watchdog {
+    /// Looks at which a fire was overdue although the clock's task should have seen it.
+    #[must_use]
+    pub fn overdue(&self) -> u64 {
+        self.overdue.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn count(&self) {
+        self.overdue.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+/// Checks a cron text as the scheduler reads it.
+///
+/// # Errors
+/// The rule that it breaks.
+pub fn check_cron(text: &str) -> Result<(), String> {
+    Job::new_tz(text, Utc, |_, _| {})
+        .map(drop)
+        .map_err(|_| "wanted are six fields: second minute hour day month weekday, as in 0 17 3 * * *".to_owned())
+}
+
+impl Ticker {
+    /// Starts every job.
+    ///
+    /// # Errors
+    /// When the scheduler does not take one.
+    pub async fn start(services: Services) -> Result<Self, TickerError> {
+        let at = services.config.housekeeping.clone();
+        let plan: [(&'static str, String, Chore); 5] = [
+            ("watchdog", at.watchdog, |s| Box::pin(chores::watchdog(s))),
+            ("sweep", at.sweep, |s| Box::pin(chores::sweep(s))),
+            ("backup", at.backup, |s| Box::pin(chores::backup(s))),
+            ("prune", at.prune, |s| Box::pin(chores::prune(s))),
+            ("certificate", at.certificate, |s| Box::pin(chores::certificate(s))),
+        ];
+        let scheduler = JobScheduler::new_with_channel_size(CHANNEL_LEN).await;
+        let scheduler = scheduler.map_err(refuses("all"))?;
+        let services = Arc::new(RwLock::new(Some(services)));
+        let mut jobs = Vec::with_capacity(plan.len());
+        for (name, cron, chore) in plan {
+            let state = Arc::new(State::default());
+            let (shared, kept) = (Arc::clone(&services), Arc::clone(&state));
+            let job = Job::new_async_tz(cron.as_str(), Utc, move |_, _| {
+                let (shared, kept) = (Arc::clone(&shared), Arc::clone(&kept));
+                Box::pin(async move { run(name, chore, &shared, &kept).await })
+            });
+            let id = scheduler.add(job.map_err(refuses(name))?).await.map_err(refuses(name))?;
+            jobs.push(Kept { name, cron, id, state });
+        }
+        scheduler.start().await.map_err(refuses("all"))?;
+        Ok(Self { scheduler, jobs, services })
+    }
+
+    /// Every job with its last result and next time.
+    pub async fn report(&self) -> Vec<JobReport> {
+        let mut reports = Vec::with_capacity(self.jobs.len());
+        for job in &self.jobs {
+            let last = job.state.last.lock().unwrap_or_else(PoisonError::into_inner).clone();
+            let next = self.scheduler.clone().next_tick_for_job(job.id).await.ok().flatten();
+            reports.push(JobReport { name: job.name, cron: job.cron.clone(), last, next });
+        }
+        reports
+    }
+
+    /// Lets running jobs end, for a bounded time, and starts none any more.
+    pub async fn stop(mut self) {
+        if let Err(error) = self.scheduler.shutdown().await {
+            tracing::debug!(%error, "the scheduler did not stop in order");
+        }
+        let emptied = tokio::time::timeout(STOP_TIME_MAX, self.services.write()).await;
+        match emptied {
+            Ok(mut services) => *services = None,
+            Err(_) => tracing::warn!("a housekeeping job did not end in time"),
+        }
+    }
+}
+
+fn refuses(job: &'static str) -> impl FnOnce(JobSchedulerError) -> TickerError {
+    move |source| TickerError { job, source }
+}
+
+/// Runs a job unless its last run still goes on or the coordinator stops.
+async fn run(name: &'static str, chore: Chore, services: &RwLock<Option<Services>>, state: &State) {
+    let Ok(_flight) = state.running.try_lock() else {
+        tracing::debug!(job = name, "still running; this fire is left out");
+        return;
+    };
+    let services = services.read().await;
+    let Some(services) = services.as_ref() else { return };
+    let result = chore(services.clone()).await;
+    match &result {
+        Ok(done) => tracing::debug!(job = name, done, "housekeeping"),
+        Err(error) => tracing::error!(job = name, error, "housekeeping failed; it is tried again at its next time"),
+    }
+    let now = services.driver.now().wall.to_utc();
+    *state.last.lock().unwrap_or_else(PoisonError::into_inner) = Some((now, result));
+}

@@ -1,0 +1,205 @@
+//! Rules for each unit that is put on disk.
+
+use std::collections::BTreeSet;
+
+use fleet::{
+    attempt::{AttemptRecord, AttemptState, End, Role},
+    id::ProjectUid,
+    outcome::ExitClass,
+    run::{RunRecord, RunState},
+};
+
+use super::{Checks, told};
+use crate::{
+    cover::At,
+    host::Content,
+    store::{Source, Store, Unit},
+};
+
+impl Checks {
+    pub(super) fn check_attempts(&mut self, store: &Store, unit: &Unit) -> Result<(), String> {
+        for new in unit.attempts() {
+            match store.attempt(new.project, new.id) {
+                None => self.check_new_attempt(unit, new)?,
+                Some(old) => self.check_move(old, new)?,
+            }
+            if let AttemptState::Offered { epoch, .. } = new.state {
+                self.check_offer(store, new, epoch)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn check_new_attempt(&self, unit: &Unit, new: &AttemptRecord) -> Result<(), String> {
+        let adopted = unit.source == Source::Hello && self.restored && At::from(&new.state) == At::Running;
+        if new.state.is_pending() || adopted {
+            return Ok(());
+        }
+        Err(told(new.id, &format!("began as {:?}", new.state)))
+    }
+
+    /// I4: the end is said once; and no step of the machine is left out.
+    fn check_move(&self, old: &AttemptRecord, new: &AttemptRecord) -> Result<(), String> {
+        use At::{Cancelling, Ended, Offered, Pending, Running};
+        let (from, to) = (At::from(&old.state), At::from(&new.state));
+        let fits = match from {
+            Pending => matches!(to, Pending | Offered | Ended),
+            Offered => matches!(to, Pending | Offered | Running | Cancelling | Ended),
+            Running => matches!(to, Running | Cancelling | Ended),
+            Cancelling => matches!(to, Cancelling | Ended),
+            Ended => old == new,
+        };
+        let same_epoch = old.state.epoch() == new.state.epoch();
+        let epoch_fits = same_epoch || from == Pending || to == Pending;
+        if !fits || !epoch_fits {
+            return Err(told(new.id, &format!("went from {:?} to {:?}", old.state, new.state)));
+        }
+        if from != Ended { self.check_end_is_true(new) } else { Ok(()) }
+    }
+
+    fn check_offer(&mut self, store: &Store, new: &AttemptRecord, epoch: fleet::id::Epoch) -> Result<(), String> {
+        let known = store.attempt(new.project, new.id).is_some_and(|old| old.state.epoch() == Some(epoch));
+        if known {
+            return Ok(());
+        }
+        if self.offers.last().is_some_and(|last| *last >= epoch) {
+            return Err(told(new.id, &format!("epoch {epoch} was used before, or a later one")));
+        }
+        if new.role == Role::Origin && self.cancelled.contains(&(new.project, new.id.run)) {
+            return Err(told(new.id, "offered after its run was cancelled"));
+        }
+        self.offers.insert(epoch);
+        Ok(())
+    }
+
+    /// What is recorded of an end is what happened on the machine.
+    fn check_end_is_true(&self, new: &AttemptRecord) -> Result<(), String> {
+        let AttemptState::Ended { epoch, end, .. } = &new.state else { return Ok(()) };
+        let work = (new.id, *epoch);
+        let really = self.pulled.get(&work).map(|(class, _)| *class);
+        let true_end = match end {
+            End::Succeeded(_) => really == Some(ExitClass::Ok),
+            End::Held(_) => really == Some(ExitClass::MaxDelete),
+            End::Failed(outcome) => {
+                let refused = matches!(outcome.class, ExitClass::Busy | ExitClass::RejectedByAgent);
+                really == Some(outcome.class) || (refused && really.is_none())
+            }
+            End::Cancelled(Some(outcome)) => {
+                really == Some(ExitClass::Cancelled) || outcome.cause == crate::host::NOT_HELD
+            }
+            End::Cancelled(None) | End::Lost => true,
+        };
+        if true_end { Ok(()) } else { Err(told(new.id, &format!("recorded as {end:?}, really {really:?}"))) }
+    }
+
+    pub(super) fn check_runs(&mut self, store: &Store, unit: &Unit) -> Result<(), String> {
+        for new in unit.runs() {
+            let wrong = |what: &str| Err(format!("run {}: {what}: {new:?}", new.id));
+            let old = store.run(new.project, new.id);
+            if let Some(old) = old {
+                if old.state.is_closed() && (new.state, new.end_time) != (old.state, old.end_time) {
+                    return wrong("was closed and changed");
+                }
+                if new.attempts < old.attempts || new.coalesced < old.coalesced {
+                    return wrong("counts backwards");
+                }
+                if old.generation != 0 && new.generation != old.generation {
+                    return wrong("took two generations");
+                }
+            }
+            if new.generation != 0 && old.is_none_or(|old| old.generation == 0) {
+                self.check_generation(unit, new)?;
+            }
+            if new.state != RunState::Queued && new.generation == 0 && !new.state.is_closed() {
+                return wrong("began without a generation");
+            }
+            let made = new.current_tree || new.state == RunState::Propagating;
+            let was_made = old.is_some_and(|old| old.current_tree || old.state == RunState::Propagating);
+            if made && !was_made && !origin_succeeded(unit, new) {
+                return wrong("propagates, and its origin did not succeed");
+            }
+        }
+        Ok(())
+    }
+
+    /// I2: what was asked for while a run waited is covered by it.
+    fn check_generation(&self, unit: &Unit, new: &RunRecord) -> Result<(), String> {
+        let wanted = self.wanted.get(&new.id).map_or(0, |(_, wanted)| *wanted);
+        if new.generation < wanted {
+            return Err(format!("run {} took generation {}, {wanted} was wanted of it", new.id, new.generation));
+        }
+        let taken = unit.states().find(|state| state.uid == new.project).map(|state| state.taken);
+        if taken != Some(new.generation) {
+            return Err(format!("run {} took generation {}, its project {taken:?}", new.id, new.generation));
+        }
+        Ok(())
+    }
+
+    pub(super) fn check_placements(&self, store: &Store, unit: &Unit) -> Result<(), String> {
+        for new in unit.placements() {
+            let old = store.placement(new.project, new.agent).and_then(|old| old.have_tree);
+            let Some(tree) = new.have_tree.filter(|tree| Some(*tree) != old) else { continue };
+            let by = unit.attempts().find(|attempt| attempt.agent == new.agent && attempt.tree == tree);
+            let work = by.and_then(|attempt| Some((attempt.id, attempt.state.epoch()?)));
+            let really = work.and_then(|work| self.pulled.get(&work));
+            if really.map(|(_, content)| *content) != Some(Content::Tree(tree)) && !self.restored {
+                return Err(format!("{new:?} was entered by {by:?}, which really pulled {really:?}"));
+            }
+        }
+        Ok(())
+    }
+
+    /// How the records of one project hang together.
+    pub(super) fn check_project(&self, store: &Store, uid: ProjectUid) -> Result<(), String> {
+        let wrong = |what: String| Err(format!("project {}: {what}", uid.0));
+        let Some(state) = store.state(uid) else {
+            let left = store.live_attempts(uid).count() + store.live_runs(uid).count();
+            return if left == 0 { Ok(()) } else { wrong("deleted, and something is left".to_owned()) };
+        };
+        let mut placements = BTreeSet::new();
+        for attempt in store.live_attempts(uid) {
+            // A waiting run's attempt stands behind the active run's.
+            let behind = attempt.role == Role::Origin && attempt.state.is_pending();
+            if !behind && !placements.insert(attempt.agent) {
+                return wrong(format!("two live attempts on agent {}", attempt.agent.0));
+            }
+            let home = store.placement(uid, attempt.agent);
+            if !home.is_some_and(|home| home.role == attempt.role && home.destination == attempt.destination) {
+                return wrong(format!("{attempt:?} is not at its placement {home:?}"));
+            }
+            let run = store.live_runs(uid).find(|run| run.id == attempt.id.run);
+            if run.is_none() && !(attempt.role == Role::Replica && attempt.state.is_out()) {
+                return wrong(format!("{attempt:?} is of a run that is over"));
+            }
+        }
+        let of = |state| store.live_runs(uid).filter(|run| run.state == state).count();
+        if of(RunState::Queued) > 1 || of(RunState::Running) > 1 || of(RunState::Propagating) > 1 {
+            return wrong("two runs in one state".to_owned());
+        }
+        for run in store.live_runs(uid).filter(|run| matches!(run.state, RunState::Queued | RunState::Running)) {
+            let mut origins = store.live_attempts(uid).filter(|a| a.id.run == run.id && a.role == Role::Origin);
+            let only = origins.next().is_some_and(|attempt| attempt.id.number == run.origin_attempt);
+            if !only || origins.next().is_some() {
+                return wrong(format!("no attempt will end {run:?}"));
+            }
+        }
+        if state.taken > state.wanted {
+            return wrong(format!("{} taken of {} wanted", state.taken, state.wanted));
+        }
+        match state.tree {
+            Some(tree) if !store.run(uid, tree).is_some_and(|run| run.current_tree) => {
+                wrong(format!("serves {tree}, whose run is not at hand"))
+            }
+            Some(_) | None => Ok(()),
+        }
+    }
+}
+
+/// Whether this unit records the success of the run's origin.
+pub(super) fn origin_succeeded(unit: &Unit, run: &RunRecord) -> bool {
+    unit.attempts().any(|attempt| {
+        attempt.id.run == run.id
+            && attempt.role == Role::Origin
+            && matches!(attempt.state.end(), Some(End::Succeeded(_)))
+    })
+}

@@ -1,0 +1,209 @@
+//! What the simulations met, counted: attempt states with the inputs that met them, and faults. A simulator
+//! that never meets a case says nothing about it, so the test fails when a count is too low.
+
+use std::{collections::BTreeMap, fmt};
+
+use fleet::attempt::AttemptState;
+
+/// Faults that the simulator injects, or that follow from them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Fault {
+    /// A connection breaks; what is in flight is lost from some point on.
+    CutLink,
+    /// A connection breaks and one end notices much later.
+    HalfOpen,
+    /// Nothing passes between an agent and the coordinator for a while.
+    PartitionBoth,
+    /// Nothing passes from an agent to the coordinator.
+    PartitionUp,
+    /// Nothing passes from the coordinator to an agent.
+    PartitionDown,
+    /// An old report is said once more.
+    Replay,
+    /// The agent program dies; its pulls go on.
+    AgentCrash,
+    /// The whole machine dies; its pulls too.
+    HostCrash,
+    /// A machine dies and its agent's state directory with it.
+    StateLoss,
+    /// The coordinator's program dies.
+    CoordinatorCrash,
+    /// The coordinator's machine dies: agents notice late.
+    PowerLoss,
+    /// The coordinator is away for hours or days.
+    LongOutage,
+    /// The store refuses a commit, or takes a part of it.
+    CommitError,
+    /// An older backup of the store is put back.
+    Restore,
+    /// The coordinator's wall clock steps back.
+    WallBack,
+    /// The coordinator's wall clock steps forward.
+    WallForward,
+    /// An agent's clock goes wrong.
+    AgentClock,
+    /// A disk of an agent comes or goes.
+    RootsChange,
+    /// Decided units were lost in a crash before they were on disk.
+    LostUnits,
+    /// A report over an old connection arrived after the new hello.
+    LateReport,
+    /// A request id was used again.
+    RequestRepeat,
+    /// An agent's own rule against two on a destination had to step in.
+    DestinationBusy,
+}
+
+impl Fault {
+    pub(crate) const ALL: [Self; 22] = [
+        Self::CutLink,
+        Self::HalfOpen,
+        Self::PartitionBoth,
+        Self::PartitionUp,
+        Self::PartitionDown,
+        Self::Replay,
+        Self::AgentCrash,
+        Self::HostCrash,
+        Self::StateLoss,
+        Self::CoordinatorCrash,
+        Self::PowerLoss,
+        Self::LongOutage,
+        Self::CommitError,
+        Self::Restore,
+        Self::WallBack,
+        Self::WallForward,
+        Self::AgentClock,
+        Self::RootsChange,
+        Self::LostUnits,
+        Self::LateReport,
+        Self::RequestRepeat,
+        Self::DestinationBusy,
+    ];
+}
+
+/// Where an attempt stands, without its data.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum At {
+    Pending,
+    Offered,
+    Running,
+    Cancelling,
+    Ended,
+}
+
+impl At {
+    pub(crate) const ALL: [Self; 5] =
+        [Self::Pending, Self::Offered, Self::Running, Self::Cancelling, Self::Ended];
+}
+
+impl From<&AttemptState> for At {
+    fn from(state: &AttemptState) -> Self {
+        match state {
+            AttemptState::Pending { .. } => Self::Pending,
+            AttemptState::Offered { .. } => Self::Offered,
+            AttemptState::Running { .. } => Self::Running,
+            AttemptState::Cancelling { .. } => Self::Cancelling,
+            AttemptState::Ended { .. } => Self::Ended,
+        }
+    }
+}
+
+/// What can meet an attempt.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Meets {
+    Offer,
+    Accepted,
+    RefusedBusy,
+    RefusedForGood,
+    EndedOk,
+    EndedHeld,
+    EndedCancelled,
+    EndedFailed,
+    HelloHolds,
+    HelloEnded,
+    HelloLacks,
+    HelloOtherState,
+    Cancel,
+    Delete,
+    Update,
+    Revoke,
+    OfferTimeout,
+    GivenUp,
+    Restart,
+}
+
+impl Meets {
+    pub(crate) const ALL: [Self; 19] = [
+        Self::Offer,
+        Self::Accepted,
+        Self::RefusedBusy,
+        Self::RefusedForGood,
+        Self::EndedOk,
+        Self::EndedHeld,
+        Self::EndedCancelled,
+        Self::EndedFailed,
+        Self::HelloHolds,
+        Self::HelloEnded,
+        Self::HelloLacks,
+        Self::HelloOtherState,
+        Self::Cancel,
+        Self::Delete,
+        Self::Update,
+        Self::Revoke,
+        Self::OfferTimeout,
+        Self::GivenUp,
+        Self::Restart,
+    ];
+}
+
+/// Counts.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Cover {
+    pub(crate) pairs: BTreeMap<(Meets, At), u64>,
+    pub(crate) faults: BTreeMap<Fault, u64>,
+    pub(crate) steps: u64,
+    pub(crate) commits: u64,
+}
+
+impl Cover {
+    pub(crate) fn pair(&mut self, meets: Meets, at: At) {
+        *self.pairs.entry((meets, at)).or_default() += 1;
+    }
+
+    pub(crate) fn fault(&mut self, fault: Fault) {
+        *self.faults.entry(fault).or_default() += 1;
+    }
+
+    pub(crate) fn add(&mut self, other: &Self) {
+        for (pair, count) in &other.pairs {
+            *self.pairs.entry(*pair).or_default() += count;
+        }
+        for (fault, count) in &other.faults {
+            *self.faults.entry(*fault).or_default() += count;
+        }
+        self.steps += other.steps;
+        self.commits += other.commits;
+    }
+}
+
+impl fmt::Display for Cover {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(f, "{} steps, {} commits", self.steps, self.commits)?;
+        write!(f, "{:18}", "")?;
+        for at in At::ALL {
+            write!(f, "{:>12}", format!("{at:?}"))?;
+        }
+        writeln!(f)?;
+        for meets in Meets::ALL {
+            write!(f, "{:18}", format!("{meets:?}"))?;
+            for at in At::ALL {
+                write!(f, "{:>12}", self.pairs.get(&(meets, at)).copied().unwrap_or(0))?;
+            }
+            writeln!(f)?;
+        }
+        for fault in Fault::ALL {
+            writeln!(f, "{:18}{:>12}", format!("{fault:?}"), self.faults.get(&fault).copied().unwrap_or(0))?;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,587 @@
+//! A machine: its agent as a pure state machine that keeps the agent's contract, its pulls, and its trees.
+//!
+//! The contract: the journal is synced before anything is said; one attempt at a time on a destination; what
+//! was accepted is held, through restarts, until its outcome is acknowledged; a hello names all that is held;
+//! terms lower than the highest seen are refused; a `Cancel` of what is not held is answered with an end.
+
+use std::collections::{BTreeMap, VecDeque};
+
+use fleet::{
+    agent::{AgentFacts, Root},
+    attempt::Role,
+    id::{AgentUid, AttemptId, Epoch, Name, ProjectUid, RunId},
+    input::{AgentInput, Held, Message, Offer},
+    outcome::{ExitClass, Outcome, Stats},
+    project::Destination,
+    time::Wall,
+};
+
+use crate::{
+    cover::Fault,
+    net::{Packet, StreamId},
+    planted::Planted,
+    world::{Event, World},
+};
+
+/// One attempt under one epoch.
+pub(crate) type Work = (AttemptId, Epoch);
+
+/// What an agent says of a `Cancel` for something it does not hold.
+pub(crate) const NOT_HELD: &str = "not held";
+/// Reports that may be said once more.
+const SAID_MAX: usize = 24;
+
+/// What is really in a directory.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(crate) enum Content {
+    /// Nothing whole.
+    #[default]
+    Nothing,
+    /// This version.
+    Tree(RunId),
+    /// Pulled while its source changed.
+    Mixed,
+}
+
+/// A directory.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Tree {
+    pub(crate) content: Content,
+    /// Grows whenever a pull into it begins or ends.
+    stamp: u64,
+    writers: u32,
+}
+
+impl Tree {
+    pub(crate) fn is_written(&self) -> bool {
+        self.writers > 0
+    }
+}
+
+/// A pull that goes on, whether or not the agent program does.
+#[derive(Debug, Clone)]
+struct Pull {
+    id: u64,
+    work: Work,
+    role: Role,
+    tree: RunId,
+    destination: Destination,
+    /// Of a replica: where from, and what was there at the start.
+    source: Option<(usize, Destination, Tree)>,
+    class: ExitClass,
+    killed: bool,
+    stages_left: u32,
+    /// It waits for the agent to give it its secrets again.
+    parked: bool,
+}
+
+/// What the journal knows of an attempt.
+#[derive(Debug, Clone)]
+pub(crate) struct Entry {
+    offer: Box<Offer>,
+    spec_hash: String,
+    accepted_synced: bool,
+    ended: Option<Outcome>,
+    ended_synced: bool,
+    has_secrets: bool,
+    cancelled: bool,
+}
+
+/// A machine and the agent on it.
+#[derive(Debug)]
+pub(crate) struct Host {
+    pub(crate) name: Name,
+    pub(crate) uid: Option<AgentUid>,
+    pub(crate) retired: bool,
+    pub(crate) up: bool,
+    boot: u64,
+    pub(crate) state_id: String,
+    highest_term: u64,
+    journal: BTreeMap<Work, Entry>,
+    /// Outcomes that the supervisor left in the run directory.
+    exits: BTreeMap<Work, Outcome>,
+    pulls: Vec<Pull>,
+    pub(crate) trees: BTreeMap<Destination, Tree>,
+    modules: BTreeMap<ProjectUid, Destination>,
+    pub(crate) stream: Option<StreamId>,
+    pub(crate) welcomed: bool,
+    pub(crate) blocked: [bool; 2],
+    pub(crate) clock_shift: i64,
+    pub(crate) roots: Vec<&'static str>,
+    pub(crate) slots: u32,
+    pub(crate) serves: bool,
+    said: VecDeque<AgentInput>,
+}
+
+impl Host {
+    pub(crate) fn new(name: Name, state_id: String) -> Self {
+        Self {
+            name,
+            uid: None,
+            retired: false,
+            up: true,
+            boot: 1,
+            state_id,
+            highest_term: 0,
+            journal: BTreeMap::new(),
+            exits: BTreeMap::new(),
+            pulls: Vec::new(),
+            trees: BTreeMap::new(),
+            modules: BTreeMap::new(),
+            stream: None,
+            welcomed: false,
+            blocked: [false; 2],
+            clock_shift: 0,
+            roots: vec!["a1", "a2"],
+            slots: 0,
+            serves: true,
+            said: VecDeque::new(),
+        }
+    }
+
+    /// Whether the agent holds this, going or ended.
+    pub(crate) fn holds(&self, work: Work) -> bool {
+        self.journal.contains_key(&work)
+    }
+
+    fn roots(&self) -> Vec<Root> {
+        let root = |name: &&str| Root {
+            name: (*name).to_owned(),
+            path: format!("/data/{name}"),
+            total_bytes: 1 << 40,
+            free_bytes: 1 << 39,
+            total_inodes: 0,
+            free_inodes: 0,
+        };
+        self.roots.iter().map(root).collect()
+    }
+
+    fn busy(&self, destination: &Destination) -> Option<Work> {
+        let held = self.journal.iter().filter(|(_, entry)| entry.ended.is_none());
+        let held = held.map(|(work, entry)| (*work, &entry.offer.destination));
+        let pulled = self.pulls.iter().map(|pull| (pull.work, &pull.destination));
+        held.chain(pulled).find(|(_, other)| other.overlaps(destination)).map(|(work, _)| work)
+    }
+}
+
+impl World {
+    pub(crate) fn dial_soon(&mut self, host: usize) {
+        let delay = self.rng.between(20, 5_000);
+        let boot = self.hosts[host].boot;
+        self.after(delay, Event::Dial(host, boot));
+    }
+
+    pub(crate) fn dial(&mut self, host: usize, boot: u64) {
+        let one = &self.hosts[host];
+        if !one.up || one.boot != boot || one.stream.is_some() || one.retired {
+            return;
+        }
+        let Some(agent) = one.uid else { return };
+        let Some(stream) = self.connect(host) else { return self.dial_soon(host) };
+        self.flush_journal(host);
+        let one = &mut self.hosts[host];
+        one.stream = Some(stream);
+        one.welcomed = false;
+        let held = one.journal.iter().map(|((attempt, epoch), entry)| Held {
+            attempt: *attempt,
+            epoch: *epoch,
+            project: entry.offer.project,
+            role: entry.offer.role,
+            destination: entry.offer.destination.clone(),
+            spec_hash: entry.spec_hash.clone(),
+            ended: entry.ended.is_some(),
+            recorded: false,
+        });
+        let serve_uri = if one.serves { format!("rsync://h{host}") } else { String::new() };
+        let hello = AgentInput::Hello {
+            agent,
+            state_id: one.state_id.clone(),
+            highest_term: one.highest_term,
+            facts: AgentFacts {
+                instance_id: format!("i{host}-{}", one.boot),
+                slots: one.slots,
+                roots: one.roots(),
+                serve_uri,
+                ..AgentFacts::default()
+            },
+            attempts: held.collect(),
+        };
+        self.transmit(stream, Packet::Up(hello));
+    }
+
+    pub(crate) fn report(&mut self, host: usize, input: AgentInput) {
+        let one = &mut self.hosts[host];
+        let Some(stream) = one.stream.filter(|_| one.welcomed) else { return };
+        one.said.push_back(input.clone());
+        if one.said.len() > SAID_MAX {
+            one.said.pop_front();
+        }
+        self.transmit(stream, Packet::Up(input));
+    }
+
+    /// Says an old report once more, as an agent does that does not know whether it arrived.
+    pub(crate) fn replay(&mut self, host: usize) -> bool {
+        let one = &self.hosts[host];
+        let Some(stream) = one.stream.filter(|_| one.welcomed) else { return false };
+        if one.said.is_empty() {
+            return false;
+        }
+        let input = one.said[self.rng.index(self.hosts[host].said.len())].clone();
+        self.transmit(stream, Packet::Up(input));
+        true
+    }
+
+    pub(crate) fn inventory(&mut self, host: usize) {
+        let one = &self.hosts[host];
+        let session = one.stream.and_then(|id| self.streams.get(&id)).and_then(|stream| stream.session);
+        if let (Some(agent), Some(session)) = (one.uid, session) {
+            let roots = one.roots();
+            self.report(host, AgentInput::Inventory { agent, session, roots });
+        }
+    }
+
+    pub(crate) fn hear(&mut self, host: usize, stream: StreamId, message: Message) {
+        if !self.hosts[host].up || self.hosts[host].stream != Some(stream) {
+            return;
+        }
+        match message {
+            Message::Welcome { term, .. } => {
+                let one = &mut self.hosts[host];
+                if term < one.highest_term {
+                    return self.fail(format!("host {host} was welcomed under term {term}, below one it knows"));
+                }
+                one.highest_term = term;
+                one.welcomed = true;
+                let ended: Vec<Work> =
+                    one.journal.iter().filter(|(_, e)| e.ended_synced).map(|(work, _)| *work).collect();
+                for work in ended {
+                    self.say_ended(host, work);
+                }
+            }
+            Message::Offer(offer) => self.hear_offer(host, offer),
+            Message::Continue { attempt, epoch, .. } => self.hear_continue(host, (attempt, epoch)),
+            Message::Cancel { attempt, epoch, .. } => self.hear_cancel(host, (attempt, epoch)),
+            Message::Acknowledge { attempt, epoch, .. } => {
+                let journal = &mut self.hosts[host].journal;
+                if journal.get(&(attempt, epoch)).is_some_and(|entry| entry.ended.is_some()) {
+                    journal.remove(&(attempt, epoch));
+                }
+            }
+            Message::Close(_) => self.agent_closes(stream),
+        }
+    }
+
+    fn hear_offer(&mut self, host: usize, offer: Box<Offer>) {
+        let work = (offer.attempt, offer.epoch);
+        self.check_offer_heard(work);
+        let Some(agent) = self.hosts[host].uid else { return };
+        let refused = |for_good: bool| AgentInput::Refused {
+            agent,
+            attempt: work.0,
+            epoch: work.1,
+            for_good,
+            detail: "refused".to_owned(),
+        };
+        if work.1.term < self.hosts[host].highest_term {
+            return self.fail(format!("an offer under the old term {} reached host {host}", work.1));
+        }
+        if let Some(other) = self.hosts[host].busy(&offer.destination) {
+            self.cover.fault(Fault::DestinationBusy);
+            self.check_double(host, work, other);
+            return self.report(host, refused(false));
+        }
+        if !self.calm && self.rng.chance(self.config.refusals) {
+            let for_good = self.rng.chance(300);
+            self.checks.refused.insert(work);
+            return self.report(host, refused(for_good));
+        }
+        let entry = Entry {
+            spec_hash: offer.spec_hash(),
+            offer,
+            accepted_synced: false,
+            ended: None,
+            ended_synced: false,
+            has_secrets: true,
+            cancelled: false,
+        };
+        self.hosts[host].journal.insert(work, entry);
+        let delay = self.rng.between(0, self.config.fsync);
+        let boot = self.hosts[host].boot;
+        self.after(delay, Event::Synced(host, boot, work));
+    }
+
+    fn hear_continue(&mut self, host: usize, work: Work) {
+        let one = &mut self.hosts[host];
+        if let Some(entry) = one.journal.get_mut(&work) {
+            entry.has_secrets = true;
+        }
+        if let Some(pull) = one.pulls.iter_mut().find(|pull| pull.work == work && pull.parked) {
+            pull.parked = false;
+            let id = pull.id;
+            let span = self.rng.span(self.config.pull);
+            self.after(span, Event::Pulled(host, id));
+        }
+    }
+
+    fn hear_cancel(&mut self, host: usize, work: Work) {
+        let delay = self.rng.between(0, 10_000);
+        let one = &mut self.hosts[host];
+        match one.journal.get_mut(&work) {
+            Some(entry) => entry.cancelled = true,
+            None => {
+                let Some(agent) = one.uid else { return };
+                let outcome = Outcome { cause: NOT_HELD.to_owned(), ..Outcome::of_class(ExitClass::Cancelled) };
+                let ended = AgentInput::Ended { agent, attempt: work.0, epoch: work.1, outcome };
+                return self.report(host, ended);
+            }
+        }
+        if let Some(pull) = one.pulls.iter_mut().find(|pull| pull.work == work && !pull.killed) {
+            pull.killed = true;
+            let id = pull.id;
+            self.after(delay, Event::Pulled(host, id));
+        }
+    }
+
+    /// A write to the journal is on disk.
+    pub(crate) fn synced(&mut self, host: usize, boot: u64, work: Work) {
+        if self.hosts[host].boot != boot || !self.hosts[host].up {
+            return;
+        }
+        let Some(entry) = self.hosts[host].journal.get_mut(&work) else { return };
+        if !entry.accepted_synced {
+            entry.accepted_synced = true;
+            self.begin_pull(host, work);
+            if let Some(agent) = self.hosts[host].uid {
+                self.report(host, AgentInput::Accepted { agent, attempt: work.0, epoch: work.1 });
+            }
+        } else if entry.ended.is_some() && !entry.ended_synced {
+            entry.ended_synced = true;
+            self.check_outcome_kept(host, work);
+            self.say_ended(host, work);
+            if self.planted == Some(Planted::AgentForgetsUnacknowledged) {
+                self.hosts[host].journal.remove(&work);
+            }
+        }
+    }
+
+    /// Before a hello everything that waits for the disk is synced: the hello must be complete.
+    fn flush_journal(&mut self, host: usize) {
+        let boot = self.hosts[host].boot;
+        let unsynced: Vec<Work> = self.hosts[host]
+            .journal
+            .iter()
+            .filter(|(_, entry)| !entry.accepted_synced || (entry.ended.is_some() && !entry.ended_synced))
+            .map(|(work, _)| *work)
+            .collect();
+        for work in unsynced {
+            self.synced(host, boot, work);
+        }
+    }
+
+    fn say_ended(&mut self, host: usize, work: Work) {
+        let one = &self.hosts[host];
+        let outcome = one.journal.get(&work).and_then(|entry| entry.ended.clone());
+        if let (Some(agent), Some(outcome)) = (one.uid, outcome) {
+            self.report(host, AgentInput::Ended { agent, attempt: work.0, epoch: work.1, outcome });
+        }
+    }
+
+    pub(crate) fn offer_of(&self, host: usize, work: Work) -> Option<&Offer> {
+        self.hosts[host].journal.get(&work).map(|entry| &*entry.offer)
+    }
+
+    pub(crate) fn outcome_of(&self, host: usize, work: Work) -> Option<&Outcome> {
+        self.hosts[host].journal.get(&work).and_then(|entry| entry.ended.as_ref())
+    }
+}
+
+/// The agent program and its machine, as they end and begin again; and pulls.
+impl World {
+    fn begin_pull(&mut self, host: usize, work: Work) {
+        let Some(entry) = self.hosts[host].journal.get(&work) else { return };
+        let (offer, cancelled) = (entry.offer.clone(), entry.cancelled);
+        self.check_one_writer(host, work, &offer.destination);
+        let class = if cancelled { ExitClass::Cancelled } else { self.draw_class() };
+        let source = match offer.role {
+            Role::Origin => {
+                self.hosts[host].modules.insert(offer.project, offer.destination.clone());
+                None
+            }
+            Role::Replica => self.find_source(&offer),
+        };
+        let unreachable = offer.role == Role::Replica && source.is_none();
+        let class = if unreachable && class == ExitClass::Ok { ExitClass::NotFound } else { class };
+        let id = self.next_id();
+        let pull = Pull {
+            id,
+            work,
+            role: offer.role,
+            tree: offer.tree,
+            destination: offer.destination.clone(),
+            source,
+            class,
+            killed: cancelled,
+            stages_left: u32::from(self.rng.chance(300)),
+            parked: false,
+        };
+        let tree = self.hosts[host].trees.entry(offer.destination.clone()).or_default();
+        tree.stamp += 1;
+        tree.writers += 1;
+        self.hosts[host].pulls.push(pull);
+        let span = if cancelled { 0 } else { self.rng.span(self.config.pull) };
+        self.after(span, Event::Pulled(host, id));
+    }
+
+    fn draw_class(&mut self) -> ExitClass {
+        if self.calm || self.rng.chance(self.config.pulls_ok) {
+            return ExitClass::Ok;
+        }
+        use ExitClass as C;
+        let classes = [
+            C::Network, C::Network, C::Network, C::Timeout, C::Stalled, C::Partial, C::Partial, C::MaxDelete,
+            C::MaxDelete, C::MaxDelete, C::Busy, C::Busy, C::Auth, C::NotFound, C::Refused, C::DiskFull,
+            C::LocalIo, C::Internal, C::WallClock, C::Protocol, C::Config,
+        ];
+        *self.rng.pick(&classes).expect("not empty")
+    }
+
+    fn find_source(&self, offer: &Offer) -> Option<(usize, Destination, Tree)> {
+        let rest = offer.source_uri.strip_prefix("rsync://h")?;
+        let (host, _) = rest.split_once('/')?;
+        let host: usize = host.parse().ok()?;
+        let module = self.hosts.get(host)?.modules.get(&offer.project)?;
+        let tree = self.hosts[host].trees.get(module)?;
+        Some((host, module.clone(), tree.clone()))
+    }
+
+    /// A stage of a pull has come to its end, or its kill has worked.
+    pub(crate) fn pulled(&mut self, host: usize, id: u64) {
+        let one = &mut self.hosts[host];
+        let Some(index) = one.pulls.iter().position(|pull| pull.id == id) else { return };
+        let has_secrets = one.journal.get(&one.pulls[index].work).is_some_and(|entry| entry.has_secrets);
+        let pull = &mut one.pulls[index];
+        if pull.parked && !pull.killed {
+            return;
+        }
+        if pull.stages_left > 0 && !pull.killed {
+            pull.stages_left -= 1;
+            if one.up && has_secrets {
+                let span = self.rng.span(self.config.pull);
+                self.after(span, Event::Pulled(host, id));
+            } else {
+                pull.parked = true;
+            }
+            return;
+        }
+        let pull = one.pulls.remove(index);
+        let class = if pull.killed { ExitClass::Cancelled } else { pull.class };
+        let content = self.pulled_content(&pull, class);
+        let tree = self.hosts[host].trees.entry(pull.destination.clone()).or_default();
+        tree.stamp += 1;
+        tree.writers -= 1;
+        if class == ExitClass::Ok {
+            tree.content = content;
+        }
+        let outcome = self.outcome(host, class);
+        self.checks.pulled.insert(pull.work, (class, content));
+        self.hosts[host].exits.insert(pull.work, outcome);
+        if self.hosts[host].up {
+            self.collect_exit(host, pull.work);
+        }
+    }
+
+    fn pulled_content(&self, pull: &Pull, class: ExitClass) -> Content {
+        match (&pull.source, pull.role, class) {
+            (_, Role::Origin, ExitClass::Ok) => Content::Tree(pull.tree),
+            (Some((host, module, before)), Role::Replica, ExitClass::Ok) => {
+                let now = self.hosts[*host].trees.get(module);
+                let same = now.is_some_and(|now| now.stamp == before.stamp) && before.writers == 0;
+                if same { before.content } else { Content::Mixed }
+            }
+            _ => Content::Nothing,
+        }
+    }
+
+    fn outcome(&mut self, host: usize, class: ExitClass) -> Outcome {
+        let wall = self.config.wall_start + i64::try_from(self.time).expect("a simulation is short");
+        let files = self.rng.between(1, 50_000);
+        Outcome {
+            time: Wall(wall + self.hosts[host].clock_shift),
+            stats: Some(Stats { files, total_bytes: files * 1_000, ..Stats::default() }),
+            deletes_skipped: (class == ExitClass::MaxDelete).then(|| self.rng.below(3_000)),
+            ..Outcome::of_class(class)
+        }
+    }
+
+    /// Takes an outcome from the run directory into the journal.
+    fn collect_exit(&mut self, host: usize, work: Work) {
+        let boot = self.hosts[host].boot;
+        let Some(outcome) = self.hosts[host].exits.remove(&work) else { return };
+        if let Some(entry) = self.hosts[host].journal.get_mut(&work) {
+            entry.ended = Some(outcome);
+            let delay = self.rng.between(0, self.config.fsync);
+            self.after(delay, Event::Synced(host, boot, work));
+        }
+    }
+
+    pub(crate) fn agent_crashes(&mut self, host: usize, machine: bool, state_lost: bool) {
+        let one = &mut self.hosts[host];
+        if !one.up {
+            return;
+        }
+        one.up = false;
+        one.boot += 1;
+        one.welcomed = false;
+        // What was not synced is not there any more.
+        one.journal.retain(|_, entry| entry.accepted_synced);
+        for (work, entry) in &mut one.journal {
+            entry.has_secrets = false;
+            if entry.ended.is_some() && !entry.ended_synced {
+                one.exits.insert(*work, entry.ended.take().expect("just seen"));
+            }
+        }
+        if machine {
+            for pull in std::mem::take(&mut one.pulls) {
+                let tree = one.trees.entry(pull.destination).or_default();
+                tree.stamp += 1;
+                tree.writers -= 1;
+            }
+        }
+        if state_lost {
+            one.journal.clear();
+            one.exits.clear();
+            one.said.clear();
+            one.highest_term = 0;
+            one.state_id = format!("s{host}-{}", one.boot);
+            self.checks.kept.retain(|_, kept| kept.host != host);
+        }
+        if let Some(stream) = self.hosts[host].stream.take() {
+            self.cut(stream, machine);
+        }
+        let pause = if self.rng.chance(150) { self.rng.between(1, 240) * 60_000 } else { self.rng.between(200, 60_000) };
+        self.after(pause, Event::AgentStarts(host));
+    }
+
+    pub(crate) fn agent_starts(&mut self, host: usize) {
+        if self.hosts[host].up {
+            return;
+        }
+        self.hosts[host].up = true;
+        let works: Vec<Work> = self.hosts[host].journal.keys().copied().collect();
+        for work in works {
+            let one = &mut self.hosts[host];
+            let entry = &one.journal[&work];
+            if entry.ended.is_some() {
+                continue;
+            }
+            let going = one.pulls.iter().any(|pull| pull.work == work);
+            if !going && !one.exits.contains_key(&work) {
+                let outcome = self.outcome(host, ExitClass::Interrupted);
+                self.checks.pulled.insert(work, (ExitClass::Interrupted, Content::Nothing));
+                self.hosts[host].exits.insert(work, outcome);
+            }
+            self.collect_exit(host, work);
+        }
+        self.dial_soon(host);
+    }
+}

@@ -1,0 +1,155 @@
+//! The seeded simulator: the engine, a coordinator's shell, agents, network, disks and people in one
+//! deterministic world, with rules that must hold after every step.
+//!
+//! A failing seed is printed with the line that replays it:
+//!
+//! ```text
+//! SEED=17 cargo test -p fleet --test sim        that seed alone, with its last events
+//! SIM_SEEDS=5000 cargo test -p fleet --test sim more seeds than the standard budget
+//! ```
+//!
+//! Seeds that once failed are in `seeds.txt`, and every one stays as a test.
+
+mod checks;
+mod config;
+mod cover;
+mod host;
+mod meetings;
+mod net;
+mod people;
+mod planted;
+mod prng;
+mod shell;
+mod store;
+mod world;
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+use cover::{At, Cover, Fault, Meets};
+use planted::Planted;
+use world::World;
+
+/// Seeds of the standard budget.
+const SEEDS: u64 = 400;
+/// Least count of each meeting and fault over the standard budget.
+const LEAST: u64 = 1_000;
+/// A planted fault must be found within so many steps.
+const PLANTED_STEPS_MAX: u64 = 200_000;
+
+/// Of what was wrong, as much is shown in a list.
+const TEXT_CHARS_MAX: usize = 160;
+
+/// One simulation; `Err` says what was wrong.
+fn simulate(seed: u64, planted: Option<Planted>, traced: bool) -> (Result<(), String>, Cover, Vec<String>) {
+    let mut world = World::new(seed, planted, traced);
+    let result = catch_unwind(AssertUnwindSafe(|| world.run()));
+    let result = result.unwrap_or_else(|panic| {
+        let text = panic.downcast_ref::<String>().cloned();
+        let text = text.or_else(|| panic.downcast_ref::<&str>().map(|text| (*text).to_owned()));
+        Err(format!("panicked: {}", text.unwrap_or_default()))
+    });
+    (result, world.cover.clone(), world.notes())
+}
+
+/// The same seed once more, with its last events.
+fn report(seed: u64, text: &str) -> String {
+    let (_, cover, notes) = simulate(seed, None, true);
+    format!(
+        "{}\nseed {seed} failed after {} steps: {text}\nreplay: SEED={seed} cargo test -p fleet --test sim",
+        notes.join("\n"),
+        cover.steps
+    )
+}
+
+fn from_environment(name: &str) -> Option<u64> {
+    std::env::var(name).ok().map(|text| text.parse().expect("a number"))
+}
+
+#[test]
+fn every_seed_keeps_every_rule_and_everything_is_met() {
+    let alone = from_environment("SEED");
+    let seeds = alone.map_or(0..from_environment("SIM_SEEDS").unwrap_or(SEEDS), |seed| seed..seed + 1);
+    let mut cover = Cover::default();
+    let mut failed = Vec::new();
+    for seed in seeds {
+        let (result, one, _) = simulate(seed, None, false);
+        cover.add(&one);
+        if let Err(text) = result {
+            failed.push((seed, text));
+        }
+    }
+    eprintln!("{cover}");
+    if let Some((seed, text)) = failed.first() {
+        for (seed, text) in &failed {
+            eprintln!("seed {seed}: {}", text.chars().take(TEXT_CHARS_MAX).collect::<String>());
+        }
+        panic!("{}\n{} seeds failed", report(*seed, text), failed.len());
+    }
+    if alone.is_none() {
+        assert_covered(&cover);
+    }
+}
+
+fn assert_covered(cover: &Cover) {
+    for fault in Fault::ALL {
+        let count = cover.faults.get(&fault).copied().unwrap_or(0);
+        assert!(count >= LEAST, "fault {fault:?} was met {count} times, at least {LEAST} are needed");
+    }
+    for meets in Meets::ALL {
+        for at in At::ALL {
+            let count = cover.pairs.get(&(meets, at)).copied().unwrap_or(0);
+            assert!(count >= LEAST, "{meets:?} met {at:?} {count} times, at least {LEAST} are needed");
+        }
+    }
+}
+
+#[test]
+fn seeds_that_once_failed_pass() {
+    let text = include_str!("seeds.txt");
+    for line in text.lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with('#')) {
+        let seed = line.split_whitespace().next().and_then(|word| word.parse().ok());
+        let seed: u64 = seed.unwrap_or_else(|| panic!("seeds.txt: no seed in {line:?}"));
+        if let (Err(text), ..) = simulate(seed, None, false) {
+            panic!("{}", report(seed, &text));
+        }
+    }
+}
+
+#[test]
+fn every_planted_fault_is_found() {
+    let mut missed = Vec::new();
+    for planted in Planted::ALL {
+        let mut steps = 0;
+        let mut found = None;
+        for seed in 0.. {
+            let (result, cover, _) = simulate(seed, Some(planted), false);
+            steps += cover.steps;
+            if let Err(text) = result {
+                found = Some((seed, text));
+                break;
+            }
+            if steps > PLANTED_STEPS_MAX {
+                break;
+            }
+        }
+        match found {
+            Some((seed, text)) => {
+                let text: String = text.chars().take(TEXT_CHARS_MAX).collect();
+                eprintln!("{planted:?}: found after {steps} steps, seed {seed}: {text}");
+            }
+            None => missed.push(planted),
+        }
+    }
+    assert!(missed.is_empty(), "not found within {PLANTED_STEPS_MAX} steps: {missed:?}");
+}
+
+#[test]
+fn a_seed_is_the_whole_story() {
+    for seed in [3, 11] {
+        let (first, first_cover, first_notes) = simulate(seed, None, true);
+        let (second, second_cover, second_notes) = simulate(seed, None, true);
+        assert_eq!(first, second);
+        assert_eq!(first_cover.pairs, second_cover.pairs);
+        assert_eq!(first_notes, second_notes);
+    }
+}

@@ -1,0 +1,220 @@
+//! Faults planted on purpose, each of a kind that a wrong engine, shell or agent could have: the simulator is
+//! worth something only if it finds them.
+
+use fleet::{
+    Engine,
+    attempt::{AttemptState, End, Role},
+    input::{AgentInput, Decision, Input, Message},
+    record::{Change, Record, Volatile},
+    run::RunState,
+};
+
+use crate::{shell::Coordinator, store::Source};
+
+/// One planted fault.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Planted {
+    /// The shell answers people before the commit is on disk.
+    AnswerBeforeCommit,
+    /// The shell speaks to agents before the commit is on disk.
+    SendBeforeCommit,
+    /// A restart does not raise the term.
+    TermNotRaised,
+    /// Reports are taken for the current epoch, whatever theirs is.
+    EpochIgnored,
+    /// What a hello names is not looked at.
+    HeldIgnored,
+    /// A run takes its generation when it is asked for, not when it is first offered.
+    GenerationEarly,
+    /// A trigger during a run is answered, and no run waits for it.
+    TriggerDropped,
+    /// The tree of a failed origin is propagated.
+    FailedTreeServed,
+    /// A failed try is not followed by the next one.
+    RetryForgotten,
+    /// The answer to a request id is not stored.
+    RequestForgotten,
+    /// The next fire is stored with a later commit than the run.
+    NextFireLate,
+    /// An agent that is away for too long keeps what it takes up.
+    UsageKept,
+    /// What was pulled while its source changed passes for whole.
+    MixedIgnored,
+    /// A person's wish to end a run is answered and forgotten.
+    CancelForgotten,
+    /// When time alone may free what waits, the engine does not wake.
+    WakeForgotten,
+    /// An end can be told twice, differently.
+    EndOverwritten,
+    /// An agent forgets an outcome that is not acknowledged.
+    AgentForgetsUnacknowledged,
+}
+
+impl Planted {
+    pub(crate) const ALL: [Self; 17] = [
+        Self::AnswerBeforeCommit,
+        Self::SendBeforeCommit,
+        Self::TermNotRaised,
+        Self::EpochIgnored,
+        Self::HeldIgnored,
+        Self::GenerationEarly,
+        Self::TriggerDropped,
+        Self::FailedTreeServed,
+        Self::RetryForgotten,
+        Self::RequestForgotten,
+        Self::NextFireLate,
+        Self::UsageKept,
+        Self::MixedIgnored,
+        Self::CancelForgotten,
+        Self::WakeForgotten,
+        Self::EndOverwritten,
+        Self::AgentForgetsUnacknowledged,
+    ];
+
+    /// Bends what the engine is told.
+    pub(crate) fn bend_input(self, coordinator: &Coordinator, input: &mut Input) {
+        let Input::Agent(input) = input else { return };
+        match input {
+            AgentInput::Hello { attempts, .. } if self == Self::HeldIgnored => attempts.clear(),
+            AgentInput::Accepted { attempt, epoch, .. }
+            | AgentInput::Refused { attempt, epoch, .. }
+            | AgentInput::Ended { attempt, epoch, .. }
+                if self == Self::EpochIgnored =>
+            {
+                let engine = coordinator.engine.as_ref();
+                let current = engine.and_then(|engine| engine.attempt(*attempt)?.state.epoch());
+                *epoch = current.unwrap_or(*epoch);
+            }
+            _ => {}
+        }
+    }
+
+    /// Bends what the engine decided. The answer, if any, is what the disk gets instead.
+    pub(crate) fn bend_decision(
+        self,
+        engine: &Engine,
+        source: Source,
+        decision: &mut Decision,
+    ) -> Option<Vec<Change>> {
+        let changes = &mut decision.changes;
+        match self {
+            Self::GenerationEarly => take_early(engine, changes),
+            Self::TriggerDropped if source != Source::Start => drop_trigger(engine, changes),
+            Self::FailedTreeServed => serve_failed(changes),
+            Self::RetryForgotten if source == Source::Report => {
+                changes.retain(|change| !matches!(change, Change::Put(Record::Attempt(a)) if a.state.is_pending()));
+            }
+            Self::RequestForgotten => changes.retain(|change| !matches!(change, Change::Put(Record::Request(_)))),
+            Self::NextFireLate if source == Source::Tick => return Some(keep_fires(engine, changes)),
+            Self::UsageKept => {
+                changes.retain(|change| !matches!(change, Change::Volatile(Volatile::GivenUp(_))));
+            }
+            Self::MixedIgnored => {
+                for change in changes.iter_mut() {
+                    if let Change::Put(Record::Attempt(attempt)) = change {
+                        attempt.mixed = false;
+                    }
+                }
+            }
+            Self::CancelForgotten if source == Source::Person => {
+                let cancels = |change: &Change| {
+                    matches!(change, Change::Put(Record::Attempt(a)) if matches!(a.state, AttemptState::Cancelling { .. }))
+                };
+                if changes.iter().any(cancels) {
+                    changes.retain(|change| !cancels(change));
+                    decision.sends.retain(|send| !matches!(send.message, Message::Cancel { .. }));
+                }
+            }
+            Self::WakeForgotten => {
+                for change in changes.iter_mut() {
+                    if let Change::Volatile(Volatile::Scanned { wake, .. }) = change {
+                        *wake = None;
+                    }
+                }
+            }
+            Self::EndOverwritten => overwrite_end(decision),
+            _ => {}
+        }
+        None
+    }
+}
+
+fn take_early(engine: &Engine, changes: &mut [Change]) {
+    let mut early = None;
+    let wanted = changes.iter().find_map(|change| match change {
+        Change::Put(Record::ProjectState(state)) => Some(state.wanted),
+        _ => None,
+    });
+    for change in changes.iter_mut() {
+        let Change::Put(Record::Run(run)) = change else { continue };
+        let old = engine.run(run.id).map(|old| old.generation);
+        match old {
+            None if run.state == RunState::Queued => run.generation = wanted.unwrap_or(0),
+            Some(old) if old != 0 => run.generation = old,
+            Some(_) | None => continue,
+        }
+        early = Some(run.generation);
+    }
+    for change in changes.iter_mut() {
+        if let (Change::Put(Record::ProjectState(state)), Some(early)) = (change, early) {
+            state.taken = state.taken.min(early).max(if wanted == Some(early) { early } else { 0 });
+        }
+    }
+}
+
+fn drop_trigger(engine: &Engine, changes: &mut Vec<Change>) {
+    let queued = changes.iter().find_map(|change| match change {
+        Change::Put(Record::Run(run)) if run.state == RunState::Queued && engine.run(run.id).is_none() => {
+            Some((run.project, run.id))
+        }
+        _ => None,
+    });
+    let Some((project, id)) = queued else { return };
+    let busy = engine.project(project).is_some_and(|project| {
+        project.runs.iter().any(|run| engine.run(*run).is_some_and(|run| run.state == RunState::Running))
+    });
+    if busy {
+        changes.retain(|change| match change {
+            Change::Put(Record::Run(run)) => run.id != id,
+            Change::Put(Record::Attempt(attempt)) => attempt.id.run != id,
+            _ => true,
+        });
+    }
+}
+
+fn serve_failed(changes: &mut [Change]) {
+    let failed = changes.iter().find_map(|change| match change {
+        Change::Put(Record::Attempt(a)) if a.role == Role::Origin => {
+            matches!(a.state.end(), Some(End::Failed(_))).then_some(a.id.run)
+        }
+        _ => None,
+    });
+    let Some(failed) = failed else { return };
+    for change in changes {
+        if let Change::Put(Record::ProjectState(state)) = change {
+            state.tree = Some(failed);
+        }
+    }
+}
+
+fn keep_fires(engine: &Engine, changes: &[Change]) -> Vec<Change> {
+    let mut on_disk = changes.to_vec();
+    for change in &mut on_disk {
+        if let Change::Put(Record::ProjectState(state)) = change {
+            let old = engine.project(state.uid).and_then(|project| project.state.next_fire);
+            state.next_fire = old.or(state.next_fire);
+        }
+    }
+    on_disk
+}
+
+/// A fenced report of an end is recorded all the same.
+fn overwrite_end(decision: &mut Decision) {
+    for change in &mut decision.changes {
+        if let Change::Put(Record::Attempt(attempt)) = change {
+            if let AttemptState::Ended { end: end @ End::Failed(_), .. } = &mut attempt.state {
+                *end = End::Lost;
+            }
+        }
+    }
+}

@@ -1,0 +1,381 @@
+//! The coordinator's shell: one writer that drains what waits, decides on a working copy, commits in groups,
+//! and only then answers and speaks. A crash loses what was not flushed.
+
+use std::{collections::VecDeque, time::Duration};
+
+use fleet::{
+    Engine,
+    id::AgentUid,
+    input::{AgentInput, Decision, Held, Input, Reply, Send},
+    record::{Change, Key, Record, Volatile},
+    time::{Mono, Now, Wall},
+};
+
+use crate::{
+    checks::Checks,
+    cover::Fault,
+    net::StreamId,
+    people::{People, Promise},
+    planted::Planted,
+    store::{Source, Store, Unit},
+    world::{Event, World},
+};
+
+/// Ticks in a row without a pause that cannot be honest work.
+const TICKS_IN_A_ROW_MAX: u32 = 2_000;
+/// The whole engine is rebuilt from the disk after each of so many commits.
+const REBUILD_EVERY: u64 = 8;
+
+/// A restore raises the term by far: to the time in seconds, in earnest.
+const RESTORE_TERMS: u64 = 1_000_000;
+
+/// Who waits for an answer.
+#[derive(Debug, Clone)]
+pub(crate) enum Tag {
+    Nothing,
+    Hello(StreamId),
+    Deed(u64),
+    Token(usize, String),
+    Enroll(usize, String),
+    SpentToken,
+}
+
+/// What waits for one commit.
+#[derive(Debug)]
+struct Batch {
+    now: Now,
+    units: Vec<Unit>,
+    sends: Vec<Send>,
+    replies: Vec<(Tag, Reply, Promise)>,
+}
+
+/// What an older backup holds.
+#[derive(Debug, Clone)]
+struct Backup {
+    store: Store,
+    checks: Checks,
+    people: People,
+}
+
+/// The coordinator.
+#[derive(Debug, Default)]
+pub(crate) struct Coordinator {
+    /// `None`: it is down.
+    pub(crate) engine: Option<Engine>,
+    pub(crate) store: Store,
+    pub(crate) wall_shift: i64,
+    pub(crate) commit_fails: bool,
+    inbox: VecDeque<(Input, Tag)>,
+    flight: Option<Batch>,
+    boot: u64,
+    boot_time: u64,
+    wake: u64,
+    ticks_in_a_row: u32,
+    backup: Option<Box<Backup>>,
+    least_term: u64,
+}
+
+impl World {
+    pub(crate) fn now(&mut self) -> Now {
+        let entropy = self.rng.next();
+        Now { entropy, ..self.still() }
+    }
+
+    /// The clocks, without fresh chance.
+    pub(crate) fn still(&self) -> Now {
+        let elapsed = i64::try_from(self.time).expect("a simulation is short");
+        Now {
+            wall: Wall(self.config.wall_start + elapsed + self.coordinator.wall_shift),
+            mono: Mono(1_000 + self.time - self.coordinator.boot_time),
+            entropy: 0,
+        }
+    }
+
+    pub(crate) fn submit(&mut self, input: Input, tag: Tag) {
+        if self.coordinator.engine.is_none() {
+            return self.unanswered(tag);
+        }
+        self.coordinator.inbox.push_back((input, tag));
+        self.wake_driver(0);
+    }
+
+    /// The driver looks again in so many ms; earlier plans are void.
+    pub(crate) fn wake_driver(&mut self, delay: u64) {
+        self.coordinator.wake += 1;
+        self.after(delay, Event::Drive(self.coordinator.wake));
+    }
+
+    pub(crate) fn drive(&mut self, wake: u64) {
+        if wake != self.coordinator.wake || self.coordinator.flight.is_some() || self.coordinator.engine.is_none() {
+            return;
+        }
+        let now = self.now();
+        let mut batch = Batch { now, units: Vec::new(), sends: Vec::new(), replies: Vec::new() };
+        for _ in 0..self.rng.between(1, 8) {
+            let Some((input, tag)) = self.coordinator.inbox.pop_front() else { break };
+            self.coordinator.ticks_in_a_row = 0;
+            self.step(&mut batch, input, tag);
+        }
+        for _ in 0..self.rng.between(1, 24) {
+            let due = self.coordinator.engine.as_ref().and_then(|engine| engine.next_deadline(now));
+            if due != Some(Duration::ZERO) || self.failure.is_some() {
+                break;
+            }
+            self.coordinator.ticks_in_a_row += 1;
+            self.step(&mut batch, Input::Tick, Tag::Nothing);
+        }
+        if self.coordinator.ticks_in_a_row > TICKS_IN_A_ROW_MAX {
+            return self.fail("Tick after Tick is due, and none ever is the last".to_owned());
+        }
+        if self.planted == Some(Planted::SendBeforeCommit) {
+            for send in std::mem::take(&mut batch.sends) {
+                self.say(send.session, send.message);
+            }
+        }
+        if self.planted == Some(Planted::AnswerBeforeCommit) {
+            self.answer(std::mem::take(&mut batch.replies));
+        }
+        if batch.units.is_empty() {
+            return self.release(batch);
+        }
+        let delay = self.rng.between(0, self.config.commit);
+        self.coordinator.flight = Some(batch);
+        self.after(delay, Event::Committed(self.coordinator.boot));
+    }
+
+    fn step(&mut self, batch: &mut Batch, mut input: Input, tag: Tag) {
+        let now = Now { entropy: self.rng.next(), ..batch.now };
+        if let Input::Agent(AgentInput::Hello { attempts, .. }) = &mut input {
+            self.look_up(attempts);
+        }
+        if let Some(planted) = self.planted {
+            planted.bend_input(&self.coordinator, &mut input);
+        }
+        self.count_meetings(&input);
+        let source = match &input {
+            Input::Tick => Source::Tick,
+            Input::Sweep => Source::Sweep,
+            Input::Start { .. } => Source::Start,
+            Input::Person(_) => Source::Person,
+            Input::Agent(AgentInput::Hello { .. }) => Source::Hello,
+            Input::Agent(_) => Source::Report,
+        };
+        let promised = matches!(&input, Input::Person(_) | Input::Agent(AgentInput::Enroll { .. }));
+        self.note(|| format!("decides {input:?}"));
+        let Some(engine) = &mut self.coordinator.engine else { return };
+        let mut decision = engine.decide(now, input);
+        if source == Source::Tick && decision.changes.is_empty() {
+            return self.fail("next_deadline said zero, and Tick had nothing to do".to_owned());
+        }
+        let mut on_disk = None;
+        if let Some(planted) = self.planted {
+            on_disk = planted.bend_decision(engine, source, &mut decision);
+        }
+        engine.apply(now, &decision.changes);
+        self.checks.heard(now.mono, &decision.changes);
+        self.checks.entered(engine, now.mono, &decision.changes);
+        self.count_decided(&decision.changes);
+        let promise = if promised { Promise::of(&decision) } else { Promise::default() };
+        let Decision { changes, sends, reply } = decision;
+        self.trace_decision(&changes, &sends, &reply);
+        if changes.iter().any(|change| !matches!(change, Change::Volatile(_))) {
+            batch.units.push(Unit { now, source, changes: on_disk.unwrap_or(changes) });
+        }
+        batch.sends.extend(sends);
+        batch.replies.push((tag, reply, promise));
+    }
+
+    fn trace_decision(&mut self, changes: &[Change], sends: &[Send], reply: &Reply) {
+        self.note(|| {
+            let lines: Vec<String> = changes.iter().map(|change| format!("\n      {change:?}")).collect();
+            let sends: Vec<String> = sends.iter().map(|send| format!("\n      says {send:?}")).collect();
+            format!("  follows: {reply:?}{}{}", lines.concat(), sends.concat())
+        });
+    }
+
+    /// The shell looks in the history for what the hello names: the engine has only what is live.
+    fn look_up(&mut self, held: &mut [Held]) {
+        for one in held {
+            let key = Key::Attempt(one.project, one.attempt);
+            one.recorded = self.coordinator.store.history.contains_key(&key);
+        }
+    }
+
+    pub(crate) fn committed(&mut self, boot: u64) {
+        if boot != self.coordinator.boot {
+            return;
+        }
+        let Some(batch) = self.coordinator.flight.take() else { return };
+        if std::mem::take(&mut self.coordinator.commit_fails) {
+            self.cover.fault(Fault::CommitError);
+            self.coordinator.flight = Some(batch);
+            return self.coordinator_stops(false, 200, 10_000);
+        }
+        for unit in &batch.units {
+            self.persist(unit);
+        }
+        self.compare();
+        self.release(batch);
+    }
+
+    fn persist(&mut self, unit: &Unit) {
+        if let Err(text) = self.checks.unit(&self.coordinator.store, unit, self.planted) {
+            self.fail(text);
+        }
+        self.check_lost(unit);
+        self.coordinator.store.commit(unit);
+        if let Err(text) = self.checks.after(&self.coordinator.store, unit) {
+            self.fail(text);
+        }
+    }
+
+    /// What is on disk is what the engine works with.
+    fn compare(&mut self) {
+        self.cover.commits += 1;
+        let Some(engine) = &self.coordinator.engine else { return };
+        if let Some(text) = self.coordinator.store.differs_from(engine) {
+            return self.fail(format!("the engine is not what is on disk: {text}"));
+        }
+        if self.cover.commits.is_multiple_of(REBUILD_EVERY) {
+            let records = self.coordinator.store.live.values().cloned();
+            let rebuilt = Engine::recover(self.config.limits.clone(), self.still(), records);
+            if let Some(text) = self.coordinator.store.differs_from(&rebuilt) {
+                self.fail(format!("the engine rebuilt from the disk is not what is on disk: {text}"));
+            }
+        }
+    }
+
+    fn release(&mut self, batch: Batch) {
+        // A hello's answer gives its connection the session over which things are then said.
+        self.answer(batch.replies);
+        for send in batch.sends {
+            self.check_said(&send);
+            self.say(send.session, send.message);
+        }
+        let now = Now { entropy: 0, ..self.still() };
+        let Some(engine) = &self.coordinator.engine else { return };
+        let deadline = engine.next_deadline(now);
+        if !self.coordinator.inbox.is_empty() || deadline == Some(Duration::ZERO) {
+            return self.wake_driver(0);
+        }
+        self.check_rest(now, deadline);
+        if let Some(deadline) = deadline {
+            let millis = u64::try_from(deadline.as_millis()).unwrap_or(u64::MAX);
+            self.wake_driver(millis.min(1 << 40));
+        }
+    }
+
+    fn answer(&mut self, replies: Vec<(Tag, Reply, Promise)>) {
+        for (tag, reply, promise) in replies {
+            self.answered(tag, reply, promise);
+        }
+    }
+
+    /// The coordinator's program or machine dies, or its store does. Of what was being committed any part may
+    /// be on disk; whatever waited is not answered.
+    pub(crate) fn coordinator_stops(&mut self, silently: bool, least_ms: u64, most_ms: u64) {
+        if self.coordinator.engine.take().is_none() {
+            return;
+        }
+        let mut lost = 0;
+        if let Some(batch) = self.coordinator.flight.take() {
+            let kept = self.rng.index(batch.units.len() + 1);
+            for unit in &batch.units[..kept] {
+                self.persist(unit);
+            }
+            lost = batch.units.len() - kept;
+            for (tag, ..) in batch.replies {
+                self.unanswered(tag);
+            }
+        }
+        if lost > 0 {
+            self.cover.fault(Fault::LostUnits);
+        }
+        for (_, tag) in std::mem::take(&mut self.coordinator.inbox) {
+            self.unanswered(tag);
+        }
+        self.coordinator.boot += 1;
+        self.coordinator.wake += 1;
+        self.hang_up_all(silently);
+        let pause = self.rng.between(least_ms, most_ms);
+        self.note(|| format!("the coordinator stops for {pause} ms, {lost} units lost"));
+        self.after(pause, Event::CoordinatorStarts);
+    }
+
+    pub(crate) fn coordinator_starts(&mut self) {
+        if self.coordinator.engine.is_some() {
+            return;
+        }
+        self.coordinator.boot_time = self.time;
+        self.coordinator.ticks_in_a_row = 0;
+        let now = self.now();
+        let records = self.coordinator.store.live.values().cloned();
+        let mut engine = Engine::recover(self.config.limits.clone(), now, records);
+        if let Some(text) = self.coordinator.store.differs_from(&engine) {
+            return self.fail(format!("the engine rebuilt from the disk is not what is on disk: {text}"));
+        }
+        if let Err(text) = self.people.check_promises(&self.coordinator.store) {
+            return self.fail(text);
+        }
+        self.count_restart(&engine);
+        let decision = engine.decide(now, Input::Start { at_least: self.coordinator.least_term });
+        if self.planted != Some(Planted::TermNotRaised) {
+            engine.apply(now, &decision.changes);
+            self.persist(&Unit { now, source: Source::Start, changes: decision.changes });
+        }
+        self.checks.restarted(now.mono, &engine);
+        self.coordinator.engine = Some(engine);
+        self.note(|| "the coordinator starts".to_owned());
+        self.wake_driver(0);
+    }
+
+    /// Remembers the store as a backup would.
+    pub(crate) fn back_up(&mut self) {
+        let backup = Backup {
+            store: self.coordinator.store.clone(),
+            checks: self.checks.clone(),
+            people: self.people.clone(),
+        };
+        self.coordinator.backup = Some(Box::new(backup));
+    }
+
+    /// Puts the backup back: all that was said since then is forgotten, and the term passes all that was.
+    pub(crate) fn restore(&mut self) -> bool {
+        if self.coordinator.backup.is_none() {
+            return false;
+        }
+        let term = self.coordinator.engine.as_ref().map_or(0, |engine| engine.fleet().term);
+        self.coordinator_stops(false, 1_000, 60_000);
+        let Some(backup) = self.coordinator.backup.take() else { return false };
+        self.coordinator.least_term = self.coordinator.least_term.max(term) + RESTORE_TERMS;
+        self.coordinator.store = backup.store;
+        self.checks.put_back(backup.checks);
+        self.people.put_back(&backup.people);
+        true
+    }
+}
+
+/// The agents that a volatile change concerns.
+pub(crate) fn session_change(change: &Change) -> Option<(AgentUid, bool)> {
+    match change {
+        Change::Volatile(Volatile::SessionOpened(agent, _)) => Some((*agent, true)),
+        Change::Volatile(Volatile::SessionClosed(agent, _)) => Some((*agent, false)),
+        Change::Volatile(
+            Volatile::Inventory(..)
+            | Volatile::GivenUp(_)
+            | Volatile::TimerDone(..)
+            | Volatile::Scanned { .. }
+            | Volatile::CloseChecked(_),
+        )
+        | Change::Put(_)
+        | Change::Delete(_) => None,
+    }
+}
+
+/// The record of an agent that a change enters.
+pub(crate) fn agent_put(change: &Change) -> Option<AgentUid> {
+    match change {
+        Change::Put(Record::Agent(agent)) => Some(agent.uid),
+        _ => None,
+    }
+}

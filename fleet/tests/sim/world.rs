@@ -1,0 +1,311 @@
+//! The simulated world: one queue of events, one clock, one source of chance. The same seed is the same world.
+
+use std::collections::{BTreeMap, VecDeque};
+
+use fleet::input::Message;
+
+use crate::{
+    checks::Checks,
+    config::Config,
+    cover::{Cover, Fault},
+    host::{Host, Work},
+    net::{Packet, Stream, StreamId},
+    people::People,
+    planted::Planted,
+    prng::Prng,
+    shell::Coordinator,
+};
+
+/// Steps of the calm end that must be enough for everything to settle.
+const CALM_STEPS_MAX: u64 = 60_000;
+/// Last events kept for the report of a failure.
+const NOTES_MAX: usize = 120;
+/// New machines that replace revoked ones, at most.
+const HOSTS_MAX: usize = 16;
+
+/// Something that happens at a time.
+#[derive(Debug, Clone)]
+pub(crate) enum Event {
+    Drive(u64),
+    Committed(u64),
+    CoordinatorStarts,
+    Packet(StreamId, Packet),
+    AgentNotices(StreamId),
+    CoordinatorNotices(StreamId),
+    Heals(usize),
+    Dial(usize, u64),
+    Synced(usize, u64, Work),
+    Pulled(usize, u64),
+    AgentStarts(usize),
+    Joins(usize),
+    Person,
+    Fault,
+    Operator,
+}
+
+/// A simulated fleet.
+#[derive(Debug)]
+pub(crate) struct World {
+    pub(crate) rng: Prng,
+    pub(crate) config: Config,
+    pub(crate) planted: Option<Planted>,
+    pub(crate) time: u64,
+    pub(crate) coordinator: Coordinator,
+    pub(crate) hosts: Vec<Host>,
+    pub(crate) streams: BTreeMap<StreamId, Stream>,
+    pub(crate) people: People,
+    pub(crate) checks: Checks,
+    pub(crate) cover: Cover,
+    /// The end of the simulation: nothing breaks any more, and everything must settle.
+    pub(crate) calm: bool,
+    /// The first thing that was wrong.
+    pub(crate) failure: Option<String>,
+    queue: BTreeMap<(u64, u64), Event>,
+    sequence: u64,
+    notes: Option<VecDeque<String>>,
+}
+
+impl World {
+    pub(crate) fn new(seed: u64, planted: Option<Planted>, traced: bool) -> Self {
+        let mut rng = Prng::new(seed);
+        let config = Config::draw(&mut rng);
+        let mut world = Self {
+            rng,
+            planted,
+            time: 0,
+            coordinator: Coordinator::default(),
+            hosts: Vec::new(),
+            streams: BTreeMap::new(),
+            people: People::default(),
+            checks: Checks::new(config.limits.clone()),
+            cover: Cover::default(),
+            calm: false,
+            failure: None,
+            queue: BTreeMap::new(),
+            sequence: 0,
+            notes: traced.then(VecDeque::new),
+            config,
+        };
+        world.after(0, Event::CoordinatorStarts);
+        for _ in 0..world.config.hosts {
+            world.new_host();
+        }
+        world.after(5_000, Event::Person);
+        world.after(20_000, Event::Fault);
+        world
+    }
+
+    /// The whole simulation: the lively part, then the calm end. `Err` says what was wrong.
+    pub(crate) fn run(&mut self) -> Result<(), String> {
+        while self.cover.steps < self.config.steps && self.failure.is_none() {
+            self.next_event();
+        }
+        self.calm_down();
+        let end = self.cover.steps + CALM_STEPS_MAX;
+        while self.failure.is_none() && !self.people.settled && self.cover.steps < end {
+            self.next_event();
+        }
+        if self.failure.is_none() && !self.people.settled {
+            let text = format!("not settled after {CALM_STEPS_MAX} calm steps: {}", self.unsettled());
+            self.fail(text);
+        }
+        if self.failure.is_none() {
+            self.check_end();
+        }
+        self.failure.take().map_or(Ok(()), Err)
+    }
+
+    fn next_event(&mut self) {
+        let Some(((time, _), event)) = self.queue.pop_first() else {
+            return self.fail("nothing will ever happen again".to_owned());
+        };
+        self.time = time;
+        self.cover.steps += 1;
+        self.note(|| format!("{event:?}"));
+        match event {
+            Event::Drive(wake) => self.drive(wake),
+            Event::Committed(boot) => self.committed(boot),
+            Event::CoordinatorStarts => self.coordinator_starts(),
+            Event::Packet(stream, packet) => self.arrive(stream, packet),
+            Event::AgentNotices(stream) => self.agent_closes(stream),
+            Event::CoordinatorNotices(stream) => self.coordinator_closes(stream),
+            Event::Heals(host) => self.heal(host),
+            Event::Dial(host, boot) => self.dial(host, boot),
+            Event::Synced(host, boot, work) => self.synced(host, boot, work),
+            Event::Pulled(host, id) => self.pulled(host, id),
+            Event::AgentStarts(host) => self.agent_starts(host),
+            Event::Joins(host) => self.joins(host),
+            Event::Person if !self.calm => {
+                self.person_acts();
+                let gap = self.rng.span(self.config.person_gap);
+                self.after(gap, Event::Person);
+            }
+            Event::Fault if !self.calm => {
+                self.something_breaks();
+                let gap = self.rng.span(self.config.fault_gap);
+                self.after(gap, Event::Fault);
+            }
+            Event::Operator => self.operator_looks(),
+            Event::Person | Event::Fault => {}
+        }
+    }
+
+    pub(crate) fn at(&mut self, time: u64, event: Event) {
+        self.sequence += 1;
+        self.queue.insert((time, self.sequence), event);
+    }
+
+    pub(crate) fn after(&mut self, delay: u64, event: Event) {
+        self.at(self.time + delay, event);
+    }
+
+    pub(crate) fn next_id(&mut self) -> u64 {
+        self.sequence += 1;
+        self.sequence
+    }
+
+    pub(crate) fn new_host(&mut self) {
+        let index = self.hosts.len();
+        if index >= HOSTS_MAX {
+            return;
+        }
+        let name = format!("mirror{index}").parse().expect("a good name");
+        let mut host = Host::new(name, format!("s{index}"));
+        host.slots = u32::try_from(self.rng.below(4)).expect("small");
+        host.clock_shift = i64::try_from(self.rng.below(20_000)).expect("small") - 10_000;
+        self.hosts.push(host);
+        let delay = self.rng.between(100, 3_000);
+        self.after(delay, Event::Joins(index));
+    }
+
+    /// Remembers what was wrong; the first thing counts.
+    pub(crate) fn fail(&mut self, text: String) {
+        self.note(|| format!("WRONG: {text}"));
+        self.failure.get_or_insert(text);
+    }
+
+    pub(crate) fn note(&mut self, text: impl FnOnce() -> String) {
+        if let Some(notes) = &mut self.notes {
+            if notes.len() == NOTES_MAX {
+                notes.pop_front();
+            }
+            notes.push_back(format!("[{:>10} ms] {}", self.time, text()));
+        }
+    }
+
+    pub(crate) fn notes(&self) -> Vec<String> {
+        self.notes.iter().flatten().cloned().collect()
+    }
+
+    fn something_breaks(&mut self) {
+        let fault = Fault::ALL[self.rng.weighted(&self.config.faults)];
+        let host = self.rng.index(self.hosts.len());
+        self.note(|| format!("fault {fault:?}, host {host}"));
+        let stream = self.hosts[host].stream;
+        let happened = match fault {
+            Fault::CutLink => stream.map(|id| self.cut(id, false)).is_some(),
+            Fault::HalfOpen => stream.map(|id| self.cut(id, true)).is_some(),
+            Fault::PartitionBoth => self.partition(host, [true, true]),
+            Fault::PartitionUp => self.partition(host, [true, false]),
+            Fault::PartitionDown => self.partition(host, [false, true]),
+            Fault::Replay => self.replay(host),
+            Fault::AgentCrash => self.crash_agent(host, false, false),
+            Fault::HostCrash => self.crash_agent(host, true, false),
+            Fault::StateLoss => self.crash_agent(host, true, true),
+            Fault::CoordinatorCrash => self.crash_coordinator(false, 50, 20_000),
+            Fault::PowerLoss => self.crash_coordinator(true, 1_000, 120_000),
+            Fault::LongOutage => self.crash_coordinator(false, 3_600_000, 260 * 3_600_000),
+            Fault::CommitError => {
+                self.coordinator.commit_fails = true;
+                false
+            }
+            Fault::Restore => {
+                let put_back = self.rng.chance(300) && self.restore();
+                if !put_back {
+                    self.back_up();
+                }
+                put_back
+            }
+            Fault::WallBack | Fault::WallForward => self.step_wall(fault),
+            Fault::AgentClock => {
+                self.hosts[host].clock_shift += i64::try_from(self.rng.below(7_200_000)).expect("small") - 3_600_000;
+                true
+            }
+            Fault::RootsChange => {
+                let roots = if self.rng.chance(400) { vec!["a1"] } else { vec!["a1", "a2"] };
+                self.hosts[host].roots = roots;
+                self.hosts[host].serves = self.rng.chance(800);
+                self.inventory(host);
+                true
+            }
+            Fault::LostUnits | Fault::LateReport | Fault::RequestRepeat | Fault::DestinationBusy => false,
+        };
+        if happened {
+            self.cover.fault(fault);
+        }
+    }
+
+    fn partition(&mut self, host: usize, lines: [bool; 2]) -> bool {
+        if self.hosts[host].blocked != [false; 2] || self.hosts[host].stream.is_none() {
+            return false;
+        }
+        self.block(host, lines);
+        true
+    }
+
+    fn crash_agent(&mut self, host: usize, machine: bool, state_lost: bool) -> bool {
+        let up = self.hosts[host].up;
+        self.agent_crashes(host, machine, state_lost);
+        up
+    }
+
+    fn crash_coordinator(&mut self, silently: bool, least_ms: u64, most_ms: u64) -> bool {
+        let up = self.coordinator.engine.is_some();
+        self.coordinator_stops(silently, least_ms, most_ms);
+        up
+    }
+
+    fn step_wall(&mut self, fault: Fault) -> bool {
+        let size = *self.rng.pick(&[2_000, 300_000, 3_600_000, 26 * 3_600_000]).expect("not empty");
+        let step = i64::try_from(self.rng.between(1, size)).expect("small");
+        self.coordinator.wall_shift += if fault == Fault::WallBack { -step } else { step };
+        if fault == Fault::WallForward {
+            // Answers may be forgotten early then.
+            self.people.forget_requests();
+        }
+        // The clock task reads the wall clock at least once a second.
+        self.wake_driver(1_000);
+        true
+    }
+
+    pub(crate) fn host_of(&self, agent: fleet::id::AgentUid) -> Option<usize> {
+        self.hosts.iter().position(|host| host.uid == Some(agent))
+    }
+
+    /// Nothing breaks any more, and what is broken heals.
+    fn calm_down(&mut self) {
+        self.note(|| "calm".to_owned());
+        self.calm = true;
+        self.coordinator.commit_fails = false;
+        for host in 0..self.hosts.len() {
+            self.hosts[host].roots = vec!["a1", "a2"];
+            self.hosts[host].serves = true;
+            self.heal(host);
+            self.agent_starts(host);
+            // A hello tells of roots and daemon anew.
+            if let Some(stream) = self.hosts[host].stream {
+                self.cut(stream, false);
+            }
+        }
+        self.coordinator_starts();
+        self.after(1_000, Event::Operator);
+    }
+
+    pub(crate) fn check_said(&mut self, send: &fleet::input::Send) {
+        if let Message::Offer(offer) = &send.message {
+            if let Err(text) = self.checks.offer_said(offer) {
+                self.fail(text);
+            }
+        }
+    }
+}

@@ -1,0 +1,229 @@
+//! What all commands share: flags, the look of the output, the connection, and the two streams.
+//!
+//! Data goes to standard output; hints, questions and errors to standard error.
+
+use std::ffi::OsString;
+use std::io::{self, Write as _};
+use std::time::Duration;
+
+use prost::Message;
+use serde_json::Value as Json;
+
+use crate::cli::{Format, Global};
+use crate::client::Client;
+use crate::config::{self, Overrides};
+use crate::exit::Exit;
+use crate::fault::{Fault, Outcome};
+use crate::term::View;
+use crate::{clock, json};
+
+/// One call of the program.
+#[derive(Debug)]
+pub struct App {
+    /// Flags of all commands.
+    pub global: Global,
+    argv: Vec<String>,
+    traceparent: Option<String>,
+}
+
+impl App {
+    /// A call with these flags; `argv` is only used to print corrected command lines.
+    #[must_use]
+    pub fn new(global: Global, argv: &[OsString], traceparent: Option<String>) -> Self {
+        let argv = argv.iter().map(|word| word.to_string_lossy().into_owned()).collect();
+        Self { global, argv, traceparent }
+    }
+
+    /// The look of standard output, now.
+    #[must_use]
+    pub fn view(&self) -> View {
+        let wide = self.global.output == Format::Wide;
+        View::stdout(clock::now(), self.global.color, self.global.absolute, wide)
+    }
+
+    /// Where configuration comes from.
+    #[must_use]
+    pub fn overrides(&self) -> Overrides {
+        let global = &self.global;
+        Overrides {
+            config: global.config.clone(),
+            context: global.context.clone(),
+            server: global.server.clone(),
+            ca: global.ca.clone(),
+            certificate: global.certificate.clone(),
+            key: global.key.clone(),
+        }
+    }
+
+    /// Dials the chosen context's coordinator.
+    ///
+    /// # Errors
+    /// No usable context, or no connection.
+    pub async fn connect(&self) -> Outcome<Client> {
+        let overrides = self.overrides();
+        let (_, context) = config::choose(&config::load(&overrides)?, &overrides)?;
+        Client::connect(&context, self.timeout()?, self.traceparent.as_deref()).await
+    }
+
+    fn timeout(&self) -> Outcome<Duration> {
+        let seconds = fleet::schedule::parse_span(&self.global.timeout).map_err(|fault| {
+            Fault::of_input("nothing done", vec![("--timeout".to_owned(), fault.to_string())])
+        })?;
+        Ok(Duration::from_secs(seconds))
+    }
+
+    /// Whether answers are JSON.
+    #[must_use]
+    pub fn is_json(&self) -> bool {
+        self.global.output == Format::Json
+    }
+
+    /// Prints one message in the wanted format: `name` is its name in the contract, `names` what `-o name` prints.
+    ///
+    /// # Errors
+    /// A closed or full standard output.
+    pub fn answer(
+        &self,
+        message: &impl Message,
+        name: &str,
+        names: &[&str],
+        text: impl FnOnce(&View) -> String,
+    ) -> Outcome<()> {
+        match self.global.output {
+            Format::Json => self.answer_json(&json::value(message, name)?),
+            Format::Name => self.print(&names.iter().map(|name| format!("{name}\n")).collect::<String>()),
+            Format::Table | Format::Wide => self.print(&text(&self.view())),
+        }
+    }
+
+    /// Prints one JSON object on a line of its own.
+    ///
+    /// # Errors
+    /// A closed or full standard output.
+    pub fn answer_json(&self, json: &Json) -> Outcome<()> {
+        self.print(&format!("{json}\n"))
+    }
+
+    /// Says what was changed in one line, and the next command; or shows the message, when a program reads it.
+    ///
+    /// # Errors
+    /// A closed or full standard output.
+    pub fn changed(
+        &self,
+        message: &impl Message,
+        name: &str,
+        names: &[&str],
+        what: &str,
+        next: &str,
+    ) -> Outcome<()> {
+        if matches!(self.global.output, Format::Json | Format::Name) {
+            return self.answer(message, name, names, |_| String::new());
+        }
+        self.said(what, next)
+    }
+
+    /// Says what was changed in one line, and the next command. Nothing with `-q`.
+    ///
+    /// # Errors
+    /// A closed or full standard output.
+    pub fn said(&self, what: &str, next: &str) -> Outcome<()> {
+        if self.global.quiet {
+            return Ok(());
+        }
+        self.print(&format!("{what}\n"))?;
+        if !next.is_empty() {
+            note(&format!("Next: {next}"));
+        }
+        Ok(())
+    }
+
+    /// A hint on standard error; nothing with `-q` or where a program reads.
+    pub fn hint(&self, text: &str) {
+        if !self.global.quiet && matches!(self.global.output, Format::Table | Format::Wide) {
+            note(text);
+        }
+    }
+
+    /// Writes to standard output.
+    ///
+    /// # Errors
+    /// A reader that went away ends the command quietly; any other failure is told.
+    pub fn print(&self, text: &str) -> Outcome<()> {
+        self.print_bytes(text.as_bytes())
+    }
+
+    /// Writes bytes as they are to standard output.
+    ///
+    /// # Errors
+    /// As [`App::print`].
+    pub fn print_bytes(&self, bytes: &[u8]) -> Outcome<()> {
+        let mut out = io::stdout().lock();
+        out.write_all(bytes).and_then(|()| out.flush()).map_err(|error| match error.kind() {
+            io::ErrorKind::BrokenPipe => Fault::reader_gone(),
+            _ => Fault::new(Exit::Bug, format!("could not write the answer: {error}")).fault("this host's"),
+        })
+    }
+
+    /// Prints an error to standard error, folded to the terminal where there is one.
+    pub fn complain(&self, fault: &Fault) {
+        // Nothing can be said when standard error is gone.
+        let _ = write!(io::stderr(), "{fault}");
+    }
+
+    /// This command line with one word replaced, quoted so that it can be pasted.
+    #[must_use]
+    pub fn corrected(&self, wrong: &str, right: &str) -> String {
+        let mut replaced = false;
+        let words = self.argv.iter().skip(1).map(|word| {
+            if !replaced && word == wrong {
+                replaced = true;
+                quoted(right)
+            } else {
+                quoted(word)
+            }
+        });
+        std::iter::once("mirrorctl".to_owned()).chain(words).collect::<Vec<_>>().join(" ")
+    }
+}
+
+/// A line on standard error.
+pub fn note(text: &str) {
+    // Nothing can be said when standard error is gone.
+    let _ = writeln!(io::stderr(), "{text}");
+}
+
+/// A word as a POSIX shell reads it back.
+fn quoted(word: &str) -> String {
+    let plain = |character: char| character.is_ascii_alphanumeric() || "-_./:=,@%+".contains(character);
+    if !word.is_empty() && word.chars().all(plain) {
+        word.to_owned()
+    } else {
+        format!("'{}'", word.replace('\'', "'\\''"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::Parser as _;
+
+    fn app(words: &[&str]) -> App {
+        let argv: Vec<OsString> = words.iter().map(OsString::from).collect();
+        App::new(crate::cli::Cli::try_parse_from(words).unwrap().global, &argv, None)
+    }
+
+    #[test]
+    fn corrected_lines_can_be_pasted() {
+        let app = app(&["mirrorctl", "project", "pause", "debain", "--reason", "it's debain"]);
+        assert_eq!(
+            app.corrected("debain", "debian"),
+            "mirrorctl project pause debian --reason 'it'\\''s debain'"
+        );
+    }
+
+    #[test]
+    fn a_bad_timeout_is_told_by_its_flag() {
+        let fault = app(&["mirrorctl", "status", "--timeout", "soon"]).timeout().unwrap_err();
+        assert!(fault.to_string().contains("--timeout  \"soon\""), "{fault}");
+    }
+}

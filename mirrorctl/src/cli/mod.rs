@@ -1,0 +1,319 @@
+//! What can be typed. The help texts are the manual: `mirrorctl man` prints these.
+
+mod project;
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+pub use project::{AddArgs, DstOverlapArg, EditArgs, OverlapArg, ProjectCommand, ProjectFlags};
+
+use crate::term::ColorChoice;
+
+/// Runs the mirror fleet: projects, their runs, and the agents that hold the trees.
+#[derive(Debug, Parser)]
+#[command(
+    name = "mirrorctl",
+    version,
+    after_help = crate::exit::HELP,
+    disable_help_subcommand = true,
+    subcommand_required = true,
+    arg_required_else_help = true
+)]
+pub struct Cli {
+    /// Flags of all commands.
+    #[command(flatten)]
+    pub global: Global,
+    /// The command.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// How an answer is printed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub enum Format {
+    /// For people, 80 columns.
+    #[default]
+    Table,
+    /// For people, all columns.
+    Wide,
+    /// One object; watches print one object a line. Field names are the API's.
+    Json,
+    /// Names only, one a line, as they can be typed.
+    Name,
+}
+
+/// Flags of all commands.
+#[derive(Clone, Debug, Args)]
+#[command(next_help_heading = "Flags of all commands")]
+pub struct Global {
+    /// How the answer is printed
+    #[arg(short, long, global = true, value_enum, default_value_t, env = "MIRRORCTL_OUTPUT")]
+    pub output: Format,
+    /// Times as RFC 3339 UTC instead of ages
+    #[arg(long, global = true)]
+    pub absolute: bool,
+    /// When to use colours; NO_COLOR and TERM=dumb are heeded
+    #[arg(long, global = true, value_enum, default_value_t, value_name = "WHEN")]
+    pub color: ColorChoice,
+    /// Say nothing about what was changed, and no hints
+    #[arg(short, long, global = true)]
+    pub quiet: bool,
+    /// Answer questions with yes, names included
+    #[arg(short, long, global = true)]
+    pub yes: bool,
+    /// How long to wait for an answer, as in 30s
+    #[arg(long, global = true, default_value = "30s", env = "MIRRORCTL_TIMEOUT", value_name = "SPAN")]
+    pub timeout: String,
+    /// The file with the contexts [default: ~/.config/mirrorctl/config.toml]
+    #[arg(long, global = true, env = "MIRRORCTL_CONFIG", value_name = "FILE")]
+    pub config: Option<PathBuf>,
+    /// The context to use instead of the current one
+    #[arg(long, global = true, env = "MIRRORCTL_CONTEXT", value_name = "NAME")]
+    pub context: Option<String>,
+    /// The coordinator, host:port, instead of the context's
+    #[arg(long, global = true, env = "MIRRORCTL_SERVER", value_name = "HOST:PORT")]
+    pub server: Option<String>,
+    /// The fleet's CA certificates, PEM, instead of the context's
+    #[arg(long, global = true, env = "MIRRORCTL_CA", value_name = "FILE")]
+    pub ca: Option<PathBuf>,
+    /// Your certificate, PEM, instead of the context's
+    #[arg(long, global = true, env = "MIRRORCTL_CERTIFICATE", value_name = "FILE")]
+    pub certificate: Option<PathBuf>,
+    /// Your private key, PEM, instead of the context's
+    #[arg(long, global = true, env = "MIRRORCTL_KEY", value_name = "FILE")]
+    pub key: Option<PathBuf>,
+}
+
+/// The commands.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Declare trees, change them and start their runs
+    #[command(subcommand)]
+    Project(ProjectCommand),
+    /// See, follow and end runs
+    #[command(subcommand)]
+    Run(RunCommand),
+    /// See agents and say what they may do
+    #[command(subcommand)]
+    Agent(AgentCommand),
+    /// Secrets by which hosts join the fleet
+    #[command(subcommand)]
+    JoinToken(JoinTokenCommand),
+    /// What needs you, how old the trees are, and what runs
+    Status {
+        /// All projects, the calm ones too
+        #[arg(long)]
+        all: bool,
+        /// Exit 1 when not all projects are fresh
+        #[arg(long)]
+        exit_code: bool,
+    },
+    /// Why a project is not running now
+    Why {
+        /// The project
+        project: String,
+    },
+    /// Start nothing new anywhere until thaw; running work goes on
+    Freeze {
+        /// Why, for those who wonder
+        #[arg(long, default_value = "")]
+        reason: String,
+    },
+    /// End a freeze
+    Thaw,
+    /// Try out schedules; needs no coordinator
+    #[command(subcommand)]
+    Schedule(ScheduleCommand),
+    /// Which coordinator, and as whom
+    #[command(subcommand)]
+    Context(ContextCommand),
+    /// Print the completion script of a shell
+    Completion {
+        /// The shell
+        shell: clap_complete::Shell,
+    },
+    /// Print the manual, or write a page for each command
+    Man {
+        /// Write the pages into this directory instead
+        #[arg(long, value_name = "DIR")]
+        dir: Option<PathBuf>,
+    },
+}
+
+/// `mirrorctl run`. A RUN is a project (its newest run), the first figures of a run's id, PROJECT/ID, or the whole
+/// name.
+#[derive(Debug, Subcommand)]
+pub enum RunCommand {
+    /// Runs of a project, newest first
+    List {
+        /// The project
+        project: String,
+        /// How many
+        #[arg(long, default_value_t = 20, value_name = "N", value_parser = clap::value_parser!(i32).range(1..=1000))]
+        page_size: i32,
+        /// Go on where the last page ended
+        #[arg(long, default_value = "", value_name = "TOKEN")]
+        page_token: String,
+    },
+    /// One run with its attempts
+    Show {
+        /// A project (its newest run), a run's id, PROJECT/ID or a run's whole name
+        run: String,
+    },
+    /// Follow a run until it ends; Ctrl-C stops watching, not the run
+    Watch {
+        /// A project (its newest run), a run's id, PROJECT/ID or a run's whole name
+        run: String,
+    },
+    /// rsync's own words
+    Log {
+        /// A project (its newest run), a run's id, PROJECT/ID or a run's whole name
+        run: String,
+        /// Go on with new lines until the attempt ends
+        #[arg(short, long)]
+        follow: bool,
+        /// Only the last lines
+        #[arg(short = 'n', long, value_name = "N")]
+        lines: Option<usize>,
+        /// Which attempt [default: the newest]
+        #[arg(long, value_name = "N")]
+        attempt: Option<u32>,
+    },
+    /// End a run: what waits is dropped, what runs is stopped
+    Cancel {
+        /// A project (its newest run), a run's id, PROJECT/ID or a run's whole name
+        run: String,
+    },
+}
+
+/// `mirrorctl agent`.
+#[derive(Debug, Subcommand)]
+pub enum AgentCommand {
+    /// All agents
+    List {
+        /// Only agents with this label; may be repeated
+        #[arg(short = 'l', long = "label", value_name = "KEY=VALUE")]
+        labels: Vec<String>,
+    },
+    /// One agent
+    Show {
+        /// The agent
+        agent: String,
+    },
+    /// Give it no new attempts; what runs goes on
+    Drain {
+        /// The agent
+        agent: String,
+    },
+    /// End a drain
+    Undrain {
+        /// The agent
+        agent: String,
+    },
+    /// Cut its session and refuse its certificate for ever
+    Revoke {
+        /// The agent
+        agent: String,
+        /// Why
+        #[arg(long, default_value = "")]
+        reason: String,
+    },
+    /// Remove the record of a revoked agent
+    Delete {
+        /// The agent
+        agent: String,
+    },
+}
+
+/// `mirrorctl join-token`.
+#[derive(Debug, Subcommand)]
+pub enum JoinTokenCommand {
+    /// Make a secret by which a host joins; it is shown once
+    Create {
+        /// The one agent name it is good for
+        #[arg(long, default_value = "", value_name = "NAME")]
+        name: String,
+        /// Names it is good for, as in edge*; instead of --name
+        #[arg(long, default_value = "", value_name = "PATTERN")]
+        pattern: String,
+        /// How many hosts may join by it; more than one needs --pattern
+        #[arg(long, default_value_t = 1, value_name = "N")]
+        uses: u32,
+        /// How long it is good for [default: 10m]
+        #[arg(long, value_name = "SPAN")]
+        ttl: Option<String>,
+    },
+    /// Tokens that can still be used
+    List,
+    /// Make a token useless
+    Delete {
+        /// The token's id, from join-token list
+        token: String,
+    },
+}
+
+/// `mirrorctl schedule`.
+#[derive(Debug, Subcommand)]
+pub enum ScheduleCommand {
+    /// The next fires of a schedule that is only being thought about
+    Next(Box<NextArgs>),
+    /// How a time is read that is given to --start, --end or --until
+    ParseDate {
+        /// The time
+        #[arg(allow_hyphen_values = true)]
+        text: String,
+        /// The zone of a time without an offset [default: UTC]
+        #[arg(long, value_name = "ZONE")]
+        time_zone: Option<String>,
+    },
+}
+
+/// `mirrorctl schedule next`.
+#[derive(Debug, Default, Args)]
+pub struct NextArgs {
+    /// One cron field, as in minute='*/5'; may be repeated
+    #[arg(long = "field", value_name = "NAME=EXPRESSION")]
+    pub fields: Vec<String>,
+    /// All cron fields in one, as in 'minute=10 hour=*/6'
+    #[arg(long, value_name = "FIELDS", conflicts_with_all = ["fields", "crontab", "every"])]
+    pub cron: Option<String>,
+    /// A crontab line's five fields, or @daily and its like
+    #[arg(long, value_name = "LINE", conflicts_with_all = ["fields", "every"])]
+    pub crontab: Option<String>,
+    /// A fixed distance, as in 6h
+    #[arg(long, value_name = "SPAN", conflicts_with = "fields")]
+    pub every: Option<String>,
+    /// IANA name of the zone [default: UTC]
+    #[arg(long, value_name = "ZONE")]
+    pub time_zone: Option<String>,
+    /// No fire before this time
+    #[arg(long, value_name = "TIME", allow_hyphen_values = true)]
+    pub start: Option<String>,
+    /// No fire after this time
+    #[arg(long, value_name = "TIME", allow_hyphen_values = true)]
+    pub end: Option<String>,
+    /// Count from this time instead of the present
+    #[arg(long, value_name = "TIME", allow_hyphen_values = true)]
+    pub now: Option<String>,
+    /// How many fires, 1 to 1000
+    #[arg(long, default_value_t = 8, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1000))]
+    pub count: u16,
+    /// What happens in the hour that clocks repeat
+    #[arg(long, value_enum)]
+    pub dst_overlap: Option<DstOverlapArg>,
+}
+
+/// `mirrorctl context`.
+#[derive(Debug, Subcommand)]
+pub enum ContextCommand {
+    /// All contexts
+    List,
+    /// Make another context the current one
+    Use {
+        /// The context
+        name: String,
+    },
+    /// The context in use, as it results from file, flags and environment
+    Show,
+}

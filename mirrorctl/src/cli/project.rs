@@ -1,0 +1,212 @@
+//! `mirrorctl project`, and the flags by which a project is described.
+
+use std::path::PathBuf;
+
+use clap::{Args, Subcommand, ValueEnum};
+
+/// `mirrorctl project`.
+#[derive(Debug, Subcommand)]
+pub enum ProjectCommand {
+    /// Declare a tree
+    Add(Box<AddArgs>),
+    /// All projects
+    List {
+        /// Only projects with this label; may be repeated
+        #[arg(short = 'l', long = "label", value_name = "KEY=VALUE")]
+        labels: Vec<String>,
+    },
+    /// One project: how old its copy is, and all that is set
+    Show {
+        /// The project
+        project: String,
+    },
+    /// Change what is given and leave the rest
+    Edit(Box<EditArgs>),
+    /// Stop the schedule; running work goes on, fires wait as one run
+    #[command(visible_alias = "disable")]
+    Pause {
+        /// The project
+        project: String,
+        /// End the pause by itself: a time, or a span as in 3d
+        #[arg(long, value_name = "TIME|SPAN", allow_hyphen_values = true)]
+        until: Option<String>,
+        /// Why, for those who wonder
+        #[arg(long, default_value = "")]
+        reason: String,
+    },
+    /// End a pause
+    #[command(visible_alias = "enable")]
+    Resume {
+        /// The project
+        project: String,
+    },
+    /// Start a run now
+    Run {
+        /// The project
+        project: String,
+        /// Follow it until it ends; Ctrl-C stops watching, not the run
+        #[arg(short, long)]
+        watch: bool,
+    },
+    /// The next fires of the schedule
+    Preview {
+        /// The project
+        project: String,
+        /// How many, 1 to 100
+        #[arg(short = 'n', long, default_value_t = 8, value_name = "N",
+              value_parser = clap::value_parser!(i32).range(1..=100))]
+        count: i32,
+    },
+    /// Remove the record and the schedule; the tree on the agents' disks stays
+    Delete {
+        /// The project
+        project: String,
+        /// Cancel what is running instead of refusing
+        #[arg(long)]
+        cancel_running: bool,
+    },
+}
+
+/// `mirrorctl project add`.
+#[derive(Debug, Args)]
+pub struct AddArgs {
+    /// Its name: letters, digits and . _ + - (at most 63)
+    #[arg(value_name = "NAME")]
+    pub name: String,
+    /// How it is described.
+    #[command(flatten)]
+    pub flags: ProjectFlags,
+    /// Start paused
+    #[arg(long)]
+    pub paused: bool,
+    /// Check everything, change nothing
+    #[arg(long)]
+    pub dry_run: bool,
+}
+
+/// `mirrorctl project edit`.
+#[derive(Debug, Args)]
+pub struct EditArgs {
+    /// The project
+    #[arg(value_name = "NAME")]
+    pub name: String,
+    /// What changes.
+    #[command(flatten)]
+    pub flags: ProjectFlags,
+    /// Check everything, change nothing
+    #[arg(long)]
+    pub dry_run: bool,
+}
+
+/// What a fire does while a run is going.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum OverlapArg {
+    /// Exactly one more run follows.
+    BufferOne,
+    /// The fire is dropped.
+    Skip,
+}
+
+/// What happens in the hour that a clock change repeats.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum DstOverlapArg {
+    /// Fires in the first pass only.
+    Once,
+    /// Fires in both passes.
+    Both,
+}
+
+/// The description of a project. Values are checked together, so that all faults are told at once; hence plain texts.
+#[derive(Clone, Debug, Default, Args)]
+pub struct ProjectFlags {
+    /// The upstream, as in rsync://host/module/path
+    #[arg(long, value_name = "URI")]
+    pub from: Option<String>,
+    /// Where the tree goes: a root of the agent and a path below it, as in a1:debian
+    #[arg(long, value_name = "ROOT:PATH")]
+    pub to: Option<String>,
+    /// The agent that pulls from the upstream
+    #[arg(long, value_name = "AGENT")]
+    pub origin: Option<String>,
+    /// User name at the upstream's rsync daemon; its password is asked for on a terminal
+    #[arg(long, value_name = "NAME")]
+    pub user: Option<String>,
+    /// Read the password from this file; - is standard input, an empty file removes it
+    #[arg(long, value_name = "FILE")]
+    pub password_file: Option<PathBuf>,
+
+    /// Fire at these times, as in 'minute=10 hour=*/6'; fields are year month day week day_of_week hour minute second
+    #[arg(long, value_name = "FIELDS", conflicts_with_all = ["crontab", "every", "manual"], help_heading = "Schedule")]
+    pub cron: Option<String>,
+    /// Fire at these times, as in '10 */6 * * *' or @daily
+    #[arg(long, value_name = "LINE", conflicts_with_all = ["every", "manual"], help_heading = "Schedule")]
+    pub crontab: Option<String>,
+    /// Fire this long after the last run ended, as in 6h
+    #[arg(long, value_name = "SPAN", conflicts_with = "manual", help_heading = "Schedule")]
+    pub every: Option<String>,
+    /// Run only when asked
+    #[arg(long, help_heading = "Schedule")]
+    pub manual: bool,
+    /// IANA name of the schedule's zone [default: UTC]
+    #[arg(long, value_name = "ZONE", help_heading = "Schedule")]
+    pub time_zone: Option<String>,
+    /// No fire before this time
+    #[arg(long, value_name = "TIME", allow_hyphen_values = true, help_heading = "Schedule")]
+    pub start: Option<String>,
+    /// No fire after this time
+    #[arg(long, value_name = "TIME", allow_hyphen_values = true, help_heading = "Schedule")]
+    pub end: Option<String>,
+    /// Delay each fire by a random time up to this
+    #[arg(long, value_name = "SPAN", help_heading = "Schedule")]
+    pub jitter: Option<String>,
+    /// What a fire does while a run is going [default: buffer-one]
+    #[arg(long, value_enum, help_heading = "Schedule")]
+    pub overlap: Option<OverlapArg>,
+    /// How late a missed fire may still start [default: one period, 6h to 7d]
+    #[arg(long, value_name = "SPAN", help_heading = "Schedule")]
+    pub catch_up: Option<String>,
+    /// What happens in the hour that clocks repeat [default: once for fixed hours, otherwise both]
+    #[arg(long, value_enum, help_heading = "Schedule")]
+    pub dst_overlap: Option<DstOverlapArg>,
+
+    /// A word for rsync, as in --rsync-option=--exclude=/iso/; may be repeated, order is kept; on edit the given ones
+    /// replace all, and a single empty one removes all
+    #[arg(long = "rsync-option", value_name = "WORD", allow_hyphen_values = true, help_heading = "rsync")]
+    pub rsync_options: Vec<String>,
+    /// The words replace the default flags instead of following them
+    #[arg(long, value_name = "BOOL", num_args = 0..=1, default_missing_value = "true", require_equals = true,
+          help_heading = "rsync")]
+    pub no_default_options: Option<bool>,
+    /// rsync's connect timeout [default: 60s]
+    #[arg(long, value_name = "SPAN", help_heading = "rsync")]
+    pub connect_timeout: Option<String>,
+    /// rsync's own timeout of silence [default: 10m]
+    #[arg(long, value_name = "SPAN", help_heading = "rsync")]
+    pub io_timeout: Option<String>,
+    /// End an attempt that moves nothing for this long [default: 30m]
+    #[arg(long, value_name = "SPAN", help_heading = "rsync")]
+    pub stall_timeout: Option<String>,
+    /// End an attempt that takes longer [default: 48h; the first copy: none]
+    #[arg(long, value_name = "SPAN", help_heading = "rsync")]
+    pub run_timeout: Option<String>,
+    /// KiB/s; 0 is no limit
+    #[arg(long, value_name = "KIB", help_heading = "rsync")]
+    pub bandwidth: Option<String>,
+
+    /// Hold a run that wants to delete more files [default: 10 % of the files, at least 500]
+    #[arg(long, value_name = "N", help_heading = "Limits")]
+    pub max_delete: Option<String>,
+    /// Tries in one run after network failures, the first included [default: 4]
+    #[arg(long, value_name = "N", help_heading = "Limits")]
+    pub retry_attempts: Option<String>,
+    /// Pause before the second try; it grows with each [default: 5m]
+    #[arg(long, value_name = "SPAN", help_heading = "Limits")]
+    pub retry_backoff: Option<String>,
+
+    /// A label; may be repeated; KEY- removes one on edit
+    #[arg(short = 'l', long = "label", value_name = "KEY=VALUE", help_heading = "For people")]
+    pub labels: Vec<String>,
+    /// A name for people
+    #[arg(long, value_name = "TEXT", help_heading = "For people")]
+    pub display_name: Option<String>,
+}

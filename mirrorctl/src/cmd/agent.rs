@@ -1,0 +1,116 @@
+//! `mirrorctl agent`.
+
+use mirror_proto::v1;
+
+use super::{all_agents, of_agent};
+use crate::app::App;
+use crate::cli::AgentCommand;
+use crate::confirm::{Wanted, confirm};
+use crate::exit::Exit;
+use crate::fault::{Fault, Faults, Outcome};
+use crate::{names, request, text};
+
+pub(super) async fn run(app: &App, command: AgentCommand) -> Outcome<Exit> {
+    match command {
+        AgentCommand::List { labels } => list(app, &labels).await,
+        AgentCommand::Show { agent } => show(app, &agent).await,
+        AgentCommand::Drain { agent } => drain(app, &agent).await,
+        AgentCommand::Undrain { agent } => undrain(app, &agent).await,
+        AgentCommand::Revoke { agent, reason } => revoke(app, &agent, reason).await,
+        AgentCommand::Delete { agent } => delete(app, &agent).await,
+    }
+}
+
+async fn list(app: &App, labels: &[String]) -> Outcome<Exit> {
+    let mut faults = Faults::default();
+    let filter = request::label_filter(labels, &mut faults);
+    faults.finish("nothing listed", "mirrorctl agent list --help")?;
+    let client = app.connect().await?;
+    let agents =
+        all_agents(&client, &filter).await.map_err(|status| Fault::from_status("nothing listed", &status))?;
+    let response = v1::ListAgentsResponse { agents, next_page_token: String::new() };
+    let names: Vec<&str> = response.agents.iter().map(|agent| names::last(&agent.name)).collect();
+    app.answer(&response, "ListAgentsResponse", &names, |view| text::agent::list(view, &response.agents))?;
+    Ok(Exit::Done)
+}
+
+async fn show(app: &App, typed: &str) -> Outcome<Exit> {
+    let client = app.connect().await?;
+    let found = client.agents().get_agent(v1::GetAgentRequest { name: names::checked_agent(typed)? }).await;
+    let agent = match found {
+        Ok(agent) => agent.into_inner(),
+        Err(status) => return Err(of_agent(app, &client, typed, "nothing shown", &status).await),
+    };
+    app.answer(&agent, "Agent", &[names::last(&agent.name)], |view| text::agent::show(view, &agent))?;
+    Ok(Exit::Done)
+}
+
+async fn drain(app: &App, typed: &str) -> Outcome<Exit> {
+    let client = app.connect().await?;
+    let drained =
+        client.agents().drain_agent(v1::DrainAgentRequest { name: names::checked_agent(typed)? }).await;
+    let agent = match drained {
+        Ok(agent) => agent.into_inner(),
+        Err(status) => return Err(of_agent(app, &client, typed, "agent not drained", &status).await),
+    };
+    let name = names::last(&agent.name);
+    let what = format!("{name} takes no new attempts; {} running ones go on.", agent.running);
+    app.changed(&agent, "Agent", &[name], &what, &format!("mirrorctl agent undrain {name}"))?;
+    Ok(Exit::Done)
+}
+
+async fn undrain(app: &App, typed: &str) -> Outcome<Exit> {
+    let client = app.connect().await?;
+    let undrained =
+        client.agents().undrain_agent(v1::UndrainAgentRequest { name: names::checked_agent(typed)? }).await;
+    let agent = match undrained {
+        Ok(agent) => agent.into_inner(),
+        Err(status) => return Err(of_agent(app, &client, typed, "agent still drained", &status).await),
+    };
+    let name = names::last(&agent.name);
+    let what = format!("{name} takes attempts again.");
+    app.changed(&agent, "Agent", &[name], &what, &format!("mirrorctl agent show {name}"))?;
+    Ok(Exit::Done)
+}
+
+async fn revoke(app: &App, typed: &str, reason: String) -> Outcome<Exit> {
+    let client = app.connect().await?;
+    let short = names::last(typed);
+    // Asked after, so that nobody confirms a name that does not exist.
+    let found = client.agents().get_agent(v1::GetAgentRequest { name: names::checked_agent(typed)? }).await;
+    if let Err(status) = found {
+        return Err(of_agent(app, &client, typed, "agent not revoked", &status).await);
+    }
+    let question =
+        format!("This cuts {short}'s session and refuses its certificate for ever; it must enrol anew.");
+    confirm(&question, Wanted::Name(short), app.global.yes)?;
+    let revoked = client
+        .agents()
+        .revoke_agent(v1::RevokeAgentRequest { name: names::checked_agent(typed)?, reason })
+        .await;
+    let agent = match revoked {
+        Ok(agent) => agent.into_inner(),
+        Err(status) => return Err(of_agent(app, &client, typed, "agent not revoked", &status).await),
+    };
+    let what = format!("{short} is revoked.");
+    app.changed(&agent, "Agent", &[short], &what, &format!("mirrorctl agent delete {short}"))?;
+    Ok(Exit::Done)
+}
+
+async fn delete(app: &App, typed: &str) -> Outcome<Exit> {
+    const FAILED: &str = "agent not deleted";
+    let client = app.connect().await?;
+    let found = client.agents().get_agent(v1::GetAgentRequest { name: names::checked_agent(typed)? }).await;
+    let agent = match found {
+        Ok(agent) => agent.into_inner(),
+        Err(status) => return Err(of_agent(app, &client, typed, FAILED, &status).await),
+    };
+    let short = names::last(&agent.name);
+    confirm(&format!("Remove the record of {short}?"), Wanted::Yes, app.global.yes)?;
+    let deleted = client.agents().delete_agent(v1::DeleteAgentRequest { name: agent.name.clone() }).await;
+    if let Err(status) = deleted {
+        return Err(of_agent(app, &client, typed, FAILED, &status).await);
+    }
+    app.changed(&agent, "Agent", &[short], &format!("{short} deleted."), "mirrorctl agent list")?;
+    Ok(Exit::Done)
+}

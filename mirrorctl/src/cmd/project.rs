@@ -1,0 +1,322 @@
+//! `mirrorctl project`.
+
+use std::io::Read as _;
+use std::path::Path;
+
+use mirror_proto::v1;
+use prost_types::FieldMask;
+use tonic::{Code, Status};
+
+use super::{all_projects, of_agent, of_project};
+use crate::app::App;
+use crate::cli::{AddArgs, EditArgs, ProjectCommand, ProjectFlags};
+use crate::client::Client;
+use crate::confirm::{Wanted, confirm, secret};
+use crate::exit::Exit;
+use crate::fault::{Fault, Faults, Outcome};
+use crate::text::time;
+use crate::{clock, names, request, text, units, watch};
+
+/// Longest password file that is read, in bytes; the API takes 512.
+const PASSWORD_BYTES_MAX: u64 = 4_096;
+
+pub(super) async fn run(app: &App, command: ProjectCommand) -> Outcome<Exit> {
+    match command {
+        ProjectCommand::Add(args) => add(app, *args).await,
+        ProjectCommand::List { labels } => list(app, &labels).await,
+        ProjectCommand::Show { project } => show(app, &project).await,
+        ProjectCommand::Edit(args) => edit(app, *args).await,
+        ProjectCommand::Pause { project, until, reason } => {
+            pause(app, &project, until.as_deref(), reason).await
+        }
+        ProjectCommand::Resume { project } => resume(app, &project).await,
+        ProjectCommand::Run { project, watch } => start(app, &project, watch).await,
+        ProjectCommand::Preview { project, count } => preview(app, &project, count).await,
+        ProjectCommand::Delete { project, cancel_running } => delete(app, &project, cancel_running).await,
+    }
+}
+
+async fn add(app: &App, args: AddArgs) -> Outcome<Exit> {
+    const FAILED: &str = "project not created";
+    const NEXT: &str = "mirrorctl project add --help";
+    let mut faults = Faults::default();
+    names::check_name("NAME", &args.name, &mut faults);
+    let mut project = v1::Project { name: names::project(&args.name), ..v1::Project::default() };
+    let password = password(&args.flags, &mut faults)?;
+    request::apply(&args.flags, password, &mut project, &mut faults);
+    let client = app.connect().await?;
+    let request = v1::CreateProjectRequest {
+        project: Some(project),
+        request_id: uuid::Uuid::new_v4().to_string(),
+        // With faults of our own the coordinator only adds those that it sees in the rest.
+        validate_only: args.dry_run || !faults.is_empty(),
+        paused: args.paused,
+    };
+    let created = match client.projects().create_project(request).await {
+        Ok(created) if faults.is_empty() => created.into_inner(),
+        Ok(_) => return Err(faults.into_fault(FAILED).next(NEXT)),
+        Err(status) if !faults.is_empty() => return Err(faults.with_answer(FAILED, &status).next(NEXT)),
+        Err(status) => return Err(not_written(app, &client, &args.flags, FAILED, NEXT, &status).await),
+    };
+    let name = names::last(&created.name);
+    let (what, next) = if args.dry_run {
+        (format!("{name} would be added; nothing changed."), String::new())
+    } else {
+        (format!("{name} added. {}", fires(&created)), format!("mirrorctl project run {name} --watch"))
+    };
+    app.changed(&created, "Project", &[name], &what, &next)?;
+    notes(app, &created);
+    Ok(Exit::Done)
+}
+
+async fn edit(app: &App, args: EditArgs) -> Outcome<Exit> {
+    const FAILED: &str = "project not changed";
+    const NEXT: &str = "mirrorctl project edit --help";
+    let mut faults = Faults::default();
+    let password = password(&args.flags, &mut faults)?;
+    let client = app.connect().await?;
+    let name = names::checked_project(&args.name)?;
+    let found = client.projects().get_project(v1::GetProjectRequest { name }).await;
+    let mut project = match found {
+        Ok(project) => project.into_inner(),
+        Err(status) => return Err(of_project(app, &client, &args.name, FAILED, &status).await),
+    };
+    // The etag that was read goes back with the change, so that nobody else's is lost between the two.
+    let mask = request::apply(&args.flags, password, &mut project, &mut faults);
+    if mask.is_empty() {
+        return Err(Fault::new(Exit::BadInput, format!("{FAILED}: nothing to change was given")).next(NEXT));
+    }
+    let request = v1::UpdateProjectRequest {
+        project: Some(project),
+        update_mask: Some(FieldMask { paths: mask.iter().map(|path| (*path).to_owned()).collect() }),
+        validate_only: args.dry_run || !faults.is_empty(),
+    };
+    let updated = match client.projects().update_project(request).await {
+        Ok(updated) if faults.is_empty() => updated.into_inner(),
+        Ok(_) => return Err(faults.into_fault(FAILED).next(NEXT)),
+        Err(status) if !faults.is_empty() => return Err(faults.with_answer(FAILED, &status).next(NEXT)),
+        Err(status) => return Err(not_written(app, &client, &args.flags, FAILED, NEXT, &status).await),
+    };
+    let name = names::last(&updated.name);
+    let what = if args.dry_run {
+        format!("{name} would be changed ({}); nothing changed.", mask.join(", "))
+    } else {
+        format!("{name} changed ({}). {}", mask.join(", "), fires(&updated))
+    };
+    app.changed(&updated, "Project", &[name], &what, &format!("mirrorctl project show {name}"))?;
+    notes(app, &updated);
+    Ok(Exit::Done)
+}
+
+/// Why a project was not written: most often a fault of a flag, which may be an agent's name.
+async fn not_written(
+    app: &App,
+    client: &Client,
+    flags: &ProjectFlags,
+    failed: &str,
+    next: &str,
+    status: &Status,
+) -> Fault {
+    if let (Code::NotFound, Some(origin)) = (status.code(), &flags.origin) {
+        return of_agent(app, client, origin, failed, status).await;
+    }
+    let fault = Fault::from_status(failed, status);
+    if fault.exit == Exit::BadInput && fault.next.is_none() { fault.next(next) } else { fault }
+}
+
+/// The password to send: from the file, or asked for on a terminal when a user was given. `None`: none is sent, and
+/// on edit the stored one stays.
+fn password(flags: &ProjectFlags, faults: &mut Faults) -> Outcome<Option<String>> {
+    if let Some(path) = &flags.password_file {
+        let read = read_password(path).map_err(|error| format!("{}: {error}", path.display()));
+        return Ok(faults.check("--password-file", read));
+    }
+    let Some(user) = flags.user.as_deref().filter(|user| !user.is_empty()) else { return Ok(None) };
+    let answer = secret(&format!("Password of {user} at the upstream (none: just Enter):"))?;
+    Ok(answer.filter(|answer| !answer.is_empty()))
+}
+
+fn read_password(path: &Path) -> std::io::Result<String> {
+    let mut text = String::new();
+    if path == Path::new("-") {
+        std::io::stdin().take(PASSWORD_BYTES_MAX).read_to_string(&mut text)?;
+    } else {
+        std::fs::File::open(path)?.take(PASSWORD_BYTES_MAX).read_to_string(&mut text)?;
+    }
+    Ok(text.trim_end_matches(['\r', '\n']).to_owned())
+}
+
+/// `First fire 12:10 UTC (in 4h).`
+fn fires(project: &v1::Project) -> String {
+    let status = project.status.clone().unwrap_or_default();
+    match status.next_fire_times.first().and_then(|fire| time(Some(*fire))) {
+        Some(fire) => format!("Next fire {}.", units::moment_and_distance(fire, clock::now())),
+        None if project.paused.is_some() => "It is paused.".to_owned(),
+        None => "It runs when asked.".to_owned(),
+    }
+}
+
+/// What the coordinator understood in a way worth saying.
+fn notes(app: &App, project: &v1::Project) {
+    for note in project.schedule.iter().flat_map(|schedule| &schedule.notes) {
+        app.hint(&format!("Note: {}", units::clean(note)));
+    }
+}
+
+async fn list(app: &App, labels: &[String]) -> Outcome<Exit> {
+    let mut faults = Faults::default();
+    let filter = request::label_filter(labels, &mut faults);
+    faults.finish("nothing listed", "mirrorctl project list --help")?;
+    let client = app.connect().await?;
+    let projects = all_projects(&client, &filter)
+        .await
+        .map_err(|status| Fault::from_status("nothing listed", &status))?;
+    let response = v1::ListProjectsResponse { projects, next_page_token: String::new() };
+    let names: Vec<&str> = response.projects.iter().map(|project| names::last(&project.name)).collect();
+    app.answer(&response, "ListProjectsResponse", &names, |view| {
+        text::project::list(view, &response.projects)
+    })?;
+    Ok(Exit::Done)
+}
+
+async fn show(app: &App, typed: &str) -> Outcome<Exit> {
+    const FAILED: &str = "nothing shown";
+    let client = app.connect().await?;
+    let name = names::checked_project(typed)?;
+    let found = client.projects().get_project(v1::GetProjectRequest { name: name.clone() }).await;
+    let project = match found {
+        Ok(project) => project.into_inner(),
+        Err(status) => return Err(of_project(app, &client, typed, FAILED, &status).await),
+    };
+    let (mut runs, mut why) = (Vec::new(), Vec::new());
+    if !app.is_json() {
+        let request = v1::ListRunsRequest {
+            parent: name.clone(),
+            page_size: text::project::LAST_RUNS,
+            page_token: String::new(),
+        };
+        // These two only embellish: when they fail the project is still worth showing.
+        runs = client.runs().list_runs(request).await.map(|page| page.into_inner().runs).unwrap_or_default();
+        let answer = client.projects().why_project(v1::WhyProjectRequest { name }).await;
+        why = answer.map(|why| why.into_inner().sentences).unwrap_or_default();
+    }
+    let short = [names::last(&project.name)];
+    app.answer(&project, "Project", &short, |view| text::project::show(view, &project, &runs, &why))?;
+    Ok(Exit::Done)
+}
+
+async fn pause(app: &App, typed: &str, until: Option<&str>, reason: String) -> Outcome<Exit> {
+    const FAILED: &str = "project not paused";
+    let mut faults = Faults::default();
+    let now = clock::now();
+    let until = until.and_then(|text| faults.check("--until", request::time_or_span(text, now)));
+    let client = app.connect().await?;
+    let name = names::checked_project(typed)?;
+    if !faults.is_empty() {
+        // A name that does not exist is told together with the faults of the flags.
+        let found = client.projects().get_project(v1::GetProjectRequest { name }).await;
+        let fault = faults.into_fault(FAILED).next("mirrorctl project pause --help");
+        return match found {
+            Err(status) if status.code() == Code::NotFound => {
+                let mut missing = of_project(app, &client, typed, FAILED, &status).await;
+                missing.details.extend(fault.details);
+                missing.next = fault.next;
+                Err(missing)
+            }
+            _ => Err(fault),
+        };
+    }
+    let request = v1::PauseProjectRequest { name, reason, until, etag: String::new() };
+    let project = match client.projects().pause_project(request).await {
+        Ok(project) => project.into_inner(),
+        Err(status) => return Err(of_project(app, &client, typed, FAILED, &status).await),
+    };
+    let name = names::last(&project.name);
+    let until = match project.paused.as_ref().and_then(|pause| time(pause.until)) {
+        Some(until) => format!(" until {}", units::moment_and_distance(until, now)),
+        None => String::new(),
+    };
+    let what = format!("{name} paused{until}; what runs goes on.");
+    app.changed(&project, "Project", &[name], &what, &format!("mirrorctl project resume {name}"))?;
+    Ok(Exit::Done)
+}
+
+async fn resume(app: &App, typed: &str) -> Outcome<Exit> {
+    let client = app.connect().await?;
+    let request = v1::ResumeProjectRequest { name: names::checked_project(typed)?, etag: String::new() };
+    let project = match client.projects().resume_project(request).await {
+        Ok(project) => project.into_inner(),
+        Err(status) => return Err(of_project(app, &client, typed, "project not resumed", &status).await),
+    };
+    let name = names::last(&project.name);
+    let what = format!("{name} resumed. {}", fires(&project));
+    app.changed(&project, "Project", &[name], &what, &format!("mirrorctl project show {name}"))?;
+    Ok(Exit::Done)
+}
+
+async fn start(app: &App, typed: &str, follow: bool) -> Outcome<Exit> {
+    let client = app.connect().await?;
+    let request = v1::RunProjectRequest {
+        name: names::checked_project(typed)?,
+        request_id: uuid::Uuid::new_v4().to_string(),
+    };
+    let response = match client.projects().run_project(request).await {
+        Ok(response) => response.into_inner(),
+        Err(status) => return Err(of_project(app, &client, typed, "no run started", &status).await),
+    };
+    let run = response.run.clone().unwrap_or_default();
+    let (id, project) = (names::short_run(&run.name), names::project_of(&run.name));
+    let what = match (response.coalesced, follow) {
+        (true, _) => {
+            format!("Queued as run {id} (coalesced): {project} has a run already; this one follows.")
+        }
+        (false, true) => format!("Run {id} of {project} started. Ctrl-C stops watching, not the run."),
+        (false, false) => format!("Run {id} of {project} started."),
+    };
+    let next = if follow { String::new() } else { format!("mirrorctl run watch {project}") };
+    app.changed(&response, "RunProjectResponse", &[&run.name], &what, &next)?;
+    for note in &response.notes {
+        app.hint(&format!("Note: {}", units::clean(note)));
+    }
+    if follow { watch::follow(app, client, run.name).await } else { Ok(Exit::Done) }
+}
+
+async fn preview(app: &App, typed: &str, count: i32) -> Outcome<Exit> {
+    let client = app.connect().await?;
+    let request = v1::PreviewScheduleRequest { name: names::checked_project(typed)?, schedule: None, count };
+    let response = match client.projects().preview_schedule(request).await {
+        Ok(response) => response.into_inner(),
+        Err(status) => return Err(of_project(app, &client, typed, "nothing shown", &status).await),
+    };
+    let fires: Vec<&str> = response.fires.iter().map(|fire| fire.local_time.as_str()).collect();
+    app.answer(&response, "PreviewScheduleResponse", &fires, |view| text::project::preview(view, &response))?;
+    Ok(Exit::Done)
+}
+
+async fn delete(app: &App, typed: &str, cancel_running: bool) -> Outcome<Exit> {
+    const FAILED: &str = "project not deleted";
+    let client = app.connect().await?;
+    let name = names::checked_project(typed)?;
+    let found = client.projects().get_project(v1::GetProjectRequest { name: name.clone() }).await;
+    let project = match found {
+        Ok(project) => project.into_inner(),
+        Err(status) => return Err(of_project(app, &client, typed, FAILED, &status).await),
+    };
+    let short = names::last(&project.name);
+    let question =
+        format!("This removes {short}, its schedule and its history for good; the trees on disk stay.");
+    confirm(&question, Wanted::Name(short), app.global.yes)?;
+    let request = v1::DeleteProjectRequest { name, etag: project.etag.clone(), cancel_running };
+    if let Err(status) = client.projects().delete_project(request).await {
+        let fault = of_project(app, &client, typed, FAILED, &status).await;
+        let running = status.code() == Code::FailedPrecondition && !cancel_running;
+        return Err(if running {
+            fault.next(format!("mirrorctl project delete {short} --cancel-running"))
+        } else {
+            fault
+        });
+    }
+    let what = format!("{short} deleted; the trees on the agents' disks stay.");
+    app.changed(&project, "Project", &[short], &what, "mirrorctl project list")?;
+    Ok(Exit::Done)
+}

@@ -1,0 +1,262 @@
+//! `mirrorctl run`.
+
+use std::collections::VecDeque;
+use std::io::IsTerminal as _;
+
+use mirror_proto::v1;
+use tokio_stream::StreamExt as _;
+use tonic::{Code, Status};
+
+use super::{PAGE_SIZE_MAX, all_projects, of_project};
+use crate::app::App;
+use crate::cli::RunCommand;
+use crate::client::Client;
+use crate::exit::Exit;
+use crate::fault::{Fault, Outcome};
+use crate::names::{self, RunArg};
+use crate::{json, text, units, watch};
+
+/// Most bytes that are kept while the last lines of a log are looked for; the coordinator keeps 64 KiB itself.
+const LOG_TAIL_BYTES_MAX: usize = 8 * 1024 * 1024;
+
+pub(super) async fn run(app: &App, command: RunCommand) -> Outcome<Exit> {
+    match command {
+        RunCommand::List { project, page_size, page_token } => {
+            list(app, &project, page_size, page_token).await
+        }
+        RunCommand::Show { run } => show(app, &run).await,
+        RunCommand::Watch { run } => {
+            let client = app.connect().await?;
+            let name = resolve(app, &client, &run).await?;
+            watch::follow(app, client, name).await
+        }
+        RunCommand::Log { run, follow, lines, attempt } => log(app, &run, follow, lines, attempt).await,
+        RunCommand::Cancel { run } => cancel(app, &run).await,
+    }
+}
+
+/// The whole name of a RUN argument. A project's newest run stays `projects/{project}/runs/-`, which the coordinator
+/// resolves.
+async fn resolve(app: &App, client: &Client, typed: &str) -> Outcome<String> {
+    let newest = |project: &str| format!("projects/{project}/runs/-");
+    let (projects, id) = match names::run_arg(typed) {
+        RunArg::Name(name) => return Ok(name.to_owned()),
+        RunArg::Newest(project) => return Ok(newest(project)),
+        RunArg::Within(project, "-") => return Ok(newest(project)),
+        RunArg::Within(project, id) => (vec![names::project(project)], id),
+        RunArg::NewestOrId(text) => {
+            let all = all_projects(client, "")
+                .await
+                .map_err(|status| Fault::from_status("no run found", &status))?;
+            if let Some(project) =
+                all.iter().find(|project| names::last(&project.name).eq_ignore_ascii_case(text))
+            {
+                return Ok(format!("{}/runs/-", project.name));
+            }
+            (all.into_iter().map(|project| project.name).collect(), text)
+        }
+    };
+    let mut found = Vec::new();
+    for parent in projects {
+        let short = names::last(&parent).to_owned();
+        match runs_beginning(client, parent, id).await {
+            Ok(runs) => found.extend(runs),
+            Err(status) => return Err(of_project(app, client, &short, "no run found", &status).await),
+        }
+    }
+    match found.as_slice() {
+        [one] => Ok(one.clone()),
+        [] => Err(Fault::new(Exit::NotFound, format!("no run {typed:?}"))
+            .next(format!("mirrorctl run list {}", typed.split('/').next().unwrap_or("PROJECT")))),
+        many => Err(many.iter().fold(
+            Fault::new(Exit::BadInput, format!("{typed:?} is the beginning of {} runs", many.len())),
+            |fault, name| fault.detail("run", name),
+        )),
+    }
+}
+
+/// The runs of a project whose id begins like this.
+async fn runs_beginning(client: &Client, parent: String, id: &str) -> Result<Vec<String>, Status> {
+    let id = id.to_ascii_lowercase();
+    let mut page_token = String::new();
+    loop {
+        let request = v1::ListRunsRequest { parent: parent.clone(), page_size: PAGE_SIZE_MAX, page_token };
+        let page = client.runs().list_runs(request).await?.into_inner();
+        let matching =
+            page.runs.into_iter().map(|run| run.name).filter(|name| names::last(name).starts_with(&id));
+        let found: Vec<String> = matching.collect();
+        page_token = page.next_page_token;
+        if !found.is_empty() || page_token.is_empty() {
+            return Ok(found);
+        }
+    }
+}
+
+/// An answer's fault about a RUN argument.
+async fn of_run(app: &App, client: &Client, typed: &str, failed: &str, status: &Status) -> Fault {
+    match (status.code(), names::run_arg(typed)) {
+        (Code::NotFound, RunArg::Newest(project) | RunArg::NewestOrId(project)) => {
+            of_project(app, client, project, failed, status).await
+        }
+        _ => Fault::from_status(failed, status),
+    }
+}
+
+async fn list(app: &App, typed: &str, page_size: i32, page_token: String) -> Outcome<Exit> {
+    let client = app.connect().await?;
+    let request = v1::ListRunsRequest { parent: names::checked_project(typed)?, page_size, page_token };
+    let page = match client.runs().list_runs(request).await {
+        Ok(page) => page.into_inner(),
+        Err(status) => return Err(of_project(app, &client, typed, "nothing listed", &status).await),
+    };
+    let runs: Vec<&str> = page.runs.iter().map(|run| run.name.as_str()).collect();
+    let project = names::last(typed);
+    app.answer(&page, "ListRunsResponse", &runs, |view| text::run::list(view, project, &page.runs))?;
+    if !page.next_page_token.is_empty() {
+        app.hint(&format!("More: mirrorctl run list {project} --page-token {}", page.next_page_token));
+    }
+    Ok(Exit::Done)
+}
+
+async fn show(app: &App, typed: &str) -> Outcome<Exit> {
+    const FAILED: &str = "nothing shown";
+    let client = app.connect().await?;
+    let name = resolve(app, &client, typed).await?;
+    let run = match client.runs().get_run(v1::GetRunRequest { name }).await {
+        Ok(run) => run.into_inner(),
+        Err(status) => return Err(of_run(app, &client, typed, FAILED, &status).await),
+    };
+    let request = v1::ListAttemptsRequest { parent: run.name.clone() };
+    let attempts = client.runs().list_attempts(request).await;
+    let attempts = attempts.map_err(|status| Fault::from_status(FAILED, &status))?.into_inner();
+    if app.is_json() {
+        let mut object = json::value(&run, "Run")?;
+        object["attempts"] = json::value(&attempts, "ListAttemptsResponse")?["attempts"].take();
+        app.answer_json(&object)?;
+    } else {
+        app.answer(&run, "Run", &[&run.name], |view| text::run::show(view, &run, &attempts.attempts))?;
+    }
+    Ok(Exit::Done)
+}
+
+async fn cancel(app: &App, typed: &str) -> Outcome<Exit> {
+    let client = app.connect().await?;
+    let name = resolve(app, &client, typed).await?;
+    let run = match client.runs().cancel_run(v1::CancelRunRequest { name }).await {
+        Ok(run) => run.into_inner(),
+        Err(status) => return Err(of_run(app, &client, typed, "run not cancelled", &status).await),
+    };
+    let (id, project) = (names::short_run(&run.name), names::project_of(&run.name));
+    let what = match run.state() {
+        v1::run::State::Cancelled => format!("Run {id} of {project} is cancelled."),
+        _ => format!("Run {id} of {project} is being cancelled; its agent stops rsync now."),
+    };
+    app.changed(&run, "Run", &[&run.name], &what, &format!("mirrorctl run show {project}"))?;
+    Ok(Exit::Done)
+}
+
+async fn log(
+    app: &App,
+    typed: &str,
+    follow: bool,
+    lines: Option<usize>,
+    attempt: Option<u32>,
+) -> Outcome<Exit> {
+    const FAILED: &str = "no log shown";
+    let client = app.connect().await?;
+    let mut name = resolve(app, &client, typed).await?;
+    if let Some(attempt) = attempt {
+        name.push_str(&format!("/attempts/{attempt}"));
+    }
+    let opened = client.runs().tail_run_log(v1::TailRunLogRequest { name, follow }).await;
+    let mut stream = match opened {
+        Ok(stream) => stream.into_inner(),
+        Err(status) => return Err(of_run(app, &client, typed, FAILED, &status).await),
+    };
+    // Followed, the first message is what was there before; unfollowed, all of them are.
+    let mut tail = lines.map(Tail::new);
+    loop {
+        let message = tokio::select! {
+            message = stream.next() => message,
+            () = watch::interrupted() => return Ok(Exit::Interrupted),
+        };
+        let data = match message {
+            None => break,
+            Some(Ok(message)) => message.data,
+            Some(Err(status)) => return Err(Fault::from_status("the log ended early", &status)),
+        };
+        match &mut tail {
+            Some(tail) if !follow => tail.push(&data),
+            Some(first) => {
+                first.push(&data);
+                print_log(app, &first.take())?;
+                tail = None;
+            }
+            None => print_log(app, &data)?,
+        }
+    }
+    if let Some(mut tail) = tail {
+        print_log(app, &tail.take())?;
+    }
+    Ok(Exit::Done)
+}
+
+/// A person's terminal gets text that cannot harm it; a file gets rsync's bytes; a program gets an object a line.
+fn print_log(app: &App, data: &[u8]) -> Outcome<()> {
+    if data.is_empty() {
+        Ok(())
+    } else if app.is_json() {
+        app.answer_json(&json::value(&v1::TailRunLogResponse { data: data.to_vec() }, "TailRunLogResponse")?)
+    } else if std::io::stdout().is_terminal() {
+        app.print(&units::clean_log(data))
+    } else {
+        app.print_bytes(data)
+    }
+}
+
+/// The last lines of what was pushed.
+struct Tail {
+    lines: usize,
+    data: VecDeque<u8>,
+}
+
+impl Tail {
+    fn new(lines: usize) -> Self {
+        Self { lines, data: VecDeque::new() }
+    }
+
+    fn push(&mut self, data: &[u8]) {
+        self.data.extend(data);
+        let excess = self.data.len().saturating_sub(LOG_TAIL_BYTES_MAX);
+        self.data.drain(..excess);
+    }
+
+    fn take(&mut self) -> Vec<u8> {
+        let data: Vec<u8> = std::mem::take(&mut self.data).into();
+        let body = data.strip_suffix(b"\n").unwrap_or(&data);
+        let mut ends =
+            body.iter().enumerate().rev().filter(|(_, byte)| **byte == b'\n').map(|(index, _)| index + 1);
+        match self.lines {
+            0 => Vec::new(),
+            lines => data[ends.nth(lines - 1).unwrap_or(0)..].to_vec(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_last_lines() {
+        for (lines, expect) in [(0, ""), (1, "three\n"), (2, "two\nthree\n"), (9, "one\ntwo\nthree\n")] {
+            let mut tail = Tail::new(lines);
+            tail.push(b"one\ntw");
+            tail.push(b"o\nthree\n");
+            assert_eq!(tail.take(), expect.as_bytes(), "{lines}");
+        }
+        let mut unfinished = Tail::new(1);
+        unfinished.push(b"one\ntwo");
+        assert_eq!(unfinished.take(), b"two");
+    }
+}

@@ -1,0 +1,103 @@
+//! Field paths of the wire, as the flags that people typed.
+
+/// A wire path and the flag that fills it. The first entry that fits counts, so longer paths stand before shorter.
+const FLAGS: [(&str, &str); 35] = [
+    ("name", "NAME"),
+    ("display_name", "--display-name"),
+    ("labels", "--label"),
+    ("upstreams.user", "--user"),
+    ("upstreams.password", "--password-file"),
+    ("upstreams", "--from"),
+    ("destination", "--to"),
+    ("schedule.crontab", "--crontab"),
+    ("schedule.interval", "--every"),
+    ("schedule.time_zone", "--time-zone"),
+    ("schedule.start_time", "--start"),
+    ("schedule.end_time", "--end"),
+    ("schedule.jitter", "--jitter"),
+    ("schedule.overlap_policy", "--overlap"),
+    ("schedule.catch_up_window", "--catch-up"),
+    ("schedule.dst_overlap", "--dst-overlap"),
+    ("schedule", "--cron"),
+    ("rsync.options", "--rsync-option"),
+    ("rsync.no_defaults", "--no-default-options"),
+    ("rsync.connect_timeout", "--connect-timeout"),
+    ("rsync.io_timeout", "--io-timeout"),
+    ("rsync.stall_timeout", "--stall-timeout"),
+    ("rsync.run_timeout", "--run-timeout"),
+    ("rsync.bandwidth_limit_kib", "--bandwidth"),
+    ("rsync", "--rsync-option"),
+    ("placement", "--origin"),
+    ("guard", "--max-delete"),
+    ("retry.initial_backoff", "--retry-backoff"),
+    ("retry", "--retry-attempts"),
+    ("agent", "--name"),
+    ("pattern", "--pattern"),
+    ("uses", "--uses"),
+    ("ttl", "--ttl"),
+    ("reason", "--reason"),
+    ("until", "--until"),
+];
+
+/// The flag for a path such as `project.upstreams[0].uri`; a path that no flag fills stays as it is.
+#[must_use]
+pub fn typed(path: &str) -> String {
+    let bare = without_indices(path.strip_prefix("project.").unwrap_or(path));
+    if let Some(field) = bare.strip_prefix("schedule.cron.") {
+        return format!("--cron {field}");
+    }
+    let fits =
+        |known: &str| bare.strip_prefix(known).is_some_and(|rest| rest.is_empty() || rest.starts_with('.'));
+    match FLAGS.iter().find(|(known, _)| fits(known)) {
+        Some((_, flag)) => (*flag).to_owned(),
+        None => path.to_owned(),
+    }
+}
+
+/// `a[0].b["k"].c` as `a.b.c`.
+fn without_indices(path: &str) -> String {
+    let mut depth = 0_usize;
+    path.chars()
+        .filter(|character| {
+            match character {
+                '[' => depth += 1,
+                ']' => {
+                    depth = depth.saturating_sub(1);
+                    return false;
+                }
+                _ => {}
+            }
+            depth == 0
+        })
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn paths_become_flags() {
+        for (path, flag) in [
+            ("upstreams[0].uri", "--from"),
+            ("upstreams", "--from"),
+            ("upstreams[0].password", "--password-file"),
+            ("project.destination", "--to"),
+            ("project.name", "NAME"),
+            ("schedule.cron.minute", "--cron minute"),
+            ("schedule.cron", "--cron"),
+            ("schedule.crontab", "--crontab"),
+            ("schedule.interval.every", "--every"),
+            ("rsync.options[3]", "--rsync-option"),
+            ("placement.origins[0].agent", "--origin"),
+            ("placement.origins", "--origin"),
+            ("labels[tier]", "--label"),
+            ("labels.tier", "--label"),
+            ("guard.max_delete", "--max-delete"),
+            ("page_token", "page_token"),
+            ("namesake", "namesake"),
+        ] {
+            assert_eq!(typed(path), flag, "{path}");
+        }
+    }
+}

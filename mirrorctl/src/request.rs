@@ -1,0 +1,384 @@
+//! From flags to requests. Pure: what is wrong with a flag is noted, not thrown, so that all faults are told at once;
+//! what is wrong with a value is the coordinator's to say.
+
+use chrono::{DateTime, TimeDelta, Utc};
+use fleet::schedule::{CronFields, parse_date, parse_span};
+use mirror_proto::v1;
+use mirror_proto::v1::schedule::Cadence;
+use prost_types::{Duration, Timestamp};
+
+use crate::cli::{DstOverlapArg, OverlapArg, ProjectFlags};
+use crate::fault::Faults;
+
+/// Puts the given flags into a project and names what they touched, as an update mask's paths. `password` was read
+/// before, since that needs the outside world.
+pub fn apply(
+    flags: &ProjectFlags,
+    password: Option<String>,
+    project: &mut v1::Project,
+    faults: &mut Faults,
+) -> Vec<&'static str> {
+    let mut mask = Vec::new();
+    if let Some(display_name) = &flags.display_name {
+        project.display_name.clone_from(display_name);
+        mask.push("display_name");
+    }
+    if !flags.labels.is_empty() {
+        labels(&flags.labels, project, faults);
+        mask.push("labels");
+    }
+    if flags.from.is_some() || flags.user.is_some() || password.is_some() {
+        upstream(flags, password, project);
+        mask.push("upstreams");
+    }
+    if let Some(destination) = &flags.to {
+        project.destination.clone_from(destination);
+        mask.push("destination");
+    }
+    if schedule(flags, project, faults) {
+        mask.push("schedule");
+    }
+    if rsync(flags, project, faults) {
+        mask.push("rsync");
+    }
+    if let Some(origin) = &flags.origin {
+        let target = v1::PlacementTarget { agent: crate::names::agent(origin), destination: String::new() };
+        project.placement = Some(v1::PlacementSettings { origins: vec![target] });
+        mask.push("placement");
+    }
+    if let Some(text) = &flags.max_delete {
+        let max_delete = number(text, "--max-delete", faults);
+        project.guard.get_or_insert_default().max_delete = max_delete;
+        mask.push("guard");
+    }
+    if retry(flags, project, faults) {
+        mask.push("retry");
+    }
+    mask
+}
+
+/// A list filter from labels, `tier=1` as `labels.tier=1`.
+pub fn label_filter(labels: &[String], faults: &mut Faults) -> String {
+    let mut terms = Vec::with_capacity(labels.len());
+    for label in labels {
+        match label.split_once('=') {
+            Some((key, value)) if !key.is_empty() && !value.contains(char::is_whitespace) => {
+                terms.push(format!("labels.{key}={value}"));
+            }
+            _ => faults.add("--label", format_args!("{label:?}: write KEY=VALUE without blanks")),
+        }
+    }
+    terms.join(" ")
+}
+
+/// A time, or a span from now on.
+///
+/// # Errors
+/// A text that is neither.
+pub fn time_or_span(text: &str, now: DateTime<Utc>) -> Result<Timestamp, String> {
+    let wrong = || format!("{text:?}: a time (RFC 3339, 2026-11-20 18:00) or a span (3d)");
+    let time = match parse_span(text) {
+        Ok(seconds) => i64::try_from(seconds).ok().and_then(TimeDelta::try_seconds).map(|span| now + span),
+        Err(_) => parse_date(text, None).ok().map(|date| date.time),
+    };
+    time.map(timestamp).ok_or_else(wrong)
+}
+
+/// A time of the wire.
+#[must_use]
+pub fn timestamp(time: DateTime<Utc>) -> Timestamp {
+    Timestamp { seconds: time.timestamp(), nanos: 0 }
+}
+
+/// A span as typed, or a noted fault.
+pub fn span(text: &str, flag: &str, faults: &mut Faults) -> Option<Duration> {
+    let seconds = faults.check(flag, parse_span(text))?;
+    Some(Duration { seconds: i64::try_from(seconds).unwrap_or(i64::MAX), nanos: 0 })
+}
+
+fn number(text: &str, flag: &str, faults: &mut Faults) -> Option<u64> {
+    faults.check(flag, text.parse().map_err(|_| format!("{text:?}: a number of digits only")))
+}
+
+fn labels(given: &[String], project: &mut v1::Project, faults: &mut Faults) {
+    for label in given {
+        match (label.split_once('='), label.strip_suffix('-')) {
+            (Some((key, value)), _) if !key.is_empty() => {
+                project.labels.insert(key.to_owned(), value.to_owned());
+            }
+            (None, Some(key)) if !key.is_empty() => {
+                project.labels.remove(key);
+            }
+            _ => faults.add("--label", format_args!("{label:?}: write KEY=VALUE, or KEY- to remove it")),
+        }
+    }
+}
+
+fn upstream(flags: &ProjectFlags, password: Option<String>, project: &mut v1::Project) {
+    if project.upstreams.is_empty() {
+        project.upstreams.push(v1::Upstream::default());
+    }
+    let upstream = &mut project.upstreams[0];
+    if let Some(uri) = &flags.from {
+        upstream.uri.clone_from(uri);
+    }
+    if let Some(user) = &flags.user {
+        upstream.user.clone_from(user);
+    }
+    if password.is_some() {
+        upstream.password = password;
+    }
+}
+
+/// Whether any flag of the schedule was given.
+fn schedule(flags: &ProjectFlags, project: &mut v1::Project, faults: &mut Faults) -> bool {
+    let mut schedule = project.schedule.take().unwrap_or_default();
+    let before = schedule.clone();
+    let mut given = false;
+    if let Some(cadence) = cadence(flags, faults) {
+        given = true;
+        schedule.cadence = cadence;
+    }
+    let texts = [
+        (&flags.start, &mut schedule.start_time),
+        (&flags.end, &mut schedule.end_time),
+        (&flags.time_zone, &mut schedule.time_zone),
+    ];
+    for (text, field) in texts {
+        if let Some(text) = text {
+            given = true;
+            field.clone_from(text);
+        }
+    }
+    for (text, flag, field) in [
+        (&flags.jitter, "--jitter", &mut schedule.jitter),
+        (&flags.catch_up, "--catch-up", &mut schedule.catch_up_window),
+    ] {
+        if let Some(text) = text {
+            given = true;
+            *field = span(text, flag, faults);
+        }
+    }
+    if let Some(overlap) = flags.overlap {
+        given = true;
+        schedule.overlap_policy = match overlap {
+            OverlapArg::BufferOne => v1::OverlapPolicy::BufferOne,
+            OverlapArg::Skip => v1::OverlapPolicy::Skip,
+        }
+        .into();
+    }
+    if let Some(overlap) = flags.dst_overlap {
+        given = true;
+        schedule.dst_overlap = match overlap {
+            DstOverlapArg::Once => v1::DstOverlap::Once,
+            DstOverlapArg::Both => v1::DstOverlap::Both,
+        }
+        .into();
+    }
+    // A project that has no schedule keeps having none.
+    project.schedule = (given || before != v1::Schedule::default()).then_some(schedule);
+    given
+}
+
+/// The cadence that was asked for. The outer `None`: no flag speaks of it; the inner: a flag does, and is faulty.
+#[allow(clippy::option_option, reason = "not given and given wrongly are different things here")]
+fn cadence(flags: &ProjectFlags, faults: &mut Faults) -> Option<Option<Cadence>> {
+    if let Some(text) = &flags.cron {
+        let fields = faults.check("--cron", text.parse::<CronFields>());
+        return Some(fields.map(|fields| Cadence::Cron(cron(fields))));
+    }
+    if let Some(line) = &flags.crontab {
+        return Some(Some(Cadence::Crontab(line.clone())));
+    }
+    if let Some(text) = &flags.every {
+        let every = span(text, "--every", faults);
+        return Some(every.map(|every| Cadence::Interval(v1::Interval { every: Some(every), from: 0 })));
+    }
+    flags.manual.then_some(Some(Cadence::Manual(())))
+}
+
+fn cron(fields: CronFields) -> v1::Cron {
+    v1::Cron {
+        year: fields.year.unwrap_or_default(),
+        month: fields.month.unwrap_or_default(),
+        day: fields.day.unwrap_or_default(),
+        week: fields.week.unwrap_or_default(),
+        day_of_week: fields.day_of_week.unwrap_or_default(),
+        hour: fields.hour.unwrap_or_default(),
+        minute: fields.minute.unwrap_or_default(),
+        second: fields.second.unwrap_or_default(),
+    }
+}
+
+/// Whether any flag about rsync was given.
+fn rsync(flags: &ProjectFlags, project: &mut v1::Project, faults: &mut Faults) -> bool {
+    let mut settings = project.rsync.clone().unwrap_or_default();
+    let mut given = false;
+    if !flags.rsync_options.is_empty() {
+        given = true;
+        let none = flags.rsync_options == [""];
+        settings.options = if none { Vec::new() } else { flags.rsync_options.clone() };
+    }
+    if let Some(no_defaults) = flags.no_default_options {
+        given = true;
+        settings.no_defaults = no_defaults;
+    }
+    for (text, flag, field) in [
+        (&flags.connect_timeout, "--connect-timeout", &mut settings.connect_timeout),
+        (&flags.io_timeout, "--io-timeout", &mut settings.io_timeout),
+        (&flags.stall_timeout, "--stall-timeout", &mut settings.stall_timeout),
+        (&flags.run_timeout, "--run-timeout", &mut settings.run_timeout),
+    ] {
+        if let Some(text) = text {
+            given = true;
+            *field = span(text, flag, faults);
+        }
+    }
+    if let Some(text) = &flags.bandwidth {
+        given = true;
+        settings.bandwidth_limit_kib = number(text, "--bandwidth", faults).unwrap_or_default();
+    }
+    if given {
+        project.rsync = Some(settings);
+    }
+    given
+}
+
+/// Whether any flag about retries was given.
+fn retry(flags: &ProjectFlags, project: &mut v1::Project, faults: &mut Faults) -> bool {
+    let mut settings = project.retry.unwrap_or_default();
+    if let Some(text) = &flags.retry_attempts {
+        let parsed = text.parse().map_err(|_| format!("{text:?}: a number from 1 to 20"));
+        settings.attempts = faults.check("--retry-attempts", parsed).unwrap_or_default();
+    }
+    if let Some(text) = &flags.retry_backoff {
+        settings.initial_backoff = span(text, "--retry-backoff", faults);
+    }
+    let given = flags.retry_attempts.is_some() || flags.retry_backoff.is_some();
+    if given {
+        project.retry = Some(settings);
+    }
+    given
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cli::{Cli, Command, ProjectCommand};
+    use clap::Parser as _;
+
+    fn flags(words: &str) -> ProjectFlags {
+        let argv = ["mirrorctl", "project", "add", "debian"].into_iter().chain(words.split('|'));
+        match Cli::try_parse_from(argv.filter(|word| !word.is_empty())).unwrap().command {
+            Command::Project(ProjectCommand::Add(add)) => add.flags,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    fn applied(words: &str) -> (v1::Project, Vec<&'static str>, Vec<String>) {
+        let mut project = v1::Project::default();
+        let mut faults = Faults::default();
+        let mask = apply(&flags(words), None, &mut project, &mut faults);
+        let faults = match faults.finish("x", "y") {
+            Ok(()) => Vec::new(),
+            Err(fault) => fault.details.into_iter().map(|(label, text)| format!("{label} {text}")).collect(),
+        };
+        (project, mask, faults)
+    }
+
+    #[test]
+    fn the_issues_own_line() {
+        let (project, mask, faults) = applied(
+            "--from|rsync://host/mod/path|--to|a1:debian|--origin|edge1|--cron|minute=*/5|--rsync-option=--exclude=/iso/\
+             |--rsync-option=-H",
+        );
+        assert_eq!(faults, [""; 0]);
+        assert_eq!(project.upstreams[0].uri, "rsync://host/mod/path");
+        assert_eq!(project.destination, "a1:debian");
+        assert_eq!(project.placement.unwrap().origins[0].agent, "agents/edge1");
+        assert_eq!(project.rsync.unwrap().options, ["--exclude=/iso/", "-H"]);
+        let Some(Cadence::Cron(cron)) = project.schedule.unwrap().cadence else { panic!("no cron") };
+        assert_eq!((cron.minute.as_str(), cron.hour.as_str()), ("*/5", ""));
+        assert_eq!(mask, ["upstreams", "destination", "schedule", "rsync", "placement"]);
+    }
+
+    #[test]
+    fn every_flag_has_its_field() {
+        let (project, mask, faults) = applied(
+            "--every|6h|--time-zone|Europe/Berlin|--start|2026-12-01|--end|2027-01-01|--jitter|5m|--overlap|skip\
+             |--catch-up|1d|--dst-overlap|both|--no-default-options|--connect-timeout|30s|--io-timeout|5m\
+             |--stall-timeout|1h|--run-timeout|2d|--bandwidth|1000|--max-delete|40000|--retry-attempts|2\
+             |--retry-backoff|1m|-l|tier=1|--display-name|Debian GNU|--user|mirror",
+        );
+        assert_eq!(faults, [""; 0]);
+        let schedule = project.schedule.unwrap();
+        assert_eq!(schedule.jitter.unwrap().seconds, 300);
+        assert_eq!(schedule.catch_up_window.unwrap().seconds, 86_400);
+        assert_eq!(schedule.overlap_policy(), v1::OverlapPolicy::Skip);
+        assert_eq!(schedule.dst_overlap(), v1::DstOverlap::Both);
+        assert_eq!((schedule.start_time.as_str(), schedule.end_time.as_str()), ("2026-12-01", "2027-01-01"));
+        let rsync = project.rsync.unwrap();
+        assert!(rsync.no_defaults && rsync.bandwidth_limit_kib == 1000);
+        assert_eq!(rsync.run_timeout.unwrap().seconds, 172_800);
+        assert_eq!(project.guard.unwrap().max_delete, Some(40_000));
+        assert_eq!(project.retry.unwrap().attempts, 2);
+        assert_eq!(project.labels["tier"], "1");
+        assert_eq!(project.upstreams[0].user, "mirror");
+        assert_eq!(mask, ["display_name", "labels", "upstreams", "schedule", "rsync", "guard", "retry"]);
+    }
+
+    #[test]
+    fn all_faults_are_told_at_once() {
+        let (_, _, faults) = applied(
+            "--cron|minut=5|--jitter|soon|--max-delete|-|-l|tier|--retry-backoff|0s|--run-timeout|400d",
+        );
+        let labels: Vec<&str> = faults.iter().map(|fault| fault.split(' ').next().unwrap()).collect();
+        assert_eq!(
+            labels,
+            ["--label", "--cron", "--jitter", "--run-timeout", "--max-delete", "--retry-backoff"]
+        );
+        assert!(faults[1].contains("no such field"), "{}", faults[1]);
+    }
+
+    #[test]
+    fn an_edit_keeps_what_it_does_not_name() {
+        let mut project = v1::Project {
+            schedule: Some(v1::Schedule { time_zone: "Europe/Berlin".to_owned(), ..v1::Schedule::default() }),
+            labels: [("tier".to_owned(), "1".to_owned()), ("old".to_owned(), "x".to_owned())].into(),
+            ..v1::Project::default()
+        };
+        let mask = apply(&flags("--every|4h|-l|old-|-l|new=y"), None, &mut project, &mut Faults::default());
+        assert_eq!(mask, ["labels", "schedule"]);
+        assert_eq!(project.schedule.as_ref().unwrap().time_zone, "Europe/Berlin");
+        assert_eq!(project.labels.keys().collect::<Vec<_>>(), ["new", "tier"]);
+        assert_eq!(apply(&flags(""), None, &mut project, &mut Faults::default()), [""; 0]);
+    }
+
+    #[test]
+    fn no_schedule_flag_no_schedule() {
+        assert!(applied("--to|a1:x").0.schedule.is_none());
+        let (manual, mask, _) = applied("--manual");
+        assert!(matches!(manual.schedule.unwrap().cadence, Some(Cadence::Manual(()))));
+        assert_eq!(mask, ["schedule"]);
+    }
+
+    #[test]
+    fn until() {
+        let now = "2026-11-20T07:42:10Z".parse().unwrap();
+        assert_eq!(time_or_span("3d", now).unwrap().seconds, 1_795_160_530 + 3 * 86_400);
+        assert_eq!(time_or_span("2026-11-20T07:42:10Z", now).unwrap().seconds, 1_795_160_530);
+        assert_eq!(
+            time_or_span("friday", now).unwrap_err(),
+            "\"friday\": a time (RFC 3339, 2026-11-20 18:00) or a span (3d)"
+        );
+    }
+
+    #[test]
+    fn label_filters() {
+        let mut faults = Faults::default();
+        let labels = ["tier=1".to_owned(), "role=edge".to_owned()];
+        assert_eq!(label_filter(&labels, &mut faults), "labels.tier=1 labels.role=edge");
+        label_filter(&["tier".to_owned()], &mut faults);
+        assert!(!faults.is_empty());
+    }
+}

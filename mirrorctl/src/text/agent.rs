@@ -1,0 +1,175 @@
+//! Agents and join tokens.
+
+use mirror_proto::v1;
+
+use crate::names;
+use crate::table::{Cell, Table};
+use crate::term::{Color, View};
+use crate::text::{block, plural, since, time};
+use crate::units;
+
+/// `mirrorctl agent list`.
+#[must_use]
+pub fn list(view: &View, agents: &[v1::Agent]) -> String {
+    if agents.is_empty() {
+        return "No agents. Next: mirrorctl join-token create --name edge1\n".to_owned();
+    }
+    let mut heads = vec!["NAME", "CONNECTED", "RUN", ">PLACED", "FREE (WORST)", "VERSION", "RSYNC", "CERT"];
+    if view.wide {
+        heads.push("LABELS");
+    }
+    let mut table = Table::new(heads);
+    for agent in agents {
+        let mut row = vec![
+            Cell::from(names::last(&agent.name)),
+            connected(view, agent),
+            format!("{}/{}", agent.running, agent.slots).into(),
+            units::count(agent.placements.into()).into(),
+            worst_root(view, agent).into(),
+            or_unknown(&agent.version).into(),
+            or_unknown(&agent.rsync_version).into(),
+            certificate(view, agent).into(),
+        ];
+        if view.wide {
+            row.push(labels(agent).into());
+        }
+        table.row(row);
+    }
+    table.render(view)
+}
+
+/// Whether it is there, and since when: `yes 41d`, `draining`, `no 26h`, `revoked`.
+fn connected(view: &View, agent: &v1::Agent) -> Cell {
+    let since = since(view, agent.seen_time);
+    if agent.revoked {
+        Cell::colored("revoked", Some(Color::Red))
+    } else if !agent.connected {
+        Cell::colored(
+            if since == "-" { "never".to_owned() } else { format!("no {since}") },
+            Some(Color::Yellow),
+        )
+    } else if agent.draining {
+        Cell::colored(format!("draining {since}"), Some(Color::Yellow))
+    } else {
+        Cell::colored(format!("yes {since}"), Some(Color::Green))
+    }
+}
+
+/// The root with the least space, and when it was told if the agent is away.
+fn worst_root(view: &View, agent: &v1::Agent) -> String {
+    let Some(root) = agent.roots.iter().min_by_key(|root| root.free_bytes) else { return "?".to_owned() };
+    let text = format!("{} {}", root.name, units::bytes(root.free_bytes));
+    match time(agent.seen_time) {
+        Some(seen) if !agent.connected => format!("{text} at {}", units::clock(seen, view.now)),
+        _ => text,
+    }
+}
+
+/// How long the certificate is still good.
+fn certificate(view: &View, agent: &v1::Agent) -> String {
+    match time(agent.certificate_expire_time) {
+        None => "?".to_owned(),
+        Some(expiry) if view.absolute => units::rfc3339(expiry),
+        Some(expiry) if expiry <= view.now => "expired".to_owned(),
+        Some(expiry) => units::age(expiry - view.now),
+    }
+}
+
+fn labels(agent: &v1::Agent) -> String {
+    agent.labels.iter().map(|(key, value)| format!("{key}={value}")).collect::<Vec<_>>().join(",")
+}
+
+fn or_unknown(text: &str) -> &str {
+    if text.is_empty() { "?" } else { text }
+}
+
+/// `mirrorctl agent show`.
+#[must_use]
+pub fn show(view: &View, agent: &v1::Agent) -> String {
+    let name = names::last(&agent.name);
+    let seen = time(agent.seen_time);
+    let when = |time| format!("{} ({})", units::age(view.now - time), units::rfc3339(time));
+    let state = match (agent.revoked, agent.connected, seen) {
+        (true, ..) => "REVOKED".to_owned(),
+        (false, true, Some(seen)) => format!("CONNECTED since {}", when(seen)),
+        (false, true, None) => "CONNECTED".to_owned(),
+        (false, false, Some(seen)) => format!("UNREACHABLE since {}", when(seen)),
+        (false, false, None) => "never connected".to_owned(),
+    };
+    let draining = if agent.draining { ", draining: it takes no new attempts" } else { "" };
+    let mut text = format!("{name}: {state}{draining}.\n");
+    let mut lines = vec![(
+        "work",
+        format!(
+            "{} of {} slots, {}",
+            agent.running,
+            agent.slots,
+            plural(agent.placements.into(), "placement", "placements")
+        ),
+    )];
+    for root in &agent.roots {
+        let inodes = match root.total_inodes {
+            0 => String::new(),
+            total => format!(", {} of {} inodes", units::count(root.free_inodes), units::count(total)),
+        };
+        lines.push((
+            "root",
+            format!(
+                "{} = {}: {} free of {}{inodes}",
+                root.name,
+                root.path,
+                units::bytes(root.free_bytes),
+                units::bytes(root.total_bytes)
+            ),
+        ));
+    }
+    if !agent.labels.is_empty() {
+        lines.push(("labels", labels(agent).replace(',', " ")));
+    }
+    let versions =
+        format!("agent {}, rsync {}", or_unknown(&agent.version), or_unknown(&agent.rsync_version));
+    lines.push(("versions", versions));
+    lines.extend(agent.jail_gaps.iter().map(|gap| ("jail", format!("missing: {gap}"))));
+    if let Some(expiry) = time(agent.certificate_expire_time) {
+        lines.push(("cert", format!("until {}", units::moment_and_distance(expiry, view.now))));
+    }
+    if let Some(enrolled) = time(agent.create_time) {
+        lines.push(("enrolled", units::moment_and_distance(enrolled, view.now)));
+    }
+    text.push_str(&block(view, &lines));
+    text
+}
+
+/// `mirrorctl join-token list`.
+#[must_use]
+pub fn join_tokens(view: &View, tokens: &[v1::JoinToken]) -> String {
+    if tokens.is_empty() {
+        return "No join tokens. Next: mirrorctl join-token create --name edge1\n".to_owned();
+    }
+    let mut table = Table::new(["ID", "GOOD FOR", ">USES LEFT", "EXPIRES", "BY"]);
+    for token in tokens {
+        let expires = match time(token.expire_time) {
+            Some(expiry) if view.absolute => units::rfc3339(expiry),
+            Some(expiry) => format!("in {}", units::age(expiry - view.now)),
+            None => "-".to_owned(),
+        };
+        table.row([
+            names::last(&token.name).into(),
+            good_for(token).into(),
+            token.uses_left.to_string().into(),
+            expires.into(),
+            names::last(&token.by).into(),
+        ]);
+    }
+    table.render(view)
+}
+
+/// The names a token may be used for.
+#[must_use]
+pub fn good_for(token: &v1::JoinToken) -> &str {
+    match (token.agent.is_empty(), token.pattern.is_empty()) {
+        (false, _) => names::last(&token.agent),
+        (true, false) => &token.pattern,
+        (true, true) => "any name",
+    }
+}

@@ -1,0 +1,277 @@
+//! Projects: the list, one in full, and what their schedule does next.
+
+use mirror_proto::v1;
+use mirror_proto::v1::run::State as RunState;
+
+use crate::names;
+use crate::status::{self, Freshness};
+use crate::table::{Cell, Table};
+use crate::term::{Color, View};
+use crate::text::{ahead, block, cadence, host, plural, run_color, run_sign, run_word, since, span, time};
+use crate::units;
+
+/// How many of the last runs are shown as signs.
+pub const LAST_RUNS: i32 = 14;
+
+/// `mirrorctl project list`.
+#[must_use]
+pub fn list(view: &View, projects: &[v1::Project]) -> String {
+    if projects.is_empty() {
+        return "No projects. Next: mirrorctl project add --help\n".to_owned();
+    }
+    let mut heads = vec!["NAME", "SCHEDULE", "UPSTREAM", "LAST", "LAG", "NEXT"];
+    if view.wide {
+        heads.extend(["ORIGIN", "DESTINATION", "LABELS"]);
+    }
+    let mut table = Table::new(heads);
+    for project in projects {
+        let status = project.status.clone().unwrap_or_default();
+        let next = if project.paused.is_some() {
+            "paused".to_owned()
+        } else {
+            ahead(view, status.next_fire_times.first().copied())
+        };
+        let upstream = project.upstreams.first().map_or("-", |upstream| host(&upstream.uri));
+        let mut row = vec![
+            Cell::from(names::last(&project.name)),
+            cadence(project.schedule.as_ref()).into(),
+            upstream.into(),
+            last(view, &status),
+            since(view, status.last_success_time).into(),
+            next.into(),
+        ];
+        if view.wide {
+            let labels: Vec<String> =
+                project.labels.iter().map(|(key, value)| format!("{key}={value}")).collect();
+            row.extend([
+                origin(project).into(),
+                project.destination.as_str().into(),
+                labels.join(",").into(),
+            ]);
+        }
+        table.row(row);
+    }
+    table.render(view)
+}
+
+fn last(view: &View, status: &v1::ProjectStatus) -> Cell {
+    if !status.active_run.is_empty() {
+        return Cell::colored("running", Some(Color::Blue));
+    }
+    match status.last_state() {
+        RunState::Unspecified => "never".into(),
+        state => {
+            let text = format!("{} {}", run_word(state), since(view, status.last_end_time));
+            Cell::colored(text, run_color(state))
+        }
+    }
+}
+
+fn origin(project: &v1::Project) -> String {
+    let origins =
+        project.placement.as_ref().map(|placement| placement.origins.as_slice()).unwrap_or_default();
+    origins.first().map_or("-", |origin| names::last(&origin.agent)).to_owned()
+}
+
+/// `mirrorctl project show`; `runs` are the newest ones, `why` the reasons of waiting in sentences.
+#[must_use]
+pub fn show(view: &View, project: &v1::Project, runs: &[v1::Run], why: &[String]) -> String {
+    let mut text = headline(view, project);
+    let mut lines: Vec<(&str, String)> = Vec::new();
+    if !project.display_name.is_empty() {
+        lines.push(("called", project.display_name.clone()));
+    }
+    lines.extend(project.upstreams.iter().map(|upstream| ("upstream", upstream_line(upstream))));
+    lines.push(("schedule", schedule_line(view, project)));
+    let status = project.status.clone().unwrap_or_default();
+    if status.placements.is_empty() {
+        lines.push(("origin", format!("{}  {}", origin(project), project.destination)));
+    }
+    lines.extend(status.placements.iter().map(|placement| placement_line(view, project, placement)));
+    if let Some(rsync) = &project.rsync {
+        lines.extend(rsync_line(rsync).map(|line| ("options", line)));
+    }
+    if let Some(max_delete) = project.guard.as_ref().and_then(|guard| guard.max_delete) {
+        lines.push(("guard", format!("at most {} deletes", units::count(max_delete))));
+    }
+    if !project.labels.is_empty() {
+        let labels: Vec<String> =
+            project.labels.iter().map(|(key, value)| format!("{key}={value}")).collect();
+        lines.push(("labels", labels.join(" ")));
+    }
+    if !runs.is_empty() {
+        lines.push(("last runs", last_runs(view, runs)));
+    }
+    for sentence in why {
+        lines.push(("why", sentence.clone()));
+    }
+    text.push_str(&block(view, &lines));
+    text
+}
+
+fn headline(view: &View, project: &v1::Project) -> String {
+    let status = project.status.clone().unwrap_or_default();
+    let freshness = status::freshness(project, view.now);
+    let word = freshness.word().to_uppercase();
+    let color = match freshness {
+        Freshness::Fresh => Some(Color::Green),
+        Freshness::Stale => Some(Color::Yellow),
+        Freshness::Never => None,
+    };
+    let mut text = format!("{}: {}", names::last(&project.name), view.paint(color, &word));
+    if let Some(success) = time(status.last_success_time) {
+        text.push_str(&format!(", our copy is {} old", units::age(view.now - success)));
+        if let Some(limit) = status::limit(project) {
+            text.push_str(&format!(" (limit {})", units::age(limit)));
+        }
+    } else {
+        text.push_str(", no copy yet");
+    }
+    text.push('.');
+    let bad = status.last_state();
+    if matches!(bad, RunState::Held | RunState::Failed) {
+        let on =
+            status::origin(project).map(|one| format!(" on {}", names::last(&one.agent))).unwrap_or_default();
+        text.push_str(&format!(" {}{on}.", view.paint(run_color(bad), &run_word(bad).to_uppercase())));
+    }
+    if let Some(pause) = &project.paused {
+        text.push_str(&format!(" {}", paused(view, pause)));
+    }
+    text.push('\n');
+    text
+}
+
+/// `PAUSED since 2d by maria: "moving to a2".`
+fn paused(view: &View, pause: &v1::Pause) -> String {
+    let mut text = format!("PAUSED since {} by {}", since(view, pause.time), names::last(&pause.by));
+    if let Some(until) = time(pause.until) {
+        text.push_str(&format!(" until {}", units::moment(until, view.now)));
+    }
+    if !pause.reason.is_empty() {
+        text.push_str(&format!(": \"{}\"", units::clean(&pause.reason)));
+    }
+    text.push('.');
+    text
+}
+
+fn upstream_line(upstream: &v1::Upstream) -> String {
+    let mut line = upstream.uri.clone();
+    if !upstream.user.is_empty() {
+        let password = if upstream.has_password { "a password is set" } else { "no password" };
+        line.push_str(&format!(" as {} ({password})", upstream.user));
+    }
+    line
+}
+
+fn schedule_line(view: &View, project: &v1::Project) -> String {
+    let Some(schedule) = &project.schedule else { return "manual".to_owned() };
+    let mut line = cadence(Some(schedule));
+    if line == "manual" {
+        return line;
+    }
+    let zone = if schedule.time_zone.is_empty() { "UTC" } else { &schedule.time_zone };
+    line.push_str(&format!(", {zone}"));
+    if let Some(jitter) = span(schedule.jitter).filter(|jitter| !jitter.is_zero()) {
+        line.push_str(&format!(", jitter {}", units::span(jitter)));
+    }
+    for (word, text) in [("from", &schedule.start_time), ("until", &schedule.end_time)] {
+        if !text.is_empty() {
+            line.push_str(&format!(", {word} {text}"));
+        }
+    }
+    let status = project.status.clone().unwrap_or_default();
+    let mut fires = status.next_fire_times.iter().filter_map(|fire| time(Some(*fire)));
+    match fires.next() {
+        Some(first) => {
+            line.push_str(&format!("; next {}", units::moment_and_distance(first, view.now)));
+            for fire in fires.take(1) {
+                line.push_str(&format!(", {}", units::clock(fire, view.now)));
+            }
+        }
+        None if project.paused.is_some() => line.push_str("; paused"),
+        None => line.push_str("; no more fires"),
+    }
+    line
+}
+
+fn placement_line(
+    view: &View,
+    project: &v1::Project,
+    placement: &v1::PlacementStatus,
+) -> (&'static str, String) {
+    let role = crate::text::role_word(placement.role());
+    let mut parts = vec![names::last(&placement.agent).to_owned(), placement.destination.clone()];
+    if placement.have_tree.is_empty() {
+        parts.push("never".to_owned());
+    } else {
+        let word = status::freshness(project, view.now).word();
+        parts.push(format!("{word} {}", since(view, placement.have_time)));
+        parts.push(plural(placement.files, "file", "files"));
+        parts.push(units::bytes(placement.size_bytes));
+    }
+    if !placement.connected {
+        parts.push("unreachable".to_owned());
+    }
+    (role, parts.join("  "))
+}
+
+fn rsync_line(rsync: &v1::RsyncSettings) -> Option<String> {
+    let mut parts = Vec::new();
+    if !rsync.options.is_empty() {
+        let place = if rsync.no_defaults { "instead of the defaults" } else { "after the defaults" };
+        parts.push(format!("{} ({place})", rsync.options.join(" ")));
+    }
+    for (word, limit) in [
+        ("connect timeout", rsync.connect_timeout),
+        ("io timeout", rsync.io_timeout),
+        ("stall timeout", rsync.stall_timeout),
+        ("run timeout", rsync.run_timeout),
+    ] {
+        parts.extend(span(limit).map(|limit| format!("{word} {}", units::span(limit))));
+    }
+    if rsync.bandwidth_limit_kib > 0 {
+        parts.push(format!("at most {}", units::rate(rsync.bandwidth_limit_kib.saturating_mul(1024))));
+    }
+    (!parts.is_empty()).then(|| parts.join(", "))
+}
+
+/// The newest runs as signs, and what the rarer ones mean.
+fn last_runs(view: &View, runs: &[v1::Run]) -> String {
+    let signs: Vec<&str> = runs.iter().map(|run| view.sign(run_sign(run.state()))).collect();
+    let mut legend = vec!["newest first".to_owned()];
+    for state in [RunState::Held, RunState::Failed, RunState::Running, RunState::Queued, RunState::Cancelled]
+    {
+        if runs.iter().any(|run| run.state() == state) {
+            legend.push(format!("{} {}", view.sign(run_sign(state)), run_word(state)));
+        }
+    }
+    format!("{}   ({})", signs.join(" "), legend.join(", "))
+}
+
+/// `mirrorctl project preview`.
+#[must_use]
+pub fn preview(view: &View, response: &v1::PreviewScheduleResponse) -> String {
+    let mut text = String::new();
+    for fire in &response.fires {
+        let distance = time(fire.time).map(|time| units::age(time - view.now)).unwrap_or_default();
+        let local = fire.local_time.replacen('T', " ", 1);
+        text.push_str(&fire_line(&local, &distance, &fire.remark));
+    }
+    if response.exhausted {
+        text.push_str(if response.fires.is_empty() {
+            "It never fires.\n"
+        } else {
+            "No more fires after that.\n"
+        });
+    }
+    for line in &response.notes {
+        text.push_str(&format!("Note: {}\n", units::clean(line)));
+    }
+    text
+}
+
+/// One fire: local time, how far ahead, what a clock change does to it.
+#[must_use]
+pub fn fire_line(local: &str, distance: &str, remark: &str) -> String {
+    format!("{local}   in {distance:6} {}", units::clean(remark)).trim_end().to_owned() + "\n"
+}

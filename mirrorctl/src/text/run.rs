@@ -1,0 +1,247 @@
+//! Runs: the list, and one with its attempts.
+
+use mirror_proto::v1;
+use mirror_proto::v1::attempt::State as AttemptState;
+use mirror_proto::v1::outcome::Class;
+use mirror_proto::v1::run::State as RunState;
+use mirror_proto::v1::trigger::Kind;
+
+use crate::names;
+use crate::table::{Cell, Table};
+use crate::term::View;
+use crate::text::{attempt_word, block, class_word, plural, role_word, run_color, run_word, since, time};
+use crate::units;
+
+/// `mirrorctl run list`.
+#[must_use]
+pub fn list(view: &View, project: &str, runs: &[v1::Run]) -> String {
+    if runs.is_empty() {
+        return format!("No runs of {project} yet. Next: mirrorctl project run {project} --watch\n");
+    }
+    let mut heads = vec!["RUN", "STARTED", "BY", "STATE", "TOOK", "RECEIVED"];
+    if view.wide {
+        heads.extend(["ATTEMPTS", "ENDED", "CAUSE"]);
+    }
+    let mut table = Table::new(heads);
+    for run in runs {
+        let received = stats(run).map_or_else(|| "-".to_owned(), |stats| units::bytes(stats.received_bytes));
+        let mut row = vec![
+            Cell::from(names::short_run(&run.name)),
+            since(view, run.start_time.or(run.create_time)).into(),
+            by(run).into(),
+            Cell::colored(run_word(run.state()), run_color(run.state())),
+            took(view, run).into(),
+            received.into(),
+        ];
+        if view.wide {
+            let cause = outcome(run).map(|outcome| outcome.cause.as_str()).unwrap_or_default();
+            row.extend([
+                run.attempt_count.to_string().into(),
+                since(view, run.end_time).into(),
+                cause.into(),
+            ]);
+        }
+        table.row(row);
+    }
+    table.render(view)
+}
+
+/// What asked for the run: `schedule`, a person's name, `push`.
+#[must_use]
+pub fn by(run: &v1::Run) -> String {
+    let Some(trigger) = &run.trigger else { return "-".to_owned() };
+    match trigger.kind() {
+        Kind::Unspecified => "-".to_owned(),
+        Kind::Schedule => "schedule".to_owned(),
+        Kind::User if trigger.by.is_empty() => "a user".to_owned(),
+        Kind::User => names::last(&trigger.by).to_owned(),
+        Kind::Push => "push".to_owned(),
+        Kind::UpstreamChange => "upstream".to_owned(),
+    }
+}
+
+fn outcome(run: &v1::Run) -> Option<&v1::Outcome> {
+    run.origin_attempt.as_ref()?.outcome.as_ref()
+}
+
+fn stats(run: &v1::Run) -> Option<&v1::Stats> {
+    outcome(run)?.stats.as_ref()
+}
+
+/// From the first offer to the end, or until now.
+fn took(view: &View, run: &v1::Run) -> String {
+    match (time(run.start_time), time(run.end_time)) {
+        (Some(start), end) => units::duration(end.unwrap_or(view.now) - start),
+        (None, _) => "-".to_owned(),
+    }
+}
+
+/// `mirrorctl run show`.
+#[must_use]
+pub fn show(view: &View, run: &v1::Run, attempts: &[v1::Attempt]) -> String {
+    let project = names::project_of(&run.name);
+    let mut text = headline(view, run);
+    let mut lines: Vec<(&str, String)> = vec![("by", asked(view, run))];
+    let newest = attempts.iter().rev().find(|attempt| attempt.role() == v1::Role::Origin);
+    let newest = newest.or(run.origin_attempt.as_ref());
+    if let Some(outcome) = newest.and_then(|attempt| attempt.outcome.as_ref()) {
+        lines.extend(outcome_lines(outcome));
+    }
+    if let Some(progress) = newest.and_then(|attempt| attempt.progress.as_ref()) {
+        lines.push(("progress", progress_line(progress)));
+    }
+    if let Some(retry) = newest.and_then(|attempt| time(attempt.retry_time)) {
+        lines.push(("retry", format!("once more at {}", units::moment_and_distance(retry, view.now))));
+    }
+    lines.extend(attempts.iter().map(|attempt| ("tries", try_line(view, attempt))));
+    if !run.missed.is_empty() {
+        let missed: Vec<&str> = run.missed.iter().map(|agent| names::last(agent)).collect();
+        lines.push(("missed", format!("{} (will catch up)", missed.join(", "))));
+    }
+    if let Some(advice) = newest.and_then(|attempt| attempt.outcome.as_ref()).map(|outcome| &outcome.advice)
+        && !advice.is_empty()
+    {
+        lines.push(("advice", advice.clone()));
+    }
+    text.push_str(&block(view, &lines));
+    if matches!(run.state(), RunState::Failed | RunState::Held) {
+        text.push_str(&format!("Next: mirrorctl run log {project}/{}\n", names::short_run(&run.name)));
+    }
+    text
+}
+
+fn headline(view: &View, run: &v1::Run) -> String {
+    let state = run.state();
+    let mut word = view.paint(run_color(state), &run_word(state).to_uppercase());
+    if let Some(outcome) = outcome(run)
+        && state == RunState::Failed
+    {
+        word.push_str(&format!(" ({})", class_word(outcome.class())));
+    }
+    let on = run.origin_attempt.as_ref().map(|attempt| format!(" on {}", names::last(&attempt.agent)));
+    let when = match (time(run.end_time), time(run.start_time)) {
+        (Some(end), _) => format!(", {} ago ({})", units::age(view.now - end), units::rfc3339(end)),
+        (None, Some(start)) => format!(", for {}", units::duration(view.now - start)),
+        (None, None) => String::new(),
+    };
+    let name = names::short_run(&run.name);
+    let line =
+        format!("Run {name} of {}: {word}{}{when}", names::project_of(&run.name), on.unwrap_or_default());
+    format!("{line}\n")
+}
+
+fn asked(view: &View, run: &v1::Run) -> String {
+    let mut text = by(run);
+    if let Some(created) = time(run.create_time) {
+        text.push_str(&format!(", {}", units::moment_and_distance(created, view.now)));
+    }
+    if run.coalesced_triggers > 0 {
+        text.push_str(&format!("; {} more joined it", units::count(run.coalesced_triggers)));
+    }
+    text
+}
+
+/// What, why and whose fault.
+fn outcome_lines(outcome: &v1::Outcome) -> Vec<(&'static str, String)> {
+    let mut lines = Vec::new();
+    if let Some(stats) = &outcome.stats {
+        let mut what = done(stats);
+        if let Some(skipped) = outcome.deletes_skipped {
+            what.push_str(&format!("; {} more deletes wanted", units::count(skipped)));
+        }
+        lines.push(("what", what));
+    }
+    if outcome.class() != Class::Ok {
+        let how = match (outcome.exit_code, outcome.signal) {
+            (Some(code), _) => format!("rsync exit {code}"),
+            (None, Some(signal)) => format!("rsync ended by signal {signal}"),
+            (None, None) => class_word(outcome.class()).to_owned(),
+        };
+        let why = if outcome.cause.is_empty() { how } else { format!("{how}: \"{}\"", outcome.cause) };
+        lines.push(("why", why));
+        if !outcome.fault.is_empty() {
+            lines.push(("fault", fault(&outcome.fault)));
+        }
+    }
+    lines
+}
+
+/// What was transferred, in one line.
+fn done(stats: &v1::Stats) -> String {
+    format!(
+        "{} transferred, {} deleted, {} received; the tree has {}, {}",
+        plural(stats.transferred, "file", "files"),
+        units::count(stats.deleted),
+        units::bytes(stats.received_bytes),
+        plural(stats.files, "file", "files"),
+        units::bytes(stats.total_bytes),
+    )
+}
+
+/// Whose fault it is, in words.
+fn fault(whose: &str) -> String {
+    match whose {
+        "upstream" => "the upstream's".to_owned(),
+        "fleet" => "this fleet's".to_owned(),
+        "network" => "the network's".to_owned(),
+        other => other.to_owned(),
+    }
+}
+
+fn progress_line(progress: &v1::Progress) -> String {
+    let mut parts: Vec<String> = progress.percent.map(|percent| format!("{percent}%")).into_iter().collect();
+    parts.push(format!(
+        "{} of {} files",
+        units::count(progress.files_done),
+        units::count(progress.files_total)
+    ));
+    parts.push(units::bytes(progress.bytes_done));
+    parts.push(units::rate(progress.rate_bytes));
+    parts.join(", ")
+}
+
+/// One attempt: `ftp1 origin 52m 10s, 3.11 GiB, 1,204 files, exit 23`.
+fn try_line(view: &View, attempt: &v1::Attempt) -> String {
+    let mut head = format!("{} {}", names::last(&attempt.agent), role_word(attempt.role()));
+    if let Some(start) = time(attempt.start_time) {
+        head.push_str(&format!(" {}", units::duration(time(attempt.end_time).unwrap_or(view.now) - start)));
+    }
+    let mut parts = vec![head];
+    if let Some(stats) = attempt.outcome.as_ref().and_then(|outcome| outcome.stats.as_ref()) {
+        parts.push(units::bytes(stats.received_bytes));
+        parts.push(plural(stats.transferred, "file", "files"));
+    }
+    parts.push(match attempt.outcome.as_ref().and_then(|outcome| outcome.exit_code) {
+        Some(code) => format!("exit {code}"),
+        None => attempt_word(attempt.state()).to_owned(),
+    });
+    parts.join(", ")
+}
+
+/// How a closed attempt reads in a watch: `✓ succeeded in 8m 31s    138 GiB   2,914 files   1,106 deleted`.
+#[must_use]
+pub fn ended(attempt: &v1::Attempt) -> String {
+    let outcome = attempt.outcome.clone().unwrap_or_default();
+    let took = match (time(attempt.start_time), time(attempt.end_time).or(time(outcome.end_time))) {
+        (Some(start), Some(end)) => units::duration(end - start),
+        _ => "?".to_owned(),
+    };
+    let word = attempt_word(attempt.state());
+    if attempt.state() == AttemptState::Succeeded {
+        let Some(stats) = outcome.stats else { return format!("{word} in {took}") };
+        return format!(
+            "{word} in {took}    {}   {}   {} deleted",
+            units::bytes(stats.received_bytes),
+            plural(stats.transferred, "file", "files"),
+            units::count(stats.deleted)
+        );
+    }
+    let mut text = match outcome.class() {
+        Class::Unspecified | Class::Cancelled => format!("{word} after {took}"),
+        class => format!("{word} ({}) after {took}", class_word(class)),
+    };
+    if !outcome.cause.is_empty() {
+        text.push_str(&format!(": {}", units::clean(&outcome.cause)));
+    }
+    text
+}

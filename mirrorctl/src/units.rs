@@ -1,0 +1,242 @@
+//! How numbers, sizes, spans and times read. Pure; knows no terminal.
+
+use chrono::{DateTime, SecondsFormat, TimeDelta, Utc};
+
+const MINUTE: i64 = 60;
+const HOUR: i64 = 60 * MINUTE;
+const DAY: i64 = 24 * HOUR;
+/// Ages are told in hours up to this many.
+const HOURS_MAX: i64 = 48;
+
+/// `61204` as `61,204`.
+#[must_use]
+pub fn count(number: u64) -> String {
+    let digits = number.to_string();
+    let mut text = String::with_capacity(digits.len() + digits.len() / 3);
+    for (index, digit) in digits.chars().enumerate() {
+        if index > 0 && (digits.len() - index).is_multiple_of(3) {
+            text.push(',');
+        }
+        text.push(digit);
+    }
+    text
+}
+
+/// Bytes in binary units with three figures: `1.42 TiB`, `86.1 GiB`, `172 GiB`, `512 B`.
+#[must_use]
+#[allow(clippy::cast_precision_loss, reason = "three figures are shown, an f64 has fifteen")]
+pub fn bytes(bytes: u64) -> String {
+    const UNITS: [&str; 6] = ["KiB", "MiB", "GiB", "TiB", "PiB", "EiB"];
+    /// From here on a value with no decimals would read 1024.
+    const ROUNDS_UP: f64 = 1023.5;
+    if bytes < 1024 {
+        return format!("{bytes} B");
+    }
+    let mut value = bytes as f64 / 1024.0;
+    let mut unit = 0;
+    while value >= ROUNDS_UP && unit + 1 < UNITS.len() {
+        value /= 1024.0;
+        unit += 1;
+    }
+    let decimals = if value < 9.995 {
+        2
+    } else if value < 99.95 {
+        1
+    } else {
+        0
+    };
+    format!("{value:.decimals$} {}", UNITS[unit])
+}
+
+/// Bytes a second: `412 MiB/s`.
+#[must_use]
+pub fn rate(bytes_per_second: u64) -> String {
+    format!("{}/s", bytes(bytes_per_second))
+}
+
+/// An age with one unit: `42s`, `42m`, `31h` (up to 48), `9d`. The future counts as now.
+#[must_use]
+pub fn age(span: TimeDelta) -> String {
+    let seconds = span.num_seconds().max(0);
+    if seconds < MINUTE {
+        format!("{seconds}s")
+    } else if seconds < HOUR {
+        format!("{}m", seconds / MINUTE)
+    } else if seconds / HOUR <= HOURS_MAX {
+        format!("{}h", seconds / HOUR)
+    } else {
+        format!("{}d", seconds / DAY)
+    }
+}
+
+/// A duration with two units: `14m 2s`, `1h 3m`, `2d 4h`, `40s`.
+#[must_use]
+pub fn duration(span: TimeDelta) -> String {
+    let seconds = span.num_seconds().max(0);
+    let (large, unit, small, small_unit) = if seconds < MINUTE {
+        return format!("{seconds}s");
+    } else if seconds < HOUR {
+        (seconds / MINUTE, "m", seconds % MINUTE, "s")
+    } else if seconds < DAY {
+        (seconds / HOUR, "h", seconds % HOUR / MINUTE, "m")
+    } else {
+        (seconds / DAY, "d", seconds % DAY / HOUR, "h")
+    };
+    if small == 0 { format!("{large}{unit}") } else { format!("{large}{unit} {small}{small_unit}") }
+}
+
+/// A span as it would be typed: `5m`, `6h`, `1d12h`; exact.
+#[must_use]
+pub fn span(span: TimeDelta) -> String {
+    let mut rest = span.num_seconds().max(0);
+    let mut text = String::new();
+    for (seconds, unit) in [(DAY, 'd'), (HOUR, 'h'), (MINUTE, 'm'), (1, 's')] {
+        let number = rest / seconds;
+        rest %= seconds;
+        if number > 0 {
+            text.push_str(&format!("{number}{unit}"));
+        }
+    }
+    if text.is_empty() { "0s".to_owned() } else { text }
+}
+
+/// `2026-11-20T07:42:10Z`.
+#[must_use]
+pub fn rfc3339(time: DateTime<Utc>) -> String {
+    time.to_rfc3339_opts(SecondsFormat::Secs, true)
+}
+
+/// A time near `now`, as tables show it: `07:55` on the same day or within twelve hours, otherwise the date.
+#[must_use]
+pub fn clock(time: DateTime<Utc>, now: DateTime<Utc>) -> String {
+    const NEAR: TimeDelta = TimeDelta::hours(12);
+    if time.date_naive() == now.date_naive() || (time - now).abs() <= NEAR {
+        time.format("%H:%M").to_string()
+    } else {
+        time.format("%Y-%m-%d").to_string()
+    }
+}
+
+/// An absolute time in a sentence: `07:55 UTC` today, otherwise `2026-11-18 09:02 UTC`.
+#[must_use]
+pub fn moment(time: DateTime<Utc>, now: DateTime<Utc>) -> String {
+    if time.date_naive() == now.date_naive() {
+        time.format("%H:%M UTC").to_string()
+    } else {
+        time.format("%Y-%m-%d %H:%M UTC").to_string()
+    }
+}
+
+/// `moment` and how far it is away: `07:55 UTC (in 13m)`, `05:40 UTC (2h ago)`.
+#[must_use]
+pub fn moment_and_distance(time: DateTime<Utc>, now: DateTime<Utc>) -> String {
+    let distance =
+        if time >= now { format!("in {}", age(time - now)) } else { format!("{} ago", age(now - time)) };
+    format!("{} ({distance})", moment(time, now))
+}
+
+/// Text of others, made safe for a terminal: control characters print as `\xNN`.
+#[must_use]
+pub fn clean(text: &str) -> String {
+    let mut safe = String::with_capacity(text.len());
+    for character in text.chars() {
+        if character.is_control() {
+            let mut buffer = [0; 4];
+            for byte in character.encode_utf8(&mut buffer).bytes() {
+                safe.push_str(&format!("\\x{byte:02X}"));
+            }
+        } else {
+            safe.push(character);
+        }
+    }
+    safe
+}
+
+/// Log bytes, made safe for a terminal: all but line ends, tabs and printable text prints as `\xNN`.
+#[must_use]
+pub fn clean_log(data: &[u8]) -> String {
+    let mut safe = String::with_capacity(data.len());
+    for chunk in data.utf8_chunks() {
+        for part in chunk.valid().split_inclusive(['\n', '\t']) {
+            let kept = part.strip_suffix(['\n', '\t']).unwrap_or(part);
+            safe.push_str(&clean(kept));
+            safe.push_str(&part[kept.len()..]);
+        }
+        for byte in chunk.invalid() {
+            safe.push_str(&format!("\\x{byte:02X}"));
+        }
+    }
+    safe
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(text: &str) -> DateTime<Utc> {
+        text.parse().unwrap()
+    }
+
+    #[test]
+    fn counts_have_commas() {
+        for (number, text) in
+            [(0, "0"), (999, "999"), (1_000, "1,000"), (61_204, "61,204"), (1_402_118, "1,402,118")]
+        {
+            assert_eq!(count(number), text);
+        }
+    }
+
+    #[test]
+    fn sizes_have_three_figures() {
+        const GIB: u64 = 1 << 30;
+        for (size, text) in [
+            (0, "0 B"),
+            (1_023, "1023 B"),
+            (1_024, "1.00 KiB"),
+            (1_561_311_674_368, "1.42 TiB"),
+            (172 * GIB, "172 GiB"),
+            (12 * GIB + GIB / 10, "12.1 GiB"),
+            (1_024 * GIB - 1, "1.00 TiB"),
+            (10 * GIB - 1, "10.0 GiB"),
+            (100 * GIB - 1, "100 GiB"),
+            (u64::MAX, "16.0 EiB"),
+        ] {
+            assert_eq!(bytes(size), text);
+        }
+        assert_eq!(rate(412 << 20), "412 MiB/s");
+    }
+
+    #[test]
+    fn ages_have_one_unit_and_durations_two() {
+        for (seconds, one, two) in [
+            (-5, "0s", "0s"),
+            (59, "59s", "59s"),
+            (842, "14m", "14m 2s"),
+            (3_600, "1h", "1h"),
+            (111_670, "31h", "1d 7h"),
+            (48 * 3_600, "48h", "2d"),
+            (49 * 3_600, "2d", "2d 1h"),
+            (9 * 86_400 + 5, "9d", "9d"),
+        ] {
+            let span = TimeDelta::seconds(seconds);
+            assert_eq!((age(span).as_str(), duration(span).as_str()), (one, two), "{seconds}");
+        }
+        assert_eq!(span(TimeDelta::seconds(129_600)), "1d12h");
+    }
+
+    #[test]
+    fn times_near_and_far() {
+        let now = at("2026-11-20T07:42:10Z");
+        assert_eq!(clock(at("2026-11-20T23:00:00Z"), now), "23:00");
+        assert_eq!(clock(at("2026-11-21T08:00:00Z"), now), "2026-11-21");
+        assert_eq!(clock(at("2026-11-19T22:00:00Z"), now), "22:00");
+        assert_eq!(moment_and_distance(at("2026-11-20T07:55:30Z"), now), "07:55 UTC (in 13m)");
+        assert_eq!(moment_and_distance(at("2026-11-18T09:02:00Z"), now), "2026-11-18 09:02 UTC (46h ago)");
+    }
+
+    #[test]
+    fn control_bytes_are_shown() {
+        assert_eq!(clean("a\x1b[2Jb\n"), "a\\x1B[2Jb\\x0A");
+        assert_eq!(clean_log(b"one\ttwo\r\n\xffend"), "one\ttwo\\x0D\n\\xFFend");
+    }
+}
