@@ -14,13 +14,7 @@ pub(crate) fn now() -> DateTime<Utc> {
     i64::try_from(since.as_millis()).ok().and_then(DateTime::from_timestamp_millis).unwrap_or_default()
 }
 
-/// A time as the wire has it.
-pub(crate) fn to_wire(time: DateTime<Utc>) -> prost_types::Timestamp {
-    let nanos = i32::try_from(time.timestamp_subsec_nanos()).unwrap_or(0);
-    prost_types::Timestamp { seconds: time.timestamp(), nanos }
-}
-
-/// Milliseconds since 1970 as the wire has it.
-pub(crate) fn millis_to_wire(millis: u64) -> prost_types::Timestamp {
-    to_wire(i64::try_from(millis).ok().and_then(DateTime::from_timestamp_millis).unwrap_or_default())
+/// Now, as the wire has it.
+pub(crate) fn wire_now() -> prost_types::Timestamp {
+    mirror_proto::convert::utc_to_wire(now())
 }

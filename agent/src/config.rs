@@ -28,6 +28,8 @@ const FILE_BYTES_MAX: u64 = 256 << 10;
 pub const ROOTS_MAX: usize = 64;
 /// Most coordinators.
 const COORDINATORS_MAX: usize = 16;
+/// Characters of a faulty path that are shown.
+const PATH_CHARS_SHOWN: usize = 200;
 /// Most entries of `allow_upstreams`.
 const UPSTREAMS_MAX: usize = 1_000;
 
@@ -186,7 +188,7 @@ impl Config {
             text.parse().map_err(|error: toml::de::Error| one(error.to_string().trim_end().to_owned()))?;
         overrides.apply(&mut table);
         let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty());
-        let base = std::path::absolute(parent.unwrap_or(Path::new(".")))
+        let base = std::path::absolute(parent.unwrap_or_else(|| Path::new(".")))
             .map_err(|error| one(format!("has no absolute path: {error}")))?;
         Self::check(table, &base).map_err(|list| Faults::new("not started", &place, list))
     }
@@ -242,7 +244,8 @@ impl Config {
             faults.push(Fault::new("name", format!("\"{}\": {bad}", self.name)));
         }
         if !self.rsync.is_absolute() {
-            let text = format!("\"{}\": must be an absolute path, nothing is searched for", self.rsync.display());
+            let text =
+                format!("\"{}\": must be an absolute path, nothing is searched for", self.rsync.display());
             faults.push(Fault::new("rsync", text));
         }
         if self.roots.is_empty() {
@@ -255,8 +258,11 @@ impl Config {
             if let Err(bad) = name.parse::<Name>() {
                 faults.push(Fault::new("roots", format!("\"{name}\": {bad}")));
             }
-            if !path.is_absolute() || path == Path::new("/") {
-                let text = format!("\"{}\": must be an absolute path below /", path.display());
+            let text = path.to_str().unwrap_or_default();
+            if !path.is_absolute() || path == Path::new("/") || text.chars().any(char::is_control) {
+                let shown = rsync::text::printable(text.as_bytes(), PATH_CHARS_SHOWN);
+                let text =
+                    format!("\"{shown}\": must be an absolute path below / without control characters");
                 faults.push(Fault::new(format!("roots.{name}"), text));
             }
         }
@@ -402,12 +408,27 @@ mod tests {
         assert_eq!(
             keys,
             [
-                "coordinators", "coordinators", "allow_upstreams", "slots", "jail", "log_days", "log_format",
-                "otlp_endpoint", "name", "rsync", "roots", "roots.-r", "log_level", "slot"
+                "coordinators",
+                "coordinators",
+                "allow_upstreams",
+                "slots",
+                "jail",
+                "log_days",
+                "log_format",
+                "otlp_endpoint",
+                "name",
+                "rsync",
+                "roots",
+                "roots.-r",
+                "log_level",
+                "slot"
             ]
         );
         let text = Faults::new("not started", "agent.toml", faults).to_string();
-        assert!(text.starts_with("not started: 14 faults in agent.toml\n  coordinators     \"h:0\": "), "{text}");
+        assert!(
+            text.starts_with("not started: 14 faults in agent.toml\n  coordinators     \"h:0\": "),
+            "{text}"
+        );
         assert!(text.ends_with("slot             no such key; did you mean slots?"), "{text}");
     }
 

@@ -122,11 +122,8 @@ pub async fn run(path: PathBuf, overrides: Overrides, live: Live, tls: ClientTls
     // Ready without a coordinator too: what was begun goes on, and the link keeps dialling.
     notify(&[NotifyState::Ready]);
     tracing::info!(%coordinators, rsync = version, held, "agent started");
-    loop {
-        match signals.next().await {
-            Wish::Reload => reload(&path, &overrides, &link),
-            Wish::End => break,
-        }
+    while let Wish::Reload = signals.next().await {
+        reload(&path, &overrides, &link);
     }
     notify(&[NotifyState::Stopping]);
     tracing::info!("stopping; what runs goes on under its supervisors and is adopted at the next start");
@@ -150,9 +147,13 @@ fn reload(path: &Path, overrides: &Overrides, link: &Link) {
                 }
                 link.executor.reload(live);
                 link.wake.notify_one();
-                tracing::info!("reloaded: roots, limits and upstreams hold now, certificates from the next dial on");
+                tracing::info!(
+                    "reloaded: roots, limits and upstreams hold now, certificates from the next dial on"
+                );
             }
-            Err(error) => tracing::error!(error = outcome::chain(&error), "reload refused; the old settings stay"),
+            Err(error) => {
+                tracing::error!(error = outcome::chain(&error), "reload refused; the old settings stay")
+            }
         },
         Err(faults) => tracing::error!("reload refused, the old settings stay: {faults}"),
     }

@@ -82,7 +82,9 @@ pub async fn dial(address: &Address, tls: Arc<ClientConfig>) -> Result<Channel, 
         Err(error) => Err(error),
     };
     let stream = connected.map_err(|source| DialError::Tls { address: address.clone(), source })?;
-    over(address, TokioIo::new(stream)).await.map_err(|source| DialError::Http { address: address.clone(), source })
+    over(address, TokioIo::new(stream))
+        .await
+        .map_err(|source| DialError::Http { address: address.clone(), source })
 }
 
 async fn over<S>(address: &Address, stream: TokioIo<S>) -> Result<Channel, tonic::transport::Error>
@@ -108,7 +110,8 @@ where
 }
 
 async fn in_time<T>(work: impl Future<Output = io::Result<T>>) -> io::Result<T> {
-    let late = |_| io::Error::new(io::ErrorKind::TimedOut, format!("no answer in {} s", CONNECT_WAIT_MAX.as_secs()));
+    let late =
+        |_| io::Error::new(io::ErrorKind::TimedOut, format!("no answer in {} s", CONNECT_WAIT_MAX.as_secs()));
     tokio::time::timeout(CONNECT_WAIT_MAX, work).await.unwrap_or_else(|elapsed| Err(late(elapsed)))
 }
 

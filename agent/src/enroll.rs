@@ -3,20 +3,20 @@
 
 mod input;
 
-use std::fmt;
 use std::fs::DirBuilder;
 use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
 
-use chrono::DateTime;
-use mirror_certs::{CaBundle, Existing, FileError, KeyError, KeyPair, PinMismatch, PinnedBootstrap, SpkiHash, TlsError};
+use mirror_certs::{
+    CaBundle, Existing, FileError, KeyError, KeyPair, PinMismatch, PinnedBootstrap, SpkiHash, TlsError,
+};
 use mirror_proto::v1;
 use mirror_proto::v1::enrollment_service_client::EnrollmentServiceClient;
 use tonic::{Code, Status};
 use zeroize::Zeroizing;
 
 pub use self::input::{EnrollArgs, Input};
-use crate::config::{Address, Faults};
+use crate::config::{Fault, Faults};
 use crate::guard::{Guard, Space};
 use crate::{dial, text};
 
@@ -98,7 +98,9 @@ impl EnrollError {
         match self {
             Self::Faults(_) => "mirror-agent enroll --help",
             Self::Exists(_) => "mirror-agent run --config agent.toml",
-            Self::Mismatch(_) => "compare with `mirror-coordinator init`'s output, or: mirrorctl join-token create",
+            Self::Mismatch(_) => {
+                "compare with `mirror-coordinator init`'s output, or: mirrorctl join-token create"
+            }
             Self::Refused(_) | Self::Broken(_) => "mirrorctl join-token create",
             Self::Dial(_) => "check the address, and that mirror-coordinator runs",
             Self::Answer(_) | Self::Key(_) | Self::Tls(_) | Self::File(_) | Self::DataDir { .. } => {
@@ -164,13 +166,7 @@ pub async fn enroll(input: Input) -> Result<Enrolled, EnrollError> {
     mirror_certs::write_public(&input.data_dir.join(CA_FILE), &answer.bundle.to_pem(), Existing::Replace)?;
     let file = input.config_file(&answer.name, &response.trust_domain);
     mirror_certs::write_private(&config, &file, Existing::Replace)?;
-    Ok(Enrolled {
-        name: answer.name,
-        expires: answer.expires,
-        rsync: host.rsync,
-        roots: host.roots,
-        config,
-    })
+    Ok(Enrolled { name: answer.name, expires: answer.expires, rsync: host.rsync, roots: host.roots, config })
 }
 
 /// What was found out about this host.
@@ -185,20 +181,20 @@ impl Input {
         let mut faults = Vec::new();
         let rsync = rsync::process::probe_version(&self.rsync).map_err(|error| {
             let text = format!("\"{}\": {}", self.rsync.display(), crate::outcome::chain(&error));
-            faults.push(crate::config::Fault::new("--rsync", text));
+            faults.push(Fault::new("--rsync", text));
         });
         let guard = Guard::open(&self.roots).map_err(|bad| {
             faults.extend(bad.iter().map(|(name, fault)| {
                 let path = self.roots.get(name).map(|path| path.display().to_string()).unwrap_or_default();
                 let text = format!("\"{name}={path}\": {}", crate::outcome::chain(fault));
-                crate::config::Fault::new("--root", text)
+                Fault::new("--root", text)
             }));
         });
         let mut roots = Vec::new();
         for (name, root) in guard.iter().flat_map(Guard::roots) {
             match root.space() {
                 Ok(space) => roots.push((name.to_owned(), space)),
-                Err(error) => faults.push(crate::config::Fault::new("--root", format!("\"{name}\": {error}"))),
+                Err(error) => faults.push(Fault::new("--root", format!("\"{name}\": {error}"))),
             }
         }
         match rsync {
@@ -241,14 +237,15 @@ async fn ask_as(
         certificate_request: request.to_owned(),
         labels: input.labels.clone(),
     };
-    let response = EnrollmentServiceClient::new(channel).enroll(request).await.map_err(|status| {
-        match status.code() {
-            Code::Unavailable | Code::Unknown | Code::Cancelled | Code::DeadlineExceeded => {
-                EnrollError::Broken(status)
+    let response =
+        EnrollmentServiceClient::new(channel).enroll(request).await.map_err(|status| {
+            match status.code() {
+                Code::Unavailable | Code::Unknown | Code::Cancelled | Code::DeadlineExceeded => {
+                    EnrollError::Broken(status)
+                }
+                _ => EnrollError::Refused(status),
             }
-            _ => EnrollError::Refused(status),
-        }
-    })?;
+        })?;
     let no_ca = || EnrollError::Answer("it showed no CA".to_owned());
     Ok((response.into_inner(), bootstrap.ca_pem().ok_or_else(no_ca)?))
 }
@@ -298,12 +295,6 @@ fn shell_word(text: &str) -> String {
     if text.chars().all(plain) { text.to_owned() } else { format!("'{}'", text.replace('\'', r"'\''")) }
 }
 
-impl fmt::Display for Input {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "enrolment at {}", self.coordinator)
-    }
-}
-
 impl Input {
     /// The agent's file.
     fn config_file(&self, name: &str, trust_domain: &str) -> String {
@@ -323,11 +314,5 @@ impl Input {
             "# What this host lets the fleet do; written by `mirror-agent enroll`. All keys and their defaults:\n\
              # mirror-agent run --help. After a change: mirror-agent run --check-config, then SIGHUP.\n{table}"
         )
-    }
-
-    /// Where it goes.
-    #[must_use]
-    pub fn address(&self) -> &Address {
-        &self.coordinator
     }
 }

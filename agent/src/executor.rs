@@ -36,7 +36,7 @@ use crate::{outcome, telemetry};
 const DETAIL_BYTES_MAX: usize = 1024;
 /// Pause before an outcome that could not be journaled is tried again.
 const JOURNAL_PAUSE: Duration = Duration::from_secs(5);
-/// Refused offers that are remembered: the same offer gets the same answer.
+/// Refused offers that are remembered.
 const REFUSED_MAX: usize = 256;
 
 /// What the agent's own file and host give, as read at the start or at the last reload.
@@ -78,14 +78,25 @@ impl Answer {
     }
 }
 
-/// What offers, attempts and the link share.
+/// Offers that were refused, and how: the same offer gets the same answer.
+type Refusals = BTreeMap<Key, (Reason, String)>;
+
+fn remember(refused: &mut Refusals, key: Key, reason: Reason, detail: &str) {
+    // The oldest run goes first.
+    if refused.len() >= REFUSED_MAX {
+        refused.pop_first();
+    }
+    refused.insert(key, (reason, detail.to_owned()));
+}
+
+/// What offers, attempts and the link share. Locks are taken in the order `refused`, then the others one at a time.
 #[derive(Debug)]
 struct Shared {
     live: ArcSwap<Live>,
     journal: Mutex<Journal>,
     slots: Mutex<Slots>,
     attempts: Mutex<BTreeMap<AttemptId, Arc<Attempt>>>,
-    refused: Mutex<BTreeMap<Key, (Reason, String)>>,
+    refused: Mutex<Refusals>,
     logs: Logs,
     ended: Notify,
     stopping: AtomicBool,
@@ -163,17 +174,10 @@ impl Executor {
     /// [`BadKey`]: there is nobody to answer to.
     pub async fn offer(&self, assignment: v1::Assignment, highest_term: u64) -> Result<Answer, BadKey> {
         let key = Key::from_wire(assignment.key.as_ref())?;
-        if let Some((reason, detail)) = held(&self.shared.refused).get(&key) {
-            return Ok(Answer::Refused(key, *reason, detail.clone()));
-        }
         let answer = match self.take(key, assignment, highest_term).await {
             Ok(()) => Answer::Accepted(key),
             Err((reason, detail)) => {
-                let mut refused = held(&self.shared.refused);
-                if refused.len() >= REFUSED_MAX {
-                    refused.pop_first();
-                }
-                refused.insert(key, (reason, detail.clone()));
+                remember(&mut held(&self.shared.refused), key, reason, &detail);
                 Answer::Refused(key, reason, detail)
             }
         };
@@ -187,6 +191,7 @@ impl Executor {
         mut assignment: v1::Assignment,
         highest_term: u64,
     ) -> Result<(), (Reason, String)> {
+        self.refused_before(key, &held(&self.shared.refused))?;
         if self.shared.stopping.load(Ordering::Acquire) {
             return Err((Reason::Stopping, "the agent is being stopped".to_owned()));
         }
@@ -199,8 +204,10 @@ impl Executor {
         }
         self.check(&order)?;
         self.check_upstream(&order).await?;
-        // From here on nothing waits: an offer whose link breaks is taken whole or not at all. Others were taken
-        // meanwhile, so it is judged once more.
+        // From here on nothing waits: an offer whose link breaks is taken whole or not at all. Others were taken, and
+        // this one may have been cancelled, meanwhile; so it is judged once more.
+        let refused = held(&self.shared.refused);
+        self.refused_before(key, &refused)?;
         if self.judge(&order, highest_term)? {
             return Ok(());
         }
@@ -208,13 +215,16 @@ impl Executor {
         self.accept(order, assignment, password, lock)
     }
 
+    fn refused_before(&self, key: Key, refused: &Refusals) -> Result<(), (Reason, String)> {
+        refused.get(&key).map_or(Ok(()), |answer| Err(answer.clone()))
+    }
+
     /// True: it was taken before.
     fn judge(&self, order: &Order, highest_term: u64) -> Result<bool, (Reason, String)> {
         let settled = self.shared.journal().settled_epoch(order.key.id);
         let limit = self.shared.live().config.slots as usize;
         let slots = held(&self.shared.slots);
-        let verdict =
-            slots.judge(order.key, order.project, &order.destination, limit, highest_term, settled);
+        let verdict = slots.judge(order.key, order.project, &order.destination, limit, highest_term, settled);
         drop(slots);
         let ended = self.shared.journal().get(order.key.id).map(|entry| entry.key);
         match (verdict, ended) {
@@ -316,7 +326,11 @@ impl Executor {
     /// Removes run directories of attempts that the journal does not know any more.
     fn forget_strangers(&self) {
         let dir = self.shared.runs_dir();
-        let known: Vec<String> = self.shared.journal().entries().map(|entry| entry.key.slug()).collect();
+        // What has ended is told by the journal alone; its directory is a leftover too.
+        let known: Vec<String> = {
+            let journal = self.shared.journal();
+            journal.entries().filter(|entry| entry.ended.is_none()).map(|entry| entry.key.slug()).collect()
+        };
         let runs = RunDir::list(&dir).unwrap_or_else(|error| {
             tracing::warn!(error = outcome::chain(&error), "cannot list earlier runs");
             Vec::new()
@@ -326,7 +340,7 @@ impl Executor {
             if slug.is_some_and(|slug| known.iter().any(|one| one == slug)) {
                 continue;
             }
-            // Its outcome was acknowledged, or the journal was lost: whatever still runs has no owner.
+            // Its outcome is journaled, or the journal was lost: whatever still runs has no owner.
             tracing::warn!(path = %run.path().display(), "a run that belongs to no attempt is ended and removed");
             let removed = run.stop("no attempt of this agent").and_then(|()| run.remove());
             if let Err(error) = removed {
@@ -360,7 +374,10 @@ async fn finish(shared: &Arc<Shared>, attempt: &Arc<Attempt>, outcome: v1::Outco
         match journaled {
             Ok(()) => break,
             Err(error) => {
-                tracing::error!(error = outcome::chain(&error), "the outcome cannot be journaled; trying again");
+                tracing::error!(
+                    error = outcome::chain(&error),
+                    "the outcome cannot be journaled; trying again"
+                );
                 tokio::time::sleep(JOURNAL_PAUSE).await;
             }
         }
@@ -385,8 +402,3 @@ fn tidy(shared: &Shared, key: Key) {
         tracing::warn!(%error, "cannot remove old logs");
     }
 }
-
-
-
-#[cfg(test)]
-mod tests;

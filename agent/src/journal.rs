@@ -144,10 +144,8 @@ impl Journal {
         let path = data_dir.join("journal");
         let io = |source| JournalError::Io { path: path.clone(), source };
         let found = Frames::open(&path).map_err(io)?;
-        let opened = Opened {
-            fresh: found.is_none(),
-            torn: found.as_ref().and_then(|(_, contents)| contents.torn),
-        };
+        let opened =
+            Opened { fresh: found.is_none(), torn: found.as_ref().and_then(|(_, contents)| contents.torn) };
         let (mut entries, mut settled) = (BTreeMap::new(), VecDeque::new());
         for payload in found.iter().flat_map(|(_, contents)| &contents.payloads) {
             // A record of a later version of the agent: what it says is not known, the rest is.
@@ -182,7 +180,8 @@ impl Journal {
         let entry = Entry { key, assignment, needs_password, step: Step::Accepted, ended: None };
         let payload = accepted(&entry);
         let open = self.entries.values().filter(|entry| entry.ended.is_none()).count() as u64 + 1;
-        let kept: u64 = payloads(&self.entries, &self.settled).iter().map(|p| p.len() as u64 + FRAME_BYTES).sum();
+        let kept: u64 =
+            payloads(&self.entries, &self.settled).iter().map(|p| p.len() as u64 + FRAME_BYTES).sum();
         let wanted = kept + payload.len() as u64 + open * RESERVE_BYTES + 4 * FRAME_BYTES;
         if self.entries.len() >= HELD_MAX || wanted > frame::FILE_BYTES {
             return Err(JournalError::Full(self.entries.len()));
@@ -207,7 +206,12 @@ impl Journal {
     ///
     /// # Errors
     /// [`JournalError::Unknown`] and [`JournalError::Io`]: the outcome must not be told then, and is tried again.
-    pub fn end(&mut self, key: Key, mut outcome: v1::Outcome, traceparent: String) -> Result<(), JournalError> {
+    pub fn end(
+        &mut self,
+        key: Key,
+        mut outcome: v1::Outcome,
+        traceparent: String,
+    ) -> Result<(), JournalError> {
         self.held(key)?;
         for text in [&mut outcome.cause, &mut outcome.advice, &mut outcome.fault] {
             crate::text::cut(text, TEXT_BYTES_MAX);

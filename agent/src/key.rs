@@ -1,9 +1,10 @@
 //! Which attempt, under which epoch: the name of everything the agent holds. Knows the wire's form of it and
 //! the form for file names, nothing else.
 
-use std::{fmt, str::FromStr as _};
+use std::fmt;
 
-use fleet::id::{AttemptId, Epoch, RunId};
+use fleet::id::{AttemptId, Epoch};
+use mirror_proto::convert::{attempt_key_from_wire, attempt_key_to_wire};
 use mirror_proto::v1;
 
 /// An attempt and the epoch under which it was offered. The same attempt under a later epoch is other work.
@@ -17,7 +18,9 @@ pub struct Key {
 
 /// The wire's key is not one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("the coordinator sent no usable attempt key (run UUID, number from 1, epoch); fault: the coordinator's")]
+#[error(
+    "the coordinator sent no usable attempt key (run UUID, number from 1, epoch); fault: the coordinator's"
+)]
 pub struct BadKey;
 
 impl Key {
@@ -26,24 +29,14 @@ impl Key {
     /// # Errors
     /// [`BadKey`] when a part is missing or no UUID, or the number is 0.
     pub fn from_wire(key: Option<&v1::AttemptKey>) -> Result<Self, BadKey> {
-        let key = key.ok_or(BadKey)?;
-        let epoch = key.epoch.as_ref().ok_or(BadKey)?;
-        let run = RunId::from_str(&key.run).map_err(|_| BadKey)?;
-        if key.attempt == 0 {
-            return Err(BadKey);
-        }
-        let epoch = Epoch { term: epoch.term, counter: epoch.counter };
-        Ok(Self { id: AttemptId { run, number: key.attempt }, epoch })
+        let (id, epoch) = attempt_key_from_wire(key).map_err(|_| BadKey)?;
+        Ok(Self { id, epoch })
     }
 
     /// The wire's form.
     #[must_use]
     pub fn to_wire(self) -> v1::AttemptKey {
-        v1::AttemptKey {
-            run: self.id.run.to_string(),
-            attempt: self.id.number,
-            epoch: Some(v1::Epoch { term: self.epoch.term, counter: self.epoch.counter }),
-        }
+        attempt_key_to_wire(self.id, self.epoch)
     }
 
     /// The form for file names: `RUN-NUMBER-TERM.COUNTER`, letters, digits, `-` and `.` only.
@@ -62,6 +55,7 @@ impl fmt::Display for Key {
 #[cfg(test)]
 pub(crate) mod tests {
     use super::*;
+    use fleet::id::RunId;
 
     /// A key for tests: run `run`, attempt 1.
     pub(crate) fn key(run: u128, term: u64, counter: u64) -> Key {

@@ -1,4 +1,19 @@
-//! x
+//! The agent: one per host. It dials the coordinator, takes assignments that this host's own file allows, runs rsync
+//! under a supervisor that outlives it, and reports until it is acknowledged.
+//!
+//! ```text
+//!  coordinator ◀═ link ═▶ executor ──── attempt: preflight ─ pull ─ finish
+//!                            │ slots        │ order, guard      │ rundir ◀── supervisor ── jail ── rsync
+//!                            ▼              ▼                   ▼
+//!                         journal ◀──── each step ──── outcome, progress, logs
+//! ```
+//!
+//! Three rules hold everywhere: what is said was journaled before; what comes in is judged by this host's own file,
+//! whoever sent it; secrets are in memory and on pipes only. The agent does NOT know schedules, retries or other
+//! agents: it asks nothing back, and decides nothing about what comes next.
+//!
+//! Entry points: [`enroll::enroll`], [`daemon::run`], [`supervisor::main`], [`jail::main`].
+
 mod clock;
 pub mod config;
 pub mod daemon;

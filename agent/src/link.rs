@@ -6,8 +6,10 @@ mod backoff;
 mod session;
 
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use mirror_certs::{ClientTls, TrustDomain};
+use mirror_proto::convert::{JAIL_GAPS_MAX, utc_to_wire};
 use mirror_proto::v1;
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
@@ -18,7 +20,12 @@ pub use self::session::End;
 use crate::config::Address;
 use crate::executor::Executor;
 use crate::state::State;
-use crate::{clock, identity, outcome};
+use crate::{identity, outcome, text};
+
+/// The same line about the link is not said again before.
+const REPEAT_AFTER: Duration = Duration::from_secs(60);
+/// Longest gap of the jail that is told, bytes.
+const GAP_BYTES_MAX: usize = 200;
 
 /// The link.
 #[derive(Debug)]
@@ -41,6 +48,7 @@ impl Link {
     /// Keeps a session with one of the coordinators until `stop`.
     pub async fn run(&self, stop: CancellationToken) {
         let mut backoff = Backoff::default();
+        let mut told = Told::default();
         let mut turn = 0;
         while !stop.is_cancelled() {
             let coordinators = self.executor.live().config.coordinators.clone();
@@ -51,7 +59,7 @@ impl Link {
                 () = stop.cancelled() => return,
             };
             let pause = backoff.after(&end);
-            tell(address, &end, backoff.alarm());
+            told.tell(address, &end, backoff.alarm());
             tokio::select! {
                 () = tokio::time::sleep(pause) => {}
                 () = self.wake.notified() => {}
@@ -97,7 +105,7 @@ impl Link {
         });
         let own = self.trust_domain.as_ref().map(|domain| identity::read(&live.config.identity, domain));
         let expires = match own {
-            Some(Ok((_, expires))) => Some(clock::to_wire(expires)),
+            Some(Ok((_, expires))) => Some(utc_to_wire(expires)),
             Some(Err(error)) => {
                 tracing::warn!(error = outcome::chain(&error), "cannot tell when the certificate expires");
                 None
@@ -113,24 +121,59 @@ impl Link {
     }
 }
 
+/// What the host lacks of the jail, bounded as the hello has it.
 fn jail_gaps(config: &crate::config::Config) -> Vec<String> {
-    if config.jail { crate::jail::gaps() } else { vec!["the agent's own file switches the jail off".to_owned()] }
+    if !config.jail {
+        return vec!["the agent's own file switches the jail off".to_owned()];
+    }
+    let mut gaps = crate::jail::gaps();
+    gaps.truncate(JAIL_GAPS_MAX);
+    gaps.iter_mut().for_each(|gap| text::cut(gap, GAP_BYTES_MAX));
+    gaps
 }
 
-/// One line for people about how a session ended.
-fn tell(address: &Address, end: &End, alarm: bool) {
+/// What was said of the last session's end.
+#[derive(Debug, Default)]
+struct Told {
+    last: Option<(String, Instant)>,
+}
+
+impl Told {
+    /// One line for people about how a session ended; the same one not again and again.
+    fn tell(&mut self, address: &Address, end: &End, alarm: bool) {
+        let (grave, line) = describe(address, end, alarm);
+        let repeated = |(last, at): &(String, Instant)| *last == line && at.elapsed() < REPEAT_AFTER;
+        if self.last.as_ref().is_some_and(repeated) {
+            return;
+        }
+        if grave {
+            tracing::error!("{line}");
+        } else {
+            tracing::warn!("{line}");
+        }
+        self.last = Some((line, Instant::now()));
+    }
+}
+
+/// Whether somebody has to do something about it, and what to say.
+fn describe(address: &Address, end: &End, alarm: bool) -> (bool, String) {
     match end {
-        End::Lost(why) => tracing::warn!("{address}: {why}; syncs go on without it"),
+        End::Lost(why) => (false, format!("{address}: {why}; syncs go on without it")),
         End::Refused(why) => {
-            tracing::error!("{address} refuses this agent: {why}; trying again in some minutes. Next: mirror-agent enroll");
+            let next = "trying again in some minutes. Next: mirror-agent enroll";
+            (true, format!("{address} refuses this agent: {why}; {next}"))
         }
         End::StaleCoordinator(why) => {
-            tracing::error!("{address} is not obeyed: {why}; another coordinator runs, or its store is an old copy");
+            let fault = "another coordinator runs, or its store is an old copy";
+            (true, format!("{address} is not obeyed: {why}; {fault}"))
         }
-        End::Superseded if alarm => tracing::error!(
-            "ALARM: this agent's sessions are taken over again and again: another host, or a second program on this one, \
-             uses its certificate. Next: mirrorctl agent revoke, then enrol both anew"
-        ),
-        End::Superseded => tracing::warn!("{address}: another session of this agent took over; coming back"),
+        End::Superseded if alarm => {
+            let fault = "another host, or a second program on this one, uses its certificate";
+            let next = "Next: mirrorctl agent revoke, then enrol both anew";
+            (true, format!("ALARM: this agent's sessions are taken over again and again: {fault}. {next}"))
+        }
+        End::Superseded => {
+            (false, format!("{address}: another session of this agent took over; coming back"))
+        }
     }
 }

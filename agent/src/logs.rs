@@ -74,7 +74,8 @@ impl Logs {
     #[must_use]
     pub fn tail(&self, project: ProjectUid, key: Key) -> Vec<u8> {
         let stem = self.stem(project, key);
-        let found = ENDINGS.iter().map(|ending| with_ending(&stem, ending)).find_map(|path| read_end(&path).ok());
+        let found =
+            ENDINGS.iter().map(|ending| with_ending(&stem, ending)).find_map(|path| read_end(&path).ok());
         found.map(whole_lines).unwrap_or_default()
     }
 
@@ -294,7 +295,9 @@ mod tests {
         assert!((100_000..=200_000).contains(&size("7")), "{}", size("7"));
         log.finish(false);
         let tail = logs.tail(P, key(1, 1, 1));
-        assert!(tail.len() > TAIL_BYTES - 20 && tail.starts_with(b"line ") && tail.ends_with(b"line 59999\n"));
+        assert!(
+            tail.len() > TAIL_BYTES - 20 && tail.starts_with(b"line ") && tail.ends_with(b"line 59999\n")
+        );
         assert_eq!(logs.tail(P, key(2, 1, 1)), b"");
     }
 

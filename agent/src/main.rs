@@ -130,7 +130,9 @@ fn run_agent(args: RunArgs) -> ExitCode {
         Err(error @ daemon::RunError::State(mirror_agent::state::StateError::Locked(_))) => {
             complain(&error, exit::CONFLICT, "end the other one, or use another --data-dir")
         }
-        Err(error @ daemon::RunError::Faults(_)) => complain(&error, exit::BAD_INPUT, "mirror-agent run --help"),
+        Err(error @ daemon::RunError::Faults(_)) => {
+            complain(&error, exit::BAD_INPUT, "mirror-agent run --help")
+        }
         Err(error) => complain(&error, exit::FAILED, "mend what it names, then start again"),
     }
 }
@@ -159,7 +161,9 @@ fn complain(error: &(dyn std::error::Error + 'static), code: u8, next: &str) -> 
 
 /// The sign in front of what is well: a word where the locale may not show the sign.
 fn good_sign() -> &'static str {
-    let set = ["LC_ALL", "LC_CTYPE", "LANG"].iter().find_map(|name| std::env::var(name).ok().filter(|v| !v.is_empty()));
+    let set = ["LC_ALL", "LC_CTYPE", "LANG"]
+        .iter()
+        .find_map(|name| std::env::var(name).ok().filter(|v| !v.is_empty()));
     let utf8 = set.is_some_and(|locale| {
         let locale = locale.to_ascii_lowercase();
         locale.contains("utf-8") || locale.contains("utf8")

@@ -80,9 +80,10 @@ impl Order {
         let mut faults = Vec::new();
         let source = note(read_source(assignment), &mut faults);
         let destination: Option<Destination> = note(
-            assignment.destination.parse().map_err(|bad| {
-                format!("destination \"{}\": {bad}", printable(&assignment.destination))
-            }),
+            assignment
+                .destination
+                .parse()
+                .map_err(|bad| format!("destination \"{}\": {bad}", printable(&assignment.destination))),
             &mut faults,
         );
         let options = read_options(&assignment.options, assignment.no_defaults)
@@ -98,7 +99,9 @@ impl Order {
             faults.push("no role; fault: the coordinator's".to_owned());
         }
         match (source, destination, options, limits, role) {
-            (Some(source), Some(destination), Some(options), Some(limits), Some(role)) if faults.is_empty() => {
+            (Some(source), Some(destination), Some(options), Some(limits), Some(role))
+                if faults.is_empty() =>
+            {
                 // With default flags the tree is kept as the upstream's is; otherwise only what is said is done.
                 let mode = match options.delete_mode() {
                     None if !assignment.no_defaults => Some(DeleteMode::Delay),
@@ -201,7 +204,8 @@ impl Limits {
             connect: read("connect_timeout", assignment.connect_timeout.as_ref())?
                 .unwrap_or(defaults::CONNECT_TIMEOUT),
             io: read("io_timeout", assignment.io_timeout.as_ref())?.unwrap_or(defaults::IO_TIMEOUT),
-            stall: read("stall_timeout", assignment.stall_timeout.as_ref())?.unwrap_or(defaults::STALL_TIMEOUT),
+            stall: read("stall_timeout", assignment.stall_timeout.as_ref())?
+                .unwrap_or(defaults::STALL_TIMEOUT),
             run: read("run_timeout", assignment.run_timeout.as_ref())?,
             bandwidth_kib: u32::try_from(kib).ok().filter(|kib| *kib > 0),
         })
@@ -220,8 +224,9 @@ fn printable(text: &str) -> String {
 /// The upstream with the user in it: both come apart, so that no password can hide in a URI.
 fn read_source(assignment: &v1::Assignment) -> Result<RsyncUri, String> {
     let shown = || format!("source \"{}\"", printable(&assignment.source_uri));
-    let uri = RsyncUri::parse(&assignment.source_uri)
-        .map_err(|bad| if assignment.source_uri.contains('@') { bad.to_string() } else { format!("{}: {bad}", shown()) })?;
+    let uri = RsyncUri::parse(&assignment.source_uri).map_err(|bad| {
+        if assignment.source_uri.contains('@') { bad.to_string() } else { format!("{}: {bad}", shown()) }
+    })?;
     if uri.user().is_some() || uri.password().is_some() {
         return Err("the source's URI must hold neither user nor password".to_owned());
     }
@@ -249,11 +254,9 @@ fn read_options(words: &[String], no_defaults: bool) -> Result<Options, Vec<Stri
         return Ok(given);
     }
     let in_place = given.has(Flag::Inplace);
-    let fits = |flag: &Flag| {
-        !given.has(*flag) && !(in_place && matches!(flag, Flag::DelayUpdates | Flag::Partial))
-    };
-    let mut all: Vec<String> =
-        DEFAULT_FLAGS.iter().filter(|flag| fits(flag)).map(|flag| flag.word()).collect();
+    let excluded = |flag: &Flag| in_place && matches!(flag, Flag::DelayUpdates | Flag::Partial);
+    let added = DEFAULT_FLAGS.iter().filter(|flag| !given.has(**flag) && !excluded(flag));
+    let mut all: Vec<String> = added.map(|flag| flag.word()).collect();
     if !given.iter().any(|option| matches!(option, rsync::Opt::Chmod(_))) {
         all.push(format!("--chmod={}", rsync::argv::CHMOD_DEFAULT));
     }

@@ -3,6 +3,10 @@
 
 use std::error::Error;
 
+use fleet::time::Wall;
+use mirror_proto::convert::{
+    CAUSE_BYTES_MAX, fault_of_rsync, outcome_of_rsync, outcome_to_wire, wall_to_wire,
+};
 use mirror_proto::v1;
 use mirror_proto::v1::outcome::Class;
 use rsync::exit::{ExitCode, diagnose};
@@ -11,8 +15,6 @@ use rsync::{Fault, Stats};
 use crate::clock;
 use crate::rundir::{EndedBy, ProgramExit};
 
-/// Longest cause, bytes.
-const CAUSE_BYTES_MAX: usize = 1024;
 /// The exit code of rsync that says that all went well.
 const RSYNC_OK: i32 = 0;
 
@@ -32,12 +34,19 @@ pub fn of_exit(exit: &ProgramExit, evidence: Evidence<'_>) -> v1::Outcome {
         (Some(code), _) => ExitCode::Code(code),
         (None, signal) => ExitCode::Signal(signal.unwrap_or(0)),
     };
+    let ended = Wall(i64::try_from(exit.ended_ms).unwrap_or(i64::MAX));
+    let diagnosed = |end| {
+        let diagnosis = diagnose(end, evidence.stderr, evidence.stats);
+        outcome_to_wire(&outcome_of_rsync(end, &diagnosis, evidence.stats, ended))
+    };
+    let by_rsync = diagnosed(by_itself);
+    let stats = by_rsync.stats;
     let outcome = match &exit.ended_by {
         // It may have got to its end before the wish reached it: then that is how it ended.
         EndedBy::Stop(reason) if exit.code != Some(RSYNC_OK) => cancelled(reason),
-        EndedBy::Itself | EndedBy::Stop(_) => diagnosed(by_itself, evidence),
-        EndedBy::Stalled => diagnosed(ExitCode::Stalled, evidence),
-        EndedBy::WallClock => diagnosed(ExitCode::WallClock, evidence),
+        EndedBy::Itself | EndedBy::Stop(_) => by_rsync,
+        EndedBy::Stalled => diagnosed(ExitCode::Stalled),
+        EndedBy::WallClock => diagnosed(ExitCode::WallClock),
         EndedBy::SupervisorFault(text) => {
             of_class(Class::Internal, text, Fault::Fleet, "look at the agent's own messages on its host")
         }
@@ -45,8 +54,8 @@ pub fn of_exit(exit: &ProgramExit, evidence: Evidence<'_>) -> v1::Outcome {
     v1::Outcome {
         exit_code: exit.code,
         signal: exit.signal,
-        stats: stats(evidence.stats),
-        end_time: Some(clock::millis_to_wire(exit.ended_ms)),
+        stats,
+        end_time: Some(wall_to_wire(ended)),
         ..outcome
     }
 }
@@ -59,9 +68,9 @@ pub fn of_class(class: Class, cause: &str, fault: Fault, advice: &str) -> v1::Ou
     v1::Outcome {
         class: class.into(),
         cause,
-        fault: fault_word(fault).to_owned(),
+        fault: fault_of_rsync(fault).to_owned(),
         advice: advice.to_owned(),
-        end_time: Some(clock::to_wire(clock::now())),
+        end_time: Some(clock::wire_now()),
         ..v1::Outcome::default()
     }
 }
@@ -113,67 +122,6 @@ fn is_disk_full(error: &(dyn Error + 'static)) -> bool {
         next = error.source();
     }
     false
-}
-
-fn diagnosed(end: ExitCode, evidence: Evidence<'_>) -> v1::Outcome {
-    let found = diagnose(end, evidence.stderr, evidence.stats);
-    v1::Outcome {
-        class: class(found.class).into(),
-        cause: found.cause,
-        fault: found.fault.map(fault_word).unwrap_or_default().to_owned(),
-        advice: found.advice,
-        deletes_skipped: found.deletions_skipped,
-        ..v1::Outcome::default()
-    }
-}
-
-fn fault_word(fault: Fault) -> &'static str {
-    match fault {
-        Fault::Upstream => "upstream",
-        Fault::Fleet => "fleet",
-        Fault::Network => "network",
-        Fault::Yours => "yours",
-        Fault::Open => "open",
-    }
-}
-
-fn class(class: rsync::Class) -> Class {
-    match class {
-        // A file that vanished while it was copied is the upstream's everyday life.
-        rsync::Class::Ok | rsync::Class::OkVanished => Class::Ok,
-        rsync::Class::Partial => Class::Partial,
-        rsync::Class::MaxDelete => Class::MaxDelete,
-        rsync::Class::Busy => Class::Busy,
-        rsync::Class::Auth => Class::Auth,
-        rsync::Class::NotFound => Class::NotFound,
-        rsync::Class::Refused => Class::Refused,
-        rsync::Class::DiskFull => Class::DiskFull,
-        rsync::Class::LocalIo => Class::LocalIo,
-        rsync::Class::Internal => Class::Internal,
-        rsync::Class::Timeout => Class::Timeout,
-        rsync::Class::Stalled => Class::Stalled,
-        rsync::Class::WallClock => Class::WallClock,
-        rsync::Class::Network => Class::Network,
-        rsync::Class::Protocol => Class::Protocol,
-        rsync::Class::Cancelled => Class::Cancelled,
-        rsync::Class::Config => Class::Config,
-    }
-}
-
-/// The numbers, if there were any.
-fn stats(stats: &Stats) -> Option<v1::Stats> {
-    let total = |count: Option<rsync::stats::Count>| count.map_or(0, |count| count.total);
-    let nothing = stats.files.is_none() && stats.received.is_none() && !stats.complete;
-    (!nothing).then(|| v1::Stats {
-        files: total(stats.files),
-        created: total(stats.created),
-        deleted: total(stats.deleted),
-        transferred: stats.transferred.unwrap_or(0),
-        total_bytes: stats.total_size.unwrap_or(0),
-        transferred_bytes: stats.transferred_size.unwrap_or(0),
-        received_bytes: stats.received.unwrap_or(0),
-        sent_bytes: stats.sent.unwrap_or(0),
-    })
 }
 
 #[cfg(test)]

@@ -93,8 +93,15 @@ mod tests {
         let half = report(at(500, 1_000, false), 60);
         assert_eq!((half.percent, half.phase()), (Some(50), Phase::Transfer));
         assert_eq!(half.eta.map(|eta| eta.seconds), Some(60));
-        assert_eq!(report(at(500, 2_000, false), 61).percent, Some(50), "a total that grew takes nothing back");
+        assert_eq!(
+            report(at(500, 2_000, false), 61).percent,
+            Some(50),
+            "a total that grew takes nothing back"
+        );
         let end = report(at(2_000, 2_000, false), 100);
-        assert_eq!((end.percent, end.phase(), end.eta.map(|eta| eta.seconds)), (Some(100), Phase::Finish, Some(0)));
+        assert_eq!(
+            (end.percent, end.phase(), end.eta.map(|eta| eta.seconds)),
+            (Some(100), Phase::Finish, Some(0))
+        );
     }
 }

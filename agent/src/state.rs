@@ -134,7 +134,8 @@ impl State {
     }
 
     fn write(&self, stored: &Stored) -> Result<(), StateError> {
-        let text = serde_json::to_vec_pretty(stored).map_err(io::Error::other).map_err(io_error(&self.path))?;
+        let text =
+            serde_json::to_vec_pretty(stored).map_err(io::Error::other).map_err(io_error(&self.path))?;
         let temporary = self.path.with_extension("tmp");
         let written = (|| {
             let mut options = File::options();
@@ -142,7 +143,7 @@ impl State {
             file.write_all(&text)?;
             file.sync_all()?;
             fs::rename(&temporary, &self.path)?;
-            File::open(self.path.parent().unwrap_or(Path::new(".")))?.sync_all()
+            File::open(self.path.parent().unwrap_or_else(|| Path::new(".")))?.sync_all()
         })();
         written.map_err(io_error(&self.path))
     }

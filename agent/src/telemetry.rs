@@ -18,7 +18,7 @@ use tracing_subscriber::{EnvFilter, Layer, filter::filter_fn};
 use crate::config::{Config, LogFormat};
 
 /// The name of the agent in traces.
-const SERVICE: &str = "mirror-agent";
+const SERVICE: &str = "agent";
 /// The key of a trace's context, in assignments and reports: W3C Trace Context.
 const TRACEPARENT: &str = "traceparent";
 /// Libraries whose spans tell nothing about a sync, and would trace the export of traces.
@@ -75,7 +75,8 @@ impl Telemetry {
 }
 
 fn provider(endpoint: &str, agent: &str) -> Result<SdkTracerProvider, TelemetryError> {
-    let exporter = opentelemetry_otlp::SpanExporter::builder().with_tonic().with_endpoint(endpoint).build()?;
+    let exporter =
+        opentelemetry_otlp::SpanExporter::builder().with_tonic().with_endpoint(endpoint).build()?;
     let instance = opentelemetry::KeyValue::new("service.instance.id", agent.to_owned());
     let resource = Resource::builder().with_service_name(SERVICE).with_attribute(instance).build();
     Ok(SdkTracerProvider::builder().with_batch_exporter(exporter).with_resource(resource).build())
@@ -83,7 +84,7 @@ fn provider(endpoint: &str, agent: &str) -> Result<SdkTracerProvider, TelemetryE
 
 fn is_ours(metadata: &Metadata<'_>) -> bool {
     let root = metadata.target().split("::").next().unwrap_or_default();
-    !QUIET.contains(&root)
+    *metadata.level() <= tracing::Level::INFO && !QUIET.contains(&root)
 }
 
 /// Makes a span a child of the one that a `traceparent` names. Without traces, or with a text that is none, nothing

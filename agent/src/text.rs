@@ -4,7 +4,9 @@
 pub(crate) fn cut(text: &mut String, bytes_max: usize) {
     const MARK: char = '…';
     if text.len() > bytes_max {
-        text.truncate(text.floor_char_boundary(bytes_max.saturating_sub(MARK.len_utf8())));
+        let room = bytes_max.saturating_sub(MARK.len_utf8());
+        let end = (0..=room).rev().find(|end| text.is_char_boundary(*end)).unwrap_or(0);
+        text.truncate(end);
         text.push(MARK);
     }
 }

@@ -1,6 +1,9 @@
 //! `mirror-agent enroll` as people type it.
 
-#![allow(clippy::unwrap_used, reason = "a test fails by panicking; clippy knows only functions marked #[test]")]
+#![allow(
+    clippy::unwrap_used,
+    reason = "a test fails by panicking; clippy knows only functions marked #[test]"
+)]
 
 mod support;
 
@@ -29,10 +32,7 @@ async fn a_host_joins_once() {
     assert!(lines[1].starts_with("✓ rsync 3.") && lines[1].contains("; root a1: "), "{stdout}");
     assert!(lines[1].ends_with(", writable, locks work"), "{stdout}");
     let config = host.data().join("agent.toml");
-    assert_eq!(
-        lines[2],
-        format!("Enrolled as edge1. Next: mirror-agent run --config {}", config.display())
-    );
+    assert_eq!(lines[2], format!("Enrolled as edge1. Next: mirror-agent run --config {}", config.display()));
     assert_eq!(coordinator.enrolled.lock().unwrap()["edge1"]["role"], "edge");
     for file in ["identity.pem", "agent.toml"] {
         let mode = std::fs::metadata(host.data().join(file)).unwrap().permissions().mode();
@@ -56,10 +56,10 @@ async fn a_host_joins_once() {
 
 #[tokio::test]
 async fn another_ca_gets_nothing() {
-    let coordinator = Coordinator::start().await;
+    let mut typed = Coordinator::start().await;
     let other = Coordinator::start().await;
     let host = Host::new();
-    let typed = Coordinator { ca_hash: other.ca_hash.clone(), ..coordinator };
+    typed.ca_hash.clone_from(&other.ca_hash);
     let refused = output(host.enroll_command(&typed)).await;
     assert_eq!(refused.status.code(), Some(4));
     let stderr = texts(&refused).1;
@@ -74,10 +74,10 @@ async fn another_ca_gets_nothing() {
 
 #[tokio::test]
 async fn a_bad_token_is_refused_and_nothing_is_kept() {
-    let coordinator = Coordinator::start().await;
+    let mut typed = Coordinator::start().await;
     let host = Host::new();
     let token = mirror_certs::JoinToken::generate().unwrap().reveal().to_owned();
-    let typed = Coordinator { token: token.clone(), ..coordinator };
+    typed.token.clone_from(&token);
     let refused = output(host.enroll_command(&typed)).await;
     assert_eq!(refused.status.code(), Some(4));
     let stderr = texts(&refused).1;
@@ -103,12 +103,12 @@ async fn a_host_that_cannot_be_an_agent_spends_no_token() {
 
 #[tokio::test]
 async fn nobody_there() {
-    let coordinator = Coordinator::start().await;
+    let mut away = Coordinator::start().await;
     let port = {
         let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         listener.local_addr().unwrap().port()
     };
-    let away = Coordinator { address: format!("127.0.0.1:{port}"), ..coordinator };
+    away.address = format!("127.0.0.1:{port}");
     let host = Host::new();
     let failed = output(host.enroll_command(&away)).await;
     assert_eq!(failed.status.code(), Some(6));

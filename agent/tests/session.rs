@@ -1,6 +1,9 @@
 //! The agent's program against a coordinator that says what a test wants, and a real rsync daemon.
 
-#![allow(clippy::unwrap_used, reason = "a test fails by panicking; clippy knows only functions marked #[test]")]
+#![allow(
+    clippy::unwrap_used,
+    reason = "a test fails by panicking; clippy knows only functions marked #[test]"
+)]
 
 mod support;
 
@@ -9,8 +12,8 @@ use mirror_proto::v1::open_session_request::Message as FromAgent;
 use mirror_proto::v1::open_session_response::Message as ToAgent;
 use mirror_proto::v1::outcome::Class;
 use mirror_proto::v1::refused::Reason;
-use support::upstream::tree_of;
-use support::{Coordinator, Host, Upstream, assignment, eventually, key};
+use support::upstream::{Upstream, tree_of};
+use support::{Coordinator, Host, assignment, eventually, key};
 
 const LOCAL: &[&str] = &["127.0.0.0/8"];
 
@@ -254,7 +257,10 @@ async fn a_cancelled_attempt_ends_and_says_so() {
     let outcome = session.ended().await.outcome.unwrap();
     assert_eq!((outcome.class(), outcome.cause.as_str()), (Class::Cancelled, "maria wants it"));
     session.send(cancel(key(9, 9))).await;
-    assert_eq!(session.answer().await.unwrap_err().reason(), Reason::Stale, "what is not held is answered");
+    let unknown = session.ended().await;
+    assert_eq!((unknown.key, unknown.outcome.unwrap().class()), (Some(key(9, 9)), Class::Cancelled));
+    session.assign(&assignment(9, 9, &upstream.uri("m"))).await;
+    assert_eq!(session.answer().await.unwrap_err().reason(), Reason::Stale, "it is never taken after that");
 }
 
 #[tokio::test]
@@ -268,8 +274,10 @@ async fn a_coordinator_of_a_lower_term_is_not_obeyed() {
     session.welcome(4).await;
     session.assign(&assignment(1, 1, &upstream.uri("m"))).await;
     assert_eq!(session.next().await, None, "the agent leaves without a word");
-    eventually("it says why", || host.said().contains("is not obeyed: the coordinator has term 4, this agent has seen 5"))
-        .await;
+    eventually("it says why", || {
+        host.said().contains("is not obeyed: the coordinator has term 4, this agent has seen 5")
+    })
+    .await;
     assert!(host.runs().is_empty());
 }
 
@@ -285,11 +293,6 @@ async fn a_password_is_asked_for_again_after_a_restart_and_is_never_on_disk() {
     }
     host.start();
     let mut session = coordinator.welcomed().await;
-    // The hello may be composed before the attempt has got to where it waits.
-    if !session.hello.attempts[0].needs_secrets {
-        drop(session);
-        session = coordinator.welcomed().await;
-    }
     assert!(session.hello.attempts[0].needs_secrets);
     let secrets = Some(v1::Secrets { password: "hunter2".into() });
     session.send(ToAgent::Continue(v1::Continue { key: Some(key(1, 1)), secrets: secrets.clone() })).await;
@@ -339,9 +342,11 @@ async fn a_followed_log_comes_while_the_attempt_runs() {
 #[tokio::test]
 async fn a_revoked_agent_says_so_and_does_not_hammer() {
     let (coordinator, mut host, _upstream) = fleet(LOCAL).await;
-    *coordinator.refuse.lock().unwrap() = Some(tonic::Status::permission_denied("agent \"edge1\" is revoked"));
+    *coordinator.refuse.lock().unwrap() =
+        Some(tonic::Status::permission_denied("agent \"edge1\" is revoked"));
     host.start();
-    eventually("it says why", || host.said().contains("refuses this agent: agent \"edge1\" is revoked")).await;
+    eventually("it says why", || host.said().contains("refuses this agent: agent \"edge1\" is revoked"))
+        .await;
     assert_eq!(host.said().matches("refuses this agent").count(), 1);
     assert_eq!(host.terminate().code(), Some(0), "a waiting link ends at once");
 }
@@ -357,4 +362,34 @@ async fn one_agent_for_each_data_directory() {
     assert_eq!(refused.status.code(), Some(5));
     let stderr = String::from_utf8_lossy(&refused.stderr).into_owned();
     assert!(stderr.contains("another agent runs on the data directory"), "{stderr}");
+}
+
+#[tokio::test]
+async fn the_report_continues_the_trace_and_a_dead_collector_harms_nothing() {
+    let (mut coordinator, mut host, upstream) = fleet(LOCAL).await;
+    let config = host.data().join("agent.toml");
+    let text = std::fs::read_to_string(&config).unwrap();
+    let closed = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    std::fs::write(&config, format!("otlp_endpoint = \"http://{closed}\"\n{text}")).unwrap();
+    host.start();
+    let mut session = coordinator.welcomed().await;
+    let asked = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
+    let traced = v1::Assignment { traceparent: asked.into(), ..assignment(1, 1, &upstream.uri("m")) };
+    session.assign(&traced).await;
+    let ended = session.ended().await;
+    assert_eq!(ended.outcome.unwrap().class(), Class::Ok);
+    assert_eq!(ended.traceparent[..36], asked[..36], "the same trace");
+    assert_ne!(ended.traceparent, asked, "a span of the agent's own");
+    assert_eq!(host.terminate().code(), Some(0));
+}
+
+#[tokio::test]
+async fn agents_that_fight_for_one_session_raise_the_alarm() {
+    let (mut coordinator, mut host, _upstream) = fleet(LOCAL).await;
+    host.start();
+    for _ in 0..3 {
+        let session = coordinator.welcomed().await;
+        session.fail(tonic::Status::aborted("superseded by a newer session")).await;
+    }
+    eventually("the alarm", || host.said().contains("ALARM: this agent's sessions are taken over")).await;
 }

@@ -72,7 +72,12 @@ pub(crate) async fn backup(services: Services) -> Done {
         let path = folder.join(format!("{BACKUP_PREFIX}{time}.{BACKUP_EXTENSION}"));
         let made = services.driver.store().backup_to(&path).map_err(|error| Chain(&error).to_string())?;
         let removed = keep_newest(&folder, keep).map_err(|error| format!("removing old backups: {error}"))?;
-        Ok(format!("{} bytes, {} entries to {}; {removed} old ones removed", made.bytes, made.entries, path.display()))
+        Ok(format!(
+            "{} bytes, {} entries to {}; {removed} old ones removed",
+            made.bytes,
+            made.entries,
+            path.display()
+        ))
     })
     .await
 }
@@ -157,8 +162,10 @@ mod tests {
         make("coordinator-20260101T000000Z.txt");
         make("before-upgrade.backup");
         assert_eq!(keep_newest(folder.path(), 2).unwrap(), 3);
-        let mut left: Vec<_> =
-            std::fs::read_dir(folder.path()).unwrap().map(|e| e.unwrap().file_name().into_string().unwrap()).collect();
+        let mut left: Vec<_> = std::fs::read_dir(folder.path())
+            .unwrap()
+            .map(|e| e.unwrap().file_name().into_string().unwrap())
+            .collect();
         left.sort();
         assert_eq!(
             left,

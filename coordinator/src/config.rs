@@ -230,7 +230,12 @@ pub fn parse(text: &str, overrides: &Overrides, folder: &Path) -> Result<Config,
     check(text, overrides, folder, Vec::new())
 }
 
-fn check(text: &str, overrides: &Overrides, folder: &Path, mut faults: Vec<Fault>) -> Result<Config, ConfigError> {
+fn check(
+    text: &str,
+    overrides: &Overrides,
+    folder: &Path,
+    mut faults: Vec<Fault>,
+) -> Result<Config, ConfigError> {
     let mut given = BTreeMap::new();
     read_toml(text, &mut given, &mut faults);
     given.extend(overrides.0.clone());
@@ -277,7 +282,8 @@ fn read_toml(text: &str, given: &mut BTreeMap<&'static str, Given>, faults: &mut
     let line = |at: usize| text.as_bytes()[..at.min(text.len())].iter().filter(|&&b| b == b'\n').count() + 1;
     let (table, errors) = DeTable::parse_recoverable(text);
     for error in errors {
-        let at = error.span().map_or_else(|| "the file".to_owned(), |span| format!("line {}", line(span.start)));
+        let at =
+            error.span().map_or_else(|| "the file".to_owned(), |span| format!("line {}", line(span.start)));
         faults.push(Fault { at, text: error.message().to_owned() });
     }
     let mut found = Vec::new();
@@ -285,7 +291,8 @@ fn read_toml(text: &str, given: &mut BTreeMap<&'static str, Given>, faults: &mut
     for (name, at, value) in found {
         let Some(key) = KEYS.iter().find(|key| key.name == name) else {
             let near = nearest(&name).map_or_else(String::new, |near| format!("; did you mean {near}?"));
-            faults.push(Fault { at: format!("line {}", line(at)), text: format!("{name}: no such key{near}") });
+            faults
+                .push(Fault { at: format!("line {}", line(at)), text: format!("{name}: no such key{near}") });
             continue;
         };
         match value {

@@ -21,6 +21,7 @@ use fleet::{
     defaults::Limits,
     input::{Decision, Input, Reply, Send},
     record::Change,
+    refusal::{Refusal, RefusalCode},
     time::Now,
 };
 use tokio::sync::{mpsc, oneshot, watch};
@@ -159,7 +160,6 @@ impl Driver {
     }
 
     /// The committed state.
-    #[must_use]
     pub fn view(&self) -> ViewGuard<'_> {
         self.shared.view.read().unwrap_or_else(PoisonError::into_inner)
     }
@@ -191,6 +191,11 @@ impl Driver {
 
 fn stopping() -> Unavailable {
     Unavailable("the coordinator is stopping; syncs go on without it; try again in a moment".to_owned())
+}
+
+fn too_large(error: &StoreError) -> Refusal {
+    let text = format!("{error}; fault: yours; next: make the declaration smaller");
+    Refusal::new(RefusalCode::InvalidArgument, "RECORD_TOO_LARGE", text)
 }
 
 /// The engine as the store remembers it, under a new term that is stored before anything is said with it.
@@ -231,9 +236,9 @@ impl Writer {
     fn run(mut self) {
         while let Some(first) = self.inbox.blocking_recv() {
             let mut batch = Batch::default();
-            let outcome = self.fill(first, &mut batch).and_then(|now| self.commit(&batch).map(|()| now));
-            match outcome {
-                Ok(now) => self.release(now, batch),
+            let now = self.fill(first, &mut batch);
+            match self.commit(&batch) {
+                Ok(()) => self.release(now, batch),
                 Err(error) => self.start_over(batch, &error),
             }
         }
@@ -241,27 +246,34 @@ impl Writer {
     }
 
     /// Decides the first input, whatever else waits, and whatever is due then.
-    fn fill(&mut self, first: Asked, batch: &mut Batch) -> Result<Now, StoreError> {
+    fn fill(&mut self, first: Asked, batch: &mut Batch) -> Now {
         // One `now` for the whole batch: its commit is one moment, and the view is moved by the same clock.
         let mut now = self.shared.clock.now();
         let mut next = Some(first);
         while let Some(asked) = next {
             now.entropy = self.shared.clock.now().entropy;
-            self.step(now, asked, batch)?;
+            self.step(now, asked, batch);
             next = if batch.steps < BATCH_UNITS_MAX { self.inbox.try_recv().ok() } else { None };
         }
         while batch.steps < BATCH_UNITS_MAX && self.working.next_deadline(now) == Some(Duration::ZERO) {
             now.entropy = self.shared.clock.now().entropy;
-            self.step(now, Asked { input: Input::Tick, answer: None }, batch)?;
+            self.step(now, Asked { input: Input::Tick, answer: None }, batch);
         }
-        Ok(now)
+        now
     }
 
-    fn step(&mut self, now: Now, asked: Asked, batch: &mut Batch) -> Result<(), StoreError> {
+    fn step(&mut self, now: Now, asked: Asked, batch: &mut Batch) {
         batch.steps += 1;
-        let decision = self.decide(now, asked.input);
+        let mut decision = self.decide(now, asked.input);
         if decision.is_durable() {
-            batch.units.push(Unit::of(&decision.changes)?);
+            match Unit::of(&decision.changes) {
+                Ok(unit) => batch.units.push(unit),
+                // One record that no store takes is one refused request, not a store that takes nothing.
+                Err(error) => {
+                    tracing::error!(error = %Chain(&error), "a decision cannot be stored; nothing of it happens");
+                    decision = Decision::refused(too_large(&error));
+                }
+            }
         }
         self.working.apply(now, &decision.changes);
         batch.changes.extend(decision.changes);
@@ -269,7 +281,6 @@ impl Writer {
         if let Some(answer) = asked.answer {
             batch.answers.push((answer, decision.reply));
         }
-        Ok(())
     }
 
     /// A panic in the engine is a bug of ours: nothing of the batch is committed, and going on with a state

@@ -309,7 +309,8 @@ async fn enter_first(
     let store = Store::open(&plan.folder.join(STORE), &StoreOptions::default())?.store;
     let (driver, thread) = Driver::start(store.clone(), Limits::default(), 0, Arc::new(Nobody))?;
     let user = UserRecord { name: plan.admin.clone(), role: UserRole::Admin };
-    let entered = put(&driver, Input::Person(Person { by: "init".to_owned(), ask: Ask::PutUser(user) })).await;
+    let entered =
+        put(&driver, Input::Person(Person { by: "init".to_owned(), ask: Ask::PutUser(user) })).await;
     let agent = match entered {
         Ok(_) if plan.roots.is_empty() => Ok(None),
         Ok(_) => agent::make(plan, &plan.roots, ca, &driver, now).await.map(Some),

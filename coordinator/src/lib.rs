@@ -48,7 +48,7 @@ use crate::{
     config::Config,
     driver::{Driver, DriverThread},
     identity::{Who, WhoError},
-    listener::{Acceptor, Conn, Connections},
+    listener::{Acceptor, Bounds, Conn, Connections},
     outbox::Outbox,
     seal::Sealer,
     store::{OpenError, Opened, Store, StoreError, StoreOptions},
@@ -112,7 +112,9 @@ pub enum StartError {
     #[error("the folder of attempt logs is not usable")]
     Logs(#[from] LogError),
     /// A port.
-    #[error("could not listen on {address} ({key}); is it another program's, or not an address of this host?")]
+    #[error(
+        "could not listen on {address} ({key}); is it another program's, or not an address of this host?"
+    )]
     Listen {
         /// The configuration's key.
         key: &'static str,
@@ -252,6 +254,7 @@ impl Running {
         let ticker = Ticker::start(services.clone()).await?;
         let (stop, mut tasks) = (services.stopping.clone(), JoinSet::new());
         let acceptor = Acceptor {
+            bounds: Bounds::default(),
             tls: Arc::clone(&services.who.tls),
             trust_domain: services.ca.trust_domain().clone(),
             connections: Arc::clone(&services.connections),
@@ -304,6 +307,12 @@ impl Handle {
         self.running.ticker.report().await
     }
 
+    /// Grows with each housekeeping job that ended.
+    #[must_use]
+    pub fn jobs_ended(&self) -> tokio::sync::watch::Receiver<u64> {
+        self.running.ticker.ended()
+    }
+
     /// Reads the server's certificate and the CA bundle anew, and says which keys of `fresh`, the configuration as
     /// it is now on disk, wait for a restart.
     ///
@@ -353,11 +362,7 @@ async fn close_store(store: Store) {
     }
 }
 
-async fn serve(
-    router: rpc::Served,
-    incoming: mpsc::Receiver<io::Result<Conn>>,
-    stop: CancellationToken,
-) {
+async fn serve(router: rpc::Served, incoming: mpsc::Receiver<io::Result<Conn>>, stop: CancellationToken) {
     let incoming = ReceiverStream::new(incoming);
     if let Err(error) = router.serve_with_incoming_shutdown(incoming, stop.cancelled_owned()).await {
         tracing::error!(error = %Chain(&error), "the gRPC server ended");

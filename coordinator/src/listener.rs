@@ -22,7 +22,7 @@ use mirror_certs::{Identity, Peer, ServerTls, TrustDomain};
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
     net::{TcpListener, TcpStream},
-    sync::{OwnedSemaphorePermit, Semaphore, mpsc},
+    sync::{OwnedSemaphorePermit, Semaphore, mpsc, watch},
     task::JoinSet,
 };
 use tokio_rustls::{TlsAcceptor, server::TlsStream};
@@ -64,22 +64,40 @@ pub struct PeerInfo {
 pub struct Connections {
     open: Mutex<HashMap<u64, (Option<Identity>, CancellationToken)>>,
     count: AtomicU64,
+    /// Grows with each connection that ends.
+    ended: watch::Sender<u64>,
 }
 
 impl Connections {
     /// Cuts every connection of this identity at once and says how many there were. Names match without case.
     pub fn kill(&self, identity: &Identity) -> usize {
+        self.of(identity).iter().map(CancellationToken::cancel).count()
+    }
+
+    /// How many connections of this identity are open.
+    #[must_use]
+    pub fn count_of(&self, identity: &Identity) -> usize {
+        self.of(identity).len()
+    }
+
+    fn of(&self, identity: &Identity) -> Vec<CancellationToken> {
         let wanted = identity.to_string();
         let is_it = |who: &Identity| who.to_string().eq_ignore_ascii_case(&wanted);
         let open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
         let hit = open.values().filter(|(who, _)| who.as_ref().is_some_and(is_it));
-        hit.map(|(_, kill)| kill.cancel()).count()
+        hit.map(|(_, kill)| kill.clone()).collect()
     }
 
     /// Cuts every connection; says how many there were.
     pub fn kill_all(&self) -> usize {
         let open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
         open.values().map(|(_, kill)| kill.cancel()).count()
+    }
+
+    /// Grows with each connection that ends.
+    #[must_use]
+    pub fn ended(&self) -> watch::Receiver<u64> {
+        self.ended.subscribe()
     }
 
     /// How many connections are open.
@@ -102,6 +120,7 @@ impl Connections {
 
     fn leave(&self, connection: u64) {
         self.open.lock().unwrap_or_else(PoisonError::into_inner).remove(&connection);
+        self.ended.send_modify(|count| *count += 1);
     }
 }
 
@@ -131,7 +150,9 @@ impl Drop for Conn {
 impl Conn {
     fn check_killed(&mut self, context: &mut Context<'_>) -> io::Result<()> {
         match self.killed.as_mut().poll(context) {
-            Poll::Ready(()) => Err(io::Error::new(io::ErrorKind::ConnectionAborted, "cut by the coordinator")),
+            Poll::Ready(()) => {
+                Err(io::Error::new(io::ErrorKind::ConnectionAborted, "cut by the coordinator"))
+            }
             Poll::Pending => Ok(()),
         }
     }
@@ -189,9 +210,38 @@ impl AsyncWrite for Conn {
     }
 }
 
+/// How much the accept loop takes on.
+#[derive(Debug, Clone, Copy)]
+pub struct Bounds {
+    /// TLS handshakes at once.
+    pub handshakes: usize,
+    /// How long one handshake may take.
+    pub handshake_timeout: Duration,
+    /// Open connections.
+    pub connections: usize,
+    /// Open connections without a certificate.
+    pub nobodies: usize,
+    /// How long a connection without a certificate lives.
+    pub nobody_life: Duration,
+}
+
+impl Default for Bounds {
+    fn default() -> Self {
+        Self {
+            handshakes: HANDSHAKES_MAX,
+            handshake_timeout: HANDSHAKE_TIMEOUT,
+            connections: CONNECTIONS_MAX,
+            nobodies: NOBODY_CONNECTIONS_MAX,
+            nobody_life: NOBODY_LIFE,
+        }
+    }
+}
+
 /// What the accept loop needs.
 #[derive(Debug, Clone)]
 pub struct Acceptor {
+    /// How much it takes on.
+    pub bounds: Bounds,
     /// Read anew for each connection, so that a reload takes effect with the next one.
     pub tls: Arc<ServerTls>,
     /// Identities of other trust domains are nobody.
@@ -214,10 +264,15 @@ impl Acceptor {
         incoming
     }
 
-    async fn run(self, listener: TcpListener, stop: CancellationToken, accepted: mpsc::Sender<io::Result<Conn>>) {
-        let handshakes = Arc::new(Semaphore::new(HANDSHAKES_MAX));
-        let all = Arc::new(Semaphore::new(CONNECTIONS_MAX));
-        let nobodies = Arc::new(Semaphore::new(NOBODY_CONNECTIONS_MAX));
+    async fn run(
+        self,
+        listener: TcpListener,
+        stop: CancellationToken,
+        accepted: mpsc::Sender<io::Result<Conn>>,
+    ) {
+        let handshakes = Arc::new(Semaphore::new(self.bounds.handshakes));
+        let all = Arc::new(Semaphore::new(self.bounds.connections));
+        let nobodies = Arc::new(Semaphore::new(self.bounds.nobodies));
         let mut open = JoinSet::new();
         loop {
             let step = async {
@@ -257,7 +312,8 @@ impl Acceptor {
             return None;
         }
         let acceptor = TlsAcceptor::from(self.tls.config());
-        let stream = match tokio::time::timeout(HANDSHAKE_TIMEOUT, acceptor.accept(stream)).await {
+        let stream = match tokio::time::timeout(self.bounds.handshake_timeout, acceptor.accept(stream)).await
+        {
             Ok(Ok(stream)) => stream,
             Ok(Err(error)) => {
                 tracing::debug!(%address, %error, "a TLS handshake failed");
@@ -303,11 +359,11 @@ impl Acceptor {
         let connection = self.connections.count.fetch_add(1, Ordering::Relaxed) + 1;
         let kill = CancellationToken::new();
         if peer.is_none() {
-            let kill = kill.clone();
+            let (kill, life) = (kill.clone(), self.bounds.nobody_life);
             tokio::spawn(async move {
                 tokio::select! {
                     () = kill.cancelled() => {}
-                    () = tokio::time::sleep(NOBODY_LIFE) => kill.cancel(),
+                    () = tokio::time::sleep(life) => kill.cancel(),
                 }
             });
         }
@@ -345,3 +401,6 @@ fn prepare(stream: &TcpStream) -> io::Result<()> {
     stream.set_nodelay(true)?;
     socket2::SockRef::from(stream).set_tcp_user_timeout(Some(TCP_USER_TIMEOUT))
 }
+
+#[cfg(test)]
+mod tests;

@@ -118,7 +118,9 @@ fn main() -> ExitCode {
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
     let outcome = match runtime {
         Ok(runtime) => runtime.block_on(execute(cli.command)),
-        Err(error) => Err(failed(EXIT_FAILED, format!("the runtime does not start: {error}"), "free some memory")),
+        Err(error) => {
+            Err(failed(EXIT_FAILED, format!("the runtime does not start: {error}"), "free some memory"))
+        }
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
@@ -160,15 +162,17 @@ fn read(path: &std::path::Path) -> Result<Config, Failure> {
 
 async fn run_coordinator(run: Run) -> Result<(), Failure> {
     let load = || {
-        config::load(Some(&run.config), &run.overrides).map_err(|error| Failure::of_config(&error, &run.config))
+        config::load(Some(&run.config), &run.overrides)
+            .map_err(|error| Failure::of_config(&error, &run.config))
     };
     let config = load()?;
     if run.check_config {
         say(&format!("{} {} is good", mark(), run.config.display()));
         return Ok(());
     }
-    let telemetry = telemetry::start(&config)
-        .map_err(|error| failed(EXIT_FAILED, Chain(&error).to_string(), "mirror-coordinator run --check-config"))?;
+    let telemetry = telemetry::start(&config).map_err(|error| {
+        failed(EXIT_FAILED, Chain(&error).to_string(), "mirror-coordinator run --check-config")
+    })?;
     let handle = Coordinator::start(config).await.map_err(Failure::from)?;
     notify(&[NotifyState::Ready]);
     let stopped = until_stopped(&handle, load).await;
@@ -246,7 +250,9 @@ fn file_name(path: &std::path::Path) -> String {
 
 /// `✓`, where it can be shown.
 fn mark() -> &'static str {
-    let locale = ["LC_ALL", "LC_CTYPE", "LANG"].iter().find_map(|name| std::env::var(name).ok().filter(|v| !v.is_empty()));
+    let locale = ["LC_ALL", "LC_CTYPE", "LANG"]
+        .iter()
+        .find_map(|name| std::env::var(name).ok().filter(|v| !v.is_empty()));
     let utf8 = locale.is_some_and(|locale| locale.to_ascii_lowercase().replace('-', "").contains("utf8"));
     if utf8 || !std::io::stdout().is_terminal() { "✓" } else { "ok" }
 }
@@ -262,7 +268,8 @@ fn failed(code: u8, what: String, next: &str) -> Failure {
 
 impl Failure {
     fn of_config(error: &ConfigError, path: &std::path::Path) -> Self {
-        let faults = error.faults.iter().map(|fault| (fault.at.clone(), fault.text.clone())).collect::<Vec<_>>();
+        let faults =
+            error.faults.iter().map(|fault| (fault.at.clone(), fault.text.clone())).collect::<Vec<_>>();
         let count = faults.len();
         let plural = if count == 1 { "" } else { "s" };
         Self {
@@ -307,7 +314,8 @@ impl From<InitError> for Failure {
     fn from(error: InitError) -> Self {
         match error {
             InitError::Refused(ConfigError { faults }) => {
-                let faults: Vec<_> = faults.into_iter().map(|fault| (as_flag(&fault.at), fault.text)).collect();
+                let faults: Vec<_> =
+                    faults.into_iter().map(|fault| (as_flag(&fault.at), fault.text)).collect();
                 let plural = if faults.len() == 1 { "" } else { "s" };
                 let what = format!("no fleet made: {} fault{plural} in what you typed", faults.len());
                 Self { code: EXIT_INPUT, what, faults, next: "mirror-coordinator init --help".to_owned() }

@@ -54,7 +54,9 @@ pub fn backup(config: &Config, file: &Path) -> Result<BackupReport, OfflineError
 pub fn restore(config: &Config, file: &Path) -> Result<Restored, OfflineError> {
     verify_backup(file)?;
     let place = config.file(STORE);
-    if let Err(running @ OpenError::Running(_)) = Store::open(&place, &options(config)).map(|o| o.store.close()) {
+    if let Err(running @ OpenError::Running(_)) =
+        Store::open(&place, &options(config)).map(|o| o.store.close())
+    {
         return Err(running.into());
     }
     let aside = set_aside(&place)?;

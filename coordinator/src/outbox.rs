@@ -92,10 +92,9 @@ impl Outbox {
     /// The coordinator ends this session with `status`. Another session of the agent is not touched.
     pub fn end(&self, agent: AgentUid, epoch: Epoch, status: Status) {
         let mut sessions = self.sessions();
-        if sessions.get(&agent).is_some_and(|session| session.epoch == epoch) {
-            if let Some(session) = sessions.remove(&agent) {
-                session.sender.end(status);
-            }
+        let known = sessions.get(&agent).is_some_and(|session| session.epoch == epoch);
+        if let Some(session) = known.then(|| sessions.remove(&agent)).flatten() {
+            session.sender.end(status);
         }
     }
 
@@ -152,6 +151,10 @@ impl Outbox {
     fn welcome(&self, agent: AgentUid, epoch: Epoch, message: Spoken) {
         let (sender, receiver) = line(OUTBOX_LEN);
         let session = Session { epoch, sender, unclaimed: Some(receiver) };
+        if self.closed.is_cancelled() {
+            // Not claimed by its session, which then says why.
+            return;
+        }
         let mut sessions = self.sessions();
         // The engine has ended the old one; a line whose end was not said has none to say it to.
         if let Some(old) = sessions.insert(agent, session) {
@@ -182,17 +185,14 @@ impl Outbox {
 }
 
 /// Puts a message into a session's line; ends the session where there is no room.
-fn say(
-    sessions: &mut BTreeMap<AgentUid, Session>,
-    agent: AgentUid,
-    epoch: Epoch,
-    message: Spoken,
-) {
+fn say(sessions: &mut BTreeMap<AgentUid, Session>, agent: AgentUid, epoch: Epoch, message: Spoken) {
     let Some(session) = sessions.get(&agent).filter(|session| session.epoch == epoch) else {
         tracing::debug!(agent = agent.0, session = %epoch, "a message for a session that has ended is dropped");
         return;
     };
-    let Err(stuck) = session.sender.try_send(v1::OpenSessionResponse { message: Some(message) }) else { return };
+    let Err(stuck) = session.sender.try_send(v1::OpenSessionResponse { message: Some(message) }) else {
+        return;
+    };
     tracing::warn!(agent = agent.0, session = %epoch, %stuck, "the session is ended; the next hello repairs it");
     if let Some(session) = sessions.remove(&agent) {
         session.sender.end(match stuck {
@@ -353,6 +353,8 @@ mod tests {
         assert!(outbox.sessions_open() == 0 && !outbox.closed().is_cancelled());
         outbox.end_all("over");
         assert!(outbox.closed().is_cancelled());
+        welcome(&outbox, FTP1, epoch(2));
+        assert!(outbox.claim(FTP1, epoch(2)).is_none(), "no session begins any more");
     }
 
     fn offer(sealed_password: Vec<u8>) -> Message {

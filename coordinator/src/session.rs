@@ -151,10 +151,16 @@ impl Session {
     }
 
     /// Waits for the hello, puts it to the driver, and claims what the driver has to say.
-    async fn hello(&self, inbound: &mut Streaming<v1::OpenSessionRequest>) -> Result<(Epoch, Claimed), Status> {
-        let first = timeout(HELLO_TIMEOUT, inbound.message()).await.map_err(|_| {
-            Status::deadline_exceeded(format!("no hello came within {} s", HELLO_TIMEOUT.as_secs()))
-        })??;
+    async fn hello(
+        &self,
+        inbound: &mut Streaming<v1::OpenSessionRequest>,
+    ) -> Result<(Epoch, Claimed), Status> {
+        let first = tokio::select! {
+            () = self.services.outbox.closed().cancelled() => return Err(stopping()),
+            first = timeout(HELLO_TIMEOUT, inbound.message()) => first.map_err(|_| {
+                Status::deadline_exceeded(format!("no hello came within {} s", HELLO_TIMEOUT.as_secs()))
+            })??,
+        };
         let Some(Heard::Hello(hello)) = first.and_then(|request| request.message) else {
             return Err(Status::invalid_argument("the first message of a session must be a hello"));
         };
@@ -221,10 +227,11 @@ impl Session {
         inbound: &mut Streaming<v1::OpenSessionRequest>,
         cut: &CancellationToken,
     ) -> Ending {
-        let mut pace = Pace::new();
+        let mut pace = Pace::new(Instant::now());
         loop {
+            let due = pace.next(Instant::now());
             let next = async {
-                pace.wait().await;
+                sleep_until(due).await;
                 inbound.message().await
             };
             let heard = tokio::select! {
@@ -418,27 +425,53 @@ fn bounded(progress: v1::Progress, now: fleet::time::Wall) -> v1::Progress {
     }
 }
 
+fn stopping() -> Status {
+    unavailable("STOPPING", "the coordinator is stopping; say hello again in a moment", RETRY)
+}
+
 fn refused(what: &str, fault: Violation) -> Status {
     refusal_to_status(&Refusal::invalid(what, vec![fault]))
 }
 
-/// Lets through a burst, then one message each [`MESSAGE_PAUSE`].
+/// Lets through a burst of [`MESSAGES_BURST`], then one message each [`MESSAGE_PAUSE`].
 struct Pace {
     /// When the next message is due at the steady pace.
     due: Instant,
 }
 
 impl Pace {
-    fn new() -> Self {
-        Self { due: Instant::now() }
+    fn new(now: Instant) -> Self {
+        Self { due: earliest(now) }
     }
 
-    async fn wait(&mut self) {
-        let now = Instant::now();
-        let saved = MESSAGE_PAUSE * MESSAGES_BURST;
-        self.due = self.due.max(now.checked_sub(saved).unwrap_or(now)) + MESSAGE_PAUSE;
-        if self.due > now {
-            sleep_until(self.due).await;
-        }
+    /// Until when the next message has to wait; in the past: not at all.
+    fn next(&mut self, now: Instant) -> Instant {
+        let due = self.due.max(earliest(now));
+        self.due = due + MESSAGE_PAUSE;
+        due
+    }
+}
+
+/// What was not said for a while may be said at once, but no more than a burst.
+fn earliest(now: Instant) -> Instant {
+    now.checked_sub(MESSAGE_PAUSE * (MESSAGES_BURST - 1)).unwrap_or(now)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_burst_passes_at_once_and_then_one_message_a_pause() {
+        // Far enough from the clock's start for a whole burst before it.
+        let now = Instant::now() + MESSAGE_PAUSE * MESSAGES_BURST;
+        let mut pace = Pace::new(now);
+        let at_once = (0..MESSAGES_BURST).filter(|_| pace.next(now) <= now).count();
+        assert_eq!(at_once, usize::try_from(MESSAGES_BURST).unwrap());
+        assert_eq!(pace.next(now), now + MESSAGE_PAUSE);
+        assert_eq!(pace.next(now), now + MESSAGE_PAUSE * 2);
+        let later = now + MESSAGE_PAUSE * 3;
+        assert!(pace.next(later) <= later);
+        assert_eq!(pace.next(later), later + MESSAGE_PAUSE);
     }
 }

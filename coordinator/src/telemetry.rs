@@ -84,18 +84,17 @@ pub fn start(config: &Config) -> Result<Telemetry, TelemetryError> {
     let provider = config.otlp_endpoint.as_deref().map(provider).transpose()?;
     let spans = provider.as_ref().map(|provider| {
         let quiet = NOT_TRACED.iter().fold("info".to_owned(), |text, target| format!("{text},{target}=off"));
-        tracing_opentelemetry::layer().with_tracer(provider.tracer(SERVICE)).with_filter(EnvFilter::new(quiet))
+        tracing_opentelemetry::layer()
+            .with_tracer(provider.tracer(SERVICE))
+            .with_filter(EnvFilter::new(quiet))
     });
     Registry::default().with(lines).with(spans).try_init()?;
     Ok(Telemetry(provider))
 }
 
 fn provider(endpoint: &str) -> Result<SdkTracerProvider, TelemetryError> {
-    let exporter = SpanExporter::builder()
-        .with_tonic()
-        .with_endpoint(endpoint)
-        .with_timeout(EXPORT_TIMEOUT)
-        .build()?;
+    let exporter =
+        SpanExporter::builder().with_tonic().with_endpoint(endpoint).with_timeout(EXPORT_TIMEOUT).build()?;
     let bounds = BatchConfigBuilder::default().with_max_queue_size(SPANS_WAITING_MAX).build();
     let processor = BatchSpanProcessor::builder(exporter).with_batch_config(bounds).build();
     let resource = Resource::builder().with_service_name(SERVICE).build();

@@ -16,7 +16,7 @@ use std::{
 };
 
 use chrono::{DateTime, Utc};
-use tokio::sync::RwLock;
+use tokio::sync::{RwLock, watch};
 use tokio_cron_scheduler::{Job, JobScheduler, JobSchedulerError};
 use uuid::Uuid;
 
@@ -72,6 +72,8 @@ struct State {
 pub struct Ticker {
     scheduler: JobScheduler,
     jobs: Vec<Kept>,
+    /// Grows with each job that ended.
+    ended: watch::Sender<u64>,
     /// Emptied at the end, so that what the library keeps alive holds nothing of ours.
     services: Arc<RwLock<Option<Services>>>,
 }
@@ -105,9 +107,9 @@ impl Watchdog {
 /// # Errors
 /// The rule that it breaks.
 pub fn check_cron(text: &str) -> Result<(), String> {
-    Job::new_tz(text, Utc, |_, _| {})
-        .map(drop)
-        .map_err(|_| "wanted are six fields: second minute hour day month weekday, as in 0 17 3 * * *".to_owned())
+    Job::new_tz(text, Utc, |_, _| {}).map(drop).map_err(|_| {
+        "wanted are six fields: second minute hour day month weekday, as in 0 17 3 * * *".to_owned()
+    })
 }
 
 impl Ticker {
@@ -127,19 +129,23 @@ impl Ticker {
         let scheduler = JobScheduler::new_with_channel_size(CHANNEL_LEN).await;
         let scheduler = scheduler.map_err(refuses("all"))?;
         let services = Arc::new(RwLock::new(Some(services)));
+        let ended = watch::Sender::new(0);
         let mut jobs = Vec::with_capacity(plan.len());
         for (name, cron, chore) in plan {
             let state = Arc::new(State::default());
-            let (shared, kept) = (Arc::clone(&services), Arc::clone(&state));
+            let (shared, kept, told) = (Arc::clone(&services), Arc::clone(&state), ended.clone());
             let job = Job::new_async_tz(cron.as_str(), Utc, move |_, _| {
-                let (shared, kept) = (Arc::clone(&shared), Arc::clone(&kept));
-                Box::pin(async move { run(name, chore, &shared, &kept).await })
+                let (shared, kept, told) = (Arc::clone(&shared), Arc::clone(&kept), told.clone());
+                Box::pin(async move {
+                    run(name, chore, &shared, &kept).await;
+                    told.send_modify(|count| *count += 1);
+                })
             });
             let id = scheduler.add(job.map_err(refuses(name))?).await.map_err(refuses(name))?;
             jobs.push(Kept { name, cron, id, state });
         }
         scheduler.start().await.map_err(refuses("all"))?;
-        Ok(Self { scheduler, jobs, services })
+        Ok(Self { scheduler, jobs, ended, services })
     }
 
     /// Every job with its last result and next time.
@@ -151,6 +157,12 @@ impl Ticker {
             reports.push(JobReport { name: job.name, cron: job.cron.clone(), last, next });
         }
         reports
+    }
+
+    /// Grows with each job that ended: look at the report again.
+    #[must_use]
+    pub fn ended(&self) -> watch::Receiver<u64> {
+        self.ended.subscribe()
     }
 
     /// Lets running jobs end, for a bounded time, and starts none any more.
@@ -181,7 +193,9 @@ async fn run(name: &'static str, chore: Chore, services: &RwLock<Option<Services
     let result = chore(services.clone()).await;
     match &result {
         Ok(done) => tracing::debug!(job = name, done, "housekeeping"),
-        Err(error) => tracing::error!(job = name, error, "housekeeping failed; it is tried again at its next time"),
+        Err(error) => {
+            tracing::error!(job = name, error, "housekeeping failed; it is tried again at its next time")
+        }
     }
     let now = services.driver.now().wall.to_utc();
     *state.last.lock().unwrap_or_else(PoisonError::into_inner) = Some((now, result));

@@ -18,7 +18,7 @@ pub const PROGRESS_MAX: usize = 65_536;
 /// Pieces of a live log that may wait for one follower.
 pub const LOG_PIECES_WAITING_MAX: usize = 64;
 /// Logs that are followed at once over the whole fleet.
-pub const LOGS_FOLLOWED_MAX: usize = 1_024;
+pub const LOGS_FOLLOWED_MAX: usize = 64;
 /// Those who follow one log at once.
 pub const FOLLOWERS_MAX: usize = 64;
 
@@ -98,7 +98,9 @@ struct LiveLog {
 
 /// Too many logs are followed, or this one by too many.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("too many follow logs now ({LOGS_FOLLOWED_MAX} logs, {FOLLOWERS_MAX} to a log); try again in a moment")]
+#[error(
+    "too many follow logs now ({LOGS_FOLLOWED_MAX} logs, {FOLLOWERS_MAX} to a log); try again in a moment"
+)]
 pub struct TooManyFollowers;
 
 impl LiveLogs {
@@ -314,7 +316,8 @@ mod tests {
             bytes += piece.len();
         }
         assert_eq!(bytes, LOG_TAIL_BYTES_MAX);
-        let more: Vec<_> = (2..FOLLOWERS_MAX).map(|_| logs.follow(&outbox, FTP1, attempt(1), EPOCH)).collect();
+        let more: Vec<_> =
+            (2..FOLLOWERS_MAX).map(|_| logs.follow(&outbox, FTP1, attempt(1), EPOCH)).collect();
         assert!(more.iter().all(Result::is_ok));
         assert_eq!(logs.follow(&outbox, FTP1, attempt(1), EPOCH).err(), Some(TooManyFollowers));
         drop((first, second));

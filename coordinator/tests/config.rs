@@ -18,7 +18,10 @@ fn the_page_for_people_is_what_the_table_says() {
         fs::write(PAGE, &wanted).unwrap();
     }
     let found = fs::read_to_string(PAGE).unwrap_or_default();
-    assert!(found == wanted, "docs/configuration.md is stale: UPDATE_DOCS=1 cargo test -p mirror-coordinator --test config");
+    assert!(
+        found == wanted,
+        "docs/configuration.md is stale: UPDATE_DOCS=1 cargo test -p mirror-coordinator --test config"
+    );
 }
 
 #[test]
@@ -104,8 +107,14 @@ fn what_is_no_toml_or_of_the_wrong_kind_is_told_too() {
         ("a = = b\nreflection = \"never\"", "line 1  "),
         ("server_names = [1, 2]", "server_names (line 1)  wanted is a list of texts"),
         ("[limits.agent_slots]\nmax = 1", "line 2  limits.agent_slots.max: no such key"),
-        ("http_listen = \"127.0.0.1:7443\"\ngrpc_listen = \"127.0.0.1:7443\"", "http_listen  \"127.0.0.1:7443\": is the"),
-        ("otlp.endpoint = \"https://collector\"", "otlp.endpoint (line 1)  \"https://collector\": wanted is http://"),
+        (
+            "http_listen = \"127.0.0.1:7443\"\ngrpc_listen = \"127.0.0.1:7443\"",
+            "http_listen  \"127.0.0.1:7443\": is the",
+        ),
+        (
+            "otlp.endpoint = \"https://collector\"",
+            "otlp.endpoint (line 1)  \"https://collector\": wanted is http://",
+        ),
         ("server_names = [\"a b\"]", "server_names (line 1)  \"a b\": \"a b\" is neither"),
     ] {
         let error = parse(text).unwrap_err();

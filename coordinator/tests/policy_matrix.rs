@@ -71,7 +71,10 @@ fn served() -> BTreeSet<String> {
     services
         .iter()
         .flat_map(|service| {
-            service.methods().map(|method| format!("/{}/{}", service.full_name(), method.name())).collect::<Vec<_>>()
+            service
+                .methods()
+                .map(|method| format!("/{}/{}", service.full_name(), method.name()))
+                .collect::<Vec<_>>()
         })
         .collect()
 }
@@ -79,7 +82,10 @@ fn served() -> BTreeSet<String> {
 fn allowed(method: &str, reflection: Reflection) -> String {
     let letters = "NGVWOA".chars();
     let verdicts = CALLERS.iter().map(|caller| policy::decide(method, *caller, reflection));
-    verdicts.zip(letters).map(|(verdict, letter)| if verdict == Verdict::Allowed { letter } else { '-' }).collect()
+    verdicts
+        .zip(letters)
+        .map(|(verdict, letter)| if verdict == Verdict::Allowed { letter } else { '-' })
+        .collect()
 }
 
 #[test]

@@ -2,7 +2,6 @@
 
 mod fleet_common;
 
-use fleet::id::Name;
 use fleet_common::{Fleet, PATIENCE, ended, hello};
 use mirror_proto::v1::{
     self, attempt, open_session_request::Message as Says, open_session_response::Message as Hears,
@@ -11,10 +10,6 @@ use mirror_proto::v1::{
 use tokio::time::timeout;
 use tokio_stream::StreamExt as _;
 use tonic::{Code, Request};
-
-fn name(text: &str) -> Name {
-    text.parse().unwrap()
-}
 
 #[tokio::test]
 async fn a_hello_gets_a_welcome_and_a_lost_stream_is_noticed() {
@@ -210,7 +205,7 @@ async fn progress_of_an_own_running_attempt_is_shown_until_its_end() {
     talk.say(report(142)).await;
     let seen = loop {
         let seen = timeout(PATIENCE, watch.message()).await.unwrap().unwrap().unwrap();
-        if let Some(progress) = seen.attempts[0].progress.clone() {
+        if let Some(progress) = seen.attempts[0].progress {
             break progress;
         }
     };
@@ -263,7 +258,11 @@ async fn what_an_agent_holds_is_settled_by_its_hello() {
     fleet.run("debian").await;
     let assignment = talk.assignment().await;
     talk.accept(&assignment).await;
-    fleet.until("it runs", |view| view.attempts().any(|a| matches!(a.state, fleet::attempt::AttemptState::Running { .. }))).await;
+    fleet
+        .until("it runs", |view| {
+            view.attempts().any(|a| matches!(a.state, fleet::attempt::AttemptState::Running { .. }))
+        })
+        .await;
     let held = v1::AttemptDescriptor {
         key: assignment.key.clone(),
         project_uid: assignment.project_uid,
@@ -281,6 +280,6 @@ async fn what_an_agent_holds_is_settled_by_its_hello() {
     let key = assignment.key.clone().unwrap();
     again.say(Says::Ended(ended(&key, Class::Ok, b""))).await;
     assert!(!again.acknowledged().await);
-    assert!(fleet.handle.services().driver.view().project_named(&name("debian")).is_some());
+    assert_eq!(fleet.newest_run("debian").await.state(), run::State::Succeeded);
     fleet.end().await;
 }

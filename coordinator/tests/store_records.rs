@@ -246,13 +246,13 @@ fn a_store_of_a_newer_coordinator_is_refused_and_left_as_it_is() {
 }
 
 #[test]
-fn a_second_writer_is_fenced() {
+fn a_store_that_got_further_than_its_marker_goes_on_from_there() {
     let dir = temp_dir();
     let store = open(dir.path()).store;
     fill(&store, 3);
     store.close().unwrap();
     let db = sled::open(dir.path().join("sled")).unwrap();
-    // The marker says 3; somebody commits 4 past us. The next open takes it up, for it is more, not less.
+    // As after a kill between the commit and the marker.
     db.insert(b"mrevision", envelope(b"mrevision", SCHEMA, 4, &[])).unwrap();
     drop(db);
     let store = open(dir.path()).store;

@@ -164,7 +164,7 @@ impl App {
         })
     }
 
-    /// Prints an error to standard error, folded to the terminal where there is one.
+    /// Prints an error to standard error.
     pub fn complain(&self, fault: &Fault) {
         // Nothing can be said when standard error is gone.
         let _ = write!(io::stderr(), "{fault}");

@@ -111,7 +111,7 @@ pub fn choose(config: &Config, overrides: &Overrides) -> Outcome<(String, Contex
     let pick = |given: &Option<PathBuf>, stored: Option<PathBuf>, what| {
         given.clone().or(stored).ok_or_else(|| missing(what))
     };
-    let server = overrides.server.clone().or(stored.as_ref().map(|context| context.server.clone()));
+    let server = overrides.server.clone().or_else(|| stored.as_ref().map(|context| context.server.clone()));
     let server = with_port(&server.ok_or_else(|| missing("--server"))?)?;
     let context = Context {
         server,
@@ -193,7 +193,7 @@ fn parse(text: &str, path: &Path) -> Outcome<Config> {
             .fault("yours: the file")
             .next("mirrorctl context --help")
     })?;
-    let directory = path.parent().unwrap_or(Path::new("."));
+    let directory = path.parent().unwrap_or_else(|| Path::new("."));
     for context in config.contexts.values_mut() {
         for file in [&mut context.ca, &mut context.certificate, &mut context.key] {
             *file = directory.join(&*file);

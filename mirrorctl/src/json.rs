@@ -111,7 +111,7 @@ fn short_name(descriptor: &EnumDescriptor, number: i32) -> Json {
     let zero = descriptor.default_value();
     match zero.name().strip_suffix("UNSPECIFIED") {
         Some(_) if number == zero.number() => Json::Null,
-        Some(prefix) => json!(value.name().strip_prefix(prefix).unwrap_or(value.name())),
+        Some(prefix) => json!(value.name().strip_prefix(prefix).unwrap_or_else(|| value.name())),
         None => json!(value.name()),
     }
 }

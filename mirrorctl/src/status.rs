@@ -106,10 +106,10 @@ impl ProjectView<'_> {
     }
 }
 
-const NEEDS_YOU: u8 = 0;
-const RUNNING: u8 = 1;
-const QUEUED: u8 = 2;
-const CALM: u8 = 3;
+/// Ranks in the table, behind those that need a person, who are ranked by their [`Kind`].
+const RUNNING: u8 = Kind::Unreachable as u8 + 1;
+const QUEUED: u8 = RUNNING + 1;
+const CALM: u8 = QUEUED + 1;
 
 /// The counts of the first lines.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -163,7 +163,7 @@ pub fn summarize(status: &v1::FleetStatus, now: DateTime<Utc>) -> Summary<'_> {
         *place += 1;
         let need = project_attention(project, freshness, now);
         let (doing, activity) = doing(project, now);
-        let rank = if need.is_some() { NEEDS_YOU } else { activity };
+        let rank = need.as_ref().map_or(activity, |need| need.kind as u8);
         attention.extend(need);
         projects.push(ProjectView { project, name: names::last(&project.name), freshness, now: doing, rank });
     }
@@ -214,10 +214,11 @@ fn project_attention(project: &v1::Project, freshness: Freshness, now: DateTime<
     let status = project.status.clone().unwrap_or_default();
     let name = names::last(&project.name).to_owned();
     let ended = time(status.last_end_time);
-    let ago = ended.map(|time| format!(" {} ago", units::age(now - time))).unwrap_or_default();
+    let age = ended.map(|time| format!(" {}", units::age(now - time))).unwrap_or_default();
+    let on = on_origin(project);
     let (kind, since, sentence) = match status.last_state() {
-        RunState::Held => (Kind::Held, ended, format!("held{}{ago}", on_origin(project))),
-        RunState::Failed => (Kind::Failed, ended, format!("failed{}{ago}", on_origin(project))),
+        RunState::Held => (Kind::Held, ended, format!("held{age}{on}")),
+        RunState::Failed => (Kind::Failed, ended, format!("failed{age} ago{on}")),
         _ if freshness == Freshness::Stale && project.paused.is_none() => {
             let success = time(status.last_success_time);
             let age = success.map(|time| units::age(now - time)).unwrap_or_default();

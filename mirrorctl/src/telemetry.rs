@@ -1,6 +1,6 @@
 //! One span for one command, so that a trace leads from what was typed to rsync's exit. Off unless
 //! `MIRRORCTL_OTLP_ENDPOINT` is set; then nothing of it exists. A collector that is away costs the command at most
-//! [`FLUSH_SECONDS_MAX`] and never its result.
+//! two seconds and never its result.
 
 use std::time::Duration;
 

@@ -24,6 +24,7 @@ fn grpcurl(fleet: &Fleet, data: Option<&str>, args: &[&str]) -> Finished {
     let mut command = Command::new(tool("grpcurl"));
     command.arg("-cacert").arg(admin.join("ca.pem"));
     command.arg("-cert").arg(admin.join("admin.pem")).arg("-key").arg(admin.join("admin.key"));
+    command.arg("-format-error");
     if let Some(data) = data {
         command.args(["-d", data]);
     }
@@ -74,7 +75,7 @@ fn errors_carry_reason_and_every_field() {
     let project =
         r#"{"project": {"name": "projects/-x", "upstreams": [{"uri": "rsnc://h/m"}], "destination": "x"}}"#;
     let refused =
-        grpcurl(&fleet, Some(project), &["-format-error", "mirror.v1.ProjectService/CreateProject"]);
+        grpcurl(&fleet, Some(project), &["mirror.v1.ProjectService/CreateProject"]);
     assert_ne!(refused.code, 0);
     let said = format!("{}{}", refused.stdout, refused.stderr);
     for part in ["upstreams[0].uri", "destination", "name", "placement.origins", "mirror.v1"] {

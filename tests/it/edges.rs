@@ -104,11 +104,11 @@ fn only_the_store_names_sled_and_only_the_ticker_names_the_cron_library() {
     for file in naming("coordinator", "sled::") {
         assert!(file.starts_with("store"), "{file} names sled");
     }
-    for file in naming("coordinator", "tokio_cron_scheduler") {
+    for file in naming("coordinator", "tokio_cron_scheduler::") {
         assert!(file.starts_with("ticker"), "{file} names tokio-cron-scheduler");
     }
     assert!(!naming("coordinator", "sled::").is_empty(), "the store is sled");
-    assert!(!naming("coordinator", "tokio_cron_scheduler").is_empty(), "housekeeping runs by the library");
+    assert!(!naming("coordinator", "tokio_cron_scheduler::").is_empty(), "housekeeping runs by the library");
 }
 
 #[test]

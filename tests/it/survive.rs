@@ -180,8 +180,8 @@ fn cancelling_a_run_ends_its_rsync() {
 
 #[test]
 fn no_acknowledged_write_is_lost_by_a_killed_coordinator() {
-    const ROUNDS: usize = 10;
-    const WRITERS: usize = 4;
+    const ROUNDS: usize = 50;
+    const WRITERS: usize = 8;
     let mut fleet = Fleet::start(FleetOptions::default()).expect("a fleet starts");
     let mut acknowledged = Vec::new();
     for round in 0..ROUNDS {
@@ -204,7 +204,7 @@ fn no_acknowledged_write_is_lost_by_a_killed_coordinator() {
                 })
                 .collect();
             // The first acknowledgements must be there before the end comes, at another moment each round.
-            std::thread::sleep(Duration::from_millis(60 + 37 * u64::try_from(round % 5).unwrap_or(0)));
+            std::thread::sleep(Duration::from_millis(100 + 37 * u64::try_from(round % 11).unwrap_or(0)));
             send_signal(victim, Signal::KILL);
             writers.into_iter().flat_map(|writer| writer.join().expect("a writer ends")).collect::<Vec<_>>()
         });
@@ -212,7 +212,7 @@ fn no_acknowledged_write_is_lost_by_a_killed_coordinator() {
         fleet.kill_coordinator();
         fleet.start_coordinator().expect("it starts again");
     }
-    let list = fleet.json(&["project", "list", "--all"]);
+    let list = fleet.json(&["project", "list"]);
     let projects = list["projects"].as_array().expect("a list");
     let present: std::collections::BTreeSet<&str> = projects
         .iter()

@@ -102,7 +102,10 @@ impl EnrollArgs {
         let mut pins = Vec::new();
         for hash in &self.ca_hash {
             // The error repeats what was typed.
-            hash.parse().map_or_else(|bad: mirror_certs::SpkiHashError| fault("--ca-hash", bad.to_string()), |pin| pins.push(pin));
+            hash.parse().map_or_else(
+                |bad: mirror_certs::SpkiHashError| fault("--ca-hash", bad.to_string()),
+                |pin| pins.push(pin),
+            );
         }
         if let Some(name) = &self.name
             && let Err(bad) = name.parse::<Name>()
@@ -119,7 +122,10 @@ impl EnrollArgs {
         }
         for value in labels.values() {
             if value.chars().count() > LABEL_CHARS_MAX || value.chars().any(char::is_control) {
-                fault("--label", shown(value, &format!("at most {LABEL_CHARS_MAX} characters, none of them control")));
+                fault(
+                    "--label",
+                    shown(value, &format!("at most {LABEL_CHARS_MAX} characters, none of them control")),
+                );
             }
         }
         for text in &self.allow_upstreams {
@@ -223,20 +229,48 @@ mod tests {
     fn all_faults_of_what_was_typed_at_once() {
         let token = JoinToken::generate().unwrap();
         let faults = check(&[
-            "h:0", "--token", "nonsense", "--ca-hash", "sha256:12", "--name", "-e", "--root", "a1", "--root",
-            "a2=srv", "--root", "a3=/x", "--root", "a3=/y", "--label", "role", "--allow-upstream", "10.0.0.0/99",
-            "--rsync", "rsync",
+            "h:0",
+            "--token",
+            "nonsense",
+            "--ca-hash",
+            "sha256:12",
+            "--name=-e",
+            "--root",
+            "a1",
+            "--root",
+            "a2=srv",
+            "--root",
+            "a3=/x",
+            "--root",
+            "a3=/y",
+            "--label",
+            "role",
+            "--allow-upstream",
+            "10.0.0.0/99",
+            "--rsync",
+            "rsync",
         ])
         .unwrap_err();
         let keys: Vec<&str> = faults.list.iter().map(|fault| fault.key.as_str()).collect();
         assert_eq!(
             keys,
             [
-                "COORD", "--token", "--ca-hash", "--name", "--root", "--root", "--root", "--label",
-                "--allow-upstream", "--rsync"
+                "COORD",
+                "--token",
+                "--ca-hash",
+                "--name",
+                "--root",
+                "--root",
+                "--root",
+                "--label",
+                "--allow-upstream",
+                "--rsync"
             ]
         );
-        assert!(faults.to_string().starts_with("not enrolled: 10 faults in what you typed\n  COORD "), "{faults}");
+        assert!(
+            faults.to_string().starts_with("not enrolled: 10 faults in what you typed\n  COORD "),
+            "{faults}"
+        );
         let shown = check(&["h", "--token", token.reveal(), "--ca-hash", "x", "--root", "a=/b"]).unwrap_err();
         assert!(!shown.to_string().contains(token.reveal()));
     }
@@ -247,7 +281,17 @@ mod tests {
         let path = dir.path().join("token");
         std::fs::write(&path, format!("{}\n", JoinToken::generate().unwrap().reveal())).unwrap();
         let hash = format!("sha256:{}", "0".repeat(64));
-        let typed = ["h", "--token-file", path.to_str().unwrap(), "--ca-hash", &hash, "--root", "a=/b", "--label", "r=e"];
+        let typed = [
+            "h",
+            "--token-file",
+            path.to_str().unwrap(),
+            "--ca-hash",
+            &hash,
+            "--root",
+            "a=/b",
+            "--label",
+            "r=e",
+        ];
         let input = check(&typed).unwrap();
         assert_eq!(input.coordinator.to_string(), "h:7443");
         assert_eq!(input.labels["r"], "e");

@@ -31,6 +31,8 @@ const LOCK_WAIT_MAX: Duration = Duration::from_secs(30);
 const LOCK_PACE: Duration = Duration::from_millis(250);
 /// Shortest and longest pause between two looks at a run: short runs are seen to end at once, long ones cost nothing.
 const LOOK_PACE: (Duration, Duration) = (Duration::from_millis(10), Duration::from_millis(250));
+/// How the log writes a time.
+const TIME_FORMAT: &str = "%Y-%m-%d %H:%M:%S UTC";
 /// A run that cannot be looked at this many times in a row is given up.
 const LOOKS_FAILED_MAX: u32 = 20;
 
@@ -44,8 +46,6 @@ pub(super) struct Attempt {
     pub(super) stop: watch::Sender<Option<String>>,
     /// Its password, once it is there.
     pub(super) password: watch::Sender<Option<Password>>,
-    /// It cannot go on without its password.
-    pub(super) waits_for_password: watch::Sender<bool>,
 }
 
 impl Attempt {
@@ -53,10 +53,9 @@ impl Attempt {
         Self {
             order,
             log: Mutex::new(log),
-            progress: watch::Sender::new(progress::preflight(clock::to_wire(clock::now()))),
+            progress: watch::Sender::new(progress::preflight(clock::wire_now())),
             stop: watch::Sender::new(None),
             password: watch::Sender::new(password),
-            waits_for_password: watch::Sender::new(false),
         }
     }
 
@@ -80,6 +79,9 @@ pub(super) async fn run(
     lock: Option<ProjectLock>,
 ) -> v1::Outcome {
     let machine = Machine { shared, attempt };
+    let order = &attempt.order;
+    let (time, project) = (clock::now().format(TIME_FORMAT), &order.project_name);
+    attempt.line(&format!("{time} {project}: {} -> {}", order.source, order.destination));
     let result = match begun {
         Step::Accepted | Step::Preflight => machine.begin(lock).await,
         Step::Pull | Step::Finish => machine.adopt(lock).await,
@@ -96,14 +98,6 @@ impl Machine<'_> {
     /// From the beginning.
     async fn begin(&self, lock: Option<ProjectLock>) -> Early<v1::Outcome> {
         self.step(Step::Preflight)?;
-        let order = &self.attempt.order;
-        self.attempt.line(&format!(
-            "{} {}: {} -> {}",
-            clock::now().format("%Y-%m-%d %H:%M:%S UTC"),
-            order.project_name,
-            order.source,
-            order.destination
-        ));
         let secret = self.secret().await?;
         let lock = match lock {
             Some(lock) => lock,
@@ -124,6 +118,7 @@ impl Machine<'_> {
         match RunDir::open(&path) {
             Ok(run) => {
                 tracing::info!("adopted: its program was begun before this agent");
+                self.attempt.line("goes on after a restart of the agent");
                 self.follow(run).await
             }
             Err(_) if !path.exists() => self.begin(lock).await,
@@ -144,7 +139,6 @@ impl Machine<'_> {
         let mut password = self.attempt.password.subscribe();
         if password.borrow().is_none() {
             self.attempt.line("waits for its password from the coordinator");
-            self.attempt.waits_for_password.send_replace(true);
         }
         let line = tokio::select! {
             password = password.wait_for(Option::is_some) => password.ok().and_then(|password| {
@@ -154,7 +148,6 @@ impl Machine<'_> {
             }),
             outcome = self.stopped() => return early(outcome),
         };
-        self.attempt.waits_for_password.send_replace(false);
         match line.and_then(Secret::new) {
             Some(secret) => Ok(Some(secret)),
             None => early(of_class(Class::Auth, "the password cannot be used", Fault::Yours, "set it again")),
@@ -217,7 +210,8 @@ impl Machine<'_> {
         let live = self.shared.live();
         let order = &self.attempt.order;
         let root = live.guard.root_of(&order.destination).or_else(|fault| early(rejected(&fault)))?;
-        let space = root.space().or_else(|error| early(of_local_error("cannot examine the volume", &error)))?;
+        let space =
+            root.space().or_else(|error| early(of_local_error("cannot examine the volume", &error)))?;
         if let Some(lack) = space.below_floor() {
             let cause = format!("{} holds {}: {lack}", root.path().display(), order.destination);
             let advice = "free space on the volume; nothing was started";
@@ -233,7 +227,8 @@ impl Machine<'_> {
             .program(&live.config, &live.version, root.path(), &path, &lock.path)
             .or_else(|faults| early(rejected(&faults.join("; "))))?;
         self.step(Step::Pull)?;
-        RunDir::create(&self.shared.runs_dir(), &order.key.slug(), PASS, &spec).or_else(|error| early(not_started(&error)))
+        RunDir::create(&self.shared.runs_dir(), &order.key.slug(), PASS, &spec)
+            .or_else(|error| early(not_started(&error)))
     }
 
     async fn start(&self, run: RunDir, secret: Option<Secret>, lock: ProjectLock) -> Early<RunDir> {
@@ -274,9 +269,10 @@ impl Machine<'_> {
             .await;
             reading = back;
             let elapsed = reading.since.elapsed();
-            let report =
-                tracker.report(&reading.parser.progress(), elapsed, clock::to_wire(clock::now()));
-            self.attempt.progress.send_if_modified(|old| differs(old, &report).then(|| *old = report).is_some());
+            let report = tracker.report(&reading.parser.progress(), elapsed, clock::wire_now());
+            self.attempt
+                .progress
+                .send_if_modified(|old| differs(old, &report).then(|| *old = report).is_some());
             match status {
                 Ok(ProgramStatus::Exited(exit)) => {
                     if let Err(outcome) = self.step(Step::Finish) {
@@ -366,7 +362,7 @@ fn closing_line(outcome: &v1::Outcome) -> String {
         )
     });
     let cause = if outcome.cause.is_empty() { String::new() } else { format!("; {}", outcome.cause) };
-    format!("{} {class}{code}{stats}{cause}", clock::now().format("%Y-%m-%d %H:%M:%S UTC"))
+    format!("{} {class}{code}{stats}{cause}", clock::now().format(TIME_FORMAT))
 }
 
 /// Runs what blocks for a moment where it holds up nobody. A panic in it is a panic here.

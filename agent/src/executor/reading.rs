@@ -151,3 +151,81 @@ fn item_line(item: &Item) -> String {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+    use std::time::Duration;
+
+    use super::*;
+    use crate::config::LogLimits;
+    use crate::key::tests::key;
+    use crate::logs::Logs;
+    use crate::rundir::{JailSpec, OUTPUT_MIN_BYTES, ProgramSpec};
+
+    fn run_in(dir: &Path) -> RunDir {
+        let spec = ProgramSpec {
+            argv: vec![b"/bin/true".to_vec()],
+            env: Vec::new(),
+            cwd: "/".into(),
+            stall_timeout: Duration::from_secs(1),
+            run_timeout: None,
+            term_grace: Duration::ZERO,
+            stdout_max: OUTPUT_MIN_BYTES,
+            stderr_max: OUTPUT_MIN_BYTES,
+            jail: JailSpec::default(),
+            lock_path: None,
+        };
+        RunDir::create(dir, "attempt", "pull-1", &spec).unwrap()
+    }
+
+    fn log_in(dir: &Path) -> AttemptLog {
+        let day = Duration::from_secs(86_400);
+        let limits = LogLimits { attempts: 1, age: day, file_bytes: 1 << 20, total_bytes: 1 << 20 };
+        Logs::new(dir).begin(fleet::id::ProjectUid(7), key(1, 1, 1), &limits)
+    }
+
+    fn text(log: &AttemptLog) -> String {
+        String::from_utf8(log.since(0).0).unwrap()
+    }
+
+    #[test]
+    fn the_log_is_for_people_and_progress_is_no_line_of_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let run = run_in(dir.path());
+        let stdout = b"          5000  12%    4.77MB/s    0:00:00 (xfr#1, to-chk=7/9)\r>>f+++++++++|5000|5000|pool/a.deb\n\
+                       >*deleting|0|0|old\n>cd+++++++++|0|0|pool/\nsome message\n";
+        std::fs::write(run.path().join("stdout.log"), stdout).unwrap();
+        std::fs::write(run.path().join("stderr.log"), b"rsync: \x1b[31mred\nhalf a li").unwrap();
+        let mut log = log_in(dir.path());
+        let mut reading = Reading::new(run);
+        assert_eq!(reading.step(&mut log).unwrap(), ProgramStatus::Starting);
+        let shown = text(&log);
+        let wanted = "received           5000 pool/a.deb\n\
+                      deleted               - old\n\
+                      created               - pool/\n\
+                      some message\n\
+                      rsync: \\x1b[31mred\n";
+        assert_eq!(shown, wanted);
+        assert_eq!(reading.parser.progress().files_done, 2);
+        assert!(reading.stderr_end.ends_with(b"half a li"));
+        reading.finish(&mut log);
+        assert!(text(&log).ends_with("half a li\n"));
+    }
+
+    #[test]
+    fn a_gap_in_the_output_is_told_and_joins_no_lines() {
+        let dir = tempfile::tempdir().unwrap();
+        let run = run_in(dir.path());
+        let head = usize::try_from(OUTPUT_MIN_BYTES / 2).unwrap();
+        let mut first = b"x\n".repeat(head / 2 - 4);
+        first.extend_from_slice(b"cut-off1");
+        std::fs::write(run.path().join("stdout.log"), &first).unwrap();
+        std::fs::write(run.path().join("stdout.log.3"), b"rest of a line\nwhole\n").unwrap();
+        let mut log = log_in(dir.path());
+        let mut reading = Reading::new(run);
+        while reading.take_output(&mut log) {}
+        let shown = text(&log);
+        assert!(shown.ends_with("x\ncut-off1\n[some of the output was not kept]\nwhole\n"), "{shown}");
+    }
+}

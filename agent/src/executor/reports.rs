@@ -4,30 +4,39 @@ use fleet::id::ProjectUid;
 use mirror_proto::v1;
 use mirror_proto::v1::refused::Reason;
 
-use super::{Answer, Executor, held, read_password};
-use crate::journal::JournalError;
+use super::attempt::Attempt;
+use super::{Executor, held, read_password, remember};
+use crate::journal::{Entry, JournalError, Step};
 use crate::key::Key;
+use crate::outcome::cancelled;
 
 impl Executor {
     /// Everything held: for the hello.
     #[must_use]
     pub fn descriptors(&self) -> Vec<v1::AttemptDescriptor> {
-        let waiting: Vec<Key> = held(&self.shared.attempts)
-            .values()
-            .filter(|attempt| *attempt.waits_for_password.borrow())
-            .map(|attempt| attempt.order.key)
-            .collect();
+        let lacking: Vec<Key> = {
+            let attempts: Vec<_> = held(&self.shared.attempts).values().cloned().collect();
+            let lacking = attempts.iter().filter(|attempt| self.lacks_password(attempt));
+            lacking.map(|attempt| attempt.order.key).collect()
+        };
         let journal = self.shared.journal();
-        let describe = |entry: &crate::journal::Entry| v1::AttemptDescriptor {
+        let describe = |entry: &Entry| v1::AttemptDescriptor {
             key: Some(entry.key.to_wire()),
             project_uid: entry.assignment.project_uid,
             role: entry.assignment.role,
             destination: entry.assignment.destination.clone(),
             spec_hash: entry.assignment.spec_hash.clone(),
             ended: entry.ended.is_some(),
-            needs_secrets: waiting.contains(&entry.key),
+            needs_secrets: lacking.contains(&entry.key),
         };
         journal.entries().map(describe).collect()
+    }
+
+    /// Whether an attempt has still to start its program and has no password for it.
+    fn lacks_password(&self, attempt: &Attempt) -> bool {
+        let step = self.shared.journal().get(attempt.order.key.id).map(|entry| entry.step);
+        let started = step.is_none_or(|step| step >= Step::Pull);
+        attempt.order.needs_password() && attempt.password.borrow().is_none() && !started
     }
 
     /// The attempts whose outcomes are not acknowledged.
@@ -72,7 +81,7 @@ impl Executor {
         }
         match read_password(secrets.map(|secrets| secrets.password).unwrap_or_default()) {
             Ok(Some(password)) => _ = attempt.password.send_replace(Some(password)),
-            Ok(None) if *attempt.waits_for_password.borrow() => {
+            Ok(None) if self.lacks_password(&attempt) => {
                 attempt.stop.send_replace(Some("its project has no password any more".to_owned()));
             }
             Ok(None) => {}
@@ -80,12 +89,14 @@ impl Executor {
         }
     }
 
-    /// Ends an attempt. What is not held is answered, so that nobody waits for it; one that has ended is not: its
+    /// Ends an attempt. One that is not held, such as an offer that is still being looked at, is never taken from now
+    /// on, and the outcome to say is returned, so that nobody waits for it. One that has ended needs no answer: its
     /// outcome is on the way.
-    pub fn cancel(&self, key: Key, reason: &str) -> Option<Answer> {
-        if let Some(attempt) = held(&self.shared.attempts).get(&key.id)
-            && attempt.order.key == key
-        {
+    pub fn cancel(&self, key: Key, reason: &str) -> Option<v1::Ended> {
+        // Held until the answer is clear: an offer is accepted under the same lock.
+        let mut refused = held(&self.shared.refused);
+        let attempt = held(&self.shared.attempts).get(&key.id).cloned();
+        if let Some(attempt) = attempt.filter(|attempt| attempt.order.key == key) {
             attempt.stop.send_if_modified(|stop| {
                 let first = stop.is_none();
                 stop.get_or_insert_with(|| reason.to_owned());
@@ -93,8 +104,12 @@ impl Executor {
             });
             return None;
         }
-        let known = self.shared.journal().get(key.id).is_some_and(|entry| entry.key == key);
-        (!known).then(|| Answer::Refused(key, Reason::Stale, "this agent does not hold it".to_owned()))
+        if self.shared.journal().get(key.id).is_some_and(|entry| entry.key == key) {
+            return None;
+        }
+        remember(&mut refused, key, Reason::Stale, "it was cancelled before it was taken");
+        let outcome = cancelled("this agent does not hold it; nothing of it runs here");
+        Some(v1::Ended { key: Some(key.to_wire()), outcome: Some(outcome), ..v1::Ended::default() })
     }
 
     /// The coordinator has an outcome. False: there was none.

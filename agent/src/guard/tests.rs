@@ -56,7 +56,9 @@ fn a_file_in_the_way_is_told() {
 
 #[test]
 fn the_parser_of_destinations_lets_no_escape_through() {
-    for bad in ["a1:/etc", "a1:../x", "a1:x/../y", "a1:.", "a1:x/./y", "a1:.mirror/locks", "a1:-e", "a1:", "/etc"] {
+    for bad in
+        ["a1:/etc", "a1:../x", "a1:x/../y", "a1:.", "a1:x/./y", "a1:.mirror/locks", "a1:-e", "a1:", "/etc"]
+    {
         assert!(bad.parse::<Destination>().is_err(), "{bad}");
     }
 }

@@ -64,8 +64,7 @@ impl Allowed {
             IpAddr::V6(v6) => v6.to_bits(),
         };
         let mask = u128::MAX.checked_shl(128 - u32::from(*bits)).unwrap_or(0);
-        address.is_ipv4() == candidate.is_ipv4()
-            && (left_bits(*address) ^ left_bits(candidate)) & mask == 0
+        address.is_ipv4() == candidate.is_ipv4() && (left_bits(*address) ^ left_bits(candidate)) & mask == 0
     }
 }
 
@@ -146,9 +145,12 @@ pub async fn resolve(host: &Host, port: u16) -> io::Result<Vec<IpAddr>> {
         Host::V4(address) => Ok(vec![IpAddr::V4(*address)]),
         Host::V6(address) => Ok(vec![IpAddr::V6(*address)]),
         Host::Name(name) => {
-            let found = tokio::time::timeout(RESOLVE_WAIT_MAX, tokio::net::lookup_host((name.as_str(), port)))
-                .await
-                .map_err(|_| io::Error::new(io::ErrorKind::TimedOut, "the name servers do not answer"))??;
+            let found =
+                tokio::time::timeout(RESOLVE_WAIT_MAX, tokio::net::lookup_host((name.as_str(), port)))
+                    .await
+                    .map_err(|_| {
+                        io::Error::new(io::ErrorKind::TimedOut, "the name servers do not answer")
+                    })??;
             Ok(found.take(ADDRESSES_MAX).map(|address| address.ip()).collect())
         }
     }
@@ -158,9 +160,8 @@ pub async fn resolve(host: &Host, port: u16) -> io::Result<Vec<IpAddr>> {
 fn unwrapped(address: IpAddr) -> IpAddr {
     let IpAddr::V6(v6) = address else { return address };
     let [a, b, c, d, e, f, g, h] = v6.segments();
-    let embedded = |high: u16, low: u16| {
-        IpAddr::V4(Ipv4Addr::from_bits((u32::from(high) << 16) | u32::from(low)))
-    };
+    let embedded =
+        |high: u16, low: u16| IpAddr::V4(Ipv4Addr::from_bits((u32::from(high) << 16) | u32::from(low)));
     match [a, b, c, d, e, f] {
         [0, 0, 0, 0, 0, 0xffff] | [0x64, 0xff9b, 0, 0, 0, 0] => embedded(g, h),
         [0x2002, high, low, ..] => embedded(high, low),
@@ -223,13 +224,35 @@ mod tests {
             assert!(judge(&none, "ftp.example.org", &[public]), "{public}");
         }
         for special in [
-            "127.0.0.1", "127.9.9.9", "10.0.0.1", "172.16.0.1", "192.168.1.1", "169.254.169.254", "100.64.0.1",
-            "0.0.0.0", "224.0.0.1", "255.255.255.255", "198.18.0.1", "::1", "::", "fe80::1", "fd00::1", "fec0::1",
-            "ff02::1", "::ffff:127.0.0.1", "::ffff:10.1.1.1", "64:ff9b::a00:1", "2002:7f00:1::", "::7f00:1",
+            "127.0.0.1",
+            "127.9.9.9",
+            "10.0.0.1",
+            "172.16.0.1",
+            "192.168.1.1",
+            "169.254.169.254",
+            "100.64.0.1",
+            "0.0.0.0",
+            "224.0.0.1",
+            "255.255.255.255",
+            "198.18.0.1",
+            "::1",
+            "::",
+            "fe80::1",
+            "fd00::1",
+            "fec0::1",
+            "ff02::1",
+            "::ffff:127.0.0.1",
+            "::ffff:10.1.1.1",
+            "64:ff9b::a00:1",
+            "2002:7f00:1::",
+            "::7f00:1",
         ] {
             assert!(!judge(&none, "ftp.example.org", &[special]), "{special}");
         }
-        assert!(!judge(&none, "ftp.example.org", &["151.101.2.132", "127.0.0.1"]), "one bad address is enough");
+        assert!(
+            !judge(&none, "ftp.example.org", &["151.101.2.132", "127.0.0.1"]),
+            "one bad address is enough"
+        );
     }
 
     #[test]
@@ -249,7 +272,8 @@ mod tests {
 
     #[test]
     fn bad_entries_are_refused() {
-        for bad in ["", "10.0.0.0/33", "::/129", "10.0.0/8", "a b", "-e", "host/8", "10.0.0.0/", "1.2.3.4.5"] {
+        for bad in ["", "10.0.0.0/33", "::/129", "10.0.0/8", "a b", "-e", "host/8", "10.0.0.0/", "1.2.3.4.5"]
+        {
             assert_eq!(bad.parse::<Allowed>(), Err(BadAllowed), "{bad}");
         }
     }

@@ -62,8 +62,9 @@ impl Frames {
         if bytes.iter().all(|byte| *byte == 0) {
             return Ok(None);
         }
-        let contents = parse(&bytes)
-            .ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, "it does not begin as a journal does"))?;
+        let contents = parse(&bytes).ok_or_else(|| {
+            io::Error::new(io::ErrorKind::InvalidData, "it does not begin as a journal does")
+        })?;
         let end = contents.end;
         Ok(Some((Self { file, end }, contents)))
     }

@@ -75,7 +75,8 @@ fn a_torn_tail_is_told_once_and_cut_off() {
 fn a_full_journal_refuses_new_attempts_and_takes_every_outcome() {
     let dir = tempfile::tempdir().unwrap();
     let mut journal = open(&dir);
-    let big = |key| v1::Assignment { options: vec!["x".repeat(ASSIGNMENT_BYTES_MAX - 200)], ..assignment(key) };
+    let big =
+        |key| v1::Assignment { options: vec!["x".repeat(ASSIGNMENT_BYTES_MAX - 200)], ..assignment(key) };
     let mut taken = Vec::new();
     let refused = (1..=200).map(|run| key(run, 1, 1)).find(|one| {
         let answer = journal.accept(*one, big(*one), false);

@@ -192,8 +192,8 @@ impl Session<'_> {
             In::Cancel(cancel) => {
                 if let Some(key) = known(cancel.key.as_ref()) {
                     tracing::info!(%key, reason = cancel.reason, "asked to end an attempt");
-                    if let Some(answer) = executor.cancel(key, &cancel.reason) {
-                        return self.say_message(answer.to_wire()).await;
+                    if let Some(ended) = executor.cancel(key, &cancel.reason) {
+                        return self.say(Out::Ended(ended)).await;
                     }
                 }
             }
@@ -252,7 +252,10 @@ impl Session<'_> {
             Ok(true) => tracing::info!(%key, "acknowledged"),
             Ok(false) => tracing::debug!(%key, "acknowledged before"),
             Err(error) => {
-                tracing::warn!(error = outcome::chain(&error), "the acknowledgement is not on disk; it will come again");
+                tracing::warn!(
+                    error = outcome::chain(&error),
+                    "the acknowledgement is not on disk; it will come again"
+                );
             }
         }
     }
@@ -260,7 +263,8 @@ impl Session<'_> {
     /// Says every outcome that was not said in this session, or long ago.
     async fn say_outcomes(&mut self) -> Result<(), End> {
         let due = |at: Option<&Instant>| at.is_none_or(|at| at.elapsed() >= RESEND_AFTER);
-        let unsaid: Vec<Key> = self.link.executor.ended_keys().filter(|key| due(self.said.get(key))).collect();
+        let unsaid: Vec<Key> =
+            self.link.executor.ended_keys().filter(|key| due(self.said.get(key))).collect();
         for key in unsaid {
             let Some(ended) = self.link.executor.outcome(key) else { continue };
             self.say(Out::Ended(ended)).await?;
@@ -280,7 +284,8 @@ impl Session<'_> {
                 progress: Some(*progress),
             })
             .collect();
-        if attempts.is_empty() || self.outbox.try_send(message(Out::Progress(v1::ProgressReport { attempts }))).is_ok()
+        if attempts.is_empty()
+            || self.outbox.try_send(message(Out::Progress(v1::ProgressReport { attempts }))).is_ok()
         {
             self.told = now;
         }

@@ -150,7 +150,10 @@ fn a_password_goes_over_a_pipe_and_needs_a_user() {
     let secrets = Some(v1::Secrets { password: "hunter2".into() });
     let with_user = v1::Assignment { user: "mirror".into(), secrets: secrets.clone(), ..assignment() };
     let shown = line(&with_user);
-    assert!(shown.contains("--password-file=-") && shown.contains("rsync://mirror@ftp.example.org/"), "{shown}");
+    assert!(
+        shown.contains("--password-file=-") && shown.contains("rsync://mirror@ftp.example.org/"),
+        "{shown}"
+    );
     assert!(!shown.contains("hunter2"));
     let without = v1::Assignment { secrets, ..assignment() };
     assert!(line_with(&without, &config()).is_err());

@@ -29,19 +29,19 @@ fn now() -> chrono::DateTime<chrono::Utc> {
     chrono::Utc::now()
 }
 
-pub struct Coordinator {
-    pub address: String,
-    pub token: String,
-    pub ca_hash: String,
+pub(crate) struct Coordinator {
+    pub(crate) address: String,
+    pub(crate) token: String,
+    pub(crate) ca_hash: String,
     /// Labels and names of those who enrolled.
-    pub enrolled: Arc<Mutex<BTreeMap<String, BTreeMap<String, String>>>>,
+    pub(crate) enrolled: Arc<Mutex<BTreeMap<String, BTreeMap<String, String>>>>,
     /// What the next session is refused with.
-    pub refuse: Arc<Mutex<Option<Status>>>,
+    pub(crate) refuse: Arc<Mutex<Option<Status>>>,
     sessions: mpsc::Receiver<Session>,
 }
 
 impl Coordinator {
-    pub async fn start() -> Self {
+    pub(crate) async fn start() -> Self {
         let ca = CertificateAuthority::create("example.org".parse().unwrap(), now()).unwrap();
         let server = ca.issue_server(&["127.0.0.1", "localhost"], now()).unwrap();
         let tls = server_config(&server.issued.cert_pem, &server.key.pem(), &ca.bundle()).unwrap();
@@ -64,12 +64,12 @@ impl Coordinator {
     }
 
     /// The next session, its hello read.
-    pub async fn session(&mut self) -> Session {
+    pub(crate) async fn session(&mut self) -> Session {
         tokio::time::timeout(DEADLINE, self.sessions.recv()).await.expect("no session came").unwrap()
     }
 
     /// The next session, welcomed with term 5.
-    pub async fn welcomed(&mut self) -> Session {
+    pub(crate) async fn welcomed(&mut self) -> Session {
         let session = self.session().await;
         session.welcome(5).await;
         session
@@ -77,14 +77,14 @@ impl Coordinator {
 }
 
 /// One session of an agent.
-pub struct Session {
-    pub hello: v1::Hello,
+pub(crate) struct Session {
+    pub(crate) hello: v1::Hello,
     inbound: Streaming<OpenSessionRequest>,
     outbound: mpsc::Sender<Result<OpenSessionResponse, Status>>,
 }
 
 impl Session {
-    pub async fn welcome(&self, term: u64) {
+    pub(crate) async fn welcome(&self, term: u64) {
         let time = now();
         self.send(ToAgent::Welcome(v1::Welcome {
             term,
@@ -95,30 +95,31 @@ impl Session {
         .await;
     }
 
-    pub async fn send(&self, message: ToAgent) {
+    pub(crate) async fn send(&self, message: ToAgent) {
         self.outbound.send(Ok(OpenSessionResponse { message: Some(message) })).await.unwrap();
     }
 
-    pub async fn assign(&self, assignment: &v1::Assignment) {
+    pub(crate) async fn assign(&self, assignment: &v1::Assignment) {
         self.send(ToAgent::Assignment(assignment.clone())).await;
     }
 
-    pub async fn acknowledge(&self, key: v1::AttemptKey) {
+    pub(crate) async fn acknowledge(&self, key: v1::AttemptKey) {
         self.send(ToAgent::Acknowledge(v1::Acknowledge { key: Some(key), fenced: false })).await;
     }
 
-    pub async fn fail(&self, status: Status) {
+    pub(crate) async fn fail(&self, status: Status) {
         self.outbound.send(Err(status)).await.unwrap();
     }
 
     /// The next message, whatever it is; `None` when the agent ended the session.
-    pub async fn next(&mut self) -> Option<FromAgent> {
-        let next = tokio::time::timeout(DEADLINE, self.inbound.message()).await.expect("the agent says nothing");
+    pub(crate) async fn next(&mut self) -> Option<FromAgent> {
+        let next =
+            tokio::time::timeout(DEADLINE, self.inbound.message()).await.expect("the agent says nothing");
         next.ok().flatten().map(|request| request.message.expect("a message of a known kind"))
     }
 
     /// The next message that `pick` wants; others are passed over.
-    pub async fn expect<T>(&mut self, what: &str, mut pick: impl FnMut(FromAgent) -> Option<T>) -> T {
+    pub(crate) async fn expect<T>(&mut self, what: &str, mut pick: impl FnMut(FromAgent) -> Option<T>) -> T {
         loop {
             let message = self.next().await.unwrap_or_else(|| panic!("the session ended before: {what}"));
             if let Some(found) = pick(message) {
@@ -128,7 +129,7 @@ impl Session {
     }
 
     /// The answer to an offer.
-    pub async fn answer(&mut self) -> Result<v1::AttemptKey, v1::Refused> {
+    pub(crate) async fn answer(&mut self) -> Result<v1::AttemptKey, v1::Refused> {
         self.expect("an answer", |message| match message {
             FromAgent::Accepted(accepted) => Some(Ok(accepted.key.unwrap())),
             FromAgent::Refused(refused) => Some(Err(refused)),
@@ -137,7 +138,7 @@ impl Session {
         .await
     }
 
-    pub async fn ended(&mut self) -> v1::Ended {
+    pub(crate) async fn ended(&mut self) -> v1::Ended {
         self.expect("an outcome", |message| match message {
             FromAgent::Ended(ended) => Some(ended),
             _ => None,
@@ -160,7 +161,9 @@ impl EnrollmentService for Enrollment {
     ) -> Result<Response<v1::EnrollResponse>, Status> {
         let request = request.into_inner();
         if request.join_token != self.token || request.agent.is_empty() {
-            return Err(Status::unauthenticated("the join token is unknown, used up, expired or not good for the name"));
+            return Err(Status::unauthenticated(
+                "the join token is unknown, used up, expired or not good for the name",
+            ));
         }
         let identity = Identity::Agent(request.agent.parse().unwrap());
         let issued =

@@ -2,10 +2,13 @@
 //! held, and the program itself. Everything is on ports of the system's choice and in directories of its own.
 
 #![allow(dead_code, reason = "each test program uses a part of it")]
-#![allow(clippy::unwrap_used, reason = "a test fails by panicking; clippy knows only functions marked #[test]")]
+#![allow(
+    clippy::unwrap_used,
+    reason = "a test fails by panicking; clippy knows only functions marked #[test]"
+)]
 
-pub mod coordinator;
-pub mod upstream;
+pub(crate) mod coordinator;
+pub(crate) mod upstream;
 
 use std::fs::File;
 use std::path::{Path, PathBuf};
@@ -14,23 +17,22 @@ use std::time::{Duration, Instant};
 
 use mirror_proto::v1;
 
-pub use coordinator::{Coordinator, Session};
-pub use upstream::Upstream;
+pub(crate) use coordinator::Coordinator;
 
 /// Longest wait for anything; far more than anything takes.
-pub const DEADLINE: Duration = Duration::from_secs(60);
+pub(crate) const DEADLINE: Duration = Duration::from_secs(60);
 const LOOK_PACE: Duration = Duration::from_millis(10);
 
 /// The program under test.
 #[allow(clippy::disallowed_methods, reason = "tests start the agent")]
-pub fn agent_command() -> Command {
+pub(crate) fn agent_command() -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_mirror-agent"));
     command.env("LC_ALL", "C.UTF-8");
     command
 }
 
 /// Waits for a condition.
-pub fn wait_until(what: &str, mut condition: impl FnMut() -> bool) {
+pub(crate) fn wait_until(what: &str, mut condition: impl FnMut() -> bool) {
     let deadline = Instant::now() + DEADLINE;
     while !condition() {
         assert!(Instant::now() < deadline, "in vain: {what}");
@@ -39,7 +41,7 @@ pub fn wait_until(what: &str, mut condition: impl FnMut() -> bool) {
 }
 
 /// [`wait_until`] beside other tasks.
-pub async fn eventually(what: &str, mut condition: impl FnMut() -> bool) {
+pub(crate) async fn eventually(what: &str, mut condition: impl FnMut() -> bool) {
     let deadline = Instant::now() + DEADLINE;
     while !condition() {
         assert!(Instant::now() < deadline, "in vain: {what}");
@@ -48,21 +50,21 @@ pub async fn eventually(what: &str, mut condition: impl FnMut() -> bool) {
 }
 
 /// A host with an enrolled agent that may run or not.
-pub struct Host {
-    pub dir: tempfile::TempDir,
+pub(crate) struct Host {
+    pub(crate) dir: tempfile::TempDir,
     running: Option<Child>,
 }
 
 impl Host {
     /// A host with one root and nothing else.
-    pub fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let dir = tempfile::tempdir().unwrap();
         std::fs::create_dir(dir.path().join("root")).unwrap();
         Self { dir, running: None }
     }
 
     /// A host that is enrolled as edge1.
-    pub async fn enrolled(coordinator: &Coordinator, allow: &[&str]) -> Self {
+    pub(crate) async fn enrolled(coordinator: &Coordinator, allow: &[&str]) -> Self {
         let host = Self::new();
         let mut command = host.enroll_command(coordinator);
         command.args(allow.iter().flat_map(|allowed| ["--allow-upstream", allowed]));
@@ -71,15 +73,15 @@ impl Host {
         host
     }
 
-    pub fn root(&self) -> PathBuf {
+    pub(crate) fn root(&self) -> PathBuf {
         self.dir.path().join("root")
     }
 
-    pub fn data(&self) -> PathBuf {
+    pub(crate) fn data(&self) -> PathBuf {
         self.dir.path().join("data")
     }
 
-    pub fn enroll_command(&self, coordinator: &Coordinator) -> Command {
+    pub(crate) fn enroll_command(&self, coordinator: &Coordinator) -> Command {
         let mut command = agent_command();
         command.args(["enroll", &coordinator.address, "--token", &coordinator.token, "--name", "edge1"]);
         command.args(["--ca-hash", &coordinator.ca_hash, "--label", "role=edge"]);
@@ -88,7 +90,7 @@ impl Host {
         command
     }
 
-    pub fn start(&mut self) {
+    pub(crate) fn start(&mut self) {
         assert!(self.running.is_none());
         let log = File::options().create(true).append(true).open(self.log_path()).unwrap();
         let mut command = agent_command();
@@ -101,31 +103,31 @@ impl Host {
     }
 
     /// What the agent said on standard error.
-    pub fn said(&self) -> String {
+    pub(crate) fn said(&self) -> String {
         std::fs::read_to_string(self.log_path()).unwrap_or_default()
     }
 
-    pub fn kill(&mut self) {
+    pub(crate) fn kill(&mut self) {
         let mut child = self.running.take().unwrap();
         child.kill().unwrap();
         child.wait().unwrap();
     }
 
     /// Asks it to end, and waits for that.
-    pub fn terminate(&mut self) -> ExitStatus {
+    pub(crate) fn terminate(&mut self) -> ExitStatus {
         let mut child = self.running.take().unwrap();
         let pid = rustix::process::Pid::from_child(&child);
         rustix::process::kill_process(pid, rustix::process::Signal::TERM).unwrap();
         child.wait().unwrap()
     }
 
-    pub fn hang_up(&self) {
+    pub(crate) fn hang_up(&self) {
         let pid = rustix::process::Pid::from_child(self.running.as_ref().unwrap());
         rustix::process::kill_process(pid, rustix::process::Signal::HUP).unwrap();
     }
 
     /// Run directories that are there.
-    pub fn runs(&self) -> Vec<PathBuf> {
+    pub(crate) fn runs(&self) -> Vec<PathBuf> {
         let entries = |path: &Path| -> Vec<PathBuf> {
             let entries = std::fs::read_dir(path).into_iter().flatten().flatten();
             entries.map(|entry| entry.path()).collect()
@@ -134,7 +136,7 @@ impl Host {
     }
 
     /// Process ids of the supervisors that are recorded.
-    pub fn supervisors(&self) -> Vec<rustix::process::Pid> {
+    pub(crate) fn supervisors(&self) -> Vec<rustix::process::Pid> {
         let records = self.runs().into_iter().filter_map(|run| {
             let text = std::fs::read(run.join("supervisor.json")).ok()?;
             let value: serde_json::Value = serde_json::from_slice(&text).ok()?;
@@ -160,12 +162,12 @@ impl Drop for Host {
 }
 
 /// Runs a command to its end beside other tasks.
-pub async fn output(mut command: Command) -> Output {
+pub(crate) async fn output(mut command: Command) -> Output {
     tokio::task::spawn_blocking(move || command.output()).await.unwrap().unwrap()
 }
 
 /// An assignment of project 7 to `a1:debian`.
-pub fn assignment(run: u128, counter: u64, upstream: &str) -> v1::Assignment {
+pub(crate) fn assignment(run: u128, counter: u64, upstream: &str) -> v1::Assignment {
     v1::Assignment {
         key: Some(key(run, counter)),
         project_uid: 7,
@@ -181,7 +183,7 @@ pub fn assignment(run: u128, counter: u64, upstream: &str) -> v1::Assignment {
 }
 
 /// The key of attempt 1 of a run under epoch (5, counter).
-pub fn key(run: u128, counter: u64) -> v1::AttemptKey {
+pub(crate) fn key(run: u128, counter: u64) -> v1::AttemptKey {
     let run = uuid::Uuid::from_u128(run).to_string();
     v1::AttemptKey { run, attempt: 1, epoch: Some(v1::Epoch { term: 5, counter }) }
 }

@@ -9,7 +9,7 @@ use std::sync::{Arc, Condvar, Mutex};
 
 const RSYNC: &str = "/usr/bin/rsync";
 
-pub struct Upstream {
+pub(crate) struct Upstream {
     dir: tempfile::TempDir,
     port: u16,
     door: Arc<Door>,
@@ -29,7 +29,7 @@ struct DoorState {
 
 impl Upstream {
     /// An upstream with module `m`, which anybody may read, and `secret`, which wants user mirror, password hunter2.
-    pub fn start() -> Self {
+    pub(crate) fn start() -> Self {
         let dir = tempfile::tempdir().unwrap();
         let tree = dir.path().join("tree");
         std::fs::create_dir_all(tree.join("pool/main")).unwrap();
@@ -59,27 +59,27 @@ impl Upstream {
         Self { dir, port, door }
     }
 
-    pub fn tree(&self) -> PathBuf {
+    pub(crate) fn tree(&self) -> PathBuf {
         self.dir.path().join("tree")
     }
 
-    pub fn uri(&self, module: &str) -> String {
+    pub(crate) fn uri(&self, module: &str) -> String {
         format!("rsync://127.0.0.1:{}/{module}/", self.port)
     }
 
     /// From now on connections wait.
-    pub fn close(&self) {
+    pub(crate) fn close(&self) {
         self.door.state.lock().unwrap().closed = true;
     }
 
     /// Lets all in that wait, and all that come.
-    pub fn open(&self) {
+    pub(crate) fn open(&self) {
         self.door.state.lock().unwrap().closed = false;
         self.door.changed.notify_all();
     }
 
     /// Connections so far.
-    pub fn connections(&self) -> usize {
+    pub(crate) fn connections(&self) -> usize {
         self.door.state.lock().unwrap().connections
     }
 }
@@ -106,7 +106,7 @@ fn serve(door: &Door, config: &Path, connection: TcpStream) {
 }
 
 /// Names and contents of everything below a directory, directories marked.
-pub fn tree_of(dir: &Path) -> Vec<(String, Vec<u8>)> {
+pub(crate) fn tree_of(dir: &Path) -> Vec<(String, Vec<u8>)> {
     fn walk(dir: &Path, base: &Path, found: &mut Vec<(String, Vec<u8>)>) {
         for entry in std::fs::read_dir(dir).into_iter().flatten().flatten() {
             let path = entry.path();

@@ -87,9 +87,10 @@ pub const KEYS: &[Key] = &[
         value: "NAME",
         about: "The fleet's name in every identity, as in spiffe://NAME/agent/ftp1; must be the CA's. Not set: the CA's",
         set: |config, text| {
-            config.trust_domain = Some(text.parse().map_err(|_| {
-                "1 to 255 small letters, digits and . _ -, as in mirror.example.org"
-            })?);
+            config.trust_domain = Some(
+                text.parse()
+                    .map_err(|_| "1 to 255 small letters, digits and . _ -, as in mirror.example.org")?,
+            );
             Ok(())
         },
         show: |config| config.trust_domain.as_ref().map_or_else(String::new, ToString::to_string),
@@ -158,7 +159,9 @@ pub const KEYS: &[Key] = &[
             };
             Ok(())
         },
-        show: |config| if config.log_format == LogFormat::Text { "text".to_owned() } else { "json".to_owned() },
+        show: |config| {
+            if config.log_format == LogFormat::Text { "text".to_owned() } else { "json".to_owned() }
+        },
     },
     Key {
         name: "log.filter",
@@ -324,7 +327,8 @@ fn endpoint(text: &str) -> Result<Option<String>, String> {
     if text.is_empty() {
         return Ok(None);
     }
-    let uri: http::Uri = text.parse().map_err(|_| "wanted is a URL such as http://127.0.0.1:4317".to_owned())?;
+    let uri: http::Uri =
+        text.parse().map_err(|_| "wanted is a URL such as http://127.0.0.1:4317".to_owned())?;
     if uri.scheme_str() != Some("http") || uri.host().is_none() {
         return Err("wanted is http://HOST:PORT; a collector over TLS needs a local relay".to_owned());
     }

@@ -10,14 +10,14 @@ use ::fleet::{
     input::{Ask, Reply},
     refusal::{Refusal, Violation},
 };
-use mirror_certs::{Denial, Identity, JoinToken};
+use mirror_certs::{Identity, JoinToken};
 use mirror_proto::{
     convert::{self, AgentView},
     v1,
 };
 use tonic::{Request, Response, Status};
 
-use super::{ask, broken, invalid, page, refused, user};
+use super::{ask, broken, deny_serial, invalid, page, refused, user};
 use crate::Services;
 
 /// Agents on a page when the caller names no number.
@@ -70,20 +70,6 @@ impl Agents {
         self.shown(uid, &name)
     }
 
-    /// Writes the denial and waits until it is on disk: from then on the certificate is refused, whatever the store
-    /// says, a restored one included.
-    async fn deny(&self, uid: AgentUid) -> Result<(), Status> {
-        let serial = self.services.driver.view().agent(uid).map(|agent| agent.certificate_serial.clone());
-        let Some(Ok(serial)) = serial.map(|serial| serial.parse()) else { return Ok(()) };
-        let (deny, now) = (self.services.deny.clone(), self.services.driver.now().wall.to_utc());
-        let written = tokio::task::spawn_blocking(move || deny.deny(&Denial::Serial(serial), now)).await;
-        match written {
-            Ok(Ok(_)) => Ok(()),
-            Ok(Err(error)) => Err(broken("writing the deny list", &error)),
-            Err(error) => Err(broken("writing the deny list", &error)),
-        }
-    }
-
     /// Cuts what the agent has open. Its session hears why from the engine first.
     fn cut(&self, name: &Name) {
         let Ok(identity) = name.as_str().parse().map(Identity::Agent) else { return };
@@ -108,13 +94,14 @@ impl v1::agent_service_server::AgentService for Agents {
     ) -> Result<Response<v1::ListAgentsResponse>, Status> {
         let v1::ListAgentsRequest { page_size, page_token, filter } = request.get_ref();
         let list = format!("agents {filter}");
-        let (page, filter) = match (page::read(&list, *page_size, page_token, PAGE_SIZE), Filter::read(filter)) {
-            (Ok(page), Ok(filter)) => (page, filter),
-            (page, filter) => {
-                let faults = page.err().into_iter().flatten().chain(filter.err());
-                return Err(invalid("agents not listed", faults.collect()));
-            }
-        };
+        let (page, filter) =
+            match (page::read(&list, *page_size, page_token, PAGE_SIZE), Filter::read(filter)) {
+                (Ok(page), Ok(filter)) => (page, filter),
+                (page, filter) => {
+                    let faults = page.err().into_iter().flatten().chain(filter.err());
+                    return Err(invalid("agents not listed", faults.collect()));
+                }
+            };
         let view = self.services.driver.view();
         let after: Option<Name> = page.after.as_deref().and_then(|after| after.parse().ok());
         let rows = view
@@ -126,7 +113,10 @@ impl v1::agent_service_server::AgentService for Agents {
         Ok(Response::new(v1::ListAgentsResponse { agents, next_page_token }))
     }
 
-    async fn drain_agent(&self, request: Request<v1::DrainAgentRequest>) -> Result<Response<v1::Agent>, Status> {
+    async fn drain_agent(
+        &self,
+        request: Request<v1::DrainAgentRequest>,
+    ) -> Result<Response<v1::Agent>, Status> {
         self.drain(user(&request)?, &request.get_ref().name, true).await
     }
 
@@ -152,7 +142,9 @@ impl v1::agent_service_server::AgentService for Agents {
         if let Reply::Refused(refusal) = dry {
             return Err(refused(&refusal));
         }
-        self.deny(uid).await?;
+        // First the denial, outside the store: from here on the certificate is refused, whatever a restore brings back.
+        let serial = self.services.driver.view().agent(uid).map(|agent| agent.certificate_serial.clone());
+        deny_serial(&self.services, &serial.unwrap_or_default()).await?;
         ask(&self.services, &by, revoke).await?;
         self.cut(&name);
         tracing::info!(target: "audit", %by, agent = %name, "revoked");
@@ -175,7 +167,8 @@ impl v1::agent_service_server::AgentService for Agents {
         let v1::CreateJoinTokenRequest { agent, pattern, uses, ttl } = request.get_ref();
         let mut faults = Vec::new();
         let names = convert::token_names_from_wire(agent, pattern).map_err(|fault| faults.push(fault));
-        let ttl = ttl.as_ref().map_or(Ok(defaults::JOIN_TOKEN_TTL), |ttl| convert::duration_from_wire("ttl", ttl));
+        let ttl =
+            ttl.as_ref().map_or(Ok(defaults::JOIN_TOKEN_TTL), |ttl| convert::duration_from_wire("ttl", ttl));
         let ttl = ttl.map_err(|fault| faults.push(fault));
         let (Ok(names), Ok(ttl)) = (names, ttl) else { return Err(invalid("no join token made", faults)) };
         let token = JoinToken::generate().map_err(|error| broken("making a join token", &error))?;
@@ -279,7 +272,9 @@ mod tests {
         let label = Test::Label("role".to_owned(), "edge".to_owned());
         assert_eq!(read, Filter(vec![label, Test::Connected(true), Test::Revoked(false)]));
         assert_eq!(Filter::read("").unwrap(), Filter::default());
-        for bad in ["role=edge", "connected", "connected=maybe", "labels.=x", "labels.x", "a b", &"x".repeat(501)] {
+        for bad in
+            ["role=edge", "connected", "connected=maybe", "labels.=x", "labels.x", "a b", &"x".repeat(501)]
+        {
             assert_eq!(Filter::read(bad).unwrap_err().field, "filter", "{bad:.20}");
         }
     }

@@ -22,7 +22,7 @@ use mirror_certs::{AGENT_LIFE, CertificateRequest, Identity, JoinToken, SpkiHash
 use mirror_proto::{convert, status, v1};
 use tonic::{Code, Request, Response, Status};
 
-use super::{broken, invalid, refused, unavailable};
+use super::{broken, deny_serial, invalid, refused, unavailable};
 use crate::{Services, listener::PeerInfo};
 
 /// Refused enrolments from one address within [`TRIES_SPAN`].
@@ -48,9 +48,7 @@ impl Tries {
         let mut tries = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         tries.retain(|_, (since, _)| now.since(*since) < TRIES_SPAN);
         match tries.get(&network(address)) {
-            Some((since, count)) if *count >= TRIES_MAX => {
-                Some(TRIES_SPAN.saturating_sub(now.since(*since)))
-            }
+            Some((since, count)) if *count >= TRIES_MAX => Some(TRIES_SPAN.saturating_sub(now.since(*since))),
             None if tries.len() >= ADDRESSES_MAX => Some(TRIES_SPAN),
             Some(_) | None => None,
         }
@@ -102,7 +100,8 @@ impl Enrollment {
     #[allow(clippy::result_large_err, reason = "a Status is what tonic wants")]
     fn read(&self, now: Now, wire: &v1::EnrollRequest) -> Result<Wish, Status> {
         // What is no token at all has a hash that no token has.
-        let token_hash = wire.join_token.parse().map_or_else(|_| String::new(), |token: JoinToken| token.hash());
+        let token_hash =
+            wire.join_token.parse().map_or_else(|_| String::new(), |token: JoinToken| token.hash());
         let mut faults = Vec::new();
         let asked = convert::enrol_name_from_wire(&wire.agent).unwrap_or_else(|fault| {
             faults.push(fault);
@@ -143,7 +142,9 @@ impl Enrollment {
     #[allow(clippy::result_large_err, reason = "a Status is what tonic wants")]
     fn check_token(&self, now: Now, token_hash: &str, name: Option<&Name>) -> Result<(), Status> {
         let view = self.services.driver.view();
-        if name.is_none() && view.join_tokens().any(|token| token.hash == token_hash && token.expires > now.wall) {
+        if name.is_none()
+            && view.join_tokens().any(|token| token.hash == token_hash && token.expires > now.wall)
+        {
             return Ok(());
         }
         let stand_in = || "x".parse().expect("a letter is a name");
@@ -179,12 +180,18 @@ impl Enrollment {
             serial: issued.serial.to_string(),
             expires,
         };
+        let before =
+            self.services.driver.view().agent_named(&wish.name).map(|old| old.certificate_serial.clone());
         match self.services.driver.ask(Input::Agent(input)).await {
             Ok(Reply::Refused(refusal)) => return Err(refused(&refusal)),
             Ok(_) => {}
             Err(error) => return Err(unavailable(&error)),
         }
-        // A host that had this name before is another host now.
+        // A host that had this name before is another host now, also after a restore. The gate refuses it by its key
+        // at once; where the denial cannot be written, that is all, and the log says so.
+        if deny_serial(&self.services, &before.unwrap_or_default()).await.is_err() {
+            tracing::warn!(agent = %wish.name, "the certificate that this enrolment replaces is not on the deny list");
+        }
         self.services.connections.kill(&wish.identity);
         Ok(v1::EnrollResponse {
             agent: convert::agent_name(&wish.name),
@@ -206,7 +213,10 @@ impl v1::enrollment_service_server::EnrollmentService for Enrollment {
         let address = request.extensions().get::<PeerInfo>().map(|info| info.address.ip());
         let address = address.unwrap_or(IpAddr::V4(std::net::Ipv4Addr::UNSPECIFIED));
         if let Some(wait) = self.tries.wait(now.mono, address) {
-            let text = format!("too many refused enrolments from {address}; try again in {}s", wait.as_secs().max(1));
+            let text = format!(
+                "too many refused enrolments from {address}; try again in {}s",
+                wait.as_secs().max(1)
+            );
             return Err(status::exhausted("TOO_MANY_TRIES", &text, wait));
         }
         let joined = match self.read(now, request.get_ref()) {

@@ -27,7 +27,10 @@ impl Fleet {
         Response::new(v1::FleetStatus {
             time: Some(convert::wall_to_wire(now.wall)),
             frozen: view.fleet().frozen.as_ref().map(convert::freeze_to_wire),
-            projects: view.projects_by_name().map(|project| project::show(&view, now, &self.services.progress, project)).collect(),
+            projects: view
+                .projects_by_name()
+                .map(|project| project::show(&view, now, &self.services.progress, project))
+                .collect(),
             agents: view.agents_by_name().map(|record| agent::show(&view, record)).collect(),
             running: count(view.out()),
             queued: count(view.waiting()),
@@ -46,10 +49,7 @@ impl v1::fleet_service_server::FleetService for Fleet {
         Ok(self.status())
     }
 
-    async fn freeze(
-        &self,
-        request: Request<v1::FreezeRequest>,
-    ) -> Result<Response<v1::FleetStatus>, Status> {
+    async fn freeze(&self, request: Request<v1::FreezeRequest>) -> Result<Response<v1::FleetStatus>, Status> {
         let by = user(&request)?;
         let reason = request.into_inner().reason;
         ask(&self.services, &by, Ask::Freeze { reason: reason.clone() }).await?;

@@ -14,18 +14,18 @@ use std::{
     time::Duration,
 };
 
+use bytes::Bytes;
 use fleet::{
     agent::UserRole,
     id::{AgentUid, Name},
     refusal::{Refusal, RefusalCode},
 };
-use bytes::Bytes;
 use http::{HeaderMap, Request, Response};
 use http_body::Frame;
 use mirror_certs::{DenyList, Identity, Peer};
+use mirror_proto::status;
 use opentelemetry::propagation::{Extractor, TextMapPropagator as _};
 use opentelemetry_sdk::propagation::TraceContextPropagator;
-use mirror_proto::status;
 use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 use tonic::{Code, Status, body::Body};
 use tower::{Layer, Service};
@@ -41,10 +41,8 @@ use crate::{config::Reflection, driver::Driver, listener::PeerInfo};
 /// How long the head of an answer may take. Streams answer at once and then go on for as long as they like.
 pub const ANSWER_TIME_MAX: Duration = Duration::from_secs(60);
 
-/// Streams that go on for as long as their readers like. A session is ended by the outbox.
-const ENDLESS: [&str; 5] = [
-    "/mirror.v1.RunService/WatchRun",
-    "/mirror.v1.RunService/TailRunLog",
+/// Streams that go on for as long as their readers like. Sessions and those of runs are ended by the outbox.
+const ENDLESS: [&str; 3] = [
     "/grpc.health.v1.Health/Watch",
     "/grpc.reflection.v1.ServerReflection/ServerReflectionInfo",
     "/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo",
@@ -144,7 +142,8 @@ impl Gate {
 
     fn identify(&self, info: &PeerInfo, peer: &Peer) -> Result<Caller, Refusal> {
         if self.deny.is_denied(peer) {
-            let text = format!("the certificate of {} is revoked for ever; do not come back with it", peer.identity);
+            let text =
+                format!("the certificate of {} is revoked for ever; do not come back with it", peer.identity);
             return Err(denied("CERTIFICATE_REVOKED", text));
         }
         if self.driver.now().wall.to_utc() >= peer.not_after {
@@ -171,7 +170,9 @@ impl Gate {
             return Err(denied("AGENT_REVOKED", text));
         }
         if agent.key_hash != super::enrollment::key_hash(&peer.spki_hash) {
-            let text = format!("agents/{name} was enrolled anew with another key; this certificate is no longer good");
+            let text = format!(
+                "agents/{name} was enrolled anew with another key; this certificate is no longer good"
+            );
             return Err(denied("CERTIFICATE_REPLACED", text));
         }
         Ok(Caller::Agent(agent.uid, agent.name.clone(), info.clone()))
@@ -263,7 +264,8 @@ where
                 };
                 let answer = if ENDLESS.contains(&method) { until(answer, stopping) } else { answer };
                 if policy::changes_something(method) {
-                    let code = Status::from_header_map(answer.headers()).map_or(Code::Ok, |status| status.code());
+                    let code =
+                        Status::from_header_map(answer.headers()).map_or(Code::Ok, |status| status.code());
                     tracing::info!(target: "audit", method, who, from, ?code, "answered");
                 }
                 Ok(answer)
@@ -316,7 +318,8 @@ impl http_body::Body for Ending {
             return Pin::new(&mut self.body).poll_frame(context);
         }
         self.over = true;
-        let goodbye = status::unavailable("STOPPING", "the coordinator is stopping; syncs go on", RETRY_UNAVAILABLE);
+        let goodbye =
+            status::unavailable("STOPPING", "the coordinator is stopping; syncs go on", RETRY_UNAVAILABLE);
         let mut trailers = HeaderMap::new();
         match goodbye.add_header(&mut trailers) {
             Ok(()) => Poll::Ready(Some(Ok(Frame::trailers(trailers)))),

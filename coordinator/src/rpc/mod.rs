@@ -20,6 +20,7 @@ use ::fleet::{
     input::{Ask, Input, Person, Reply},
     refusal::{Refusal, RefusalCode, Violation},
 };
+use mirror_certs::Denial;
 use mirror_proto::{
     status,
     v1::{
@@ -67,7 +68,11 @@ const HEADERS_BYTES_MAX: u32 = 16 * 1_024;
 #[allow(clippy::result_large_err, reason = "a Status is what tonic wants")]
 pub fn caller<T>(request: &Request<T>) -> Result<&Caller, Status> {
     request.extensions().get::<Caller>().ok_or_else(|| {
-        refused(&Refusal::new(RefusalCode::Unauthenticated, "NO_IDENTITY", "this method needs a client certificate"))
+        refused(&Refusal::new(
+            RefusalCode::Unauthenticated,
+            "NO_IDENTITY",
+            "this method needs a client certificate",
+        ))
     })
 }
 
@@ -121,6 +126,17 @@ pub async fn ask(services: &Services, by: &Name, ask: Ask) -> Result<Reply, Stat
         Ok(Reply::Refused(refusal)) => Err(refused(&refusal)),
         Ok(reply) => Ok(reply),
         Err(error) => Err(unavailable(&error)),
+    }
+}
+
+/// Refuses a certificate for ever: writes the denial and waits until it is on disk. An empty serial is nobody's.
+async fn deny_serial(services: &Services, serial: &str) -> Result<(), Status> {
+    let Ok(serial) = serial.parse() else { return Ok(()) };
+    let (deny, now) = (Arc::clone(&services.deny), services.driver.now().wall.to_utc());
+    match tokio::task::spawn_blocking(move || deny.deny(&Denial::Serial(serial), now)).await {
+        Ok(Ok(_)) => Ok(()),
+        Ok(Err(error)) => Err(broken("writing the deny list", &error)),
+        Err(error) => Err(broken("writing the deny list", &error)),
     }
 }
 

@@ -26,7 +26,12 @@ pub struct Page {
 ///
 /// # Errors
 /// A size out of bounds, a token of another list.
-pub fn read(list: &str, page_size: i32, page_token: &str, default_size: usize) -> Result<Page, Vec<Violation>> {
+pub fn read(
+    list: &str,
+    page_size: i32,
+    page_token: &str,
+    default_size: usize,
+) -> Result<Page, Vec<Violation>> {
     let mut faults = Vec::new();
     let size = match usize::try_from(page_size) {
         Ok(0) => default_size,
@@ -98,14 +103,20 @@ mod tests {
     #[test]
     fn a_full_last_page_has_no_token() {
         let page = read("letters", 2, "", 100).unwrap();
-        assert_eq!(cut("letters", &page, ["a", "b"].into_iter(), ToString::to_string), (vec!["a", "b"], String::new()));
+        assert_eq!(
+            cut("letters", &page, ["a", "b"].into_iter(), ToString::to_string),
+            (vec!["a", "b"], String::new())
+        );
     }
 
     #[test]
     fn other_lists_tokens_and_sizes_out_of_bounds_are_refused_together() {
         let foreign = token("agents labels.role=edge", "edge1");
         let faults = read("agents ", 1_001, &foreign, 100).unwrap_err();
-        assert_eq!(faults.iter().map(|fault| fault.field.as_str()).collect::<Vec<_>>(), ["page_size", "page_token"]);
+        assert_eq!(
+            faults.iter().map(|fault| fault.field.as_str()).collect::<Vec<_>>(),
+            ["page_size", "page_token"]
+        );
         for bad in ["x", "zz", "00", &"00".repeat(TOKEN_BYTES_MAX)] {
             assert!(read("agents ", 0, bad, 100).is_err(), "{bad:.10}");
         }

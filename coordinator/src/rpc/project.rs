@@ -2,6 +2,7 @@
 //! of it is shown from the view. Look-ups never wait for the driver.
 
 mod filter;
+mod show;
 mod why;
 mod words;
 
@@ -14,21 +15,19 @@ use ::fleet::{
     id::{AttemptId, Name, ProjectUid},
     input::{Ask, Reply},
     project::ProjectRecord,
-    refusal::{Refusal, Violation},
-    run::{RunState, TriggerKind},
-    time::{Now, Wall},
+    refusal::{Refusal, RefusalCode, Violation},
+    run::TriggerKind,
 };
 use mirror_proto::{convert, status::internal, v1};
 use tonic::{Code, Request, Response, Status};
 
 use self::filter::Filter;
+pub use self::show::show;
 use super::{ask, broken, invalid, page, refused, request::key, run, run::history, user};
-use crate::{Services, session::trace, watch::Progress};
+use crate::{Services, session::trace};
 
 /// Projects on a page when the caller names no number.
 const PAGE_SIZE: usize = 100;
-/// Fires in a project's status.
-const STATUS_FIRES: usize = 3;
 /// Fires of a preview when the caller names no number.
 const PREVIEW_FIRES: usize = 3;
 /// Most fires of a preview.
@@ -40,69 +39,6 @@ const UPDATE_TRIES: usize = 5;
 #[derive(Debug)]
 pub struct Projects {
     services: Services,
-}
-
-/// The wire's form of a project, with its status as the view has it.
-#[must_use]
-pub fn show(view: &Engine, now: Now, progress: &Progress, project: &Project) -> v1::Project {
-    let mut shown = convert::project_to_wire(&project.record, view, Vec::new());
-    shown.status = Some(status(view, now, progress, project));
-    shown
-}
-
-fn status(view: &Engine, now: Now, progress: &Progress, project: &Project) -> v1::ProjectStatus {
-    let name = &project.record.name;
-    let runs = project.runs.iter().rev().filter_map(|id| view.run(*id));
-    let newest_of = |fits: fn(RunState) -> bool| {
-        let fitting = runs.clone().find(|run| fits(run.state));
-        fitting.map_or_else(String::new, |run| convert::run_name(name, run.id))
-    };
-    let last = project.state.last_run;
-    v1::ProjectStatus {
-        next_fire_times: next_fires(project).into_iter().map(convert::wall_to_wire).collect(),
-        last_success_time: project.state.last_success.map(convert::wall_to_wire),
-        active_run: newest_of(|state| matches!(state, RunState::Running | RunState::Propagating)),
-        queued_run: newest_of(|state| state == RunState::Queued),
-        last_state: last.map_or(v1::run::State::Unspecified, |last| convert::run_state_to_wire(last.state)).into(),
-        last_end_time: last.map(|last| convert::wall_to_wire(last.end)),
-        placements: project.placements.values().map(|one| placement(view, now, progress, name, one)).collect(),
-    }
-}
-
-/// The stored fire, and those that follow it by the schedule.
-fn next_fires(project: &Project) -> Vec<Wall> {
-    let Some(next) = project.state.next_fire.filter(|_| project.record.paused.is_none()) else {
-        return Vec::new();
-    };
-    let schedule = &project.record.spec.schedule;
-    let later = schedule.next_after(next.scheduled.to_utc());
-    let later = std::iter::successors(later, |fire| schedule.next_after(*fire)).map(Wall::from);
-    std::iter::once(next.at).chain(later).take(STATUS_FIRES).collect()
-}
-
-fn placement(
-    view: &Engine,
-    now: Now,
-    progress: &Progress,
-    project: &Name,
-    placement: &::fleet::placement::PlacementRecord,
-) -> v1::PlacementStatus {
-    let attempt = view.attempt_on(placement.project, placement.agent);
-    let attempt = attempt.map(|attempt| run::show_attempt(view, now, progress, project, attempt));
-    let tree = |tree: Option<::fleet::id::RunId>| tree.map(|tree| tree.to_string()).unwrap_or_default();
-    v1::PlacementStatus {
-        agent: convert::agent_name_of(view, placement.agent),
-        role: convert::role_to_wire(placement.role).into(),
-        destination: placement.destination.to_string(),
-        connected: view.session(placement.agent).is_some(),
-        have_tree: tree(placement.have_tree),
-        have_time: placement.have_time.map(convert::wall_to_wire),
-        attempt: attempt.as_ref().map(|attempt| attempt.name.clone()).unwrap_or_default(),
-        attempt_state: attempt.as_ref().map_or(0, |attempt| attempt.state),
-        progress: attempt.and_then(|attempt| attempt.progress),
-        files: placement.files,
-        size_bytes: placement.size_bytes,
-    }
 }
 
 /// Reads `projects/{project}` and finds it.
@@ -131,7 +67,7 @@ impl Projects {
         let now = self.services.driver.now();
         let view = self.services.driver.view();
         let project = view.project(uid).ok_or_else(|| {
-            refused(&Refusal::not_found("project any more", format_args!("uid {}", uid.0)))
+            refused(&Refusal::new(RefusalCode::NotFound, "NOT_FOUND", "the project has been deleted since"))
         })?;
         let mut shown = show(&view, now, &self.services.progress, project);
         if let Some(schedule) = &mut shown.schedule {
@@ -264,6 +200,15 @@ fn is_before(other: &AttemptRecord, waiting: &AttemptRecord) -> bool {
     other.agent == waiting.agent && other.id.number < waiting.id.number && other.state.end().is_some()
 }
 
+/// The request as it is remembered: the hash of a password that people chose would help to guess it.
+fn without_passwords(request: &v1::CreateProjectRequest) -> v1::CreateProjectRequest {
+    let mut request = request.clone();
+    for upstream in request.project.iter_mut().flat_map(|project| &mut project.upstreams) {
+        upstream.password = upstream.password.as_ref().map(|_| String::new());
+    }
+    request
+}
+
 fn missing(field: &str) -> Violation {
     Violation::new(field, "is required")
 }
@@ -282,7 +227,7 @@ impl v1::project_service_server::ProjectService for Projects {
         const WHAT: &str = "project not created";
         let by = user(&request)?;
         let request = request.into_inner();
-        let id = key(&by, "CreateProject", &request.request_id, &request);
+        let id = key(&by, "CreateProject", &request.request_id, &without_passwords(&request));
         let wire = request.project.as_ref().ok_or_else(|| invalid(WHAT, vec![missing("project")]))?;
         let (ask_for, name, declared) = {
             let view = self.services.driver.view();
@@ -329,13 +274,14 @@ impl v1::project_service_server::ProjectService for Projects {
     ) -> Result<Response<v1::ListProjectsResponse>, Status> {
         let v1::ListProjectsRequest { page_size, page_token, filter } = request.get_ref();
         let list = format!("projects {filter}");
-        let (page, filter) = match (page::read(&list, *page_size, page_token, PAGE_SIZE), Filter::read(filter)) {
-            (Ok(page), Ok(filter)) => (page, filter),
-            (page, filter) => {
-                let faults = page.err().into_iter().flatten().chain(filter.err());
-                return Err(invalid("projects not listed", faults.collect()));
-            }
-        };
+        let (page, filter) =
+            match (page::read(&list, *page_size, page_token, PAGE_SIZE), Filter::read(filter)) {
+                (Ok(page), Ok(filter)) => (page, filter),
+                (page, filter) => {
+                    let faults = page.err().into_iter().flatten().chain(filter.err());
+                    return Err(invalid("projects not listed", faults.collect()));
+                }
+            };
         let now = self.services.driver.now();
         let view = self.services.driver.view();
         let after: Option<Name> = page.after.as_deref().and_then(|after| after.parse().ok());
@@ -372,7 +318,10 @@ impl v1::project_service_server::ProjectService for Projects {
         }
     }
 
-    async fn delete_project(&self, request: Request<v1::DeleteProjectRequest>) -> Result<Response<()>, Status> {
+    async fn delete_project(
+        &self,
+        request: Request<v1::DeleteProjectRequest>,
+    ) -> Result<Response<()>, Status> {
         let by = user(&request)?;
         let v1::DeleteProjectRequest { name, etag, cancel_running } = request.into_inner();
         let (project, name, revision) = self.find_at("project not deleted", &name, &etag)?;
@@ -456,7 +405,8 @@ impl v1::project_service_server::ProjectService for Projects {
         let now = self.services.driver.now().wall;
         let (schedule, from, notes) = match schedule {
             Some(schedule) => {
-                let read = convert::schedule_from_wire(Some(&schedule)).map_err(|faults| invalid(WHAT, faults))?;
+                let read =
+                    convert::schedule_from_wire(Some(&schedule)).map_err(|faults| invalid(WHAT, faults))?;
                 (read.schedule, now, read.notes)
             }
             None => {

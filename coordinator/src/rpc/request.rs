@@ -32,7 +32,9 @@ mod tests {
     fn a_key_tells_users_methods_ids_and_payloads_apart() {
         let (maria, other): (Name, Name) = ("Maria".parse().unwrap(), "jo".parse().unwrap());
         let message = |reason: &str| FreezeRequest { reason: reason.to_owned() };
-        let of = |by: &Name, method: &str, id: &str, reason: &str| key(by, method, id, &message(reason)).unwrap().unwrap();
+        let of = |by: &Name, method: &str, id: &str, reason: &str| {
+            key(by, method, id, &message(reason)).unwrap().unwrap()
+        };
         let first = of(&maria, "Freeze", "1", "x");
         assert_eq!(first, of(&"maria".parse().unwrap(), "Freeze", "1", "x"));
         for (by, method, id) in [(&other, "Freeze", "1"), (&maria, "Thaw", "1"), (&maria, "Freeze", "2")] {

@@ -1,11 +1,11 @@
-//! Runs and attempts, as people see, follow and end them. Live ones and those of the history read alike: records
-//! come from the store, which is never behind the view, and what is not stored comes from the view.
+//! Runs and attempts, as people see, follow and end them. What the view has is shown as the view has it: the store
+//! may be ahead of it by what is not yet on disk. Ended ones, which the view has forgotten, come from the history.
 
 pub(crate) mod history;
 mod tail;
 mod watch;
 
-use std::{cmp::Reverse, collections::BTreeMap};
+use std::{cmp::Reverse, collections::BTreeMap, sync::Arc};
 
 use ::fleet::{
     Engine,
@@ -20,26 +20,59 @@ use mirror_proto::{
     convert::{self, AttemptView, RunRef},
     status, v1,
 };
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tonic::{Request, Response, Status};
 
 use super::{RETRY_UNAVAILABLE, ask, invalid, page, refused, user};
-use crate::{Services, outbox::line::Line, store::PAGE_MAX as HISTORY_PAGE_MAX, watch::Progress};
+use crate::{
+    Services,
+    outbox::line::Line,
+    store::{PAGE_MAX as HISTORY_PAGE_MAX, StoreError},
+    watch::Progress,
+};
 
 /// Runs on a page when the caller names no number.
 const PAGE_SIZE: usize = 20;
+/// Watches and logs that are followed at once, all callers together.
+const STREAMS_MAX: usize = 1_024;
 
 /// `mirror.v1.RunService`.
 #[derive(Debug)]
 pub struct Runs {
     services: Services,
+    streams: Arc<Semaphore>,
 }
 
-/// A run and its attempts, as stored.
+/// One of the [`STREAMS_MAX`].
+type Place = OwnedSemaphorePermit;
+
+/// What the view has of a run at one moment.
+#[derive(Debug, Clone, PartialEq)]
+struct Live {
+    /// `None`: it is in the history, or never was.
+    run: Option<RunRecord>,
+    /// Those that have not ended, in order.
+    attempts: Vec<AttemptRecord>,
+}
+
+impl Live {
+    fn of(view: &Engine, run: RunId) -> Self {
+        Self { run: view.run(run).cloned(), attempts: view.attempts_of(run).cloned().collect() }
+    }
+}
+
+/// A run with all its attempts.
 #[derive(Debug, Clone)]
-struct Stored {
+struct Whole {
     run: RunRecord,
     /// All of them, in order.
     attempts: Vec<AttemptRecord>,
+}
+
+impl Whole {
+    fn origin(&self) -> Option<&AttemptRecord> {
+        self.attempts.iter().find(|attempt| attempt.id.number == self.run.origin_attempt)
+    }
 }
 
 /// Which run of which project is meant.
@@ -68,20 +101,14 @@ pub fn show_attempt(
 
 /// The wire's form of a run that is known to exist.
 pub(super) async fn shown(services: &Services, project: ProjectUid, run: RunId) -> Result<v1::Run, Status> {
-    let found = history::read(&services.driver, move |store| {
-        let run = store.run(project, run)?;
-        let origin = match &run {
-            Some(run) => store.attempt(project, AttemptId { run: run.id, number: run.origin_attempt })?,
-            None => None,
-        };
-        Ok(run.map(|run| (run, origin)))
-    });
-    let (record, origin) = found.await?.ok_or_else(|| refused(&Refusal::not_found("run", run)))?;
+    let live = Live::of(&services.driver.view(), run);
+    let whole = whole(services, project, run, live).await?;
+    let whole = whole.ok_or_else(|| refused(&Refusal::not_found("run", run)))?;
     let now = services.driver.now();
     let view = services.driver.view();
     let name = convert::Names::project(&*view, project);
     let name = name.ok_or_else(|| refused(&Refusal::not_found("project of run", run)))?;
-    Ok(show_run(&view, now, &services.progress, &name, &record, origin.as_ref()))
+    Ok(show_run(&view, now, &services.progress, &name, &whole.run, whole.origin()))
 }
 
 fn show_run(
@@ -96,12 +123,31 @@ fn show_run(
     convert::run_to_wire(run, project, origin, view)
 }
 
-/// The run with this id and all its attempts; `None`: there is none, or it was pruned.
-async fn stored(services: &Services, project: ProjectUid, run: RunId) -> Result<Option<Stored>, Status> {
+/// The run with all its attempts as they were when the view showed `live`; `None`: there is none, or it was
+/// pruned.
+async fn whole(
+    services: &Services,
+    project: ProjectUid,
+    run: RunId,
+    live: Live,
+) -> Result<Option<Whole>, Status> {
     history::read(&services.driver, move |store| {
-        let Some(run) = store.run(project, run)? else { return Ok(None) };
-        let attempts = store.attempts(project, run.id)?;
-        Ok(Some(Stored { run, attempts }))
+        let record = match live.run {
+            Some(record) => Some(record),
+            None => store.run(project, run)?,
+        };
+        let Some(run) = record else { return Ok(None) };
+        let mut attempts = store.attempts(project, run.id)?;
+        // Made after the look.
+        attempts.retain(|attempt| attempt.id.number <= run.attempts);
+        for seen in live.attempts {
+            match attempts.iter_mut().find(|attempt| attempt.id == seen.id) {
+                Some(attempt) => *attempt = seen,
+                None => attempts.push(seen),
+            }
+        }
+        attempts.sort_by_key(|attempt| attempt.id);
+        Ok(Some(Whole { run, attempts }))
     })
     .await
 }
@@ -119,7 +165,15 @@ impl Runs {
     /// The service.
     #[must_use]
     pub fn new(services: Services) -> Self {
-        Self { services }
+        Self { services, streams: Arc::new(Semaphore::new(STREAMS_MAX)) }
+    }
+
+    #[allow(clippy::result_large_err, reason = "a Status is what tonic wants")]
+    fn place(&self) -> Result<Place, Status> {
+        Arc::clone(&self.streams).try_acquire_owned().map_err(|_| {
+            let text = format!("{STREAMS_MAX} watches and logs are followed now; try again in a moment");
+            status::exhausted("TOO_MANY_STREAMS", &text, RETRY_UNAVAILABLE)
+        })
     }
 
     /// Finds the project, and the newest run where that is meant.
@@ -146,8 +200,10 @@ impl Runs {
         self.find(name, run).await
     }
 
-    async fn stored(&self, meant: &Meant) -> Result<Stored, Status> {
-        stored(&self.services, meant.project, meant.run).await?.ok_or_else(|| no_such_run(meant))
+    async fn whole(&self, meant: &Meant) -> Result<Whole, Status> {
+        let live = Live::of(&self.services.driver.view(), meant.run);
+        let whole = whole(&self.services, meant.project, meant.run, live).await?;
+        whole.ok_or_else(|| no_such_run(meant))
     }
 }
 
@@ -179,21 +235,27 @@ impl v1::run_service_server::RunService for Runs {
             let view = self.services.driver.view();
             let project = super::project::find(&view, WHAT, "parent", &parent)?;
             let older = project.runs.iter().filter(|run| before.is_none_or(|before| **run < before));
-            let live: Vec<RunRecord> = older.filter_map(|run| view.run(*run).cloned()).collect();
+            let live: Vec<Live> = older.map(|run| Live::of(&view, *run)).collect();
             (project.record.uid, project.record.name.clone(), live)
         };
         let (runs, next_page_token) = history::read(&self.services.driver, move |store| {
-            let mut runs: BTreeMap<Reverse<RunId>, RunRecord> =
-                live.into_iter().map(|run| (Reverse(run.id), run)).collect();
-            // One that closed meanwhile is in both: the past one is the newer.
             let past = store.runs(project, before, page.size + 1)?;
-            runs.extend(past.into_iter().map(|run| (Reverse(run.id), run)));
-            let (runs, next) = page::cut(&list, &page, runs.into_values(), |run| run.id.to_string());
-            let with_origin = runs.into_iter().map(|run| {
+            let mut runs: BTreeMap<Reverse<RunId>, (RunRecord, Vec<AttemptRecord>)> =
+                past.into_iter().map(|run| (Reverse(run.id), (run, Vec::new()))).collect();
+            // One that is closed but not yet on disk is in both.
+            let live = live.into_iter().filter_map(|live| Some((live.run?, live.attempts)));
+            runs.extend(live.map(|(run, attempts)| (Reverse(run.id), (run, attempts))));
+            let (runs, next) = page::cut(&list, &page, runs.into_values(), |(run, _)| run.id.to_string());
+            let with_origin = runs.into_iter().map(|(run, live)| {
                 let id = AttemptId { run: run.id, number: run.origin_attempt };
-                store.attempt(project, id).map(|origin| (run, origin))
+                let seen = live.into_iter().find(|attempt| attempt.id == id);
+                let origin = match seen {
+                    Some(seen) => Some(seen),
+                    None => store.attempt(project, id)?,
+                };
+                Ok((run, origin))
             });
-            Ok((with_origin.collect::<Result<Vec<_>, _>>()?, next))
+            Ok((with_origin.collect::<Result<Vec<_>, StoreError>>()?, next))
         })
         .await?;
         let now = self.services.driver.now();
@@ -202,7 +264,10 @@ impl v1::run_service_server::RunService for Runs {
         let show = |(run, origin): (RunRecord, Option<AttemptRecord>)| {
             show_run(&view, now, progress, &name, &run, origin.as_ref())
         };
-        Ok(Response::new(v1::ListRunsResponse { runs: runs.into_iter().map(show).collect(), next_page_token }))
+        Ok(Response::new(v1::ListRunsResponse {
+            runs: runs.into_iter().map(show).collect(),
+            next_page_token,
+        }))
     }
 
     async fn list_attempts(
@@ -210,11 +275,11 @@ impl v1::run_service_server::RunService for Runs {
         request: Request<v1::ListAttemptsRequest>,
     ) -> Result<Response<v1::ListAttemptsResponse>, Status> {
         let meant = self.find_run("attempts not listed", "parent", &request.get_ref().parent).await?;
-        let stored = self.stored(&meant).await?;
+        let whole = self.whole(&meant).await?;
         let now = self.services.driver.now();
         let view = self.services.driver.view();
         let show = |attempt| show_attempt(&view, now, &self.services.progress, &meant.name, attempt);
-        let attempts = stored.attempts.iter().map(show).collect();
+        let attempts = whole.attempts.iter().map(show).collect();
         Ok(Response::new(v1::ListAttemptsResponse { attempts }))
     }
 
@@ -223,8 +288,8 @@ impl v1::run_service_server::RunService for Runs {
         request: Request<v1::WatchRunRequest>,
     ) -> Result<Response<Line<v1::WatchRunResponse>>, Status> {
         let meant = self.find_run("run not watched", "name", &request.get_ref().name).await?;
-        let stored = self.stored(&meant).await?;
-        Ok(Response::new(watch::start(self.services.clone(), meant, stored)))
+        let whole = self.whole(&meant).await?;
+        Ok(Response::new(watch::start(self.services.clone(), meant, whole, self.place()?)))
     }
 
     async fn tail_run_log(
@@ -236,13 +301,13 @@ impl v1::run_service_server::RunService for Runs {
         let (project, run, number) =
             convert::parse_run_or_attempt("name", &name).map_err(|fault| invalid(WHAT, vec![fault]))?;
         let meant = self.find(project, run).await?;
-        let stored = self.stored(&meant).await?;
+        let whole = self.whole(&meant).await?;
         let attempt = match number {
-            Some(number) => stored.attempts.into_iter().find(|attempt| attempt.id.number == number),
-            None => stored.attempts.into_iter().next_back(),
+            Some(number) => whole.attempts.into_iter().find(|attempt| attempt.id.number == number),
+            None => whole.attempts.into_iter().next_back(),
         };
         let attempt = attempt.ok_or_else(|| refused(&Refusal::not_found("attempt", &name)))?;
-        Ok(Response::new(tail::start(self.services.clone(), attempt, follow)))
+        Ok(Response::new(tail::start(self.services.clone(), attempt, follow, self.place()?)))
     }
 
     async fn cancel_run(&self, request: Request<v1::CancelRunRequest>) -> Result<Response<v1::Run>, Status> {

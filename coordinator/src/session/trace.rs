@@ -29,7 +29,8 @@ pub(crate) fn current(metadata: &MetadataMap) -> String {
     let mut carrier = HashMap::new();
     TraceContextPropagator::new().inject_context(&Span::current().context(), &mut carrier);
     let own = carrier.remove(HEADER).filter(|text| is_traceparent(text));
-    let sent = || metadata.get(HEADER).and_then(|value| value.to_str().ok()).filter(|text| is_traceparent(text));
+    let sent =
+        || metadata.get(HEADER).and_then(|value| value.to_str().ok()).filter(|text| is_traceparent(text));
     own.or_else(|| sent().map(ToOwned::to_owned)).unwrap_or_default()
 }
 

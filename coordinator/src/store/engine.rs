@@ -200,3 +200,27 @@ pub(crate) fn data_file(dir: &Path) -> PathBuf {
 pub(crate) fn is_snapshot(name: &str) -> bool {
     name.starts_with("snap.")
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_second_writer_is_fenced_and_stores_nothing() {
+        let dir = tempfile::tempdir().unwrap();
+        let engine = Sled::open(dir.path()).unwrap();
+        let unit = |key: &[u8]| [Unit::removing([key.to_vec()])];
+        assert_eq!(engine.commit(&unit(b"a"), 0).unwrap(), 1);
+        assert_eq!(engine.commit(&unit(b"b"), 1).unwrap(), 2);
+        let refused = engine.commit(&unit(b"c"), 1);
+        assert!(matches!(refused, Err(StoreError::Fenced { expected: 1, found: 2 })));
+        assert_eq!(engine.revision().unwrap(), 2);
+    }
+
+    #[test]
+    fn a_panic_of_the_engine_is_an_error() {
+        let result: Result<(), _> = guarded("trying", || panic!("tried to serialize {}", "nothing"));
+        let error = result.unwrap_err();
+        assert!(error.is_damage() && error.to_string().contains("(tried to serialize nothing)"), "{error}");
+    }
+}

@@ -1,13 +1,20 @@
 //! A coordinator of its own for each test, with its services also on a plain port where the test says who calls:
 //! who is who is `rpc/layer.rs`'s matter and tested there.
 
-#![allow(dead_code, missing_docs, missing_debug_implementations, unreachable_pub, reason = "shared by test programs")]
+#![allow(
+    dead_code,
+    missing_docs,
+    missing_debug_implementations,
+    unreachable_pub,
+    reason = "shared by test programs"
+)]
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
 use std::{net::SocketAddr, time::Duration};
 
 use fleet::{
     agent::{TokenNames, UserRole},
+    defaults::Limits,
     engine::Engine,
     id::{AgentUid, Epoch, Name},
     input::{AgentInput, Ask, Input, Person, Reply},
@@ -75,7 +82,10 @@ impl Fleet {
         };
         init(&wish).await.unwrap();
         let any = SocketAddr::from(([127, 0, 0, 1], 0));
-        let config = Config { data_dir: folder, grpc_listen: any, http_listen: any, ..Config::default() };
+        // No stranger's server is behind these projects, so nothing has to wait its turn there.
+        let limits = Limits { upstream_spacing: Duration::ZERO, ..Limits::default() };
+        let config =
+            Config { data_dir: folder, grpc_listen: any, http_listen: any, limits, ..Config::default() };
         let handle = Coordinator::start(config).await.unwrap();
         let listener = TcpListener::bind(any).await.unwrap();
         let address = listener.local_addr().unwrap();
@@ -119,7 +129,9 @@ impl Fleet {
             serial: "01".to_owned(),
             expires: Wall(i64::MAX / 2),
         };
-        let Reply::Agent(uid) = driver.ask(Input::Agent(enroll)).await.unwrap() else { panic!("not enrolled") };
+        let Reply::Agent(uid) = driver.ask(Input::Agent(enroll)).await.unwrap() else {
+            panic!("not enrolled")
+        };
         uid
     }
 
@@ -311,7 +323,10 @@ pub fn project(name: &str, agent: &str) -> v1::Project {
         upstreams: vec![upstream],
         destination: format!("a1:{name}"),
         placement: Some(v1::PlacementSettings {
-            origins: vec![v1::PlacementTarget { agent: format!("agents/{agent}"), destination: String::new() }],
+            origins: vec![v1::PlacementTarget {
+                agent: format!("agents/{agent}"),
+                destination: String::new(),
+            }],
         }),
         ..Default::default()
     }

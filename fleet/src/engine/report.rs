@@ -94,12 +94,13 @@ impl Engine {
         event: AttemptEvent,
         effects: &mut Effects<'_>,
     ) -> bool {
-        let Ok(mut state) = attempt.state.on(event, now.wall) else { return false };
-        if state.is_pending() && effects.run(attempt.project, attempt.id.run).is_none() {
-            // It came back untouched, and its run is over: a newer tree took its place.
-            let Ok(ended) = state.on(AttemptEvent::Cancel, now.wall) else { return false };
-            state = ended;
+        let comes_back = matches!(event, AttemptEvent::Return(_));
+        let mut before = attempt.state.clone();
+        if comes_back && effects.run(attempt.project, attempt.id.run).is_none() {
+            // Its run is over, a newer tree took its place: it comes back for nothing.
+            before = before.on(AttemptEvent::Cancel, now.wall).unwrap_or(before);
         }
+        let Ok(state) = before.on(event, now.wall) else { return false };
         let moved = AttemptRecord { state, ..attempt.clone() };
         effects.put(Record::Attempt(moved.clone()));
         if let Some(end) = moved.state.end() {

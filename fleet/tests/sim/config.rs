@@ -35,6 +35,12 @@ pub(crate) struct Config {
     pub(crate) fsync: u64,
     /// Mean time of a pull, in ms.
     pub(crate) pull: u64,
+    /// Offers and cancels after which somebody meddles at once, in 1,000.
+    pub(crate) meddling: u64,
+    /// Longest time from a kill to a pull's end, in ms.
+    pub(crate) kill: u64,
+    /// Messages with which their connection breaks, in 1,000.
+    pub(crate) snaps: u64,
     /// Pulls that succeed, in 1,000.
     pub(crate) pulls_ok: u64,
     /// Offers that an agent refuses for reasons of its own, in 1,000.
@@ -47,15 +53,21 @@ pub(crate) struct Config {
 fn weight(fault: Fault) -> u64 {
     match fault {
         Fault::CutLink => 30,
-        Fault::HalfOpen | Fault::Replay => 20,
+        Fault::HalfOpen => 20,
+        Fault::Replay => 50,
         Fault::PartitionBoth | Fault::PartitionUp | Fault::PartitionDown => 9,
         Fault::AgentCrash => 16,
         Fault::HostCrash | Fault::CoordinatorCrash => 10,
         Fault::StateLoss | Fault::CommitError | Fault::PowerLoss => 6,
-        Fault::LongOutage | Fault::Restore => 4,
+        Fault::LongOutage => 5,
+        Fault::Restore => 12,
         Fault::WallBack | Fault::WallForward | Fault::AgentClock | Fault::RootsChange => 5,
         // These happen by themselves.
-        Fault::LostUnits | Fault::LateReport | Fault::RequestRepeat | Fault::DestinationBusy => 0,
+        Fault::LostUnits
+        | Fault::LateReport
+        | Fault::LateHello
+        | Fault::RequestRepeat
+        | Fault::DestinationBusy => 0,
     }
 }
 
@@ -68,8 +80,8 @@ impl Config {
             upstream_slots: number(rng, 1, 2),
             upstream_spacing: Duration::from_millis(rng.below(20) * SECOND),
             origin_uplink: number(rng, 1, 3),
-            lost_after: Duration::from_millis(rng.between(2, 120) * MINUTE),
-            offer_timeout: Duration::from_millis(rng.between(5, 60) * SECOND),
+            lost_after: Duration::from_millis(rng.between(1, 60) * 30 * SECOND),
+            offer_timeout: Duration::from_millis(rng.between(2, 30) * SECOND),
             catch_up_spread: Duration::from_millis(rng.below(11) * MINUTE),
         };
         let gap = *rng.pick(&[5 * SECOND, 30 * SECOND, 2 * MINUTE, 10 * MINUTE]).expect("not empty");
@@ -85,12 +97,16 @@ impl Config {
             hosts: rng.index(4) + 3,
             steps: rng.between(300, 1_200),
             person_gap: gap,
-            fault_gap: rng.between(1, 4) * gap,
+            fault_gap: rng.between(1, 4) * gap / 2,
             faults,
             deeds: crate::people::draw_weights(rng),
             latency: rng.between(1, 400),
             commit: rng.between(0, 80),
-            fsync: rng.between(0, 60),
+            // A slow disk keeps offers without an answer for long.
+            fsync: *rng.pick(&[0, 5, 20, 60, 1_000, 15 * SECOND, 2 * MINUTE]).expect("not empty"),
+            kill: *rng.pick(&[SECOND, MINUTE, 5 * MINUTE]).expect("not empty"),
+            meddling: *rng.pick(&[0, 150, 500]).expect("not empty"),
+            snaps: *rng.pick(&[0, 10, 60]).expect("not empty"),
             pull: *rng.pick(&[10 * SECOND, MINUTE, 10 * MINUTE, HOUR]).expect("not empty"),
             pulls_ok: rng.between(300, 950),
             refusals: *rng.pick(&[0, 20, 150]).expect("not empty"),

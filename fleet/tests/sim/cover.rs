@@ -48,6 +48,8 @@ pub(crate) enum Fault {
     LostUnits,
     /// A report over an old connection arrived after the new hello.
     LateReport,
+    /// The hello of an old connection arrived after that of a newer one.
+    LateHello,
     /// A request id was used again.
     RequestRepeat,
     /// An agent's own rule against two on a destination had to step in.
@@ -55,7 +57,7 @@ pub(crate) enum Fault {
 }
 
 impl Fault {
-    pub(crate) const ALL: [Self; 22] = [
+    pub(crate) const ALL: [Self; 23] = [
         Self::CutLink,
         Self::HalfOpen,
         Self::PartitionBoth,
@@ -76,6 +78,7 @@ impl Fault {
         Self::RootsChange,
         Self::LostUnits,
         Self::LateReport,
+        Self::LateHello,
         Self::RequestRepeat,
         Self::DestinationBusy,
     ];

@@ -166,7 +166,8 @@ impl Host {
 
 impl World {
     pub(crate) fn dial_soon(&mut self, host: usize) {
-        let delay = self.rng.between(20, 5_000);
+        let longest = *self.rng.pick(&[20, 300, 5_000]).expect("not empty");
+        let delay = self.rng.between(0, longest);
         let boot = self.hosts[host].boot;
         self.after(delay, Event::Dial(host, boot));
     }
@@ -177,7 +178,8 @@ impl World {
             return;
         }
         let Some(agent) = one.uid else { return };
-        let Some(stream) = self.connect(host) else { return self.dial_soon(host) };
+        // An agent dials until it gets through; only the dial that does is simulated.
+        let Some(stream) = self.connect(host) else { return };
         self.flush_journal(host);
         let one = &mut self.hosts[host];
         one.stream = Some(stream);
@@ -324,7 +326,8 @@ impl World {
     }
 
     fn hear_cancel(&mut self, host: usize, work: Work) {
-        let delay = self.rng.between(0, 10_000);
+        let delay = self.rng.between(0, self.config.kill);
+        let too_late = self.rng.chance(250);
         let one = &mut self.hosts[host];
         match one.journal.get_mut(&work) {
             Some(entry) => entry.cancelled = true,
@@ -336,7 +339,7 @@ impl World {
             }
         }
         if let Some(pull) = one.pulls.iter_mut().find(|pull| pull.work == work && !pull.killed) {
-            pull.killed = true;
+            pull.killed = pull.parked || !too_late;
             let id = pull.id;
             self.after(delay, Event::Pulled(host, id));
         }
@@ -458,12 +461,14 @@ impl World {
     pub(crate) fn pulled(&mut self, host: usize, id: u64) {
         let one = &mut self.hosts[host];
         let Some(index) = one.pulls.iter().position(|pull| pull.id == id) else { return };
-        let has_secrets = one.journal.get(&one.pulls[index].work).is_some_and(|entry| entry.has_secrets);
+        let entry = one.journal.get(&one.pulls[index].work);
+        let has_secrets = entry.is_some_and(|entry| entry.has_secrets);
+        let goes_on = entry.is_some_and(|entry| !entry.cancelled);
         let pull = &mut one.pulls[index];
         if pull.parked && !pull.killed {
             return;
         }
-        if pull.stages_left > 0 && !pull.killed {
+        if pull.stages_left > 0 && !pull.killed && goes_on {
             pull.stages_left -= 1;
             if one.up && has_secrets {
                 let span = self.rng.span(self.config.pull);
@@ -558,7 +563,7 @@ impl World {
         if let Some(stream) = self.hosts[host].stream.take() {
             self.cut(stream, machine);
         }
-        let pause = if self.rng.chance(150) { self.rng.between(1, 240) * 60_000 } else { self.rng.between(200, 60_000) };
+        let pause = if self.rng.chance(250) { self.rng.between(1, 60) * 60_000 } else { self.rng.between(200, 60_000) };
         self.after(pause, Event::AgentStarts(host));
     }
 

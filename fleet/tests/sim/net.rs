@@ -11,6 +11,7 @@ use fleet::{
 
 use crate::{
     cover::Fault,
+    planted::Planted,
     shell::Tag,
     world::{Event, World},
 };
@@ -24,6 +25,9 @@ pub(crate) const DOWN: usize = 1;
 
 /// Keepalive 20 s, answer within 10 s, and TCP's own slack: an end notices a dead line within this.
 const NOTICE_MS: (u64, u64) = (10_000, 45_000);
+
+/// Longest time that something is on its way, in ms.
+const LAG_MS_MAX: u64 = 20_000;
 
 /// What is on a line.
 #[derive(Debug, Clone)]
@@ -51,6 +55,8 @@ pub(crate) struct Stream {
     last: [u64; 2],
     dead_after: [u64; 2],
     stalled: [VecDeque<Packet>; 2],
+    /// Until then what goes up is somewhere on the way.
+    lags_until: u64,
 }
 
 impl World {
@@ -68,12 +74,22 @@ impl World {
             last: [self.time; 2],
             dead_after: [u64::MAX; 2],
             stalled: Default::default(),
+            lags_until: 0,
         };
         self.streams.insert(id, stream);
         Some(id)
     }
 
     pub(crate) fn transmit(&mut self, id: StreamId, packet: Packet) {
+        self.put_on_line(id, packet);
+        if !self.calm && self.rng.chance(self.config.snaps) {
+            let half_open = self.rng.chance(500);
+            self.cover.fault(if half_open { Fault::HalfOpen } else { Fault::CutLink });
+            self.cut(id, half_open);
+        }
+    }
+
+    fn put_on_line(&mut self, id: StreamId, packet: Packet) {
         let latency = self.rng.between(0, self.config.latency);
         let time = self.time;
         let line = packet.line();
@@ -94,8 +110,9 @@ impl World {
         let closes = matches!(message, Message::Close(_));
         self.transmit(id, Packet::Down(message));
         if closes {
+            let lag = self.streams[&id].lags_until.saturating_sub(self.time);
             let delay = self.rng.between(0, self.config.latency);
-            self.after(delay, Event::CoordinatorNotices(id));
+            self.after(lag + delay, Event::CoordinatorNotices(id));
             let late = self.rng.between(NOTICE_MS.0, NOTICE_MS.1);
             self.after(late, Event::AgentNotices(id));
         }
@@ -108,7 +125,8 @@ impl World {
         if time > stream.dead_after[line] {
             return;
         }
-        if self.hosts[stream.host].blocked[line] {
+        let lags = line == UP && time < stream.lags_until;
+        if self.hosts[stream.host].blocked[line] || lags {
             stream.stalled[line].push_back(packet);
             return;
         }
@@ -116,6 +134,9 @@ impl World {
         match packet {
             Packet::Up(input) if stream.coordinator_open && self.coordinator.engine.is_some() => {
                 let hello = matches!(input, AgentInput::Hello { .. });
+                if hello && self.hello_is_late(host, id) {
+                    return self.coordinator_closes(id);
+                }
                 if !hello && self.hosts[host].stream != Some(id) {
                     self.cover.fault(Fault::LateReport);
                 }
@@ -127,21 +148,45 @@ impl World {
         }
     }
 
+    /// The newest connection wins, not the newest hello: one that was long on its way tells of a past that a
+    /// newer one has put right already. The shell numbers connections as it accepts them.
+    fn hello_is_late(&mut self, host: usize, id: StreamId) -> bool {
+        let newest = self.newest_hello.entry(host).or_insert(id);
+        if *newest <= id {
+            *newest = id;
+            return false;
+        }
+        self.cover.fault(Fault::LateHello);
+        self.planted != Some(Planted::LateHelloObeyed)
+    }
+
     /// The connection breaks now; one end may notice much later.
     pub(crate) fn cut(&mut self, id: StreamId, half_open: bool) {
         let (time, latency) = (self.time, self.config.latency);
-        let lost_from = [time + self.rng.between(0, latency), time + self.rng.between(0, latency)];
+        // What is in flight upwards may be on its way for longer than the agent needs for a new connection.
+        let lag = if self.rng.chance(400) { self.rng.between(0, LAG_MS_MAX) } else { 0 };
+        let lost_from = [time + lag + self.rng.between(0, latency), time + self.rng.between(0, latency)];
         let Some(stream) = self.streams.get_mut(&id) else { return };
         for line in [UP, DOWN] {
             stream.dead_after[line] = stream.dead_after[line].min(lost_from[line]);
             stream.stalled[line].clear();
         }
+        stream.lags_until = time + lag;
+        self.at(time + lag, Event::Arrives(id));
         let mut delays = [self.rng.between(0, 1_000), self.rng.between(0, 1_000)];
         if half_open {
             delays[self.rng.index(2)] = self.rng.between(NOTICE_MS.0, NOTICE_MS.1);
         }
         self.after(delays[0].max(latency), Event::AgentNotices(id));
-        self.after(delays[1].max(latency), Event::CoordinatorNotices(id));
+        self.after(delays[1].max(lag + latency), Event::CoordinatorNotices(id));
+    }
+
+    /// What was long on the way arrives.
+    pub(crate) fn lagged_arrive(&mut self, id: StreamId) {
+        let Some(stream) = self.streams.get_mut(&id) else { return };
+        for packet in std::mem::take(&mut stream.stalled[UP]) {
+            self.arrive(id, packet);
+        }
     }
 
     /// Nothing passes on these lines of a host until it heals.
@@ -170,13 +215,14 @@ impl World {
 
     pub(crate) fn heal(&mut self, host: usize) {
         self.hosts[host].blocked = [false; 2];
+        self.dial_soon(host);
         let streams: Vec<StreamId> =
             self.streams.iter().filter(|(_, s)| s.host == host).map(|(id, _)| *id).collect();
         for id in streams {
             for line in [UP, DOWN] {
                 let Some(stream) = self.streams.get_mut(&id) else { continue };
                 for packet in std::mem::take(&mut stream.stalled[line]) {
-                    self.transmit(id, packet);
+                    self.put_on_line(id, packet);
                 }
             }
         }
@@ -190,7 +236,8 @@ impl World {
         }
         stream.agent_open = false;
         let host = stream.host;
-        let late = self.time + self.rng.between(0, self.config.latency * 3);
+        let lag = stream.lags_until.saturating_sub(self.time);
+        let late = self.time + lag + self.rng.between(0, self.config.latency * 3);
         if let Some(stream) = self.streams.get_mut(&id) {
             stream.dead_after[UP] = stream.dead_after[UP].min(late);
         }
@@ -199,7 +246,7 @@ impl World {
         } else {
             self.rng.between(NOTICE_MS.0, NOTICE_MS.1)
         };
-        self.after(notice.max(self.config.latency * 3), Event::CoordinatorNotices(id));
+        self.after(notice.max(lag + self.config.latency * 3), Event::CoordinatorNotices(id));
         if self.hosts[host].stream == Some(id) {
             self.hosts[host].stream = None;
             self.hosts[host].welcomed = false;

@@ -34,6 +34,9 @@ const PROJECTS_MAX: usize = 6;
 /// Request ids that may be used again.
 const REQUESTS_MAX: usize = 16;
 
+/// How often the operator looks in the calm end, in ms.
+const OPERATOR_MS: u64 = 300_000;
+
 /// What people do, with how often.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Do {
@@ -212,9 +215,22 @@ impl World {
         }
     }
 
+    /// Somebody asks for something that disturbs this attempt.
+    pub(crate) fn person_meddles(&mut self, project: ProjectUid, agent: AgentUid) {
+        let deeds = [Do::Cancel, Do::Cancel, Do::Delete, Do::Update, Do::Revoke, Do::Run];
+        let deed = *self.rng.pick(&deeds).expect("not empty");
+        if let Some(ask) = self.think(deed, Some(project), Some(agent)) {
+            self.ask(ask);
+        }
+    }
+
     fn think_of(&mut self, deed: Do) -> Option<Ask> {
         let project = self.some_project();
         let agent = self.some_agent();
+        self.think(deed, project, agent)
+    }
+
+    fn think(&mut self, deed: Do, project: Option<ProjectUid>, agent: Option<AgentUid>) -> Option<Ask> {
         Some(match deed {
             Do::Create => return self.creation(false),
             Do::Check => return self.creation(true),
@@ -246,8 +262,9 @@ impl World {
     }
 
     /// Sometimes any, mostly one with an attempt in a drawn state: else the short states would hardly be met.
-    fn some_attempt(&mut self) -> Option<(ProjectUid, AgentUid)> {
-        let at = *self.rng.pick(&[At::Pending, At::Offered, At::Offered, At::Running, At::Cancelling])?;
+    pub(crate) fn some_attempt(&mut self) -> Option<(ProjectUid, AgentUid)> {
+        let states = [At::Pending, At::Offered, At::Offered, At::Running, At::Cancelling, At::Cancelling];
+        let at = *self.rng.pick(&states)?;
         let live = self.coordinator.store.live.values();
         let found: Vec<(ProjectUid, AgentUid)> = live
             .filter_map(|record| if let Record::Attempt(one) = record { Some(one) } else { None })
@@ -540,7 +557,7 @@ impl World {
         if self.people.settled {
             return;
         }
-        self.after(60_000, Event::Operator);
+        self.after(OPERATOR_MS, Event::Operator);
         if self.coordinator.engine.is_none() || self.put_right() || !self.at_rest() {
             return;
         }

@@ -46,12 +46,14 @@ pub(crate) enum Planted {
     WakeForgotten,
     /// An end can be told twice, differently.
     EndOverwritten,
+    /// The newest hello wins, and not the newest connection.
+    LateHelloObeyed,
     /// An agent forgets an outcome that is not acknowledged.
     AgentForgetsUnacknowledged,
 }
 
 impl Planted {
-    pub(crate) const ALL: [Self; 17] = [
+    pub(crate) const ALL: [Self; 18] = [
         Self::AnswerBeforeCommit,
         Self::SendBeforeCommit,
         Self::TermNotRaised,
@@ -68,6 +70,7 @@ impl Planted {
         Self::CancelForgotten,
         Self::WakeForgotten,
         Self::EndOverwritten,
+        Self::LateHelloObeyed,
         Self::AgentForgetsUnacknowledged,
     ];
 

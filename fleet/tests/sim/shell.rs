@@ -67,9 +67,10 @@ pub(crate) struct Coordinator {
     pub(crate) commit_fails: bool,
     inbox: VecDeque<(Input, Tag)>,
     flight: Option<Batch>,
+    /// When a coordinator that is down starts again.
+    pub(crate) away_until: u64,
     boot: u64,
     boot_time: u64,
-    wake: u64,
     ticks_in_a_row: u32,
     backup: Option<Box<Backup>>,
     least_term: u64,
@@ -101,12 +102,11 @@ impl World {
 
     /// The driver looks again in so many ms; earlier plans are void.
     pub(crate) fn wake_driver(&mut self, delay: u64) {
-        self.coordinator.wake += 1;
-        self.after(delay, Event::Drive(self.coordinator.wake));
+        self.plan_drive(self.time + delay);
     }
 
-    pub(crate) fn drive(&mut self, wake: u64) {
-        if wake != self.coordinator.wake || self.coordinator.flight.is_some() || self.coordinator.engine.is_none() {
+    pub(crate) fn drive(&mut self) {
+        if self.coordinator.flight.is_some() || self.coordinator.engine.is_none() {
             return;
         }
         let now = self.now();
@@ -295,10 +295,10 @@ impl World {
             self.unanswered(tag);
         }
         self.coordinator.boot += 1;
-        self.coordinator.wake += 1;
         self.hang_up_all(silently);
         let pause = self.rng.between(least_ms, most_ms);
         self.note(|| format!("the coordinator stops for {pause} ms, {lost} units lost"));
+        self.coordinator.away_until = self.time + pause;
         self.after(pause, Event::CoordinatorStarts);
     }
 
@@ -326,6 +326,9 @@ impl World {
         self.checks.restarted(now.mono, &engine);
         self.coordinator.engine = Some(engine);
         self.note(|| "the coordinator starts".to_owned());
+        for host in 0..self.hosts.len() {
+            self.dial_soon(host);
+        }
         self.wake_driver(0);
     }
 

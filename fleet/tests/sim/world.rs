@@ -2,7 +2,10 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
-use fleet::input::Message;
+use fleet::{
+    id::{AgentUid, ProjectUid},
+    input::{Message, Send},
+};
 
 use crate::{
     checks::Checks,
@@ -17,7 +20,7 @@ use crate::{
 };
 
 /// Steps of the calm end that must be enough for everything to settle.
-const CALM_STEPS_MAX: u64 = 60_000;
+const CALM_STEPS_MAX: u64 = 10_000;
 /// Last events kept for the report of a failure.
 const NOTES_MAX: usize = 120;
 /// New machines that replace revoked ones, at most.
@@ -26,10 +29,11 @@ const HOSTS_MAX: usize = 16;
 /// Something that happens at a time.
 #[derive(Debug, Clone)]
 pub(crate) enum Event {
-    Drive(u64),
+    Drive,
     Committed(u64),
     CoordinatorStarts,
     Packet(StreamId, Packet),
+    Arrives(StreamId),
     AgentNotices(StreamId),
     CoordinatorNotices(StreamId),
     Heals(usize),
@@ -40,6 +44,7 @@ pub(crate) enum Event {
     Joins(usize),
     Person,
     Fault,
+    Meddles(ProjectUid, AgentUid),
     Operator,
 }
 
@@ -53,6 +58,8 @@ pub(crate) struct World {
     pub(crate) coordinator: Coordinator,
     pub(crate) hosts: Vec<Host>,
     pub(crate) streams: BTreeMap<StreamId, Stream>,
+    /// The newest connection of each host that said hello.
+    pub(crate) newest_hello: BTreeMap<usize, StreamId>,
     pub(crate) people: People,
     pub(crate) checks: Checks,
     pub(crate) cover: Cover,
@@ -62,6 +69,7 @@ pub(crate) struct World {
     pub(crate) failure: Option<String>,
     queue: BTreeMap<(u64, u64), Event>,
     sequence: u64,
+    drive: Option<(u64, u64)>,
     notes: Option<VecDeque<String>>,
 }
 
@@ -76,6 +84,7 @@ impl World {
             coordinator: Coordinator::default(),
             hosts: Vec::new(),
             streams: BTreeMap::new(),
+            newest_hello: BTreeMap::new(),
             people: People::default(),
             checks: Checks::new(config.limits.clone()),
             cover: Cover::default(),
@@ -83,6 +92,7 @@ impl World {
             failure: None,
             queue: BTreeMap::new(),
             sequence: 0,
+            drive: None,
             notes: traced.then(VecDeque::new),
             config,
         };
@@ -123,10 +133,14 @@ impl World {
         self.cover.steps += 1;
         self.note(|| format!("{event:?}"));
         match event {
-            Event::Drive(wake) => self.drive(wake),
+            Event::Drive => {
+                self.drive = None;
+                self.drive();
+            }
             Event::Committed(boot) => self.committed(boot),
             Event::CoordinatorStarts => self.coordinator_starts(),
             Event::Packet(stream, packet) => self.arrive(stream, packet),
+            Event::Arrives(stream) => self.lagged_arrive(stream),
             Event::AgentNotices(stream) => self.agent_closes(stream),
             Event::CoordinatorNotices(stream) => self.coordinator_closes(stream),
             Event::Heals(host) => self.heal(host),
@@ -137,22 +151,32 @@ impl World {
             Event::Joins(host) => self.joins(host),
             Event::Person if !self.calm => {
                 self.person_acts();
-                let gap = self.rng.span(self.config.person_gap);
+                let gap = self.rng.span(self.config.person_gap).max(self.coordinator_away());
                 self.after(gap, Event::Person);
             }
             Event::Fault if !self.calm => {
                 self.something_breaks();
-                let gap = self.rng.span(self.config.fault_gap);
+                let gap = self.rng.span(self.config.fault_gap).max(self.coordinator_away());
                 self.after(gap, Event::Fault);
             }
+            Event::Meddles(project, agent) if !self.calm => self.meddle(project, agent),
             Event::Operator => self.operator_looks(),
-            Event::Person | Event::Fault => {}
+            Event::Person | Event::Fault | Event::Meddles(..) => {}
         }
     }
 
     pub(crate) fn at(&mut self, time: u64, event: Event) {
         self.sequence += 1;
         self.queue.insert((time, self.sequence), event);
+    }
+
+    /// The driver has at most one plan for when it looks again.
+    pub(crate) fn plan_drive(&mut self, time: u64) {
+        if let Some(old) = self.drive.take() {
+            self.queue.remove(&old);
+        }
+        self.at(time, Event::Drive);
+        self.drive = Some((time, self.sequence));
     }
 
     pub(crate) fn after(&mut self, delay: u64, event: Event) {
@@ -197,9 +221,36 @@ impl World {
         self.notes.iter().flatten().cloned().collect()
     }
 
+    /// How long the coordinator still stays away, mostly: in a long outage little else is of interest.
+    fn coordinator_away(&mut self) -> u64 {
+        let left = self.coordinator.away_until.saturating_sub(self.time);
+        if self.coordinator.engine.is_none() && self.rng.chance(800) { left } else { 0 }
+    }
+
+    /// Somebody or something is just in time to disturb an attempt that was offered or is being cancelled.
+    fn meddle(&mut self, project: ProjectUid, agent: AgentUid) {
+        let Some(host) = self.host_of(agent) else { return };
+        match self.rng.below(12) {
+            0 => self.break_now(Fault::CoordinatorCrash, host),
+            1 => self.break_now(Fault::AgentCrash, host),
+            2 => self.break_now(Fault::HostCrash, host),
+            3 => self.break_now(Fault::StateLoss, host),
+            4 => self.break_now(Fault::HalfOpen, host),
+            5 => self.break_now(Fault::PartitionBoth, host),
+            6 => self.break_now(Fault::PartitionUp, host),
+            _ => self.person_meddles(project, agent),
+        }
+    }
+
     fn something_breaks(&mut self) {
         let fault = Fault::ALL[self.rng.weighted(&self.config.faults)];
-        let host = self.rng.index(self.hosts.len());
+        let hunted = if self.rng.chance(500) { self.some_attempt() } else { None };
+        let hunted = hunted.and_then(|(_, agent)| self.host_of(agent));
+        let host = hunted.unwrap_or_else(|| self.rng.index(self.hosts.len()));
+        self.break_now(fault, host);
+    }
+
+    fn break_now(&mut self, fault: Fault, host: usize) {
         self.note(|| format!("fault {fault:?}, host {host}"));
         let stream = self.hosts[host].stream;
         let happened = match fault {
@@ -220,7 +271,7 @@ impl World {
                 false
             }
             Fault::Restore => {
-                let put_back = self.rng.chance(300) && self.restore();
+                let put_back = self.rng.chance(500) && self.restore();
                 if !put_back {
                     self.back_up();
                 }
@@ -238,7 +289,11 @@ impl World {
                 self.inventory(host);
                 true
             }
-            Fault::LostUnits | Fault::LateReport | Fault::RequestRepeat | Fault::DestinationBusy => false,
+            Fault::LostUnits
+            | Fault::LateReport
+            | Fault::LateHello
+            | Fault::RequestRepeat
+            | Fault::DestinationBusy => false,
         };
         if happened {
             self.cover.fault(fault);
@@ -278,7 +333,7 @@ impl World {
         true
     }
 
-    pub(crate) fn host_of(&self, agent: fleet::id::AgentUid) -> Option<usize> {
+    pub(crate) fn host_of(&self, agent: AgentUid) -> Option<usize> {
         self.hosts.iter().position(|host| host.uid == Some(agent))
     }
 
@@ -301,11 +356,23 @@ impl World {
         self.after(1_000, Event::Operator);
     }
 
-    pub(crate) fn check_said(&mut self, send: &fleet::input::Send) {
-        if let Message::Offer(offer) = &send.message {
-            if let Err(text) = self.checks.offer_said(offer) {
-                self.fail(text);
+    pub(crate) fn check_said(&mut self, send: &Send) {
+        let concerned = match &send.message {
+            Message::Offer(offer) => {
+                if let Err(text) = self.checks.offer_said(offer) {
+                    self.fail(text);
+                }
+                Some(offer.project)
             }
+            Message::Cancel { attempt, .. } => {
+                let engine = self.coordinator.engine.as_ref();
+                engine.and_then(|engine| engine.attempt(*attempt)).map(|attempt| attempt.project)
+            }
+            _ => None,
+        };
+        if let Some(project) = concerned.filter(|_| self.rng.chance(self.config.meddling)) {
+            let soon = self.rng.between(0, 3 * self.config.latency);
+            self.after(soon, Event::Meddles(project, send.agent));
         }
     }
 }

@@ -25,7 +25,7 @@ pub fn list(view: &View, agents: &[v1::Agent]) -> String {
             connected(view, agent),
             format!("{}/{}", agent.running, agent.slots).into(),
             units::count(agent.placements.into()).into(),
-            worst_root(view, agent).into(),
+            worst_root(agent).into(),
             or_unknown(&agent.version).into(),
             or_unknown(&agent.rsync_version).into(),
             certificate(view, agent).into(),
@@ -56,11 +56,11 @@ fn connected(view: &View, agent: &v1::Agent) -> Cell {
 }
 
 /// The root with the least space, and when it was told if the agent is away.
-fn worst_root(view: &View, agent: &v1::Agent) -> String {
+fn worst_root(agent: &v1::Agent) -> String {
     let Some(root) = agent.roots.iter().min_by_key(|root| root.free_bytes) else { return "?".to_owned() };
     let text = format!("{} {}", root.name, units::bytes(root.free_bytes));
     match time(agent.seen_time) {
-        Some(seen) if !agent.connected => format!("{text} at {}", units::clock(seen, view.now)),
+        Some(seen) if !agent.connected => format!("{text} at {}", seen.format("%H:%M")),
         _ => text,
     }
 }

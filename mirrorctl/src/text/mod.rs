@@ -194,12 +194,13 @@ pub fn plural(number: u64, one: &str, many: &str) -> String {
 /// Lines of a block below a headline: `  label      text`, continued below the text on a terminal.
 #[must_use]
 pub fn block(view: &View, lines: &[(&str, String)]) -> String {
-    /// Blanks before the text, as in the samples.
-    const LABEL_WIDTH: usize = 9;
+    /// Columns of the labels at least, blanks included, as in the samples.
+    const LABEL_WIDTH_MIN: usize = 10;
+    let width = lines.iter().map(|(label, _)| label.len() + 2).max().unwrap_or(0).max(LABEL_WIDTH_MIN);
     let mut text = String::new();
     for (label, value) in lines {
-        let line = format!("  {label:LABEL_WIDTH$} {}", units::clean(value));
-        text.push_str(&view.wrap_keeping(&line, LABEL_WIDTH + 3));
+        let line = format!("  {label:width$}{}", units::clean(value));
+        text.push_str(&view.wrap_keeping(&line, width + 2));
         text.push('\n');
     }
     text

@@ -238,14 +238,15 @@ fn rsync_line(rsync: &v1::RsyncSettings) -> Option<String> {
 /// The newest runs as signs, and what the rarer ones mean.
 fn last_runs(view: &View, runs: &[v1::Run]) -> String {
     let signs: Vec<&str> = runs.iter().map(|run| view.sign(run_sign(run.state()))).collect();
-    let mut legend = vec!["newest first".to_owned()];
+    let mut legend = Vec::new();
     for state in [RunState::Held, RunState::Failed, RunState::Running, RunState::Queued, RunState::Cancelled]
     {
         if runs.iter().any(|run| run.state() == state) {
             legend.push(format!("{} {}", view.sign(run_sign(state)), run_word(state)));
         }
     }
-    format!("{}   ({})", signs.join(" "), legend.join(", "))
+    let legend = if legend.is_empty() { String::new() } else { format!("; {}", legend.join(", ")) };
+    format!("{}   (newest first{legend})", signs.join(" "))
 }
 
 /// `mirrorctl project preview`.

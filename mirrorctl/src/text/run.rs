@@ -82,6 +82,7 @@ pub fn show(view: &View, run: &v1::Run, attempts: &[v1::Attempt]) -> String {
     let project = names::project_of(&run.name);
     let mut text = headline(view, run);
     let mut lines: Vec<(&str, String)> = vec![("by", asked(view, run))];
+    lines.extend(time(run.end_time).map(|end| ("ended", units::rfc3339(end))));
     let newest = attempts.iter().rev().find(|attempt| attempt.role() == v1::Role::Origin);
     let newest = newest.or(run.origin_attempt.as_ref());
     if let Some(outcome) = newest.and_then(|attempt| attempt.outcome.as_ref()) {
@@ -120,7 +121,7 @@ fn headline(view: &View, run: &v1::Run) -> String {
     }
     let on = run.origin_attempt.as_ref().map(|attempt| format!(" on {}", names::last(&attempt.agent)));
     let when = match (time(run.end_time), time(run.start_time)) {
-        (Some(end), _) => format!(", {} ago ({})", units::age(view.now - end), units::rfc3339(end)),
+        (Some(end), _) => format!(", {} ago", units::age(view.now - end)),
         (None, Some(start)) => format!(", for {}", units::duration(view.now - start)),
         (None, None) => String::new(),
     };
@@ -157,7 +158,11 @@ fn outcome_lines(outcome: &v1::Outcome) -> Vec<(&'static str, String)> {
             (None, Some(signal)) => format!("rsync ended by signal {signal}"),
             (None, None) => class_word(outcome.class()).to_owned(),
         };
-        let why = if outcome.cause.is_empty() { how } else { format!("{how}: \"{}\"", outcome.cause) };
+        let why = if outcome.cause.is_empty() {
+            how
+        } else {
+            format!("{how}: \"{}\"", outcome.cause.replace('"', "\\\""))
+        };
         lines.push(("why", why));
         if !outcome.fault.is_empty() {
             lines.push(("fault", fault(&outcome.fault)));
@@ -222,7 +227,7 @@ fn try_line(view: &View, attempt: &v1::Attempt) -> String {
 #[must_use]
 pub fn ended(attempt: &v1::Attempt) -> String {
     let outcome = attempt.outcome.clone().unwrap_or_default();
-    let took = match (time(attempt.start_time), time(attempt.end_time).or(time(outcome.end_time))) {
+    let took = match (time(attempt.start_time), time(attempt.end_time).or_else(|| time(outcome.end_time))) {
         (Some(start), Some(end)) => units::duration(end - start),
         _ => "?".to_owned(),
     };

@@ -122,8 +122,7 @@ fn matrix(view: &View, summary: &Summary<'_>, shown: &[&ProjectView<'_>]) -> Str
         row.extend(fitting.iter().map(|agent| copy(view, project, placement(agent))));
         if !others.is_empty() {
             // The worst of those that do not fit: none before stale before fresh, the oldest first.
-            let worst =
-                others.iter().filter_map(|agent| placement(agent)).min_by_key(|one| time(one.have_time));
+            let worst = others.iter().filter_map(placement).min_by_key(|one| time(one.have_time));
             row.push(copy(view, project, worst));
         }
         if view.wide {

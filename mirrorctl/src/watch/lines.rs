@@ -138,7 +138,9 @@ fn running_lines(frame: &Frame<'_>, attempt: &v1::Attempt, head: &str) -> Vec<St
         return std::iter::once(line + silent.as_deref().unwrap_or_default()).collect();
     };
     let rate = units::rate(progress.rate_bytes);
-    let bar = bar(view, percent, BAR_WIDTH.min(BAR_AND_RATE_WIDTH - rate.len() - 1));
+    // A full bar leaves a blank before the rate.
+    let bar: String =
+        bar(view, percent).chars().take(BAR_AND_RATE_WIDTH.saturating_sub(rate.len() + 1)).collect();
     let fill = BAR_AND_RATE_WIDTH.saturating_sub(bar.chars().count() + rate.len());
     let eta = span(progress.eta).map(|eta| format!("  ETA {}", units::age(eta))).unwrap_or_default();
     let word = view.paint(Some(Color::Blue), "running");
@@ -163,9 +165,9 @@ fn counting(progress: &v1::Progress) -> String {
 }
 
 /// A bar in eighths of a column, or of `#` where the locale is not UTF-8.
-fn bar(view: &View, percent: u32, width: usize) -> String {
+fn bar(view: &View, percent: u32) -> String {
     const PARTS: [&str; 8] = ["", "▏", "▎", "▍", "▌", "▋", "▊", "▉"];
-    let eighths = width * 8 * percent.min(100) as usize / 100;
+    let eighths = BAR_WIDTH * 8 * percent.min(100) as usize / 100;
     if view.unicode {
         format!("{}{}", "█".repeat(eighths / 8), PARTS[eighths % 8])
     } else {
@@ -211,7 +213,7 @@ pub fn verdict(view: &View, run: &v1::Run, attempts: &[v1::Attempt]) -> String {
     let origin = newest(attempts).into_iter().find(|attempt| attempt.role() == v1::Role::Origin);
     let origin = origin.or(run.origin_attempt.as_ref());
     let on = origin.map(|attempt| format!(" on {}", names::last(&attempt.agent))).unwrap_or_default();
-    let begun = time(run.start_time).or(time(run.create_time));
+    let begun = time(run.start_time).or_else(|| time(run.create_time));
     let took = begun
         .map(|start| units::duration(time(run.end_time).unwrap_or(view.now) - start))
         .unwrap_or_default();

@@ -45,7 +45,7 @@ const LOST_MAX: TimeDelta = TimeDelta::hours(1);
 pub async fn follow(app: &App, client: Client, name: String) -> Outcome<Exit> {
     let mut watch = Watch::new(app, client, name);
     tokio::select! {
-        exit = watch.to_the_end() => exit,
+        exit = watch.until_closed() => exit,
         () = interrupted() => {
             watch.screen.clear();
             let again = names::project_of(&watch.name);
@@ -91,7 +91,7 @@ impl<'a> Watch<'a> {
         }
     }
 
-    async fn to_the_end(&mut self) -> Outcome<Exit> {
+    async fn until_closed(&mut self) -> Outcome<Exit> {
         let mut pause = RETRY_SECONDS_MIN;
         loop {
             let before = self.seen.is_some() && self.lost_since.is_none();

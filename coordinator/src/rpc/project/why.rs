@@ -158,7 +158,8 @@ impl Teller<'_> {
         let Some(pause) = &self.project.record.paused else {
             return format!("{} was paused a moment ago.", self.name);
         };
-        let until = pause.until.map_or_else(String::new, |until| format!(", until {}", self.until(Some(until))));
+        let until =
+            pause.until.map_or_else(String::new, |until| format!(", until {}", self.until(Some(until))));
         format!(
             "{0} is paused since {1} by {2}{3}{until}{what_waits}. Next: mirrorctl project resume {0}",
             self.name,
@@ -227,7 +228,8 @@ impl Teller<'_> {
 
     /// `fedora is 1st in line for dl.fedoraproject.org: its 1 slot is taken (epel on ftp1 since 14m).`
     fn in_line(&self, why: &Why, subject: &str, what_for: &str) -> String {
-        let taken = why.wait.blockers.iter().filter(|blocker| matches!(blocker, Blocker::Project(..))).count();
+        let taken =
+            why.wait.blockers.iter().filter(|blocker| matches!(blocker, Blocker::Project(..))).count();
         let slots = match taken {
             0 | 1 => "its 1 slot is taken".to_owned(),
             many => format!("its {many} slots are taken"),
@@ -330,14 +332,20 @@ impl Teller<'_> {
             Some(fire) => format!("the fire at {} checks again by itself", moment(self.now.wall, fire.at)),
             None => "the next run checks again".to_owned(),
         };
-        format!("{0} is held since {1}: {counts}; {again}. Next: mirrorctl run show {0}", self.name, self.ago(hold.since))
+        format!(
+            "{0} is held since {1}: {counts}; {again}. Next: mirrorctl run show {0}",
+            self.name,
+            self.ago(hold.since)
+        )
     }
 
     fn not_due(&self) -> String {
         let state = &self.project.state;
         let last_ended = state.last_run.map(|last| (last.state, last.end));
         let tree = match (state.last_success, last_ended) {
-            (Some(success), Some((RunState::Succeeded, _)) | None) => format!("it is fresh ({})", self.ago(success)),
+            (Some(success), Some((RunState::Succeeded, _)) | None) => {
+                format!("it is fresh ({})", self.ago(success))
+            }
             (Some(success), Some((_, end))) => format!(
                 "its last run did not succeed ({} ago), its tree is {} old",
                 self.ago(end),
@@ -349,7 +357,9 @@ impl Teller<'_> {
         let next = match (state.next_fire, &self.project.record.spec.schedule.cadence) {
             (Some(fire), _) => format!("its next fire is {}", self.until(Some(fire.at))),
             (None, Cadence::Manual) => "it runs only when asked".to_owned(),
-            (None, Cadence::Cron(_) | Cadence::Interval { .. }) => "its schedule has no more fires".to_owned(),
+            (None, Cadence::Cron(_) | Cadence::Interval { .. }) => {
+                "its schedule has no more fires".to_owned()
+            }
         };
         let run = match state.next_fire {
             Some(_) => String::new(),

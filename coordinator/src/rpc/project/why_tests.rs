@@ -9,8 +9,8 @@ use fleet::{
     id::{Epoch, RunId},
     outcome::Outcome,
     project::{
-        Pause, PlacementSettings, ProjectRecord, ProjectSpec, ProjectState, RetrySettings, RsyncSettings, Target,
-        Upstream,
+        Pause, PlacementSettings, ProjectRecord, ProjectSpec, ProjectState, RetrySettings, RsyncSettings,
+        Target, Upstream,
     },
     record::{Change, FleetRecord, Freeze, Record, Volatile},
     run::{RunRecord, RunState, Trigger, TriggerKind},
@@ -64,7 +64,8 @@ fn session(agent: AgentUid, roots: &[&str]) -> Change {
         free_inodes: 0,
     });
     let facts = AgentFacts { roots: roots.collect(), ..AgentFacts::default() };
-    let session = Session { epoch: Epoch { term: 1, counter: 1 }, facts, since: MORNING, since_mono: Mono(0) };
+    let session =
+        Session { epoch: Epoch { term: 1, counter: 1 }, facts, since: MORNING, since_mono: Mono(0) };
     Change::Volatile(Volatile::SessionOpened(agent, session))
 }
 
@@ -164,7 +165,8 @@ fn pending(delay: u64) -> AttemptState {
 fn fleet(limits: Limits, more: Vec<Change>) -> Engine {
     let mut engine = Engine::new(limits);
     let fleet = FleetRecord { term: 1, next_uid: 100, frozen: None };
-    let mut changes = vec![Change::Put(Record::Fleet(fleet)), Change::Put(agent(FTP1, "ftp1", Some(MORNING)))];
+    let mut changes =
+        vec![Change::Put(Record::Fleet(fleet)), Change::Put(agent(FTP1, "ftp1", Some(MORNING)))];
     changes.push(session(FTP1, &["a1"]));
     changes.extend(more);
     engine.apply(now(), &changes);
@@ -283,8 +285,10 @@ fn a_pause_after_a_failure_names_the_failure_and_the_try() {
     let busy = failed_before(&apache, ExitClass::Busy, "max connections (60) reached", 4, 3);
     assert_eq!(
         sentences(&engine, 7, &busy),
-        ["apache is queued: rsync.apache.org answered \"max connections (60) reached\" 4m ago; we ask again at 07:55 UTC \
-          (in 13m). This is no failure."]
+        [
+            "apache is queued: rsync.apache.org answered \"max connections (60) reached\" 4m ago; we ask again at 07:55 UTC \
+          (in 13m). This is no failure."
+        ]
     );
     assert_eq!(one(&engine, 7), "apache is tried again at 07:55 UTC (in 13m).", "history was pruned");
 }
@@ -325,14 +329,17 @@ fn a_hold_counts_what_was_deleted_and_what_is_wanted_on_top() {
     changes.push(Change::Put(Record::Placement(held)));
     let fire = ahead(4 * HOUR + 28 * MINUTE);
     let next_fire = Some(fleet::project::NextFire { scheduled: fire, at: fire, spread: false });
-    changes.push(Change::Put(Record::ProjectState(ProjectState { next_fire, ..ProjectState::new(debian.uid) })));
+    changes
+        .push(Change::Put(Record::ProjectState(ProjectState { next_fire, ..ProjectState::new(debian.uid) })));
     let engine = fleet(Limits::default(), changes);
     let limited = AttemptRecord { max_delete: 40_000, ..attempt(&debian, run_id(1), 1, pending(0)) };
     let past = Past { first_held: Some(limited), ..Past::default() };
     assert_eq!(
         sentences(&engine, 7, &past),
-        ["debian is held since 25h: 61,204 deletes wanted, 40,000 allowed; the fire at 12:10 UTC checks again by itself. \
-          Next: mirrorctl run show debian"]
+        [
+            "debian is held since 25h: 61,204 deletes wanted, 40,000 allowed; the fire at 12:10 UTC checks again by itself. \
+          Next: mirrorctl run show debian"
+        ]
     );
 }
 

@@ -69,9 +69,15 @@ mod tests {
     #[test]
     fn spans_are_told_with_one_unit() {
         let told = |seconds| relative(Duration::from_secs(seconds));
-        for (seconds, text) in
-            [(0, "0s"), (59, "59s"), (60, "1m"), (3_599, "59m"), (31 * HOUR, "31h"), (48 * HOUR, "2d"), (9 * DAY, "9d")]
-        {
+        for (seconds, text) in [
+            (0, "0s"),
+            (59, "59s"),
+            (60, "1m"),
+            (3_599, "59m"),
+            (31 * HOUR, "31h"),
+            (48 * HOUR, "2d"),
+            (9 * DAY, "9d"),
+        ] {
             assert_eq!(told(seconds), text);
         }
         assert_eq!(span(Duration::from_secs(90)), "90s");
@@ -81,7 +87,9 @@ mod tests {
 
     #[test]
     fn counts_and_places_read_well() {
-        for (count, text) in [(0, "0"), (999, "999"), (1_000, "1,000"), (61_204, "61,204"), (1_234_567, "1,234,567")] {
+        for (count, text) in
+            [(0, "0"), (999, "999"), (1_000, "1,000"), (61_204, "61,204"), (1_234_567, "1,234,567")]
+        {
             assert_eq!(commas(count), text);
         }
         let places: Vec<String> = [1, 2, 3, 4, 11, 12, 13, 21, 101, 111].map(ordinal).into();

@@ -12,7 +12,7 @@ use mirror_proto::{status::exhausted, v1};
 use tokio::time::timeout;
 use tonic::Status;
 
-use super::stopping;
+use super::{Place, stopping};
 use crate::{
     Services,
     outbox::line::{Line, LineSender, Stuck, line},
@@ -28,7 +28,12 @@ const FIRST_LINES_WAIT: Duration = Duration::from_secs(3);
 const MORE_LINES_WAIT: Duration = Duration::from_millis(200);
 
 /// Starts to read the log.
-pub(super) fn start(services: Services, attempt: AttemptRecord, follow: bool) -> Line<v1::TailRunLogResponse> {
+pub(super) fn start(
+    services: Services,
+    attempt: AttemptRecord,
+    follow: bool,
+    place: Place,
+) -> Line<v1::TailRunLogResponse> {
     let (sender, receiver) = line(TAIL_LEN);
     let closed = services.outbox.closed().clone();
     let tail = Tail { services, attempt, told: false };
@@ -41,6 +46,7 @@ pub(super) fn start(services: Services, attempt: AttemptRecord, follow: bool) ->
             Ok(()) | Err(Stop::ReaderGone) => {}
             Err(Stop::Tell(status)) => sender.end(status),
         }
+        drop(place);
     });
     receiver
 }

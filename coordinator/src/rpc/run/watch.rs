@@ -3,16 +3,12 @@
 
 use std::time::Duration;
 
-use fleet::{
-    attempt::AttemptRecord,
-    id::{AttemptId, RunId},
-    run::RunRecord,
-};
+use fleet::id::AttemptId;
 use mirror_proto::{status::exhausted, v1};
 use tokio::time::{Instant, sleep, sleep_until};
 use tonic::Status;
 
-use super::{Meant, Stored, no_such_run, show_attempt, show_run, stopping, stored};
+use super::{Live, Meant, Place, Whole, no_such_run, show_attempt, show_run, stopping, whole};
 use crate::{
     Services,
     outbox::line::{Line, LineSender, Stuck, line},
@@ -27,10 +23,15 @@ pub(super) const PROGRESS_PAUSE: Duration = Duration::from_secs(1);
 const LOOK_PAUSE: Duration = Duration::from_millis(20);
 
 /// Starts to follow; the first message is on its way at once.
-pub(super) fn start(services: Services, meant: Meant, stored: Stored) -> Line<v1::WatchRunResponse> {
+pub(super) fn start(
+    services: Services,
+    meant: Meant,
+    whole: Whole,
+    place: Place,
+) -> Line<v1::WatchRunResponse> {
     let (sender, receiver) = line(WATCH_LEN);
     let closed = services.outbox.closed().clone();
-    let watch = Watch { services, meant, stored };
+    let watch = Watch { services, meant, whole };
     tokio::spawn(async move {
         let ended = tokio::select! {
             () = closed.cancelled() => Some(stopping()),
@@ -39,6 +40,7 @@ pub(super) fn start(services: Services, meant: Meant, stored: Stored) -> Line<v1
         if let Some(status) = ended {
             sender.end(status);
         }
+        drop(place);
     });
     receiver
 }
@@ -46,14 +48,7 @@ pub(super) fn start(services: Services, meant: Meant, stored: Stored) -> Line<v1
 struct Watch {
     services: Services,
     meant: Meant,
-    stored: Stored,
-}
-
-/// What the view shows of a run: when it is the same, nothing has happened.
-#[derive(PartialEq)]
-struct Look {
-    run: Option<RunRecord>,
-    live: Vec<AttemptRecord>,
+    whole: Whole,
 }
 
 type Progresses = Vec<(AttemptId, v1::Progress)>;
@@ -63,17 +58,18 @@ impl Watch {
     async fn run(mut self, sender: &LineSender<v1::WatchRunResponse>) -> Option<Status> {
         let mut commits = self.services.driver.changes();
         let mut told = self.services.progress.changes();
-        let mut sent: Option<(Look, Progresses)> = None;
+        let mut sent: Option<(Live, Progresses)> = None;
         let mut sent_at = Instant::now();
         loop {
             commits.mark_unchanged();
             told.mark_unchanged();
-            let (look, progress) = self.look();
-            let state_changed = sent.as_ref().is_none_or(|(old, _)| *old != look);
+            let (live, progress) = self.look();
+            let state_changed = sent.as_ref().is_none_or(|(old, _)| *old != live);
             let progress_changed = sent.as_ref().is_some_and(|(_, old)| *old != progress);
-            if state_changed && sent.is_some() {
-                match stored(&self.services, self.meant.project, self.meant.run).await {
-                    Ok(Some(fresh)) => self.stored = fresh,
+            if state_changed {
+                let Meant { project, run, .. } = self.meant;
+                match whole(&self.services, project, run, live.clone()).await {
+                    Ok(Some(fresh)) => self.whole = fresh,
                     Ok(None) => return Some(no_such_run(&self.meant)),
                     Err(status) => return Some(status),
                 }
@@ -81,14 +77,14 @@ impl Watch {
             let mut withheld = false;
             if state_changed || (progress_changed && sent_at.elapsed() >= PROGRESS_PAUSE) {
                 match sender.try_send(self.message()) {
-                    Ok(()) => (sent, sent_at) = (Some((look, progress)), Instant::now()),
+                    Ok(()) => (sent, sent_at) = (Some((live, progress)), Instant::now()),
                     Err(Stuck::Gone) => return None,
                     Err(Stuck::Full) => return Some(too_slow()),
                 }
             } else {
                 withheld = progress_changed;
             }
-            if self.stored.run.state.is_closed() {
+            if self.whole.run.state.is_closed() {
                 return None;
             }
             let progress_due = async {
@@ -104,31 +100,30 @@ impl Watch {
         }
     }
 
-    fn look(&self) -> (Look, Progresses) {
-        let run: RunId = self.meant.run;
-        let view = self.services.driver.view();
-        let live: Vec<AttemptRecord> = view.attempts_of(run).cloned().collect();
-        let out = live.iter().filter(|attempt| attempt.state.is_out());
+    /// What the view has of the run: when it is the same, nothing has happened.
+    fn look(&self) -> (Live, Progresses) {
+        let live = Live::of(&self.services.driver.view(), self.meant.run);
+        let out = live.attempts.iter().filter(|attempt| attempt.state.is_out());
         let progress = out.filter_map(|attempt| Some((attempt.id, self.services.progress.get(attempt.id)?)));
         let progress = progress.collect();
-        (Look { run: view.run(run).cloned(), live }, progress)
+        (live, progress)
     }
 
     fn message(&self) -> v1::WatchRunResponse {
-        let Stored { run, attempts } = &self.stored;
+        let Whole { run, attempts } = &self.whole;
         let (now, progress) = (self.services.driver.now(), &self.services.progress);
         let view = self.services.driver.view();
         let name = &self.meant.name;
-        let origin = attempts.iter().find(|attempt| attempt.id.number == run.origin_attempt);
         let show = |attempt| show_attempt(&view, now, progress, name, attempt);
         v1::WatchRunResponse {
-            run: Some(show_run(&view, now, progress, name, run, origin)),
+            run: Some(show_run(&view, now, progress, name, run, self.whole.origin())),
             attempts: attempts.iter().map(show).collect(),
         }
     }
 }
 
 fn too_slow() -> Status {
-    let text = format!("the watcher does not read: {WATCH_LEN} messages wait for it; watch again, the run goes on");
+    let text =
+        format!("the watcher does not read: {WATCH_LEN} messages wait for it; watch again, the run goes on");
     exhausted("SLOW_WATCHER", &text, RETRY_UNAVAILABLE)
 }

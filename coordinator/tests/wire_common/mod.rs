@@ -1,0 +1,182 @@
+//! A coordinator in this process, on ports of its own, dialled over mutual TLS as agents and users do.
+
+#![allow(dead_code, reason = "each test file uses its part")]
+
+use std::{net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
+
+use fleet::{
+    agent::{UserRecord, UserRole},
+    input::{Ask, Input, Person, Reply},
+};
+use hyper_util::rt::TokioIo;
+use mirror_certs::{CaBundle, Identity, KeyPair, USER_LIFE, client_config};
+use mirror_coordinator::{
+    Coordinator, Handle, StartOptions,
+    config::Config,
+    init::{NewFleet, init},
+};
+use mirror_proto::v1::{
+    self, agent_service_client::AgentServiceClient, enrollment_service_client::EnrollmentServiceClient,
+    fleet_service_client::FleetServiceClient,
+};
+use tempfile::TempDir;
+use tokio::net::TcpStream;
+use tokio_rustls::TlsConnector;
+use tonic::{
+    Status,
+    transport::{Channel, Endpoint},
+};
+
+/// Nothing in these tests takes nearly as long.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
+
+/// Certificate and key, PEM.
+#[derive(Debug, Clone)]
+pub(crate) struct Papers {
+    pub(crate) certificate: String,
+    pub(crate) key: String,
+}
+
+pub(crate) struct Fleet {
+    pub(crate) handle: Handle,
+    pub(crate) config: Config,
+    pub(crate) dir: TempDir,
+}
+
+impl Fleet {
+    pub(crate) async fn start() -> Self {
+        Self::start_with(StartOptions::default(), |_| {}).await
+    }
+
+    pub(crate) async fn start_with(options: StartOptions, adapt: impl FnOnce(&mut Config)) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let folder = dir.path().join("fleet");
+        let wish = NewFleet {
+            data_dir: folder.clone(),
+            trust_domain: "mirror.test".to_owned(),
+            server_names: vec!["localhost".to_owned(), "127.0.0.1".to_owned()],
+            grpc_listen: "127.0.0.1:7443".to_owned(),
+            http_listen: "127.0.0.1:7480".to_owned(),
+            admin: "root".to_owned(),
+            agent_roots: Vec::new(),
+        };
+        init(&wish).await.unwrap();
+        let any = SocketAddr::from(([127, 0, 0, 1], 0));
+        let mut config = Config {
+            data_dir: folder,
+            server_names: wish.server_names,
+            grpc_listen: any,
+            http_listen: any,
+            ..Config::default()
+        };
+        adapt(&mut config);
+        let handle = Coordinator::start_with(config.clone(), options).await.unwrap();
+        Self { handle, config, dir }
+    }
+
+    /// Stops in order and starts again; `between` may touch the files.
+    pub(crate) async fn restart(self, between: impl FnOnce(&Config)) -> Self {
+        let Self { handle, config, dir } = self;
+        handle.drain().await;
+        between(&config);
+        let handle = Coordinator::start(config.clone()).await.unwrap();
+        Self { handle, config, dir }
+    }
+
+    pub(crate) fn file(&self, name: &str) -> PathBuf {
+        self.config.file(name)
+    }
+
+    pub(crate) fn read(&self, name: &str) -> String {
+        std::fs::read_to_string(self.file(name)).unwrap()
+    }
+
+    pub(crate) fn root(&self) -> Papers {
+        Papers { certificate: self.read("admin/admin.pem"), key: self.read("admin/admin.key") }
+    }
+
+    /// Enters a user and makes his certificate.
+    pub(crate) async fn user(&self, name: &str, role: UserRole) -> Papers {
+        let services = self.handle.services();
+        let user = UserRecord { name: name.parse().unwrap(), role };
+        let person = Person { by: "root".to_owned(), ask: Ask::PutUser(user) };
+        assert_eq!(services.driver.ask(Input::Person(person)).await.unwrap(), Reply::Done);
+        self.papers(&Identity::User(name.parse().unwrap()))
+    }
+
+    /// A certificate of the fleet's CA for anybody.
+    pub(crate) fn papers(&self, identity: &Identity) -> Papers {
+        let services = self.handle.services();
+        let key = KeyPair::generate().unwrap();
+        let now = services.driver.now().wall.to_utc();
+        let issued = services.ca.issue_from_csr(&key.csr_pem().unwrap(), identity, now, USER_LIFE).unwrap();
+        Papers { certificate: issued.cert_pem, key: key.pem().to_string() }
+    }
+
+    pub(crate) async fn dial(&self, papers: Option<&Papers>) -> Channel {
+        dial(self.handle.grpc_address(), &self.read("ca.pem"), papers).await.unwrap()
+    }
+
+    pub(crate) async fn agents(&self, papers: Option<&Papers>) -> AgentServiceClient<Channel> {
+        AgentServiceClient::new(self.dial(papers).await)
+    }
+
+    pub(crate) async fn fleet(&self, papers: Option<&Papers>) -> FleetServiceClient<Channel> {
+        FleetServiceClient::new(self.dial(papers).await)
+    }
+
+    /// A join token for this name.
+    pub(crate) async fn token(&self, agent: &str) -> String {
+        let request = v1::CreateJoinTokenRequest { agent: agent.to_owned(), ..Default::default() };
+        self.agents(Some(&self.root())).await.create_join_token(request).await.unwrap().into_inner().token
+    }
+
+    pub(crate) async fn try_enroll(
+        &self,
+        token: &str,
+        agent: &str,
+    ) -> Result<(v1::EnrollResponse, Papers), Status> {
+        let key = KeyPair::generate().unwrap();
+        let request = v1::EnrollRequest {
+            join_token: token.to_owned(),
+            agent: agent.to_owned(),
+            certificate_request: key.csr_pem().unwrap(),
+            ..Default::default()
+        };
+        let mut client = EnrollmentServiceClient::new(self.dial(None).await);
+        let answer = client.enroll(request).await?.into_inner();
+        let papers = Papers { certificate: answer.certificate.clone(), key: key.pem().to_string() };
+        Ok((answer, papers))
+    }
+
+    /// Enrols an agent as a host would.
+    pub(crate) async fn enroll(&self, agent: &str) -> Papers {
+        let token = self.token(agent).await;
+        self.try_enroll(&token, agent).await.unwrap().1
+    }
+
+    pub(crate) async fn end(self) {
+        tokio::time::timeout(PATIENCE, self.handle.drain()).await.expect("an orderly stop in time");
+    }
+}
+
+/// A connection as agents and users have it: TLS 1.3, our CA only.
+pub(crate) async fn dial(
+    address: SocketAddr,
+    ca: &str,
+    papers: Option<&Papers>,
+) -> Result<Channel, tonic::transport::Error> {
+    let identity = papers.map(|papers| (papers.certificate.as_str(), papers.key.as_str()));
+    let config = client_config(&CaBundle::from_pem(ca).unwrap(), identity).unwrap();
+    let connector = TlsConnector::from(Arc::new(config));
+    let connect = tower::service_fn(move |_| {
+        let connector = connector.clone();
+        async move {
+            let stream = TcpStream::connect(address).await?;
+            let name = address.ip().into();
+            connector.connect(rustls::pki_types::ServerName::IpAddress(name), stream).await.map(TokioIo::new)
+        }
+    });
+    let endpoint = Endpoint::from_static("http://coordinator").origin("https://coordinator".parse().unwrap());
+    endpoint.connect_with_connector(connect).await
+}

@@ -1,0 +1,287 @@
+//! The fake's answers. `debian` exists; runs end as their project is called: `failing`, `held`, `cancelled`,
+//! `endless`, otherwise well; `flaky` loses its first stream.
+
+use std::pin::Pin;
+use std::sync::{Arc, Mutex};
+
+use mirror_proto::v1;
+use mirror_proto::v1::agent_service_server::AgentService;
+use mirror_proto::v1::attempt::State as AttemptState;
+use mirror_proto::v1::fleet_service_server::FleetService;
+use mirror_proto::v1::project_service_server::ProjectService;
+use mirror_proto::v1::run::State as RunState;
+use mirror_proto::v1::run_service_server::RunService;
+use prost_types::Timestamp;
+use tokio_stream::{Stream, StreamExt as _};
+use tonic::{Code, Request, Response, Status};
+use tonic_types::{ErrorDetails, StatusExt as _};
+
+use super::Script;
+
+const RUN: &str = "01a1f7e0-6a99-7c02-9d1f-8a3b6f20c1de";
+
+#[derive(Clone)]
+pub(crate) struct Services {
+    pub(crate) script: Arc<Mutex<Script>>,
+}
+
+type Answer<T> = Result<Response<T>, Status>;
+type Items<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
+
+fn unserved<T>() -> Answer<T> {
+    Err(Status::unimplemented("not in this script"))
+}
+
+fn project(name: &str) -> v1::Project {
+    v1::Project {
+        name: name.to_owned(),
+        destination: "a1:x".to_owned(),
+        etag: "7".to_owned(),
+        ..v1::Project::default()
+    }
+}
+
+/// Faults as the coordinator finds them.
+fn check(project: &v1::Project) -> Result<(), Status> {
+    let mut details = ErrorDetails::new();
+    for (index, upstream) in project.upstreams.iter().enumerate() {
+        if !upstream.uri.starts_with("rsync://") {
+            let text = format!("{:?}: unknown scheme; rsync:// or rsync+ssh://", upstream.uri);
+            details.add_bad_request_violation(format!("upstreams[{index}].uri"), text);
+        }
+    }
+    if !project.destination.contains(':') {
+        let text = format!("{:?}: needs a root, as in a1:debian", project.destination);
+        details.add_bad_request_violation("destination", text);
+    }
+    match details.bad_request() {
+        None => Ok(()),
+        Some(_) => Err(Status::with_error_details(Code::InvalidArgument, "project: faults", details)),
+    }
+}
+
+#[tonic::async_trait]
+impl ProjectService for Services {
+    async fn create_project(&self, request: Request<v1::CreateProjectRequest>) -> Answer<v1::Project> {
+        let mut script = self.script.lock().unwrap();
+        script
+            .traceparents
+            .extend(request.metadata().get("traceparent").map(|text| text.to_str().unwrap().to_owned()));
+        let request = request.into_inner();
+        let project = request.project.clone().unwrap();
+        script.created.push(request);
+        check(&project)?;
+        Ok(Response::new(project))
+    }
+
+    async fn get_project(&self, request: Request<v1::GetProjectRequest>) -> Answer<v1::Project> {
+        match request.into_inner().name.as_str() {
+            "projects/debian" => Ok(Response::new(project("projects/debian"))),
+            other => Err(Status::not_found(format!("no project {other:?}"))),
+        }
+    }
+
+    async fn list_projects(&self, _: Request<v1::ListProjectsRequest>) -> Answer<v1::ListProjectsResponse> {
+        let projects = vec![project("projects/debian"), project("projects/fedora")];
+        Ok(Response::new(v1::ListProjectsResponse { projects, next_page_token: String::new() }))
+    }
+
+    async fn update_project(&self, request: Request<v1::UpdateProjectRequest>) -> Answer<v1::Project> {
+        let request = request.into_inner();
+        let project = request.project.clone().unwrap();
+        self.script.lock().unwrap().updated.push(request);
+        check(&project)?;
+        Ok(Response::new(project))
+    }
+
+    async fn delete_project(&self, request: Request<v1::DeleteProjectRequest>) -> Answer<()> {
+        self.script.lock().unwrap().deleted.push(request.into_inner());
+        Ok(Response::new(()))
+    }
+
+    async fn pause_project(&self, request: Request<v1::PauseProjectRequest>) -> Answer<v1::Project> {
+        let name = request.into_inner().name;
+        if name == "projects/debian" {
+            return Ok(Response::new(project(&name)));
+        }
+        Err(Status::not_found(format!("no project {name:?}")))
+    }
+
+    async fn resume_project(&self, _: Request<v1::ResumeProjectRequest>) -> Answer<v1::Project> {
+        Err(Status::permission_denied("you may not resume fedora: you own debian, gnu"))
+    }
+
+    async fn run_project(&self, request: Request<v1::RunProjectRequest>) -> Answer<v1::RunProjectResponse> {
+        let name = request.into_inner().name;
+        let run = v1::Run { name: format!("{name}/runs/{RUN}"), ..v1::Run::default() };
+        Ok(Response::new(v1::RunProjectResponse { run: Some(run), coalesced: false, notes: Vec::new() }))
+    }
+
+    async fn why_project(&self, _: Request<v1::WhyProjectRequest>) -> Answer<v1::WhyProjectResponse> {
+        let sentences = vec!["debian is queued.".to_owned(), "the fleet is frozen.".to_owned()];
+        Ok(Response::new(v1::WhyProjectResponse { waits: Vec::new(), sentences }))
+    }
+
+    async fn preview_schedule(
+        &self,
+        _: Request<v1::PreviewScheduleRequest>,
+    ) -> Answer<v1::PreviewScheduleResponse> {
+        unserved()
+    }
+}
+
+/// The run of a project as it goes: queued, running, ended as the project's name says.
+fn course(project: &str) -> Vec<v1::WatchRunResponse> {
+    let step = |run: RunState, attempt: AttemptState, percent: Option<u32>| {
+        let time = |seconds: i64| Some(Timestamp { seconds: 1_795_160_530 + seconds, nanos: 0 });
+        let name = format!("projects/{project}/runs/{RUN}");
+        let attempt = v1::Attempt {
+            name: format!("{name}/attempts/1"),
+            agent: "agents/edge1".to_owned(),
+            role: v1::Role::Origin.into(),
+            state: attempt.into(),
+            start_time: time(0),
+            end_time: time(9),
+            progress: percent
+                .map(|percent| v1::Progress { percent: Some(percent), ..v1::Progress::default() }),
+            ..v1::Attempt::default()
+        };
+        let run =
+            v1::Run { name, state: run.into(), start_time: time(0), end_time: time(9), ..v1::Run::default() };
+        v1::WatchRunResponse { run: Some(run), attempts: vec![attempt] }
+    };
+    let (run, attempt) = match project {
+        "failing" => (RunState::Failed, AttemptState::Failed),
+        "held" => (RunState::Held, AttemptState::Held),
+        "cancelled" => (RunState::Cancelled, AttemptState::Cancelled),
+        "replica-failing" => (RunState::Failed, AttemptState::Succeeded),
+        _ => (RunState::Succeeded, AttemptState::Succeeded),
+    };
+    vec![
+        step(RunState::Queued, AttemptState::Pending, None),
+        step(RunState::Running, AttemptState::Running, Some(63)),
+        step(run, attempt, None),
+    ]
+}
+
+#[tonic::async_trait]
+impl RunService for Services {
+    type WatchRunStream = Items<v1::WatchRunResponse>;
+    type TailRunLogStream = Items<v1::TailRunLogResponse>;
+
+    async fn watch_run(&self, request: Request<v1::WatchRunRequest>) -> Answer<Self::WatchRunStream> {
+        let name = request.into_inner().name;
+        let watches = {
+            let mut script = self.script.lock().unwrap();
+            script.watches += 1;
+            script.watches
+        };
+        let project = name.split('/').nth(1).unwrap().to_owned();
+        let mut messages = course(&project);
+        if project == "endless" {
+            messages.truncate(2);
+            return Ok(Response::new(Box::pin(
+                tokio_stream::iter(messages.into_iter().map(Ok)).chain(tokio_stream::pending()),
+            )));
+        }
+        let mut messages: Vec<Result<_, Status>> = messages.into_iter().map(Ok).collect();
+        if project == "flaky" && watches == 1 {
+            messages.truncate(2);
+            messages.push(Err(Status::unavailable("the coordinator stops")));
+        }
+        Ok(Response::new(Box::pin(tokio_stream::iter(messages))))
+    }
+
+    async fn tail_run_log(&self, _: Request<v1::TailRunLogRequest>) -> Answer<Self::TailRunLogStream> {
+        let chunks = ["receiving file list\n", "pool/a\npool/b\n", "total size is 7\n"];
+        let chunks = chunks.map(|text| Ok(v1::TailRunLogResponse { data: text.as_bytes().to_vec() }));
+        Ok(Response::new(Box::pin(tokio_stream::iter(chunks))))
+    }
+
+    async fn get_run(&self, request: Request<v1::GetRunRequest>) -> Answer<v1::Run> {
+        Err(Status::not_found(format!("no run {:?}", request.into_inner().name)))
+    }
+
+    async fn list_runs(&self, request: Request<v1::ListRunsRequest>) -> Answer<v1::ListRunsResponse> {
+        let run =
+            v1::Run { name: format!("{}/runs/{RUN}", request.into_inner().parent), ..v1::Run::default() };
+        Ok(Response::new(v1::ListRunsResponse { runs: vec![run], next_page_token: String::new() }))
+    }
+
+    async fn list_attempts(&self, _: Request<v1::ListAttemptsRequest>) -> Answer<v1::ListAttemptsResponse> {
+        unserved()
+    }
+
+    async fn cancel_run(&self, request: Request<v1::CancelRunRequest>) -> Answer<v1::Run> {
+        let run = v1::Run { name: request.into_inner().name, ..v1::Run::default() };
+        Ok(Response::new(run))
+    }
+}
+
+#[tonic::async_trait]
+impl AgentService for Services {
+    async fn get_agent(&self, _: Request<v1::GetAgentRequest>) -> Answer<v1::Agent> {
+        Ok(Response::new(v1::Agent { name: "agents/edge1".to_owned(), ..v1::Agent::default() }))
+    }
+
+    async fn list_agents(&self, _: Request<v1::ListAgentsRequest>) -> Answer<v1::ListAgentsResponse> {
+        unserved()
+    }
+
+    async fn drain_agent(&self, _: Request<v1::DrainAgentRequest>) -> Answer<v1::Agent> {
+        unserved()
+    }
+
+    async fn undrain_agent(&self, _: Request<v1::UndrainAgentRequest>) -> Answer<v1::Agent> {
+        unserved()
+    }
+
+    async fn revoke_agent(&self, _: Request<v1::RevokeAgentRequest>) -> Answer<v1::Agent> {
+        unserved()
+    }
+
+    async fn delete_agent(&self, _: Request<v1::DeleteAgentRequest>) -> Answer<()> {
+        unserved()
+    }
+
+    async fn create_join_token(&self, request: Request<v1::CreateJoinTokenRequest>) -> Answer<v1::JoinToken> {
+        let token = v1::JoinToken {
+            name: "joinTokens/7f3a".to_owned(),
+            token: "mjt_secret".to_owned(),
+            agent: request.into_inner().agent,
+            uses_left: 1,
+            ca_hash: "sha256:9b1e".to_owned(),
+            ..v1::JoinToken::default()
+        };
+        Ok(Response::new(token))
+    }
+
+    async fn list_join_tokens(
+        &self,
+        _: Request<v1::ListJoinTokensRequest>,
+    ) -> Answer<v1::ListJoinTokensResponse> {
+        unserved()
+    }
+
+    async fn delete_join_token(&self, _: Request<v1::DeleteJoinTokenRequest>) -> Answer<()> {
+        unserved()
+    }
+}
+
+#[tonic::async_trait]
+impl FleetService for Services {
+    async fn get_status(&self, _: Request<v1::GetStatusRequest>) -> Answer<v1::FleetStatus> {
+        Ok(Response::new(v1::FleetStatus {
+            projects: vec![project("projects/debian")],
+            ..v1::FleetStatus::default()
+        }))
+    }
+
+    async fn freeze(&self, _: Request<v1::FreezeRequest>) -> Answer<v1::FleetStatus> {
+        unserved()
+    }
+
+    async fn thaw(&self, _: Request<v1::ThawRequest>) -> Answer<v1::FleetStatus> {
+        unserved()
+    }
+}

@@ -1,0 +1,177 @@
+//! What people read, as files in `tests/out`: fixed messages at one moment (Fri 2026-11-20 07:42:10 UTC), printed at 80
+//! columns. After an intended change run once with `UPDATE_GOLDEN=1` and look at the difference.
+
+#![allow(clippy::unwrap_used, reason = "a test helper that fails is a test that fails")]
+
+mod fixtures;
+
+use std::path::Path;
+
+use fixtures::{
+    agents, cpan, debian, fleet, held_run, partial_run, piped, running_attempt, succeeded, view, wire,
+};
+use mirror_proto::v1;
+use mirrorctl::json;
+use mirrorctl::status::summarize;
+use mirrorctl::term::View;
+use mirrorctl::text;
+use mirrorctl::watch::lines::{self, Frame};
+
+/// Compares with the file, or writes it.
+fn golden(name: &str, text: &str) {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/out").join(name);
+    if std::env::var_os("UPDATE_GOLDEN").is_some() {
+        std::fs::write(&path, text).unwrap();
+    }
+    let expected = std::fs::read_to_string(&path).unwrap_or_default();
+    assert_eq!(text, expected, "{name} differs; UPDATE_GOLDEN=1 writes it anew");
+}
+
+/// Text that keeps to 80 columns.
+fn golden_80(name: &str, text: &str) {
+    for line in text.lines() {
+        assert!(line.chars().count() <= 80, "{name}: wider than 80 columns: {line}");
+    }
+    golden(name, text);
+}
+
+#[test]
+fn status() {
+    let fleet = fleet();
+    let summary = summarize(&fleet, view().now);
+    golden_80("status.txt", &text::status::page(&view(), &summary, false));
+    golden("status-wide.txt", &text::status::page(&View { wide: true, ..piped() }, &summary, false));
+    let json = serde_json::to_string_pretty(&text::status::json(&summary, view().now)).unwrap();
+    golden("status.json", &(json + "\n"));
+    let ascii = View { unicode: false, absolute: true, ..piped() };
+    golden("status-absolute.txt", &text::status::page(&ascii, &summary, true));
+}
+
+#[test]
+fn status_of_special_fleets() {
+    let empty = v1::FleetStatus::default();
+    let now = view().now;
+    let mut all = text::status::page(&view(), &summarize(&empty, now), false);
+    let calm = v1::FleetStatus { projects: vec![fixtures::ubuntu_at_rest()], ..v1::FleetStatus::default() };
+    all.push_str("----\n");
+    all.push_str(&text::status::page(&view(), &summarize(&calm, now), false));
+    let frozen = v1::Freeze {
+        by: "users/maria".to_owned(),
+        time: wire("2026-11-20T05:40:00Z"),
+        reason: "array swap".to_owned(),
+    };
+    let frozen = v1::FleetStatus { frozen: Some(frozen), ..calm };
+    all.push_str("----\n");
+    all.push_str(&text::status::page(&view(), &summarize(&frozen, now), false));
+    golden_80("status-special.txt", &all);
+}
+
+#[test]
+fn many_projects_are_folded() {
+    let mut fleet = fleet();
+    for number in 0..107 {
+        let mut project = fixtures::ubuntu_at_rest();
+        project.name = format!("projects/calm-{number:03}");
+        fleet.projects.push(project);
+    }
+    let text = text::status::page(&view(), &summarize(&fleet, view().now), false);
+    assert!(text.ends_with("108 more projects, 107 fresh, 1 paused: mirrorctl status --all\n"), "{text}");
+    let all = text::status::page(&view(), &summarize(&fleet, view().now), true);
+    assert!(all.contains("calm-106") && !all.contains("more projects"));
+}
+
+#[test]
+fn agents_that_do_not_fit_share_a_column() {
+    let mut fleet = fleet();
+    for number in 2..9 {
+        let mut agent = fleet.agents[1].clone();
+        agent.name = format!("agents/edge{number}");
+        fleet.agents.push(agent);
+    }
+    let text = text::status::page(&view(), &summarize(&fleet, view().now), false);
+    assert!(text.contains("MORE"), "{text}");
+    assert!(text.lines().all(|line| line.chars().count() <= 80), "{text}");
+}
+
+#[test]
+fn projects() {
+    let projects = [cpan(), debian()];
+    golden_80("project-list.txt", &text::project::list(&view(), &projects));
+    golden("project-list-wide.txt", &text::project::list(&View { wide: true, ..piped() }, &projects));
+    let runs = [held_run(), held_run(), succeeded(), partial_run()];
+    let why = ["debian is held since 1h: 61,204 deletes wanted, 40,000 allowed.".to_owned()];
+    golden_80("project-show.txt", &text::project::show(&view(), &debian(), &runs, &why));
+    golden_80("project-list-empty.txt", &text::project::list(&view(), &[]));
+}
+
+#[test]
+fn runs() {
+    golden_80("run-list.txt", &text::run::list(&view(), "debian", &[held_run(), succeeded()]));
+    let partial = partial_run();
+    let attempts: Vec<_> = partial.origin_attempt.clone().into_iter().collect();
+    golden_80("run-show.txt", &text::run::show(&view(), &partial, &attempts));
+    let held = held_run();
+    let attempts: Vec<_> = held.origin_attempt.clone().into_iter().collect();
+    golden_80("run-show-held.txt", &text::run::show(&view(), &held, &attempts));
+    let json = serde_json::to_string_pretty(&json::value(&partial, "Run").unwrap()).unwrap();
+    golden("run.json", &(json + "\n"));
+}
+
+#[test]
+fn agents_and_tokens() {
+    golden_80("agent-list.txt", &text::agent::list(&view(), &agents()));
+    golden_80("agent-show.txt", &text::agent::show(&view(), &agents()[0]));
+    let token = v1::JoinToken {
+        name: "joinTokens/7f3a".to_owned(),
+        pattern: "edge*".to_owned(),
+        uses_left: 20,
+        expire_time: wire("2026-11-21T07:42:10Z"),
+        by: "users/admin".to_owned(),
+        ..v1::JoinToken::default()
+    };
+    golden_80("join-token-list.txt", &text::agent::join_tokens(&view(), &[token]));
+}
+
+#[test]
+fn watching() {
+    let mut text = String::new();
+    let run = v1::Run {
+        name: "projects/ubuntu/runs/01a1f7e0-6a99-7c02-9d1f-8a3b6f20c1de".to_owned(),
+        state: v1::run::State::Running.into(),
+        start_time: wire("2026-11-20T07:36:58Z"),
+        ..v1::Run::default()
+    };
+    let mut counting = running_attempt();
+    let progress = counting.progress.as_mut().unwrap();
+    progress.total_grows = true;
+    let mut draw = |attempt: v1::Attempt, reason: Option<&str>, silent: i64, lost: Option<i64>| {
+        let frame = Frame {
+            view: &view(),
+            run: &run,
+            attempts: std::slice::from_ref(&attempt),
+            reason,
+            silence: &fixtures::Silent(silent),
+            lost: lost.map(chrono::TimeDelta::seconds),
+        };
+        for line in lines::live(&frame) {
+            text.push_str(&line);
+            text.push('\n');
+        }
+        text.push_str(&format!("07:42:10 {}\n----\n", lines::plain(&view(), &attempt)));
+    };
+    draw(running_attempt(), None, 0, None);
+    draw(counting, None, 0, None);
+    draw(running_attempt(), None, 360, Some(12));
+    let pending =
+        v1::Attempt { state: v1::attempt::State::Pending.into(), progress: None, ..running_attempt() };
+    let why = "ubuntu is queued: rsync.example.org answered \"max connections (60) reached\" 4m ago.";
+    draw(pending.clone(), Some(why), 0, None);
+    draw(v1::Attempt { retry_time: wire("2026-11-20T07:55:30Z"), ..pending }, None, 0, None);
+    let done = succeeded().origin_attempt.unwrap();
+    draw(done.clone(), None, 0, None);
+    draw(partial_run().origin_attempt.unwrap(), None, 0, None);
+    text.push_str(&lines::verdict(&view(), &succeeded(), &[done]));
+    text.push_str(&lines::verdict(&view(), &partial_run(), &[]));
+    text.push_str(&lines::verdict(&view(), &held_run(), &[]));
+    golden("watch.txt", &text);
+}

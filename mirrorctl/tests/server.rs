@@ -1,0 +1,275 @@
+//! The real binary against a coordinator that answers from a script, over mutual TLS.
+
+#![allow(clippy::unwrap_used, reason = "a test helper that fails is a test that fails")]
+
+mod fake;
+
+use std::io::{BufRead as _, BufReader};
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+
+use fake::Fake;
+use mirror_certs::CertificateAuthority;
+use serde_json::{Value, json};
+
+#[allow(clippy::disallowed_methods, reason = "the program under test")]
+fn command(config: &Path, words: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_mirrorctl"));
+    command
+        .args(words)
+        .env_clear()
+        .env("LC_ALL", "C.UTF-8")
+        .env("MIRRORCTL_CONFIG", config)
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped());
+    command
+}
+
+fn run(fake: &Fake, words: &[&str]) -> (i32, String, String) {
+    let output = command(&fake.config, words).output().unwrap();
+    let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap();
+    (output.status.code().unwrap(), text(output.stdout), text(output.stderr))
+}
+
+const ADD: [&str; 10] = [
+    "project",
+    "add",
+    "debian",
+    "--from",
+    "rsync://host/mod/path",
+    "--to",
+    "a1:debian",
+    "--origin",
+    "edge1",
+    "--paused",
+];
+
+#[test]
+fn a_project_is_added_as_typed() {
+    let fake = Fake::start();
+    let (code, out, err) = run(&fake, &[&ADD[..], &["--cron", "minute=*/5", "--rsync-option=-H"]].concat());
+    assert_eq!((code, out.as_str()), (0, "debian added. It runs when asked.\n"), "{err}");
+    assert_eq!(err, "Next: mirrorctl project run debian --watch\n");
+    let created = fake.script().created.pop().unwrap();
+    assert!(created.paused && !created.validate_only && created.request_id.len() == 36);
+    let project = created.project.unwrap();
+    assert_eq!(project.name, "projects/debian");
+    assert_eq!(project.rsync.unwrap().options, ["-H"]);
+
+    let (code, out, _) = run(&fake, &[&ADD[..], &["-o", "json"]].concat());
+    let answer: Value = serde_json::from_str(&out).unwrap();
+    assert_eq!(
+        (code, &answer["name"], &answer["destination"]),
+        (0, &json!("projects/debian"), &json!("a1:debian"))
+    );
+    assert_eq!(run(&fake, &[&ADD[..], &["-o", "name"]].concat()).1, "debian\n");
+    assert_eq!(run(&fake, &[&ADD[..], &["-q"]].concat()), (0, String::new(), String::new()));
+    assert_eq!(
+        run(&fake, &[&ADD[..], &["--dry-run"]].concat()).1,
+        "debian would be added; nothing changed.\n"
+    );
+    assert!(fake.script().created.pop().unwrap().validate_only);
+    assert!(fake.script().traceparents.is_empty(), "no collector, no trace");
+}
+
+#[test]
+fn all_faults_are_told_at_once_with_the_names_as_typed() {
+    let fake = Fake::start();
+    let words =
+        ["project", "add", "deb/ian", "--from", "rsnc://h/debian", "--to", "debian", "--jitter", "5x"];
+    let (code, out, err) = run(&fake, &words);
+    assert_eq!((code, out.as_str()), (2, ""));
+    let expected = "\
+error: project not created: 4 faults in what you typed
+  NAME      \"deb/ian\": only letters, digits and . _ + - (at most 63), the first one a letter or digit
+  --jitter  \"5x\": a span is a number with a unit, as in 45s, 90m, 6h, 3d, 2w or 1d12h
+  --from    \"rsnc://h/debian\": unknown scheme; rsync:// or rsync+ssh://
+  --to      \"debian\": needs a root, as in a1:debian
+next: mirrorctl project add --help
+";
+    assert_eq!(err, expected);
+    assert!(fake.script().created.iter().all(|request| request.validate_only), "nothing may be changed");
+}
+
+#[test]
+fn an_edit_sends_what_it_changes() {
+    let fake = Fake::start();
+    let (code, out, _) = run(&fake, &["project", "edit", "debian", "--every", "4h", "--max-delete", "80000"]);
+    assert_eq!((code, out.as_str()), (0, "debian changed (schedule, guard). It runs when asked.\n"));
+    let update = fake.script().updated.pop().unwrap();
+    assert_eq!(update.update_mask.unwrap().paths, ["schedule", "guard"]);
+    assert_eq!(update.project.unwrap().etag, "7", "a change on top of somebody else's must be refused");
+    let (code, _, err) = run(&fake, &["project", "edit", "debian"]);
+    assert!(code == 2 && err.contains("nothing to change was given"), "{err}");
+}
+
+#[test]
+fn the_nearest_name_is_told() {
+    let fake = Fake::start();
+    let (code, out, err) = run(&fake, &["project", "pause", "debain", "--reason", "array swap"]);
+    assert_eq!((code, out.as_str()), (3, ""));
+    assert_eq!(
+        err,
+        "error: no project \"debain\"; the nearest name is debian\n\
+         next: mirrorctl project pause debian --reason 'array swap'\n"
+    );
+    let (code, _, err) = run(&fake, &["project", "pause", "debain", "--until", "friday"]);
+    assert_eq!(code, 3);
+    assert!(err.contains("the nearest name is debian\n  --until  \"friday\": a time"), "{err}");
+    let (code, _, err) = run(&fake, &["project", "resume", "fedora"]);
+    assert_eq!((code, err.as_str()), (4, "error: you may not resume fedora: you own debian, gnu\n"));
+}
+
+#[test]
+fn watched_runs_end_with_their_own_codes() {
+    let fake = Fake::start();
+    for (project, code, verdict) in [
+        ("debian", 0, "✓ debian: origin has tree 01a1f7e0-6a99, 9s in all"),
+        ("failing", 10, "✗ failing: failed on edge1 after 9s"),
+        ("held", 11, "‖ held: held on edge1 after 9s"),
+        ("cancelled", 12, "! cancelled: cancelled on edge1 after 9s"),
+        ("replica-failing", 13, "✗ replica-failing: failed on edge1 after 9s"),
+    ] {
+        let (got, out, err) = run(&fake, &["project", "run", project, "--watch"]);
+        assert_eq!(got, code, "{project}: {err}");
+        assert!(out.starts_with(&format!("Run 01a1f7e0-6a99 of {project} started.")), "{out}");
+        assert!(out.contains("origin edge1 running 63%"), "{out}");
+        assert_eq!(out.lines().last(), Some(verdict));
+    }
+}
+
+#[test]
+fn a_watch_outlives_a_lost_coordinator() {
+    let fake = Fake::start();
+    let (code, out, err) = run(&fake, &["run", "watch", "flaky"]);
+    assert_eq!(code, 0, "{err}");
+    for text in [
+        "connection lost 0s, trying again; the sync itself goes on",
+        "connected again",
+        "✓ flaky: origin has",
+    ] {
+        assert!(out.contains(text), "{text}: {out}");
+    }
+    assert_eq!(fake.script().watches, 2);
+}
+
+#[test]
+fn a_watch_for_programs_is_one_object_a_line() {
+    let fake = Fake::start();
+    let (code, out, _) = run(&fake, &["run", "watch", "failing", "-o", "json"]);
+    let objects: Vec<Value> = out.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let states: Vec<&Value> = objects.iter().map(|object| &object["run"]["state"]).collect();
+    assert_eq!((code, states), (10, vec![&json!("QUEUED"), &json!("RUNNING"), &json!("FAILED")]));
+    assert_eq!(objects[1]["attempts"][0]["progress"]["percent"], 63);
+}
+
+#[test]
+fn ctrl_c_stops_watching_only() {
+    let fake = Fake::start();
+    let mut child: Child = command(&fake.config, &["run", "watch", "endless"]).spawn().unwrap();
+    let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
+    // The second line is there, so the signal handler is.
+    assert!(lines.by_ref().any(|line| line.unwrap().contains("running 63%")));
+    let pid = rustix::process::Pid::from_child(&child);
+    rustix::process::kill_process(pid, rustix::process::Signal::INT).unwrap();
+    let output = child.wait_with_output().unwrap();
+    assert_eq!(output.status.code(), Some(130));
+    let err = String::from_utf8(output.stderr).unwrap();
+    assert!(err.contains("Stopped watching; the run goes on. Again: mirrorctl run watch endless"), "{err}");
+    assert!(err.contains("End it: mirrorctl run cancel endless"), "{err}");
+}
+
+#[test]
+fn destroying_wants_a_confirmation() {
+    let fake = Fake::start();
+    let (code, out, err) = run(&fake, &["project", "delete", "debian"]);
+    assert_eq!((code, out.as_str()), (7, ""));
+    assert!(err.ends_with("next: the same again with --yes\n"), "{err}");
+    assert!(fake.script().deleted.is_empty());
+    assert_eq!(run(&fake, &["agent", "revoke", "edge1"]).0, 7);
+    assert_eq!(run(&fake, &["agent", "delete", "edge1"]).0, 7);
+    assert_eq!(run(&fake, &["join-token", "delete", "7f3a"]).0, 7);
+    assert_eq!(run(&fake, &["project", "delete", "debian", "--yes"]).0, 0);
+    assert_eq!(fake.script().deleted[0].etag, "7");
+}
+
+#[test]
+fn join_tokens_can_be_captured() {
+    let fake = Fake::start();
+    let (code, out, err) = run(&fake, &["join-token", "create", "--name", "edge1"]);
+    assert_eq!((code, out.as_str()), (0, "mjt_secret\n"));
+    assert!(
+        err.contains("Next: mirror-agent enroll COORDINATOR --token mjt_secret --ca-hash sha256:9b1e"),
+        "{err}"
+    );
+    let (_, out, err) = run(&fake, &["join-token", "create", "--name", "edge1", "-o", "json"]);
+    let token: Value = serde_json::from_str(&out).unwrap();
+    assert_eq!((&token["token"], &token["agent"], err.as_str()), (&json!("mjt_secret"), &json!("edge1"), ""));
+}
+
+#[test]
+fn logs_are_rsyncs_own_words() {
+    let fake = Fake::start();
+    let (code, out, _) = run(&fake, &["run", "log", "debian"]);
+    assert_eq!((code, out.as_str()), (0, "receiving file list\npool/a\npool/b\ntotal size is 7\n"));
+    assert_eq!(run(&fake, &["run", "log", "debian", "-n", "2"]).1, "pool/b\ntotal size is 7\n");
+    assert_eq!(
+        run(&fake, &["run", "log", "debian/01a1f7e0", "-n", "1", "-f"]).1,
+        "receiving file list\npool/a\npool/b\ntotal size is 7\n"
+    );
+}
+
+#[test]
+fn runs_are_found_by_the_beginning_of_their_id() {
+    let fake = Fake::start();
+    let (code, out, _) = run(&fake, &["run", "cancel", "debian/01a1f7e0", "-o", "name"]);
+    assert_eq!((code, out.as_str()), (0, "projects/debian/runs/01a1f7e0-6a99-7c02-9d1f-8a3b6f20c1de\n"));
+    // The script's two projects have a run of the same id.
+    let (code, _, err) = run(&fake, &["run", "cancel", "01a1f7e0-6a99"]);
+    assert!(code == 2 && err.contains("is the beginning of 2 runs"), "{err}");
+    assert_eq!(run(&fake, &["run", "cancel", "debian/ffff"]).0, 3);
+}
+
+#[test]
+fn status_and_why() {
+    let fake = Fake::start();
+    let (code, out, _) = run(&fake, &["status", "-o", "json", "--exit-code"]);
+    let status: Value = serde_json::from_str(&out).unwrap();
+    assert_eq!((code, &status["summary"]["never"]), (1, &json!(1)));
+    assert_eq!(run(&fake, &["status"]).0, 0);
+    assert_eq!(run(&fake, &["why", "debian"]).1, "debian is queued.\nAlso: the fleet is frozen.\n");
+}
+
+#[test]
+fn nobody_there_and_somebody_else_there() {
+    let fake = Fake::start();
+    // A port that was just free: nobody listens there.
+    let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string();
+    let (code, _, err) = run(&fake, &["status", "--server", &free]);
+    assert_eq!(code, 6);
+    assert!(
+        err.starts_with(&format!(
+            "error: {free} does not answer (connection refused); syncs go on without it\n"
+        )),
+        "{err}"
+    );
+    let other =
+        CertificateAuthority::create("other.example.org".parse().unwrap(), mirrorctl::clock::now()).unwrap();
+    let path = fake.directory.path().join("other.pem");
+    std::fs::write(&path, other.cert_pem()).unwrap();
+    let (code, _, err) = run(&fake, &["status", "--ca", path.to_str().unwrap()]);
+    assert_eq!(code, 4);
+    assert!(err.contains("is not the coordinator of this context"), "{err}");
+}
+
+#[test]
+fn every_request_carries_the_trace() {
+    let fake = Fake::start();
+    let mut with_trace = command(&fake.config, &ADD);
+    // Nobody collects there: that must not matter.
+    let output = with_trace.env("MIRRORCTL_OTLP_ENDPOINT", "http://127.0.0.1:9").output().unwrap();
+    assert_eq!(output.status.code(), Some(0));
+    let traceparent = fake.script().traceparents.pop().unwrap();
+    assert!(traceparent.starts_with("00-") && traceparent.len() == 55, "{traceparent}");
+}
