@@ -81,6 +81,7 @@ async fn an_outcome_is_said_until_it_is_acknowledged() {
     session.acknowledge(key(1, 1)).await;
     session.assign(&assignment(2, 2, &upstream.uri("m"))).await;
     assert_eq!(session.answer().await.unwrap(), key(2, 2));
+    assert_eq!(session.ended().await.outcome.unwrap().class(), Class::Ok);
 }
 
 #[tokio::test]

@@ -1,5 +1,7 @@
 //! The program itself: what it prints, with which code it ends, and how it takes signals.
 
+#![allow(clippy::unwrap_used, reason = "a test may panic")]
+
 use std::{
     io::{BufRead as _, BufReader, Read as _, Write as _},
     net::TcpStream,

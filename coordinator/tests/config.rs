@@ -1,6 +1,8 @@
 //! The configuration from outside: its three sources, its faults, and the page for people that is generated from its
 //! table.
 
+#![allow(clippy::unwrap_used, reason = "a test may panic")]
+
 use std::{fs, path::Path};
 
 use mirror_coordinator::config::{self, Config, KEYS, LogFormat, Overrides, Reflection};

@@ -1,5 +1,7 @@
 //! The life of a coordinator: made, started, probed, reloaded, stopped; and what housekeeping does meanwhile.
 
+#![allow(clippy::unwrap_used, reason = "a test may panic")]
+
 mod wire_common;
 
 use std::{io, os::unix::fs::PermissionsExt as _};
@@ -215,7 +217,6 @@ async fn fires(fleet: &Fleet) {
                 agent: "agents/ftp1".to_owned(),
                 destination: String::new(),
             }],
-            ..Default::default()
         }),
         ..Default::default()
     };

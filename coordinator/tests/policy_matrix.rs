@@ -1,6 +1,8 @@
 //! Every served method against every kind of caller, compared with the table of the design ("Authorization"). The
 //! methods are read from the descriptors that reflection serves, so that a new rpc without a row fails here.
 
+#![allow(clippy::unwrap_used, reason = "a test may panic")]
+
 use std::collections::BTreeSet;
 
 use fleet::agent::UserRole;

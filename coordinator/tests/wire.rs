@@ -1,5 +1,7 @@
 //! Who gets in over the wire, as what, and how one is put out again: through the real port, over mutual TLS.
 
+#![allow(clippy::unwrap_used, reason = "a test may panic")]
+
 mod wire_common;
 
 use std::time::{Duration, Instant};

@@ -27,11 +27,9 @@ pub fn confirm(question: &str, wanted: Wanted<'_>, yes: bool) -> Outcome<()> {
         return Ok(());
     }
     if !io::stdin().is_terminal() || !io::stderr().is_terminal() {
-        return Err(Fault::new(
-            Exit::Unconfirmed,
-            format!("nothing changed: {question} There is no terminal to ask on"),
-        )
-        .next("the same again with --yes"));
+        return Err(Fault::new(Exit::Unconfirmed, "nothing changed: there is no terminal to ask on")
+            .detail("question", question)
+            .next("the same again with --yes"));
     }
     ask(question, wanted, &mut io::stdin().lock(), &mut io::stderr().lock())
 }

@@ -90,7 +90,7 @@ impl View {
     #[must_use]
     pub fn stdout(now: DateTime<Utc>, choice: ColorChoice, absolute: bool, wide: bool) -> Self {
         let terminal = std::io::stdout().is_terminal();
-        let dumb = std::env::var_os("TERM").is_some_and(|term| term == "dumb");
+        let dumb = is_dumb();
         let no_color = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
         let color = match choice {
             ColorChoice::Always => true,
@@ -189,6 +189,12 @@ pub fn wrap(text: &str, width: usize, indent: usize) -> String {
         column += length;
     }
     out
+}
+
+/// Whether the terminal can neither colour nor move its cursor.
+#[must_use]
+pub fn is_dumb() -> bool {
+    std::env::var_os("TERM").is_some_and(|term| term == "dumb")
 }
 
 /// Whether a locale's name says UTF-8. No locale at all is the C locale: ASCII.

@@ -117,6 +117,9 @@ fn the_nearest_name_is_told() {
     let (code, _, err) = run(&fake, &["project", "pause", "debain", "--until", "friday"]);
     assert_eq!(code, 3);
     assert!(err.contains("the nearest name is debian\n  --until  \"friday\": a time"), "{err}");
+    let (code, _, err) = run(&fake, &["project", "add", "debian", "--to", "a1:debian", "--origin", "egde1"]);
+    assert_eq!(code, 2);
+    assert!(err.contains("there is no such agent; the nearest name is edge1\n"), "{err}");
     let (code, _, err) = run(&fake, &["project", "resume", "fedora"]);
     assert_eq!((code, err.as_str()), (4, "error: you may not resume fedora: you own debian, gnu\n"));
 }

@@ -184,6 +184,8 @@ fn routes(services: &Services) -> Result<Routes, tonic_reflection::server::Error
         let describe = || {
             tonic_reflection::server::Builder::configure()
                 .register_encoded_file_descriptor_set(mirror_proto::DESCRIPTORS)
+                // So that grpcurl can print the details of an error.
+                .register_encoded_file_descriptor_set(tonic_types::pb::FILE_DESCRIPTOR_SET)
                 .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
         };
         // grpcurl and grpcio ask v1alpha, buf asks v1.

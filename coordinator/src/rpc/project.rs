@@ -42,7 +42,6 @@ pub struct Projects {
 }
 
 /// Reads `projects/{project}` and finds it.
-#[allow(clippy::result_large_err, reason = "a Status is what tonic wants")]
 pub(super) fn find<'a>(view: &'a Engine, what: &str, field: &str, text: &str) -> Result<&'a Project, Status> {
     let name = convert::parse_project(field, text).map_err(|fault| invalid(what, vec![fault]))?;
     view.project_named(&name).ok_or_else(|| refused(&Refusal::not_found("project", &name)))
@@ -62,7 +61,6 @@ impl Projects {
         Self { services }
     }
 
-    #[allow(clippy::result_large_err, reason = "a Status is what tonic wants")]
     fn shown(&self, uid: ProjectUid, notes: Vec<String>) -> Result<Response<v1::Project>, Status> {
         let now = self.services.driver.now();
         let view = self.services.driver.view();
@@ -77,7 +75,6 @@ impl Projects {
     }
 
     /// Reads a declaration: agents by the view, passwords sealed at once.
-    #[allow(clippy::result_large_err, reason = "a Status is what tonic wants")]
     fn read<T>(
         &self,
         view: &Engine,
@@ -115,7 +112,6 @@ impl Projects {
         v1::Project { etag: String::new(), create_time: None, update_time: None, ..shown }
     }
 
-    #[allow(clippy::result_large_err, reason = "a Status is what tonic wants")]
     fn read_update(&self, request: &v1::UpdateProjectRequest) -> Result<Update, Status> {
         const WHAT: &str = "project not changed";
         let wanted = request.project.as_ref().ok_or_else(|| invalid(WHAT, vec![missing("project")]))?;
@@ -150,7 +146,6 @@ impl Projects {
     }
 
     /// Finds the project of a request with an etag.
-    #[allow(clippy::result_large_err, reason = "a Status is what tonic wants")]
     fn find_at(&self, what: &str, name: &str, etag: &str) -> Result<(ProjectUid, Name, Option<u64>), Status> {
         let revision = convert::parse_etag("etag", etag);
         let named = convert::parse_project("name", name);

@@ -168,7 +168,6 @@ impl Runs {
         Self { services, streams: Arc::new(Semaphore::new(STREAMS_MAX)) }
     }
 
-    #[allow(clippy::result_large_err, reason = "a Status is what tonic wants")]
     fn place(&self) -> Result<Place, Status> {
         Arc::clone(&self.streams).try_acquire_owned().map_err(|_| {
             let text = format!("{STREAMS_MAX} watches and logs are followed now; try again in a moment");

@@ -7,7 +7,7 @@ use mirror_proto::v1;
 use prost_types::FieldMask;
 use tonic::{Code, Status};
 
-use super::{all_projects, of_agent, of_project};
+use super::{all_agents, all_projects, of_project};
 use crate::app::App;
 use crate::cli::{AddArgs, EditArgs, ProjectCommand, ProjectFlags};
 use crate::client::Client;
@@ -15,7 +15,7 @@ use crate::confirm::{Wanted, confirm, secret};
 use crate::exit::Exit;
 use crate::fault::{Fault, Faults, Outcome};
 use crate::text::time;
-use crate::{clock, names, request, text, units, watch};
+use crate::{clock, names, request, suggest, text, units, watch};
 
 /// Longest password file that is read, in bytes; the API takes 512.
 const PASSWORD_BYTES_MAX: u64 = 4_096;
@@ -55,8 +55,13 @@ async fn add(app: &App, args: AddArgs) -> Outcome<Exit> {
     let created = match client.projects().create_project(request).await {
         Ok(created) if faults.is_empty() => created.into_inner(),
         Ok(_) => return Err(faults.into_fault(FAILED).next(NEXT)),
-        Err(status) if !faults.is_empty() => return Err(faults.with_answer(FAILED, &status).next(NEXT)),
-        Err(status) => return Err(not_written(app, &client, &args.flags, FAILED, NEXT, &status).await),
+        Err(status) if !faults.is_empty() => {
+            let fault = faults.with_answer(FAILED, &status).next(NEXT);
+            return Err(with_nearest_origin(&client, &args.flags, fault).await);
+        }
+        Err(status) => {
+            return Err(not_written(app, &client, &args.name, &args.flags, FAILED, NEXT, &status).await);
+        }
     };
     let name = names::last(&created.name);
     let (what, next) = if args.dry_run {
@@ -94,8 +99,13 @@ async fn edit(app: &App, args: EditArgs) -> Outcome<Exit> {
     let updated = match client.projects().update_project(request).await {
         Ok(updated) if faults.is_empty() => updated.into_inner(),
         Ok(_) => return Err(faults.into_fault(FAILED).next(NEXT)),
-        Err(status) if !faults.is_empty() => return Err(faults.with_answer(FAILED, &status).next(NEXT)),
-        Err(status) => return Err(not_written(app, &client, &args.flags, FAILED, NEXT, &status).await),
+        Err(status) if !faults.is_empty() => {
+            let fault = faults.with_answer(FAILED, &status).next(NEXT);
+            return Err(with_nearest_origin(&client, &args.flags, fault).await);
+        }
+        Err(status) => {
+            return Err(not_written(app, &client, &args.name, &args.flags, FAILED, NEXT, &status).await);
+        }
     };
     let name = names::last(&updated.name);
     let what = if args.dry_run {
@@ -108,20 +118,35 @@ async fn edit(app: &App, args: EditArgs) -> Outcome<Exit> {
     Ok(Exit::Done)
 }
 
-/// Why a project was not written: most often a fault of a flag, which may be an agent's name.
+/// Why a project was not written: most often a fault of a flag.
 async fn not_written(
     app: &App,
     client: &Client,
+    typed: &str,
     flags: &ProjectFlags,
     failed: &str,
     next: &str,
     status: &Status,
 ) -> Fault {
-    if let (Code::NotFound, Some(origin)) = (status.code(), &flags.origin) {
-        return of_agent(app, client, origin, failed, status).await;
+    if status.code() == Code::NotFound {
+        return of_project(app, client, typed, failed, status).await;
     }
-    let fault = Fault::from_status(failed, status);
+    let fault = with_nearest_origin(client, flags, Fault::from_status(failed, status)).await;
     if fault.exit == Exit::BadInput && fault.next.is_none() { fault.next(next) } else { fault }
+}
+
+/// Adds the nearest name to the fault of an origin that does not exist.
+async fn with_nearest_origin(client: &Client, flags: &ProjectFlags, mut fault: Fault) -> Fault {
+    let unknown =
+        |(label, text): &&mut (String, String)| label == "--origin" && text.contains("no such agent");
+    if let (Some((_, text)), Some(origin)) = (fault.details.iter_mut().find(unknown), &flags.origin) {
+        let known = all_agents(client, "").await.unwrap_or_default();
+        let nearest = suggest::nearest(origin, known.iter().map(|agent| names::last(&agent.name)));
+        if let Some(nearest) = nearest {
+            text.push_str(&format!("; the nearest name is {nearest}"));
+        }
+    }
+    fault
 }
 
 /// The password to send: from the file, or asked for on a terminal when a user was given. `None`: none is sent, and

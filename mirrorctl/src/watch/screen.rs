@@ -11,7 +11,7 @@ use mirror_proto::v1::attempt::State as AttemptState;
 use super::lines::{self, Frame};
 use crate::app::{App, note};
 use crate::fault::{Fault, Outcome};
-use crate::term::View;
+use crate::term::{View, is_dumb};
 use crate::units;
 
 /// A running attempt has a plain line this often: every minute.
@@ -27,7 +27,7 @@ impl Screen {
     pub(super) fn new(app: &App) -> Self {
         if app.is_json() {
             Self::Silent
-        } else if std::io::stdout().is_terminal() && std::io::stderr().is_terminal() {
+        } else if std::io::stdout().is_terminal() && std::io::stderr().is_terminal() && !is_dumb() {
             Self::Live(Live::default())
         } else {
             Self::Plain(Plain::default())

@@ -50,6 +50,12 @@ fn check(project: &v1::Project) -> Result<(), Status> {
             details.add_bad_request_violation(format!("upstreams[{index}].uri"), text);
         }
     }
+    for origin in project.placement.iter().flat_map(|placement| &placement.origins) {
+        if origin.agent != "agents/edge1" {
+            let text = format!("{:?}: there is no such agent", origin.agent);
+            details.add_bad_request_violation("placement.origins[0].agent", text);
+        }
+    }
     if !project.destination.contains(':') {
         let text = format!("{:?}: needs a root, as in a1:debian", project.destination);
         details.add_bad_request_violation("destination", text);
@@ -225,7 +231,8 @@ impl AgentService for Services {
     }
 
     async fn list_agents(&self, _: Request<v1::ListAgentsRequest>) -> Answer<v1::ListAgentsResponse> {
-        unserved()
+        let agents = vec![v1::Agent { name: "agents/edge1".to_owned(), ..v1::Agent::default() }];
+        Ok(Response::new(v1::ListAgentsResponse { agents, next_page_token: String::new() }))
     }
 
     async fn drain_agent(&self, _: Request<v1::DrainAgentRequest>) -> Answer<v1::Agent> {
