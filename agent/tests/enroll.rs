@@ -55,6 +55,29 @@ async fn a_host_joins_once() {
 }
 
 #[tokio::test]
+async fn the_current_directory_is_a_data_directory_too() {
+    let coordinator = Coordinator::start().await;
+    let host = Host::new();
+    let enroll = |words: &[&str]| {
+        let mut command = support::agent_command();
+        command.current_dir(host.dir.path()).args(["enroll", &coordinator.address]).args(words);
+        command.args(["--name", "edge1", "--ca-hash", &coordinator.ca_hash, "--token", &coordinator.token]);
+        command.arg("--root").arg(format!("a1={}", host.root().display()));
+        command
+    };
+    let joined = output(enroll(&[])).await;
+    let (stdout, stderr) = texts(&joined);
+    assert!(
+        stdout.ends_with("Enrolled as edge1. Next: mirror-agent run --config agent.toml\n"),
+        "{stdout}{stderr}"
+    );
+    let mut check = support::agent_command();
+    check.current_dir(host.dir.path()).args(["run", "--config", "agent.toml", "--check-config"]);
+    let checked = output(check).await;
+    assert!(checked.status.success(), "{}", texts(&checked).1);
+}
+
+#[tokio::test]
 async fn another_ca_gets_nothing() {
     let mut typed = Coordinator::start().await;
     let other = Coordinator::start().await;

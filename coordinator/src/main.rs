@@ -12,7 +12,7 @@ use mirror_coordinator::{
     telemetry,
 };
 use sd_notify::NotifyState;
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 
 /// What `--help` says after the options: the codes of document "experience", as far as this program uses them.
 const EXIT_CODES: &str = "Exit codes:
@@ -173,28 +173,45 @@ async fn run_coordinator(run: Run) -> Result<(), Failure> {
     let telemetry = telemetry::start(&config).map_err(|error| {
         failed(EXIT_FAILED, Chain(&error).to_string(), "mirror-coordinator run --check-config")
     })?;
+    // Before anything is promised: a signal that comes early waits until it can be obeyed in order.
+    let signals = Signals::listen()
+        .map_err(|error| failed(EXIT_FAILED, format!("no signals on this host: {error}"), "report this"))?;
     let handle = Coordinator::start(config).await.map_err(Failure::from)?;
     notify(&[NotifyState::Ready]);
-    let stopped = until_stopped(&handle, load).await;
+    signals.until_stopped(&handle, load).await;
     notify(&[NotifyState::Stopping]);
     handle.drain().await;
     drop(telemetry);
-    stopped.map_err(|error| failed(EXIT_FAILED, format!("no signals on this host: {error}"), "report this"))
+    Ok(())
 }
 
-/// Waits for the signal to stop; reloads at each SIGHUP.
-async fn until_stopped(handle: &Handle, load: impl Fn() -> Result<Config, Failure>) -> std::io::Result<()> {
-    let mut hangup = signal(SignalKind::hangup())?;
-    let mut terminate = signal(SignalKind::terminate())?;
-    let mut interrupt = signal(SignalKind::interrupt())?;
-    loop {
-        tokio::select! {
-            _ = terminate.recv() => return Ok(()),
-            _ = interrupt.recv() => return Ok(()),
-            _ = hangup.recv() => {
-                notify(&[NotifyState::Reloading]);
-                reload(handle, load());
-                notify(&[NotifyState::Ready]);
+/// What the program listens to.
+struct Signals {
+    hangup: Signal,
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+impl Signals {
+    fn listen() -> std::io::Result<Self> {
+        Ok(Self {
+            hangup: signal(SignalKind::hangup())?,
+            terminate: signal(SignalKind::terminate())?,
+            interrupt: signal(SignalKind::interrupt())?,
+        })
+    }
+
+    /// Waits for the signal to stop; reloads at each SIGHUP.
+    async fn until_stopped(mut self, handle: &Handle, load: impl Fn() -> Result<Config, Failure>) {
+        loop {
+            tokio::select! {
+                _ = self.terminate.recv() => return,
+                _ = self.interrupt.recv() => return,
+                _ = self.hangup.recv() => {
+                    notify(&[NotifyState::Reloading]);
+                    reload(handle, load());
+                    notify(&[NotifyState::Ready]);
+                }
             }
         }
     }

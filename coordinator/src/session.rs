@@ -182,8 +182,12 @@ impl Session {
         };
         let Some(claimed) = self.services.outbox.claim(self.agent, epoch) else {
             self.gone(epoch).await;
-            let why = "the session was over before it began: a newer one, or a new term of the coordinator";
-            return Err(unavailable("SESSION_OVER", why, RETRY));
+            let newest = self.services.driver.view().session(self.agent).map(|session| session.epoch);
+            return Err(if newest.is_some_and(|newest| newest > epoch) {
+                Status::aborted("superseded by a newer session of this agent")
+            } else {
+                unavailable("SESSION_OVER", "the session was over before it began; say hello again", RETRY)
+            });
         };
         for (attempt, epoch) in self.services.logs.live().followed_on(self.agent) {
             self.services.outbox.subscribe_log(self.agent, attempt, epoch);

@@ -4,6 +4,7 @@
 #![allow(clippy::disallowed_methods, clippy::print_stdout, reason = "a harness starts programs, and says what it skips")]
 
 mod clients;
+mod contain;
 mod edges;
 mod partition;
 mod refuse;

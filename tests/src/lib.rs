@@ -17,6 +17,7 @@
 pub mod address;
 pub mod eventually;
 pub mod fleet;
+pub mod liar;
 pub mod netns;
 pub mod process;
 pub mod rsyncd;

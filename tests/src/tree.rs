@@ -48,12 +48,21 @@ pub fn hash(dir: &Path) -> io::Result<String> {
     Ok(hex::encode(hasher.finalize()))
 }
 
+/// Every file below `dir` with the hash of its content.
+///
+/// # Errors
+/// When something cannot be read.
+pub fn files(dir: &Path) -> io::Result<BTreeMap<PathBuf, Vec<u8>>> {
+    let mut entries = BTreeMap::new();
+    collect(dir, Path::new(""), &mut entries)?;
+    entries.retain(|_, content| content.starts_with(b"file "));
+    Ok(entries)
+}
+
 /// The number of files below `dir`.
 #[must_use]
 pub fn count(dir: &Path) -> usize {
-    let mut entries = BTreeMap::new();
-    drop(collect(dir, Path::new(""), &mut entries));
-    entries.values().filter(|content| content.starts_with(b"file ")).count()
+    files(dir).map_or(0, |files| files.len())
 }
 
 fn collect(root: &Path, below: &Path, entries: &mut BTreeMap<PathBuf, Vec<u8>>) -> io::Result<()> {

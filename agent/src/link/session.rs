@@ -265,13 +265,15 @@ impl Session<'_> {
         let due = |at: Option<&Instant>| at.is_none_or(|at| at.elapsed() >= RESEND_AFTER);
         let unsaid: Vec<Key> =
             self.link.executor.ended_keys().filter(|key| due(self.said.get(key))).collect();
+        let any = !unsaid.is_empty();
         for key in unsaid {
             let Some(ended) = self.link.executor.outcome(key) else { continue };
             self.say(Out::Ended(ended)).await?;
             self.said.insert(key, Instant::now());
             self.told.remove(&key);
         }
-        Ok(())
+        // An end is when disks have changed much.
+        if any { self.say(Out::Inventory(self.link.inventory())).await } else { Ok(()) }
     }
 
     /// The newest of each attempt that changed; dropped when the coordinator is slow.

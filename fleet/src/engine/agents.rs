@@ -248,10 +248,13 @@ impl Engine {
     ) -> bool {
         let same_state = record.state_id.is_empty() || record.state_id == state_id;
         let out = self.usage.agents.get(&record.uid).into_iter().flatten();
-        let lacking = out.filter(|id| !held.iter().any(|one| one.attempt == **id));
         let mut unsettled = false;
-        for attempt in lacking.filter_map(|id| self.attempts.get(id)) {
+        for attempt in out.filter_map(|id| self.attempts.get(id)) {
             let Some(epoch) = attempt.state.epoch() else { continue };
+            // Held under another epoch is not held: that one is an older offer, and is cancelled.
+            if held.iter().any(|one| one.attempt == attempt.id && one.epoch == epoch) {
+                continue;
+            }
             let event = match attempt.state {
                 AttemptState::Cancelling { .. } => AttemptEvent::Return(epoch),
                 AttemptState::Offered { .. } if same_state => AttemptEvent::Return(epoch),
