@@ -181,7 +181,12 @@ impl Executor {
                 Answer::Refused(key, reason, detail)
             }
         };
-        tracing::info!(%key, answer = ?answer, "offer answered");
+        match &answer {
+            Answer::Accepted(_) => tracing::info!(%key, "offer accepted"),
+            Answer::Refused(_, reason, why) => {
+                tracing::warn!(%key, reason = reason.as_str_name(), why, "offer refused");
+            }
+        }
         Ok(answer)
     }
 

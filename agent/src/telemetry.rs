@@ -3,6 +3,7 @@
 //! exit: its context comes inside each assignment and goes back inside each report.
 
 use std::collections::HashMap;
+use std::io::IsTerminal as _;
 
 use opentelemetry::propagation::TextMapPropagator as _;
 use opentelemetry::trace::{TraceContextExt as _, TracerProvider as _};
@@ -56,7 +57,10 @@ impl Telemetry {
             let layer = tracing_opentelemetry::layer().with_tracer(provider.tracer(SERVICE));
             layer.with_filter(filter_fn(is_ours))
         });
-        let messages = tracing_subscriber::fmt::layer().with_writer(std::io::stderr);
+        // Colour for people at a terminal only, and only if they want it: no-color.org.
+        let colour =
+            std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|v| v.is_empty());
+        let messages = tracing_subscriber::fmt::layer().with_writer(std::io::stderr).with_ansi(colour);
         let messages = match config.log_format {
             LogFormat::Text => messages.with_target(false).boxed(),
             LogFormat::Json => messages.json().boxed(),

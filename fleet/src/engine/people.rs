@@ -383,6 +383,9 @@ impl Engine {
                     format!("project \"{}\" has no origin to run on", project.record.name),
                 )
             })?;
+        // During a run the answer is the run that waits behind it, whether this trigger made it or joined it.
+        let going = |id: &RunId| *id != run && self.runs.get(id).is_some_and(|other| !other.state.is_closed());
+        let coalesced = coalesced || project.runs.iter().any(going);
         let mut notes = Vec::new();
         if let Some(pause) = &project.record.paused {
             notes.push(format!("the project is paused by {}; this run runs all the same", pause.by));

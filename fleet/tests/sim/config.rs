@@ -54,7 +54,7 @@ fn weight(fault: Fault) -> u64 {
     match fault {
         Fault::CutLink => 30,
         Fault::HalfOpen => 20,
-        Fault::Replay => 50,
+        Fault::Replay => 100,
         Fault::PartitionBoth | Fault::PartitionUp | Fault::PartitionDown => 9,
         Fault::AgentCrash => 16,
         Fault::HostCrash | Fault::CoordinatorCrash => 10,
@@ -80,11 +80,11 @@ impl Config {
             upstream_slots: number(rng, 1, 2),
             upstream_spacing: Duration::from_millis(rng.below(20) * SECOND),
             origin_uplink: number(rng, 1, 3),
-            lost_after: Duration::from_millis(rng.between(1, 60) * 30 * SECOND),
+            lost_after: Duration::from_millis(rng.between(1, 20) * 30 * SECOND),
             offer_timeout: Duration::from_millis(rng.between(2, 30) * SECOND),
             catch_up_spread: Duration::from_millis(rng.below(11) * MINUTE),
         };
-        let gap = *rng.pick(&[5 * SECOND, 30 * SECOND, 2 * MINUTE, 10 * MINUTE]).expect("not empty");
+        let gap = *rng.pick(&[2 * SECOND, 5 * SECOND, 30 * SECOND, 3 * MINUTE]).expect("not empty");
         let faults = Fault::ALL.into_iter().map(|fault| if rng.chance(700) { weight(fault) } else { 0 });
         let mut faults: Vec<u64> = faults.collect();
         faults[0] += 1;
@@ -95,7 +95,7 @@ impl Config {
         Self {
             limits,
             hosts: rng.index(4) + 3,
-            steps: rng.between(300, 1_200),
+            steps: rng.between(400, 2_400),
             person_gap: gap,
             fault_gap: rng.between(1, 4) * gap / 2,
             faults,
@@ -104,12 +104,12 @@ impl Config {
             commit: rng.between(0, 80),
             // A slow disk keeps offers without an answer for long.
             fsync: *rng.pick(&[0, 5, 20, 60, 1_000, 15 * SECOND, 2 * MINUTE]).expect("not empty"),
-            kill: *rng.pick(&[SECOND, MINUTE, 5 * MINUTE]).expect("not empty"),
-            meddling: *rng.pick(&[0, 150, 500]).expect("not empty"),
+            kill: *rng.pick(&[SECOND, MINUTE, 5 * MINUTE, 20 * MINUTE]).expect("not empty"),
+            meddling: *rng.pick(&[0, 500, 950]).expect("not empty"),
             snaps: *rng.pick(&[0, 10, 60]).expect("not empty"),
-            pull: *rng.pick(&[10 * SECOND, MINUTE, 10 * MINUTE, HOUR]).expect("not empty"),
+            pull: *rng.pick(&[SECOND, 10 * SECOND, MINUTE, 10 * MINUTE, HOUR]).expect("not empty"),
             pulls_ok: rng.between(300, 950),
-            refusals: *rng.pick(&[0, 20, 150]).expect("not empty"),
+            refusals: *rng.pick(&[0, 100, 300]).expect("not empty"),
             wall_start: if rng.chance(500) { near } else { any },
         }
     }

@@ -293,7 +293,7 @@ impl World {
             return self.report(host, refused(false));
         }
         if !self.calm && self.rng.chance(self.config.refusals) {
-            let for_good = self.rng.chance(300);
+            let for_good = self.rng.chance(400);
             self.checks.refused.insert(work);
             return self.report(host, refused(for_good));
         }
@@ -327,7 +327,7 @@ impl World {
 
     fn hear_cancel(&mut self, host: usize, work: Work) {
         let delay = self.rng.between(0, self.config.kill);
-        let too_late = self.rng.chance(250);
+        let too_late = self.rng.chance(500);
         let one = &mut self.hosts[host];
         match one.journal.get_mut(&work) {
             Some(entry) => entry.cancelled = true,
@@ -442,7 +442,7 @@ impl World {
         use ExitClass as C;
         let classes = [
             C::Network, C::Network, C::Network, C::Timeout, C::Stalled, C::Partial, C::Partial, C::MaxDelete,
-            C::MaxDelete, C::MaxDelete, C::Busy, C::Busy, C::Auth, C::NotFound, C::Refused, C::DiskFull,
+            C::MaxDelete, C::MaxDelete, C::MaxDelete, C::MaxDelete, C::MaxDelete, C::Busy, C::Busy, C::Auth, C::NotFound, C::Refused, C::DiskFull,
             C::LocalIo, C::Internal, C::WallClock, C::Protocol, C::Config,
         ];
         *self.rng.pick(&classes).expect("not empty")

@@ -192,7 +192,7 @@ impl World {
     /// Nothing passes on these lines of a host until it heals.
     pub(crate) fn block(&mut self, host: usize, lines: [bool; 2]) {
         self.hosts[host].blocked = lines;
-        let span = if self.rng.chance(300) {
+        let span = if self.rng.chance(500) {
             self.rng.between(1, 120) * 60_000
         } else {
             self.rng.between(100, 40_000)

@@ -3,6 +3,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    sync::LazyLock,
     time::Duration,
 };
 
@@ -37,6 +38,13 @@ const REQUESTS_MAX: usize = 16;
 /// How often the operator looks in the calm end, in ms.
 const OPERATOR_MS: u64 = 300_000;
 
+/// Schedules to draw from.
+static CRONS: LazyLock<Vec<Cron>> = LazyLock::new(|| {
+    let texts = ["minute=*/20", "minute=7,37", "hour=*/2 minute=30", "hour=2 minute=30", "minute=*"];
+    let parse = |text: &str| Cron::parse(text.parse().expect("good fields")).expect("a good cron");
+    texts.into_iter().map(parse).collect()
+});
+
 /// What people do, with how often.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Do {
@@ -58,18 +66,18 @@ enum Do {
 }
 
 const DEEDS: [(Do, u64); 15] = [
-    (Do::Create, 20),
+    (Do::Create, 40),
     (Do::Update, 24),
-    (Do::Delete, 8),
-    (Do::Run, 40),
-    (Do::Cancel, 24),
+    (Do::Delete, 14),
+    (Do::Run, 90),
+    (Do::Cancel, 80),
     (Do::Pause, 8),
     (Do::Resume, 10),
     (Do::Freeze, 1),
     (Do::Thaw, 4),
     (Do::Drain, 3),
     (Do::Undrain, 5),
-    (Do::Revoke, 6),
+    (Do::Revoke, 8),
     (Do::Sweep, 4),
     (Do::Repeat, 14),
     (Do::Check, 3),
@@ -217,7 +225,7 @@ impl World {
 
     /// Somebody asks for something that disturbs this attempt.
     pub(crate) fn person_meddles(&mut self, project: ProjectUid, agent: AgentUid) {
-        let deeds = [Do::Cancel, Do::Cancel, Do::Delete, Do::Update, Do::Revoke, Do::Run];
+        let deeds = [Do::Cancel, Do::Cancel, Do::Cancel, Do::Delete, Do::Delete, Do::Update, Do::Revoke, Do::Revoke];
         let deed = *self.rng.pick(&deeds).expect("not empty");
         if let Some(ask) = self.think(deed, Some(project), Some(agent)) {
             self.ask(ask);
@@ -358,14 +366,13 @@ impl World {
     }
 
     fn schedule(&mut self) -> Option<Schedule> {
-        let crons = ["minute=*/20", "minute=7,37", "hour=*/2 minute=30", "hour=2 minute=30", "minute=*"];
         let zones = ["UTC", "Europe/Berlin", "America/New_York", "Australia/Lord_Howe"];
         let zone = parse_zone(self.rng.pick(&zones)?).ok()?;
         let from = if self.rng.chance(500) { IntervalFrom::End } else { IntervalFrom::Start };
         let cadence = match self.rng.below(5) {
             0 => Cadence::Manual,
             1 => Cadence::Interval { every_seconds: self.rng.between(60, 20_000), from },
-            _ => Cadence::Cron(Box::new(Cron::parse(self.rng.pick(&crons)?.parse().ok()?).ok()?)),
+            _ => Cadence::Cron(Box::new(self.rng.pick(&CRONS)?.clone())),
         };
         let mut schedule = Schedule::new(cadence, zone);
         if self.rng.chance(300) {

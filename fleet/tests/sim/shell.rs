@@ -23,8 +23,10 @@ use crate::{
 
 /// Ticks in a row without a pause that cannot be honest work.
 const TICKS_IN_A_ROW_MAX: u32 = 2_000;
-/// The whole engine is rebuilt from the disk after each of so many commits.
-const REBUILD_EVERY: u64 = 8;
+/// All records are compared with the disk after each of so many commits, and before every restart.
+const COMPARE_EVERY: u64 = 3;
+/// The whole engine is rebuilt from the disk after each of so many commits, and at every restart.
+const REBUILD_EVERY: u64 = 12;
 
 /// A restore raises the term by far: to the time in seconds, in earnest.
 const RESTORE_TERMS: u64 = 1_000_000;
@@ -232,6 +234,9 @@ impl World {
     /// What is on disk is what the engine works with.
     fn compare(&mut self) {
         self.cover.commits += 1;
+        if !self.cover.commits.is_multiple_of(COMPARE_EVERY) {
+            return;
+        }
         let Some(engine) = &self.coordinator.engine else { return };
         if let Some(text) = self.coordinator.store.differs_from(engine) {
             return self.fail(format!("the engine is not what is on disk: {text}"));
