@@ -21,7 +21,10 @@ pub enum Role {
 
 /// Where an attempt stands.
 #[derive(Debug, Clone, PartialEq, Eq)]
-#[expect(clippy::large_enum_variant, reason = "attempts that are held in numbers have ended and are in the store")]
+#[expect(
+    clippy::large_enum_variant,
+    reason = "attempts that are held in numbers have ended and are in the store"
+)]
 pub enum AttemptState {
     /// Waits for admission, for at least `delay` since it was made.
     Pending {

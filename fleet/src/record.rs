@@ -135,7 +135,10 @@ impl Record {
 
 /// One step of a decision.
 #[derive(Debug, Clone, PartialEq)]
-#[expect(clippy::large_enum_variant, reason = "a decision has a handful of them, and they are gone after the commit")]
+#[expect(
+    clippy::large_enum_variant,
+    reason = "a decision has a handful of them, and they are gone after the commit"
+)]
 pub enum Change {
     /// Store this record in place of the one with its key.
     Put(Record),

@@ -74,8 +74,7 @@ fn errors_carry_reason_and_every_field() {
     let fleet = fleet();
     let project =
         r#"{"project": {"name": "projects/-x", "upstreams": [{"uri": "rsnc://h/m"}], "destination": "x"}}"#;
-    let refused =
-        grpcurl(&fleet, Some(project), &["mirror.v1.ProjectService/CreateProject"]);
+    let refused = grpcurl(&fleet, Some(project), &["mirror.v1.ProjectService/CreateProject"]);
     assert_ne!(refused.code, 0);
     let said = format!("{}{}", refused.stdout, refused.stderr);
     for part in ["upstreams[0].uri", "destination", "name", "placement.origins", "mirror.v1"] {

@@ -47,7 +47,8 @@ fn size_below(path: &Path) -> u64 {
 
 #[test]
 fn a_silent_upstream_times_out() {
-    let outcome = outcome_of(Lie::Silent, &["--io-timeout", "10s", "--stall-timeout", "15s"], Duration::from_secs(90));
+    let outcome =
+        outcome_of(Lie::Silent, &["--io-timeout", "10s", "--stall-timeout", "15s"], Duration::from_secs(90));
     let class = &outcome["class"];
     assert!(class == "TIMEOUT" || class == "STALLED", "{outcome}");
 }
@@ -82,8 +83,13 @@ impl Mount {
             return Err("mounting needs root".to_owned());
         }
         fs::create_dir_all(path).map_err(|error| error.to_string())?;
-        let done = Finished::run(Command::new("mount").args(["-t", "tmpfs", "-o", options, "tmpfs"]).arg(path));
-        if done.code == 0 { Ok(Self(path.to_owned())) } else { Err(format!("no tmpfs here: {}", done.stderr)) }
+        let done =
+            Finished::run(Command::new("mount").args(["-t", "tmpfs", "-o", options, "tmpfs"]).arg(path));
+        if done.code == 0 {
+            Ok(Self(path.to_owned()))
+        } else {
+            Err(format!("no tmpfs here: {}", done.stderr))
+        }
     }
 }
 

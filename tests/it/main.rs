@@ -1,7 +1,11 @@
 //! One binary of end-to-end tests: whole fleets of the real programs, as people use them. Each test has a
 //! fleet, a directory and an address of its own.
 
-#![allow(clippy::disallowed_methods, clippy::print_stdout, reason = "a harness starts programs, and says what it skips")]
+#![allow(
+    clippy::disallowed_methods,
+    clippy::print_stdout,
+    reason = "a harness starts programs, and says what it skips"
+)]
 
 mod clients;
 mod contain;

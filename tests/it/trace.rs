@@ -76,7 +76,8 @@ fn environment(endpoint: &str) -> Vec<(String, String)> {
 fn one_trace_leads_from_mirrorctl_to_rsyncs_exit() {
     let collector = Collector::start();
     let environment = environment(&collector.endpoint());
-    let fleet = Fleet::start(FleetOptions { environment, ..FleetOptions::default() }).expect("a fleet starts");
+    let fleet =
+        Fleet::start(FleetOptions { environment, ..FleetOptions::default() }).expect("a fleet starts");
     fleet.add_project("debian", &[]).ok();
     fleet.mirrorctl(&["project", "run", "debian", "--watch"]).ok();
     fleet.await_run("debian", "SUCCEEDED");
@@ -85,10 +86,14 @@ fn one_trace_leads_from_mirrorctl_to_rsyncs_exit() {
         let spans = collector.spans();
         spans.iter().any(|span| span["service"] == "agent" && span["name"] == "attempt").then_some(spans)
     });
-    let attempt = spans.iter().find(|span| span["service"] == "agent" && span["name"] == "attempt").expect("found");
+    let attempt =
+        spans.iter().find(|span| span["service"] == "agent" && span["name"] == "attempt").expect("found");
     let of_trace: Vec<&Value> = spans.iter().filter(|span| span["trace"] == attempt["trace"]).collect();
     for service in ["mirrorctl", "coordinator", "agent"] {
-        assert!(of_trace.iter().any(|span| span["service"] == service), "{service} has no span in it: {of_trace:#?}");
+        assert!(
+            of_trace.iter().any(|span| span["service"] == service),
+            "{service} has no span in it: {of_trace:#?}"
+        );
     }
     for field in ["project", "run", "attempt", "epoch", "agent"] {
         assert!(!attempt["attributes"][field].is_null(), "{field} is missing: {attempt}");
@@ -101,7 +106,8 @@ fn one_trace_leads_from_mirrorctl_to_rsyncs_exit() {
 #[test]
 fn a_dead_collector_harms_nothing() {
     let environment = environment(&format!("http://{}:{PORT}", address::unique()));
-    let fleet = Fleet::start(FleetOptions { environment, ..FleetOptions::default() }).expect("a fleet starts");
+    let fleet =
+        Fleet::start(FleetOptions { environment, ..FleetOptions::default() }).expect("a fleet starts");
     fleet.add_project("debian", &[]).ok();
     fleet.mirrorctl(&["project", "run", "debian", "--watch"]).ok();
     fleet.await_run("debian", "SUCCEEDED");

@@ -114,10 +114,19 @@ impl Fleet {
         let upstream_address = if hosts.is_some() { netns::AGENT } else { address };
         let upstream_tree = dir.path().join("upstream");
         tree::fill(&upstream_tree, options.files, options.file_bytes, 42)?;
-        let upstream = Rsyncd::start(hosts.as_ref(), &dir.path().join("rsyncd"), upstream_address, &upstream_tree)?;
+        let upstream =
+            Rsyncd::start(hosts.as_ref(), &dir.path().join("rsyncd"), upstream_address, &upstream_tree)?;
         let agents = options.agents.iter().map(|_| None).collect();
-        let mut fleet =
-            Self { coordinator: None, agents, upstream, options, address, ca_hash: String::new(), hosts, dir };
+        let mut fleet = Self {
+            coordinator: None,
+            agents,
+            upstream,
+            options,
+            address,
+            ca_hash: String::new(),
+            hosts,
+            dir,
+        };
         fleet.init()?;
         Ok(fleet)
     }
@@ -288,7 +297,10 @@ impl Fleet {
         let root = format!("a1={}", self.root(index).display());
         let mut command = self.command("mirror-agent", &["enroll", &server, "--token", token]);
         command.args(["--ca-hash", &self.ca_hash, "--root", &root, "--label", "role=edge"]);
-        command.args(["--allow-upstream", "127.0.0.0/8", "--allow-upstream", "10.77.0.0/24"]).arg("--data-dir").arg(self.agent_dir(index));
+        command
+            .args(["--allow-upstream", "127.0.0.0/8", "--allow-upstream", "10.77.0.0/24"])
+            .arg("--data-dir")
+            .arg(self.agent_dir(index));
         command
     }
 

@@ -82,7 +82,8 @@ fn answer(mut stream: TcpStream, lie: Lie, ended: &AtomicBool) {
             }
         }
         Lie::Garbage => {
-            let _said = stream.write_all(b"\x00\xff\x1b[31mHTTP/1.0 418 I'm a teapot\r\n\r\n\xde\xad\xbe\xef\n");
+            let _said =
+                stream.write_all(b"\x00\xff\x1b[31mHTTP/1.0 418 I'm a teapot\r\n\r\n\xde\xad\xbe\xef\n");
         }
         Lie::EndlessMotd => {
             let _greeted = stream.write_all(b"@RSYNCD: 31.0 sha512 sha256 sha1 md5 md4\n");

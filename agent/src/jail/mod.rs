@@ -20,7 +20,7 @@ use std::process::{Command, ExitCode};
 
 use rustix::fs::Mode;
 use rustix::process::{
-    Resource, Rlimit, Signal, getrlimit, set_parent_process_death_signal, setrlimit, umask,
+    Pid, Resource, Rlimit, Signal, getppid, getrlimit, set_parent_process_death_signal, setrlimit, umask,
 };
 use rustix::thread::set_no_new_privs;
 
@@ -84,6 +84,10 @@ fn run(args: impl Iterator<Item = OsString>) -> Result<std::convert::Infallible,
     // ones.
     set_parent_process_death_signal(Some(Signal::TERM))
         .map_err(|error| refuse(format!("death signal: {error}")))?;
+    // The signal comes only for a death from now on: a supervisor that is gone already is noticed here.
+    if args.parent.is_some_and(|parent| getppid() != Some(parent)) {
+        return Err(refuse("the supervisor is gone; nothing is started without one"));
+    }
     limit(&spec.jail).map_err(|error| refuse(format!("resource limits: {error}")))?;
     umask(UMASK);
     if !spec.jail.off {
@@ -111,6 +115,7 @@ fn limit(jail: &JailSpec) -> rustix::io::Result<()> {
 struct Args {
     spec: PathBuf,
     cgroup: Option<PathBuf>,
+    parent: Option<Pid>,
     program: OsString,
     rest: Vec<OsString>,
 }
@@ -118,22 +123,32 @@ struct Args {
 impl Args {
     /// By hand: this is called by the supervisor alone, once per run, and has to stay small.
     fn parse(mut args: impl Iterator<Item = OsString>) -> Result<Args, Refusal> {
-        const USAGE: &str = "usage: mirror-agent jail --spec SPEC.json [--cgroup DIR] -- PROGRAM ARGS";
-        let (mut spec, mut cgroup) = (None, None);
+        const USAGE: &str =
+            "usage: mirror-agent jail --spec SPEC.json [--cgroup DIR] [--parent PID] -- PROGRAM ARGS";
+        let (mut spec, mut cgroup, mut parent) = (None, None, None);
         loop {
             let word = args.next().ok_or_else(|| refuse(USAGE))?;
             let slot = match word.to_str() {
                 Some("--") => break,
                 Some("--spec") => &mut spec,
                 Some("--cgroup") => &mut cgroup,
+                Some("--parent") => &mut parent,
                 _ => return Err(refuse(USAGE)),
             };
             *slot = Some(PathBuf::from(args.next().ok_or_else(|| refuse(USAGE))?));
         }
         let program = args.next().filter(|program| Path::new(program).is_absolute());
         let (Some(spec), Some(program)) = (spec, program) else { return Err(refuse(USAGE)) };
-        Ok(Args { spec, cgroup, program, rest: args.collect() })
+        let parent = match parent {
+            None => None,
+            Some(text) => Some(read_pid(&text).ok_or_else(|| refuse(USAGE))?),
+        };
+        Ok(Args { spec, cgroup, parent, program, rest: args.collect() })
     }
+}
+
+fn read_pid(text: &Path) -> Option<Pid> {
+    Pid::from_raw(text.to_str()?.parse().ok()?)
 }
 
 #[cfg(test)]
@@ -146,7 +161,9 @@ mod tests {
 
     #[test]
     fn arguments_after_the_dashes_are_the_programs_own() {
-        let args = parse(&["--spec", "/s", "--cgroup", "/c", "--", "/bin/echo", "--spec", "--"]).unwrap();
+        let words = ["--spec", "/s", "--cgroup", "/c", "--parent", "7", "--", "/bin/echo", "--spec", "--"];
+        let args = parse(&words).unwrap();
+        assert_eq!(args.parent, Pid::from_raw(7));
         assert_eq!(args.spec, Path::new("/s"));
         assert_eq!(args.cgroup.as_deref(), Some(Path::new("/c")));
         assert_eq!(args.program, "/bin/echo");
@@ -161,6 +178,7 @@ mod tests {
             &["--", "/bin/echo"],
             &["--spec", "/s", "--", "echo"],
             &["--other", "--", "/bin/echo"],
+            &["--spec", "/s", "--parent", "x", "--", "/bin/echo"],
             &["--spec"],
             &[],
         ] {

@@ -204,7 +204,8 @@ impl std::fmt::Debug for Secret {
 
 /// Cuts a reason or fault to the bytes that surely fit into the reserved files, on a character boundary.
 pub(crate) fn bounded_text(text: &str) -> String {
-    text[..text.floor_char_boundary(TEXT_MAX_BYTES)].to_owned()
+    let end = (0..=text.len().min(TEXT_MAX_BYTES)).rev().find(|at| text.is_char_boundary(*at));
+    text[..end.unwrap_or(0)].to_owned()
 }
 
 /// One argv or environment word: readable where it is UTF-8, exact where it is not.

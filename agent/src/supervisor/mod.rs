@@ -207,6 +207,7 @@ fn spawn(run: &RunDir, record: &SupervisorRecord) -> io::Result<Child> {
     #[allow(clippy::disallowed_methods, reason = "the supervisor's own program")]
     let mut command = Command::new(own_executable());
     command.arg0("mirror-agent").arg("jail").arg("--spec").arg(run.path().join(name::SPEC));
+    command.arg("--parent").arg(std::process::id().to_string());
     if let Some(cgroup) = &record.cgroup {
         command.arg("--cgroup").arg(cgroup);
     }

@@ -68,11 +68,8 @@ impl Engine {
     fn start(&self, at_least: u64) -> Decision {
         let next_term = self.fleet().term + 1;
         let term = next_term.max(at_least);
-        let next_uid = if at_least > next_term {
-            self.fleet().next_uid.max(at_least)
-        } else {
-            self.fleet().next_uid
-        };
+        let next_uid =
+            if at_least > next_term { self.fleet().next_uid.max(at_least) } else { self.fleet().next_uid };
         let fleet = FleetRecord { term, next_uid, ..self.fleet().clone() };
         Decision { changes: vec![Change::Put(Record::Fleet(fleet))], ..Decision::nothing() }
     }

@@ -225,7 +225,9 @@ impl Engine {
     ) -> Result<(), Refusal> {
         let kept = |new: PlacementRecord| {
             let old = project.placements.get(&new.agent);
-            old.filter(|old| old.destination == new.destination && old.role == new.role).cloned().unwrap_or(new)
+            old.filter(|old| old.destination == new.destination && old.role == new.role)
+                .cloned()
+                .unwrap_or(new)
         };
         let wanted: Vec<PlacementRecord> = placements_of(record).into_iter().map(kept).collect();
         for old in project.placements.values() {
@@ -384,7 +386,8 @@ impl Engine {
                 )
             })?;
         // During a run the answer is the run that waits behind it, whether this trigger made it or joined it.
-        let going = |id: &RunId| *id != run && self.runs.get(id).is_some_and(|other| !other.state.is_closed());
+        let going =
+            |id: &RunId| *id != run && self.runs.get(id).is_some_and(|other| !other.state.is_closed());
         let coalesced = coalesced || project.runs.iter().any(going);
         let mut notes = Vec::new();
         if let Some(pause) = &project.record.paused {

@@ -56,6 +56,8 @@ impl Engine {
             };
             let event = AttemptEvent::End(epoch, outcome);
             self.move_attempt(now, attempt, event, &mut effects);
+        } else if matches!(attempt.state, AttemptState::Cancelling { .. }) {
+            self.move_attempt(now, attempt, AttemptEvent::Return(epoch), &mut effects);
         } else if attempt.state.on(AttemptEvent::Return(epoch), now.wall).is_ok() {
             // Busy for a reason we do not see: ask again, but not in a loop.
             let outcome =

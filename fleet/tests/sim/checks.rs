@@ -39,8 +39,6 @@ pub(crate) struct Kept {
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Checks {
     limits: Limits,
-    /// Offers that agents refused for reasons of their own.
-    pub(crate) refused: BTreeSet<Work>,
     /// How pulls really ended, and what they fetched.
     pub(crate) pulled: BTreeMap<Work, (ExitClass, Content)>,
     pub(crate) kept: BTreeMap<Work, Kept>,
@@ -160,7 +158,9 @@ impl World {
     /// I1, on the machine: never two pulls into one directory.
     pub(crate) fn check_one_writer(&mut self, host: usize, work: Work, destination: &Destination) {
         let trees = &self.hosts[host].trees;
-        if let Some((other, _)) = trees.iter().find(|(dir, tree)| tree.is_written() && dir.overlaps(destination)) {
+        if let Some((other, _)) =
+            trees.iter().find(|(dir, tree)| tree.is_written() && dir.overlaps(destination))
+        {
             let text = format!("two pulls at once on host {host}: into {other} and into {destination}");
             self.fail(text);
         }
@@ -200,7 +200,8 @@ impl World {
         }
         for attempt in unit.attempts() {
             let AttemptState::Ended { epoch, end: End::Lost, .. } = attempt.state else { continue };
-            if let Some(host) = self.host_of(attempt.agent).filter(|host| self.hosts[*host].holds((attempt.id, epoch)))
+            if let Some(host) =
+                self.host_of(attempt.agent).filter(|host| self.hosts[*host].holds((attempt.id, epoch)))
             {
                 self.fail(format!("{} was taken for lost, and host {host} holds it", attempt.id));
             }
@@ -223,7 +224,10 @@ impl World {
             });
             if !recorded && store.project(kept.project).is_some() {
                 let record = store.attempt(kept.project, *id);
-                return Err(format!("{id} succeeded on host {} under {epoch}, recorded: {record:?}", kept.host));
+                return Err(format!(
+                    "{id} succeeded on host {} under {epoch}, recorded: {record:?}",
+                    kept.host
+                ));
             }
         }
         for (run, (project, _)) in &self.checks.wanted {
@@ -244,12 +248,16 @@ impl World {
         if !made.is_some_and(|run| run.state == RunState::Succeeded) {
             return Err(format!("the last run of {uid:?} is {made:?}"));
         }
-        let range = store.live.range(Key::Placement(uid, AgentUid(0))..=Key::Placement(uid, AgentUid(u64::MAX)));
+        let range =
+            store.live.range(Key::Placement(uid, AgentUid(0))..=Key::Placement(uid, AgentUid(u64::MAX)));
         for (key, _) in range {
             let Key::Placement(_, agent) = key else { continue };
             let Some(placement) = store.placement(uid, *agent) else { continue };
-            let really = self.host_of(*agent).and_then(|host| self.hosts[host].trees.get(&placement.destination));
-            if placement.have_tree != Some(tree) || really.map(|tree| tree.content) != Some(Content::Tree(tree)) {
+            let really =
+                self.host_of(*agent).and_then(|host| self.hosts[host].trees.get(&placement.destination));
+            if placement.have_tree != Some(tree)
+                || really.map(|tree| tree.content) != Some(Content::Tree(tree))
+            {
                 return Err(format!("{placement:?} should have {tree} and really has {really:?}"));
             }
         }

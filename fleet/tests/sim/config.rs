@@ -60,14 +60,10 @@ fn weight(fault: Fault) -> u64 {
         Fault::HostCrash | Fault::CoordinatorCrash => 10,
         Fault::StateLoss | Fault::CommitError | Fault::PowerLoss => 6,
         Fault::LongOutage => 5,
-        Fault::Restore => 12,
+        Fault::Restore => 30,
         Fault::WallBack | Fault::WallForward | Fault::AgentClock | Fault::RootsChange => 5,
         // These happen by themselves.
-        Fault::LostUnits
-        | Fault::LateReport
-        | Fault::LateHello
-        | Fault::RequestRepeat
-        | Fault::DestinationBusy => 0,
+        Fault::LostUnits | Fault::LateReport | Fault::LateHello | Fault::RequestRepeat => 0,
     }
 }
 
@@ -80,7 +76,9 @@ impl Config {
             upstream_slots: number(rng, 1, 2),
             upstream_spacing: Duration::from_millis(rng.below(20) * SECOND),
             origin_uplink: number(rng, 1, 3),
-            lost_after: Duration::from_millis(rng.between(1, 20) * 30 * SECOND),
+            lost_after: Duration::from_millis(
+                *rng.pick(&[20 * SECOND, MINUTE, 10 * MINUTE]).expect("not empty"),
+            ),
             offer_timeout: Duration::from_millis(rng.between(2, 30) * SECOND),
             catch_up_spread: Duration::from_millis(rng.below(11) * MINUTE),
         };
@@ -108,7 +106,7 @@ impl Config {
             meddling: *rng.pick(&[0, 500, 950]).expect("not empty"),
             snaps: *rng.pick(&[0, 10, 60]).expect("not empty"),
             pull: *rng.pick(&[SECOND, 10 * SECOND, MINUTE, 10 * MINUTE, HOUR]).expect("not empty"),
-            pulls_ok: rng.between(300, 950),
+            pulls_ok: rng.between(200, 900),
             refusals: *rng.pick(&[0, 100, 300]).expect("not empty"),
             wall_start: if rng.chance(500) { near } else { any },
         }

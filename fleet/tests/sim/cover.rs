@@ -52,12 +52,10 @@ pub(crate) enum Fault {
     LateHello,
     /// A request id was used again.
     RequestRepeat,
-    /// An agent's own rule against two on a destination had to step in.
-    DestinationBusy,
 }
 
 impl Fault {
-    pub(crate) const ALL: [Self; 23] = [
+    pub(crate) const ALL: [Self; 22] = [
         Self::CutLink,
         Self::HalfOpen,
         Self::PartitionBoth,
@@ -80,7 +78,6 @@ impl Fault {
         Self::LateReport,
         Self::LateHello,
         Self::RequestRepeat,
-        Self::DestinationBusy,
     ];
 }
 

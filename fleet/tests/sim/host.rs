@@ -17,7 +17,6 @@ use fleet::{
 };
 
 use crate::{
-    cover::Fault,
     net::{Packet, StreamId},
     planted::Planted,
     world::{Event, World},
@@ -250,7 +249,8 @@ impl World {
             Message::Welcome { term, .. } => {
                 let one = &mut self.hosts[host];
                 if term < one.highest_term {
-                    return self.fail(format!("host {host} was welcomed under term {term}, below one it knows"));
+                    return self
+                        .fail(format!("host {host} was welcomed under term {term}, below one it knows"));
                 }
                 one.highest_term = term;
                 one.welcomed = true;
@@ -288,14 +288,14 @@ impl World {
             return self.fail(format!("an offer under the old term {} reached host {host}", work.1));
         }
         if let Some(other) = self.hosts[host].busy(&offer.destination) {
-            self.cover.fault(Fault::DestinationBusy);
             self.check_double(host, work, other);
             return self.report(host, refused(false));
         }
         if !self.calm && self.rng.chance(self.config.refusals) {
             let for_good = self.rng.chance(400);
-            self.checks.refused.insert(work);
-            return self.report(host, refused(for_good));
+            let (delay, boot) = (self.rng.between(0, self.config.fsync), self.hosts[host].boot);
+            self.cancel_meanwhile(offer.project, work.0.run, delay);
+            return self.after(delay, Event::Refuses(host, boot, refused(for_good)));
         }
         let entry = Entry {
             spec_hash: offer.spec_hash(),
@@ -310,6 +310,13 @@ impl World {
         let delay = self.rng.between(0, self.config.fsync);
         let boot = self.hosts[host].boot;
         self.after(delay, Event::Synced(host, boot, work));
+    }
+
+    /// A refusal takes its time too; it is nowhere written down.
+    pub(crate) fn refuses(&mut self, host: usize, boot: u64, input: AgentInput) {
+        if self.hosts[host].up && self.hosts[host].boot == boot {
+            self.report(host, input);
+        }
     }
 
     fn hear_continue(&mut self, host: usize, work: Work) {
@@ -333,7 +340,8 @@ impl World {
             Some(entry) => entry.cancelled = true,
             None => {
                 let Some(agent) = one.uid else { return };
-                let outcome = Outcome { cause: NOT_HELD.to_owned(), ..Outcome::of_class(ExitClass::Cancelled) };
+                let outcome =
+                    Outcome { cause: NOT_HELD.to_owned(), ..Outcome::of_class(ExitClass::Cancelled) };
                 let ended = AgentInput::Ended { agent, attempt: work.0, epoch: work.1, outcome };
                 return self.report(host, ended);
             }
@@ -354,6 +362,7 @@ impl World {
         if !entry.accepted_synced {
             entry.accepted_synced = true;
             self.begin_pull(host, work);
+            self.meddle_soon(host, work);
             if let Some(agent) = self.hosts[host].uid {
                 self.report(host, AgentInput::Accepted { agent, attempt: work.0, epoch: work.1 });
             }
@@ -364,6 +373,17 @@ impl World {
             if self.planted == Some(Planted::AgentForgetsUnacknowledged) {
                 self.hosts[host].journal.remove(&work);
             }
+        }
+    }
+
+    fn meddle_soon(&mut self, host: usize, work: Work) {
+        let project = self.offer_of(host, work).map(|offer| offer.project);
+        let agent = self.hosts[host].uid;
+        if let (Some(project), Some(agent), true) =
+            (project, agent, self.rng.chance(self.config.meddling / 3))
+        {
+            let delay = self.rng.span(self.config.pull / 2);
+            self.after(delay, Event::Meddles(project, agent));
         }
     }
 
@@ -441,9 +461,35 @@ impl World {
         }
         use ExitClass as C;
         let classes = [
-            C::Network, C::Network, C::Network, C::Timeout, C::Stalled, C::Partial, C::Partial, C::MaxDelete,
-            C::MaxDelete, C::MaxDelete, C::MaxDelete, C::MaxDelete, C::MaxDelete, C::Busy, C::Busy, C::Auth, C::NotFound, C::Refused, C::DiskFull,
-            C::LocalIo, C::Internal, C::WallClock, C::Protocol, C::Config,
+            C::Network,
+            C::Network,
+            C::Network,
+            C::Timeout,
+            C::Stalled,
+            C::Partial,
+            C::Partial,
+            C::MaxDelete,
+            C::MaxDelete,
+            C::MaxDelete,
+            C::MaxDelete,
+            C::MaxDelete,
+            C::MaxDelete,
+            C::MaxDelete,
+            C::MaxDelete,
+            C::MaxDelete,
+            C::MaxDelete,
+            C::MaxDelete,
+            C::Busy,
+            C::Busy,
+            C::Auth,
+            C::NotFound,
+            C::Refused,
+            C::DiskFull,
+            C::LocalIo,
+            C::Internal,
+            C::WallClock,
+            C::Protocol,
+            C::Config,
         ];
         *self.rng.pick(&classes).expect("not empty")
     }
@@ -524,7 +570,9 @@ impl World {
         let Some(outcome) = self.hosts[host].exits.remove(&work) else { return };
         if let Some(entry) = self.hosts[host].journal.get_mut(&work) {
             entry.ended = Some(outcome);
+            let project = entry.offer.project;
             let delay = self.rng.between(0, self.config.fsync);
+            self.cancel_meanwhile(project, work.0.run, delay);
             self.after(delay, Event::Synced(host, boot, work));
         }
     }
@@ -563,7 +611,11 @@ impl World {
         if let Some(stream) = self.hosts[host].stream.take() {
             self.cut(stream, machine);
         }
-        let pause = if self.rng.chance(250) { self.rng.between(1, 60) * 60_000 } else { self.rng.between(200, 60_000) };
+        let pause = if self.rng.chance(250) {
+            self.rng.between(1, 60) * 60_000
+        } else {
+            self.rng.between(200, 60_000)
+        };
         self.after(pause, Event::AgentStarts(host));
     }
 

@@ -66,7 +66,8 @@ impl World {
         let lacks = |attempt: &&AttemptRecord| {
             attempt.agent == agent && !held.iter().any(|one| one.attempt == attempt.id)
         };
-        let lacking: Vec<At> = engine.attempts().filter(lacks).map(|attempt| At::from(&attempt.state)).collect();
+        let lacking: Vec<At> =
+            engine.attempts().filter(lacks).map(|attempt| At::from(&attempt.state)).collect();
         for at in lacking {
             self.cover.pair(meets, at);
         }
@@ -96,7 +97,9 @@ impl World {
     pub(crate) fn count_decided(&mut self, changes: &[Change]) {
         for change in changes {
             match change {
-                Change::Put(Record::Attempt(attempt)) if At::from(&attempt.state) == At::Offered && !attempt.mixed => {
+                Change::Put(Record::Attempt(attempt))
+                    if At::from(&attempt.state) == At::Offered && !attempt.mixed =>
+                {
                     self.cover.pair(Meets::Offer, At::Pending);
                 }
                 Change::Volatile(Volatile::TimerDone(_, Timer::Offer(attempt, _))) => {

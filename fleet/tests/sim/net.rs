@@ -27,7 +27,7 @@ pub(crate) const DOWN: usize = 1;
 const NOTICE_MS: (u64, u64) = (10_000, 45_000);
 
 /// Longest time that something is on its way, in ms.
-const LAG_MS_MAX: u64 = 20_000;
+const LAG_MS_MAX: u64 = 60_000;
 
 /// What is on a line.
 #[derive(Debug, Clone)]
@@ -164,7 +164,7 @@ impl World {
     pub(crate) fn cut(&mut self, id: StreamId, half_open: bool) {
         let (time, latency) = (self.time, self.config.latency);
         // What is in flight upwards may be on its way for longer than the agent needs for a new connection.
-        let lag = if self.rng.chance(400) { self.rng.between(0, LAG_MS_MAX) } else { 0 };
+        let lag = if self.rng.chance(700) { self.rng.between(0, LAG_MS_MAX) } else { 0 };
         let lost_from = [time + lag + self.rng.between(0, latency), time + self.rng.between(0, latency)];
         let Some(stream) = self.streams.get_mut(&id) else { return };
         for line in [UP, DOWN] {

@@ -175,9 +175,10 @@ impl People {
                 return Err(format!("{key:?} was promised at {promised}, and the disk has {found:?}"));
             }
         }
-        let frozen = store.live.get(&Key::Fleet).is_some_and(
-            |record| matches!(record, Record::Fleet(fleet) if fleet.frozen.is_some()),
-        );
+        let frozen = store
+            .live
+            .get(&Key::Fleet)
+            .is_some_and(|record| matches!(record, Record::Fleet(fleet) if fleet.frozen.is_some()));
         match self.frozen {
             Some(promised) if promised != frozen => {
                 Err(format!("frozen was promised to be {promised} and is {frozen}"))
@@ -225,11 +226,16 @@ impl World {
 
     /// Somebody asks for something that disturbs this attempt.
     pub(crate) fn person_meddles(&mut self, project: ProjectUid, agent: AgentUid) {
-        let deeds = [Do::Cancel, Do::Cancel, Do::Cancel, Do::Delete, Do::Delete, Do::Update, Do::Revoke, Do::Revoke];
+        let deeds =
+            [Do::Cancel, Do::Cancel, Do::Cancel, Do::Delete, Do::Delete, Do::Update, Do::Revoke, Do::Revoke];
         let deed = *self.rng.pick(&deeds).expect("not empty");
         if let Some(ask) = self.think(deed, Some(project), Some(agent)) {
             self.ask(ask);
         }
+    }
+
+    pub(crate) fn person_cancels(&mut self, project: ProjectUid, run: RunId) {
+        self.ask(Ask::CancelRun { project, run });
     }
 
     fn think_of(&mut self, deed: Do) -> Option<Ask> {
@@ -243,9 +249,12 @@ impl World {
             Do::Create => return self.creation(false),
             Do::Check => return self.creation(true),
             Do::Update => return self.update(project?),
-            Do::Delete => Ask::DeleteProject { project: project?, revision: None, cancel_running: self.rng.chance(800) },
+            Do::Delete => {
+                Ask::DeleteProject { project: project?, revision: None, cancel_running: self.rng.chance(800) }
+            }
             Do::Run => {
-                let kinds = [TriggerKind::User, TriggerKind::User, TriggerKind::Push, TriggerKind::UpstreamChange];
+                let kinds =
+                    [TriggerKind::User, TriggerKind::User, TriggerKind::Push, TriggerKind::UpstreamChange];
                 let kind = *self.rng.pick(&kinds)?;
                 Ask::Run { project: project?, kind, request: None, traceparent: String::new() }
             }
@@ -296,7 +305,8 @@ impl World {
 
     pub(crate) fn projects(&self) -> Vec<ProjectUid> {
         let live = self.coordinator.store.live.values();
-        live.filter_map(|record| if let Record::Project(one) = record { Some(one.uid) } else { None }).collect()
+        live.filter_map(|record| if let Record::Project(one) = record { Some(one.uid) } else { None })
+            .collect()
     }
 
     fn creation(&mut self, validate_only: bool) -> Option<Ask> {
@@ -322,14 +332,20 @@ impl World {
         if spec.placement.replicas.iter().any(|replica| replica.agent == spec.placement.origins[0].agent) {
             return None;
         }
-        Some(Ask::UpdateProject { project, spec: Box::new(spec), revision: record.revision, validate_only: false })
+        Some(Ask::UpdateProject {
+            project,
+            spec: Box::new(spec),
+            revision: record.revision,
+            validate_only: false,
+        })
     }
 
     /// A declaration: an origin, up to four replicas, any kind of schedule.
     fn spec(&mut self, name: &Name) -> Option<ProjectSpec> {
         let mut agents: Vec<AgentUid> =
             self.hosts.iter().filter(|host| !host.retired).filter_map(|host| host.uid).collect();
-        let origin = if agents.is_empty() { return None } else { agents.remove(self.rng.index(agents.len())) };
+        let origin =
+            if agents.is_empty() { return None } else { agents.remove(self.rng.index(agents.len())) };
         let wanted = self.rng.index(5);
         while agents.len() > wanted {
             agents.remove(self.rng.index(agents.len()));
@@ -390,7 +406,8 @@ impl World {
     fn ask(&mut self, mut ask: Ask) {
         let id = self.next_id();
         let mut used = None;
-        if let Ask::CreateProject { request, validate_only: false, .. } | Ask::Run { request, .. } = &mut ask {
+        if let Ask::CreateProject { request, validate_only: false, .. } | Ask::Run { request, .. } = &mut ask
+        {
             if !self.calm && self.rng.chance(600) {
                 let key = format!("request {id}");
                 *request = Some(RequestKey { key: key.clone(), payload: key.clone() });
@@ -481,8 +498,7 @@ impl World {
     fn deed_answered(&mut self, id: u64, reply: Reply) {
         let Some(deed) = self.people.deeds.remove(&id) else { return };
         if let Some(used) = deed.request.as_ref().and_then(|key| self.people.used.get_mut(key)) {
-            let fresh = self.config.wall_start + i64::try_from(self.time).expect("short")
-                - used.at.0
+            let fresh = self.config.wall_start + i64::try_from(self.time).expect("short") - used.at.0
                 + self.coordinator.wall_shift
                 < 20 * 3_600_000;
             match (&used.answer, &reply) {
@@ -590,13 +606,15 @@ impl World {
             // A replica may wait for the tree that the last run will make: its origin is a new one.
             engine.attempts().all(|attempt| {
                 let why = engine.why(now, attempt.project);
-                let of_it = |why: &Why| why.attempt == attempt.id && why.wait.reason == WaitReason::OriginNotServing;
+                let of_it =
+                    |why: &Why| why.attempt == attempt.id && why.wait.reason == WaitReason::OriginNotServing;
                 !self.people.last_asked && attempt.role == Role::Replica && why.iter().any(of_it)
             })
         });
-        let closed = self.projects().into_iter().all(|project| {
-            self.coordinator.store.live_runs(project).all(|run| run.state.is_closed())
-        });
+        let closed = self
+            .projects()
+            .into_iter()
+            .all(|project| self.coordinator.store.live_runs(project).all(|run| run.state.is_closed()));
         idle && closed && self.people.deeds.is_empty()
     }
 
@@ -611,7 +629,9 @@ impl World {
                 Record::Agent(agent) if agent.revoked.is_some() => {
                     revoked.insert(agent.uid);
                 }
-                Record::Agent(agent) if self.host_of(agent.uid).is_none_or(|host| self.hosts[host].retired) => {
+                Record::Agent(agent)
+                    if self.host_of(agent.uid).is_none_or(|host| self.hosts[host].retired) =>
+                {
                     asks.push(Ask::RevokeAgent { agent: agent.uid, reason: "gone".to_owned() });
                 }
                 Record::Agent(agent) if agent.draining => {
@@ -641,7 +661,8 @@ impl World {
         spec.placement.replicas.retain(|target| !revoked.contains(&target.agent));
         if revoked.contains(&spec.placement.origins[0].agent) {
             let present = self.hosts.iter().filter(|host| !host.retired).filter_map(|host| host.uid);
-            let taken = |agent: &AgentUid| spec.placement.replicas.iter().any(|target| target.agent == *agent);
+            let taken =
+                |agent: &AgentUid| spec.placement.replicas.iter().any(|target| target.agent == *agent);
             let free = present.into_iter().find(|agent| !revoked.contains(agent) && !taken(agent));
             match free {
                 Some(agent) => spec.placement.origins[0].agent = agent,
@@ -660,10 +681,12 @@ impl World {
     /// cannot know whether it still goes on.
     fn cancel_the_stuck(&self) -> Vec<Ask> {
         let live = self.coordinator.store.live.values();
-        let attempts = live.filter_map(|record| if let Record::Attempt(one) = record { Some(one) } else { None });
+        let attempts =
+            live.filter_map(|record| if let Record::Attempt(one) = record { Some(one) } else { None });
         let mut asks = Vec::new();
         for attempt in attempts {
-            let (AttemptState::Offered { epoch, .. } | AttemptState::Running { epoch, .. }) = attempt.state else {
+            let (AttemptState::Offered { epoch, .. } | AttemptState::Running { epoch, .. }) = attempt.state
+            else {
                 continue;
             };
             let stored = self.coordinator.store.live.get(&Key::Agent(attempt.agent));

@@ -105,9 +105,13 @@ impl Planted {
             Self::TriggerDropped if source != Source::Start => drop_trigger(engine, changes),
             Self::FailedTreeServed => serve_failed(changes),
             Self::RetryForgotten if source == Source::Report => {
-                changes.retain(|change| !matches!(change, Change::Put(Record::Attempt(a)) if a.state.is_pending()));
+                changes.retain(
+                    |change| !matches!(change, Change::Put(Record::Attempt(a)) if a.state.is_pending()),
+                );
             }
-            Self::RequestForgotten => changes.retain(|change| !matches!(change, Change::Put(Record::Request(_)))),
+            Self::RequestForgotten => {
+                changes.retain(|change| !matches!(change, Change::Put(Record::Request(_))))
+            }
             Self::NextFireLate if source == Source::Tick => return Some(keep_fires(engine, changes)),
             Self::UsageKept => {
                 changes.retain(|change| !matches!(change, Change::Volatile(Volatile::GivenUp(_))));
@@ -120,9 +124,7 @@ impl Planted {
                 }
             }
             Self::CancelForgotten if source == Source::Person => {
-                let cancels = |change: &Change| {
-                    matches!(change, Change::Put(Record::Attempt(a)) if matches!(a.state, AttemptState::Cancelling { .. }))
-                };
+                let cancels = |change: &Change| matches!(change, Change::Put(Record::Attempt(a)) if matches!(a.state, AttemptState::Cancelling { .. }));
                 if changes.iter().any(cancels) {
                     changes.retain(|change| !cancels(change));
                     decision.sends.retain(|send| !matches!(send.message, Message::Cancel { .. }));

@@ -132,7 +132,8 @@ impl Store {
     }
 
     pub(crate) fn live_runs(&self, project: ProjectUid) -> impl Iterator<Item = &RunRecord> {
-        let range = self.live.range(Key::Run(project, RunId::NIL)..Key::Run(ProjectUid(project.0 + 1), RunId::NIL));
+        let range =
+            self.live.range(Key::Run(project, RunId::NIL)..Key::Run(ProjectUid(project.0 + 1), RunId::NIL));
         range.filter_map(|(_, record)| if let Record::Run(one) = record { Some(one) } else { None })
     }
 
@@ -152,7 +153,8 @@ impl Store {
             }
         }
         (count != self.live.len()).then(|| {
-            let known: std::collections::BTreeSet<Key> = engine.records().map(|record| record.key()).collect();
+            let known: std::collections::BTreeSet<Key> =
+                engine.records().map(|record| record.key()).collect();
             let extra: Vec<&Key> = self.live.keys().filter(|key| !known.contains(*key)).collect();
             format!("the disk has {extra:?}, which the engine lacks")
         })

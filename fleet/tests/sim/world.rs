@@ -3,8 +3,8 @@
 use std::collections::{BTreeMap, VecDeque};
 
 use fleet::{
-    id::{AgentUid, ProjectUid},
-    input::{Message, Send},
+    id::{AgentUid, ProjectUid, RunId},
+    input::{AgentInput, Message, Send},
 };
 
 use crate::{
@@ -24,7 +24,7 @@ const CALM_STEPS_MAX: u64 = 10_000;
 /// Last events kept for the report of a failure.
 const NOTES_MAX: usize = 120;
 /// New machines that replace revoked ones, at most.
-const HOSTS_MAX: usize = 16;
+const HOSTS_MAX: usize = 100;
 
 /// Something that happens at a time.
 #[derive(Debug, Clone)]
@@ -39,12 +39,14 @@ pub(crate) enum Event {
     Heals(usize),
     Dial(usize, u64),
     Synced(usize, u64, Work),
+    Refuses(usize, u64, AgentInput),
     Pulled(usize, u64),
     AgentStarts(usize),
     Joins(usize),
     Person,
     Fault,
     Meddles(ProjectUid, AgentUid),
+    Cancels(ProjectUid, RunId),
     Operator,
 }
 
@@ -146,6 +148,7 @@ impl World {
             Event::Heals(host) => self.heal(host),
             Event::Dial(host, boot) => self.dial(host, boot),
             Event::Synced(host, boot, work) => self.synced(host, boot, work),
+            Event::Refuses(host, boot, input) => self.refuses(host, boot, input),
             Event::Pulled(host, id) => self.pulled(host, id),
             Event::AgentStarts(host) => self.agent_starts(host),
             Event::Joins(host) => self.joins(host),
@@ -160,8 +163,9 @@ impl World {
                 self.after(gap, Event::Fault);
             }
             Event::Meddles(project, agent) if !self.calm => self.meddle(project, agent),
+            Event::Cancels(project, run) if !self.calm => self.person_cancels(project, run),
             Event::Operator => self.operator_looks(),
-            Event::Person | Event::Fault | Event::Meddles(..) => {}
+            Event::Person | Event::Fault | Event::Meddles(..) | Event::Cancels(..) => {}
         }
     }
 
@@ -231,14 +235,23 @@ impl World {
     fn meddle(&mut self, project: ProjectUid, agent: AgentUid) {
         let Some(host) = self.host_of(agent) else { return };
         match self.rng.below(12) {
-            0 => self.break_now(Fault::CoordinatorCrash, host),
-            1 => self.break_now(Fault::AgentCrash, host),
+            0 if self.rng.chance(500) => self.break_now(Fault::CoordinatorCrash, host),
+            0 | 1 => self.break_now(Fault::AgentCrash, host),
             2 => self.break_now(Fault::HostCrash, host),
             3 => self.break_now(Fault::StateLoss, host),
             4 => self.break_now(Fault::HalfOpen, host),
             5 => self.break_now(Fault::PartitionBoth, host),
             6 => self.break_now(Fault::PartitionUp, host),
             _ => self.person_meddles(project, agent),
+        }
+    }
+
+    /// In a meddlesome world: an attempt's report will be on its way within `within` ms, and so will be a
+    /// person's wish to end it.
+    pub(crate) fn cancel_meanwhile(&mut self, project: ProjectUid, run: RunId, within: u64) {
+        if self.rng.chance(self.config.meddling / 2) {
+            let delay = self.rng.between(0, within + self.config.latency);
+            self.after(delay, Event::Cancels(project, run));
         }
     }
 
@@ -279,7 +292,8 @@ impl World {
             }
             Fault::WallBack | Fault::WallForward => self.step_wall(fault),
             Fault::AgentClock => {
-                self.hosts[host].clock_shift += i64::try_from(self.rng.below(7_200_000)).expect("small") - 3_600_000;
+                self.hosts[host].clock_shift +=
+                    i64::try_from(self.rng.below(7_200_000)).expect("small") - 3_600_000;
                 true
             }
             Fault::RootsChange => {
@@ -289,11 +303,7 @@ impl World {
                 self.inventory(host);
                 true
             }
-            Fault::LostUnits
-            | Fault::LateReport
-            | Fault::LateHello
-            | Fault::RequestRepeat
-            | Fault::DestinationBusy => false,
+            Fault::LostUnits | Fault::LateReport | Fault::LateHello | Fault::RequestRepeat => false,
         };
         if happened {
             self.cover.fault(fault);

@@ -29,13 +29,20 @@ impl Checks {
     fn at_rest(&self, engine: &Engine, now: Now, deadline: Option<Duration>) -> Result<(), String> {
         for project in engine.projects_by_name() {
             if project.state.next_fire.is_some_and(|fire| fire.at <= now.wall) {
-                return Err(format!("project {} should have fired: {:?}", project.record.name, project.state));
+                return Err(format!(
+                    "project {} should have fired: {:?}",
+                    project.record.name, project.state
+                ));
             }
         }
         for agent in engine.agents_by_name() {
             let out = engine.attempts().filter(|a| a.agent == agent.uid && a.state.is_out()).count();
             if usize::try_from(engine.running_on(agent.uid)) != Ok(out) {
-                return Err(format!("agent {}: {out} attempts are out, {} counted", agent.name, engine.running_on(agent.uid)));
+                return Err(format!(
+                    "agent {}: {out} attempts are out, {} counted",
+                    agent.name,
+                    engine.running_on(agent.uid)
+                ));
             }
         }
         for project in engine.projects_by_name() {
@@ -110,7 +117,9 @@ impl Checks {
             Role::Origin if attempt.upstream_host.is_empty() => Vec::new(),
             Role::Origin => {
                 let same = |other: &AttemptRecord| {
-                    other.role == Role::Origin && other.upstream_host == attempt.upstream_host && counts(other)
+                    other.role == Role::Origin
+                        && other.upstream_host == attempt.upstream_host
+                        && counts(other)
                 };
                 vec![(WaitReason::UpstreamSlots, count(engine, same) >= self.limits.upstream_slots)]
             }

@@ -79,8 +79,7 @@ impl Checks {
         new: &ProjectState,
     ) -> Result<(), String> {
         let Some(fire) = old.next_fire else { return Ok(()) };
-        let (missed, skipped) =
-            (new.missed_fires > old.missed_fires, new.skipped_fires > old.skipped_fires);
+        let (missed, skipped) = (new.missed_fires > old.missed_fires, new.skipped_fires > old.skipped_fires);
         let ran = new.wanted > old.wanted;
         if unit.source != Source::Tick || !(missed || skipped || ran) {
             return check_spread(&self.limits.catch_up_spread, unit, fire, new);
@@ -149,7 +148,8 @@ fn check_following(
     let expected = schedule.next_after(now.wall.to_utc()).map(Wall::from).filter(|_| !from_end);
     let found = next.map(|next| next.scheduled);
     let jitter = Duration::from_secs(u64::from(schedule.jitter_seconds));
-    let jitter_fits = next.is_none_or(|next| next.at >= next.scheduled && next.at <= next.scheduled.plus(jitter));
+    let jitter_fits =
+        next.is_none_or(|next| next.at >= next.scheduled && next.at <= next.scheduled.plus(jitter));
     if found == expected && jitter_fits {
         return Ok(());
     }

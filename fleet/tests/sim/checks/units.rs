@@ -57,7 +57,12 @@ impl Checks {
         if from != Ended { self.check_end_is_true(new) } else { Ok(()) }
     }
 
-    fn check_offer(&mut self, store: &Store, new: &AttemptRecord, epoch: fleet::id::Epoch) -> Result<(), String> {
+    fn check_offer(
+        &mut self,
+        store: &Store,
+        new: &AttemptRecord,
+        epoch: fleet::id::Epoch,
+    ) -> Result<(), String> {
         let known = store.attempt(new.project, new.id).is_some_and(|old| old.state.epoch() == Some(epoch));
         if known {
             return Ok(());
@@ -126,7 +131,10 @@ impl Checks {
     fn check_generation(&self, unit: &Unit, new: &RunRecord) -> Result<(), String> {
         let wanted = self.wanted.get(&new.id).map_or(0, |(_, wanted)| *wanted);
         if new.generation < wanted {
-            return Err(format!("run {} took generation {}, {wanted} was wanted of it", new.id, new.generation));
+            return Err(format!(
+                "run {} took generation {}, {wanted} was wanted of it",
+                new.id, new.generation
+            ));
         }
         let taken = unit.states().find(|state| state.uid == new.project).map(|state| state.taken);
         if taken != Some(new.generation) {
@@ -164,7 +172,8 @@ impl Checks {
                 return wrong(format!("two live attempts on agent {}", attempt.agent.0));
             }
             let home = store.placement(uid, attempt.agent);
-            if !home.is_some_and(|home| home.role == attempt.role && home.destination == attempt.destination) {
+            if !home.is_some_and(|home| home.role == attempt.role && home.destination == attempt.destination)
+            {
                 return wrong(format!("{attempt:?} is not at its placement {home:?}"));
             }
             let run = store.live_runs(uid).find(|run| run.id == attempt.id.run);
@@ -176,8 +185,11 @@ impl Checks {
         if of(RunState::Queued) > 1 || of(RunState::Running) > 1 || of(RunState::Propagating) > 1 {
             return wrong("two runs in one state".to_owned());
         }
-        for run in store.live_runs(uid).filter(|run| matches!(run.state, RunState::Queued | RunState::Running)) {
-            let mut origins = store.live_attempts(uid).filter(|a| a.id.run == run.id && a.role == Role::Origin);
+        for run in
+            store.live_runs(uid).filter(|run| matches!(run.state, RunState::Queued | RunState::Running))
+        {
+            let mut origins =
+                store.live_attempts(uid).filter(|a| a.id.run == run.id && a.role == Role::Origin);
             let only = origins.next().is_some_and(|attempt| attempt.id.number == run.origin_attempt);
             if !only || origins.next().is_some() {
                 return wrong(format!("no attempt will end {run:?}"));
