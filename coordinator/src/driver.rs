@@ -27,6 +27,7 @@ use fleet::{
 use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::{
+    Chain,
     clock::Clock,
     store::{Store, StoreError, Unit},
 };
@@ -364,20 +365,5 @@ impl Writer {
                 Err(mpsc::error::TryRecvError::Disconnected) => return true,
             }
         }
-    }
-}
-
-/// An error with all its causes, for one log line.
-struct Chain<'a>(&'a dyn std::error::Error);
-
-impl std::fmt::Display for Chain<'_> {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{}", self.0)?;
-        let mut cause = self.0.source();
-        while let Some(error) = cause {
-            write!(f, ": {error}")?;
-            cause = error.source();
-        }
-        Ok(())
     }
 }

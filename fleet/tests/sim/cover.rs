@@ -156,6 +156,31 @@ impl Meets {
     ];
 }
 
+impl Meets {
+    /// The states in which it must be met. All others are impossible for agents that keep their contract, or
+    /// follow only from a restored backup or a report said twice; they are counted and not demanded.
+    pub(crate) fn possible(self) -> &'static [At] {
+        use At::{Cancelling, Ended, Offered, Pending, Running};
+        match self {
+            Self::Offer => &[Pending],
+            Self::Accepted => &[Offered, Running, Cancelling, Ended],
+            Self::RefusedBusy | Self::RefusedForGood => &[Offered, Cancelling, Ended],
+            Self::EndedOk | Self::EndedHeld | Self::EndedFailed => &[Running, Cancelling, Ended],
+            Self::EndedCancelled => &[Cancelling, Ended],
+            Self::HelloHolds | Self::HelloEnded => &[Offered, Running, Cancelling, Ended],
+            Self::OfferTimeout => &[Offered],
+            Self::HelloLacks
+            | Self::HelloOtherState
+            | Self::Cancel
+            | Self::Delete
+            | Self::Update
+            | Self::Revoke
+            | Self::GivenUp
+            | Self::Restart => &[Pending, Offered, Running, Cancelling],
+        }
+    }
+}
+
 /// Counts.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Cover {

@@ -292,9 +292,9 @@ impl World {
             return self.report(host, refused(false));
         }
         if !self.calm && self.rng.chance(self.config.refusals) {
-            let for_good = self.rng.chance(400);
+            let for_good = self.rng.chance(500);
             let (delay, boot) = (self.rng.between(0, self.config.fsync), self.hosts[host].boot);
-            self.cancel_meanwhile(offer.project, work.0.run, delay);
+            self.cancel_meanwhile(offer.project, work.0.run, delay, true);
             return self.after(delay, Event::Refuses(host, boot, refused(for_good)));
         }
         let entry = Entry {
@@ -569,10 +569,11 @@ impl World {
         let boot = self.hosts[host].boot;
         let Some(outcome) = self.hosts[host].exits.remove(&work) else { return };
         if let Some(entry) = self.hosts[host].journal.get_mut(&work) {
+            let held = outcome.class == ExitClass::MaxDelete;
             entry.ended = Some(outcome);
             let project = entry.offer.project;
             let delay = self.rng.between(0, self.config.fsync);
-            self.cancel_meanwhile(project, work.0.run, delay);
+            self.cancel_meanwhile(project, work.0.run, delay, held);
             self.after(delay, Event::Synced(host, boot, work));
         }
     }

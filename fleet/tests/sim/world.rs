@@ -248,8 +248,8 @@ impl World {
 
     /// In a meddlesome world: an attempt's report will be on its way within `within` ms, and so will be a
     /// person's wish to end it.
-    pub(crate) fn cancel_meanwhile(&mut self, project: ProjectUid, run: RunId, within: u64) {
-        if self.rng.chance(self.config.meddling / 2) {
+    pub(crate) fn cancel_meanwhile(&mut self, project: ProjectUid, run: RunId, within: u64, likely: bool) {
+        if self.rng.chance(if likely { self.config.meddling } else { self.config.meddling / 2 }) {
             let delay = self.rng.between(0, within + self.config.latency);
             self.after(delay, Event::Cancels(project, run));
         }
