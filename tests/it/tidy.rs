@@ -119,7 +119,7 @@ fn every_folder_and_file_that_the_documents_name_exists() {
                 && word.contains('/')
                 && word.chars().all(|c| c.is_ascii_alphanumeric() || "._-/".contains(c))
                 && word.split('/').next().is_some_and(|first| root().join(first).is_dir());
-            let beside = document.parent().unwrap_or(Path::new(".")).join(word);
+            let beside = document.parent().unwrap_or_else(|| Path::new(".")).join(word);
             if looks_like_path && !root().join(word).exists() && !beside.exists() {
                 missing.push(format!("{}: {word}", document.display()));
             }

@@ -21,6 +21,7 @@ pub mod liar;
 pub mod netns;
 pub mod process;
 pub mod rsyncd;
+pub mod sentinel;
 pub mod tree;
 
 pub use eventually::{DEADLINE, eventually, eventually_within};
