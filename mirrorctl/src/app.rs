@@ -13,7 +13,7 @@ use crate::cli::{Format, Global};
 use crate::client::Client;
 use crate::config::{self, Overrides};
 use crate::exit::Exit;
-use crate::fault::{Fault, Outcome};
+use crate::fault::{AGAIN, Fault, Outcome};
 use crate::term::View;
 use crate::{clock, json};
 
@@ -23,15 +23,17 @@ pub struct App {
     /// Flags of all commands.
     pub global: Global,
     argv: Vec<String>,
+    words: String,
     traceparent: Option<String>,
 }
 
 impl App {
-    /// A call with these flags; `argv` is only used to print corrected command lines.
+    /// A call with these flags; `argv` is only used to print corrected command lines, `words` (the command without
+    /// its arguments) to name its help.
     #[must_use]
-    pub fn new(global: Global, argv: &[OsString], traceparent: Option<String>) -> Self {
+    pub fn new(global: Global, argv: &[OsString], words: &str, traceparent: Option<String>) -> Self {
         let argv = argv.iter().map(|word| word.to_string_lossy().into_owned()).collect();
-        Self { global, argv, traceparent }
+        Self { global, argv, words: words.to_owned(), traceparent }
     }
 
     /// The look of standard output, now.
@@ -63,6 +65,15 @@ impl App {
         let overrides = self.overrides();
         let (_, context) = config::choose(&config::load(&overrides)?, &overrides)?;
         Client::connect(&context, self.timeout()?, self.traceparent.as_deref()).await
+    }
+
+    /// Where the coordinator is, as this call dials it.
+    ///
+    /// # Errors
+    /// No usable context.
+    pub fn server(&self) -> Outcome<String> {
+        let overrides = self.overrides();
+        Ok(config::choose(&config::load(&overrides)?, &overrides)?.1.server)
     }
 
     fn timeout(&self) -> Outcome<Duration> {
@@ -164,18 +175,29 @@ impl App {
         })
     }
 
-    /// Prints an error to standard error.
+    /// Prints an error to standard error. The last line is a command, the most likely one where none was named.
     pub fn complain(&self, fault: &Fault) {
+        let next = match &fault.next {
+            Some(next) => Some(next.replace(AGAIN, &self.corrected("", ""))),
+            None => match fault.exit {
+                Exit::BadInput => Some(format!("mirrorctl {} --help", self.words)),
+                Exit::NotAllowed => Some("mirrorctl context show".to_owned()),
+                Exit::Unreachable => Some(self.corrected("", "")),
+                _ => None,
+            },
+        };
+        let told = Fault { next, ..fault.clone() };
         // Nothing can be said when standard error is gone.
-        let _ = write!(io::stderr(), "{fault}");
+        let _ = write!(io::stderr(), "{told}");
     }
 
-    /// This command line with one word replaced, quoted so that it can be pasted.
+    /// This command line with one word replaced, quoted so that it can be pasted; no word is empty, so an empty one
+    /// replaces none.
     #[must_use]
     pub fn corrected(&self, wrong: &str, right: &str) -> String {
         let mut replaced = false;
         let words = self.argv.iter().skip(1).map(|word| {
-            if !replaced && word == wrong {
+            if !replaced && !wrong.is_empty() && word == wrong {
                 replaced = true;
                 quoted(right)
             } else {
@@ -193,7 +215,7 @@ pub fn note(text: &str) {
 }
 
 /// A word as a POSIX shell reads it back.
-fn quoted(word: &str) -> String {
+pub(crate) fn quoted(word: &str) -> String {
     let plain = |character: char| character.is_ascii_alphanumeric() || "-_./:=,@%+".contains(character);
     if !word.is_empty() && word.chars().all(plain) {
         word.to_owned()
@@ -209,7 +231,7 @@ mod tests {
 
     fn app(words: &[&str]) -> App {
         let argv: Vec<OsString> = words.iter().map(OsString::from).collect();
-        App::new(crate::cli::Cli::try_parse_from(words).unwrap().global, &argv, None)
+        App::new(crate::cli::Cli::try_parse_from(words).unwrap().global, &argv, "status", None)
     }
 
     #[test]

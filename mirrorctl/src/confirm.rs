@@ -4,7 +4,7 @@
 use std::io::{self, BufRead, IsTerminal as _, Read as _, Write};
 
 use crate::exit::Exit;
-use crate::fault::{Fault, Outcome};
+use crate::fault::{AGAIN, Fault, Outcome};
 
 /// Longest answer that is read, in bytes.
 const ANSWER_BYTES_MAX: u64 = 256;
@@ -29,7 +29,7 @@ pub fn confirm(question: &str, wanted: Wanted<'_>, yes: bool) -> Outcome<()> {
     if !io::stdin().is_terminal() || !io::stderr().is_terminal() {
         return Err(Fault::new(Exit::Unconfirmed, "nothing changed: there is no terminal to ask on")
             .detail("question", question)
-            .next("the same again with --yes"));
+            .next(format!("{AGAIN} --yes")));
     }
     ask(question, wanted, &mut io::stdin().lock(), &mut io::stderr().lock())
 }

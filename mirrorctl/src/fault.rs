@@ -16,6 +16,9 @@ use crate::exit::Exit;
 use crate::fields;
 use crate::units::clean;
 
+/// Stands in [`Fault::next`] for the command line that was typed; the program puts it in before it prints.
+pub const AGAIN: &str = "{again}";
+
 /// A command's bad end.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Fault {
@@ -91,12 +94,12 @@ impl Fault {
                 Exit::Unreachable,
                 format!("{failed}: no answer in time; what was asked may still happen"),
             )
-            .next("the same again, or with a longer --timeout"),
+            .next(AGAIN),
             code => Self::new(Exit::of(code), message),
         };
         match answer.retry {
             Some(delay) if fault.next.is_none() => {
-                fault.next(format!("the same again in {}s", delay.as_secs().max(1)))
+                fault.next(format!("sleep {}; {AGAIN}", delay.as_secs().max(1)))
             }
             _ => fault,
         }
@@ -118,16 +121,30 @@ impl Fault {
 
 impl fmt::Display for Fault {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        writeln!(f, "error: {}", self.what)?;
+        writeln!(f, "error: {}", without_numbers(&self.what))?;
         let width = self.details.iter().map(|(label, _)| label.chars().count()).max().unwrap_or(0);
         for (label, text) in &self.details {
-            writeln!(f, "  {label:width$}  {text}")?;
+            writeln!(f, "  {label:width$}  {}", without_numbers(text))?;
         }
         match &self.next {
             Some(next) => writeln!(f, "next: {next}"),
             None => Ok(()),
         }
     }
+}
+
+/// A system's message without the number that the standard library adds to it: ` (os error 2)`.
+fn without_numbers(text: &str) -> String {
+    const MARK: &str = " (os error ";
+    let mut parts = text.split(MARK);
+    let mut plain = parts.next().unwrap_or_default().to_owned();
+    for part in parts {
+        match part.split_once(')') {
+            Some((number, rest)) if number.bytes().all(|byte| byte.is_ascii_digit()) => plain.push_str(rest),
+            _ => plain.push_str(&format!("{MARK}{part}")),
+        }
+    }
+    plain
 }
 
 /// Faults of what was typed, collected until the end so that all are told at once.
@@ -209,8 +226,11 @@ fn transport(failed: &str, status: &Status) -> Option<Fault> {
             Exit::Unreachable,
             format!("{failed}: the connection to the coordinator broke ({})", clean(&reason)),
         )
-        .fault("the network's, or the coordinator stopped; syncs go on without it")
-        .next("the same again"),
+        .fault(
+            "the network's, the coordinator stopped, or it closed on a certificate that is not of its fleet; \
+             syncs go on without it",
+        )
+        .next("mirrorctl context show"),
     )
 }
 
@@ -252,6 +272,13 @@ mod tests {
     }
 
     #[test]
+    fn system_messages_lose_their_number() {
+        let text = "could not read x: No such file or directory (os error 2); see (os error)";
+        assert_eq!(without_numbers(text), "could not read x: No such file or directory; see (os error)");
+        assert_eq!(without_numbers("a (os error x) b"), "a (os error x) b");
+    }
+
+    #[test]
     fn other_answers_speak_for_themselves() {
         let status = Status::permission_denied("you may not pause fedora: you own debian, gnu");
         let fault = Fault::from_status("project not paused", &status);
@@ -266,7 +293,7 @@ mod tests {
         details.set_retry_info(Some(std::time::Duration::from_secs(5)));
         let status = Status::with_error_details(Code::ResourceExhausted, "too many requests", details);
         let fault = Fault::from_status("project not created", &status);
-        assert_eq!(fault.to_string(), "error: too many requests\nnext: the same again in 5s\n");
+        assert_eq!(fault.to_string(), "error: too many requests\nnext: sleep 5; {again}\n");
         assert_eq!(fault.exit, Exit::Unreachable);
     }
 }

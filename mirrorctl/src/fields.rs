@@ -1,7 +1,7 @@
 //! Field paths of the wire, as the flags that people typed.
 
 /// A wire path and the flag that fills it. The first entry that fits counts, so longer paths stand before shorter.
-const FLAGS: [(&str, &str); 35] = [
+const FLAGS: [(&str, &str); 37] = [
     ("name", "NAME"),
     ("display_name", "--display-name"),
     ("labels", "--label"),
@@ -37,6 +37,8 @@ const FLAGS: [(&str, &str); 35] = [
     ("ttl", "--ttl"),
     ("reason", "--reason"),
     ("until", "--until"),
+    ("page_token", "--page-token"),
+    ("page_size", "--page-size"),
 ];
 
 /// The flag for a path such as `project.upstreams[0].uri`; a path that no flag fills stays as it is.
@@ -94,7 +96,7 @@ mod tests {
             ("labels[tier]", "--label"),
             ("labels.tier", "--label"),
             ("guard.max_delete", "--max-delete"),
-            ("page_token", "page_token"),
+            ("page_token", "--page-token"),
             ("namesake", "namesake"),
         ] {
             assert_eq!(typed(path), flag, "{path}");

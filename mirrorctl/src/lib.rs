@@ -70,7 +70,7 @@ pub fn main(argv: Vec<OsString>) -> ExitCode {
 async fn run(cli: Cli, words: &str, argv: &[OsString]) -> Exit {
     let endpoint = std::env::var(ENDPOINT_VARIABLE).ok();
     let telemetry = Telemetry::start(endpoint.as_deref(), words);
-    let app = App::new(cli.global, argv, telemetry.traceparent());
+    let app = App::new(cli.global, argv, words, telemetry.traceparent());
     let exit = match cmd::run(&app, cli.command).await {
         Ok(exit) => exit,
         Err(fault) => {

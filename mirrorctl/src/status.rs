@@ -282,7 +282,7 @@ fn doing(project: &v1::Project, now: DateTime<Utc>) -> (String, u8) {
         return ("paused".to_owned(), CALM);
     }
     let next = status.next_fire_times.first().and_then(|fire| time(Some(*fire)));
-    let next = next.map_or_else(|| "-".to_owned(), |fire| format!("next in {}", units::age(fire - now)));
+    let next = next.map_or_else(|| "-".to_owned(), |fire| format!("next in {}", units::ahead(fire - now)));
     match status.last_state() {
         RunState::Held => (format!("held{}", on_origin(project)), CALM),
         _ => (next, CALM),

@@ -205,9 +205,12 @@ fn is_utf8(locale: Option<&str>) -> bool {
     })
 }
 
+/// What COLUMNS says, where a person set it; otherwise what the terminal says, where it knows.
 fn terminal_width() -> usize {
+    let told = std::env::var("COLUMNS").ok().and_then(|columns| columns.trim().parse::<u16>().ok());
     let size = rustix::termios::tcgetwinsize(rustix::stdio::stdout());
-    size.map_or(WIDTH_DEFAULT, |size| usize::from(size.ws_col).max(WIDTH_MIN))
+    let columns = told.or_else(|| size.ok().map(|size| size.ws_col)).filter(|columns| *columns > 0);
+    columns.map_or(WIDTH_DEFAULT, |columns| usize::from(columns).max(WIDTH_MIN))
 }
 
 #[cfg(test)]

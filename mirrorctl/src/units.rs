@@ -69,6 +69,15 @@ pub fn age(span: TimeDelta) -> String {
     }
 }
 
+/// How far off a future time is, as [`age`]. What was just asked for as `10m` or `3d` reads so, although a moment has
+/// passed since.
+#[must_use]
+pub fn ahead(span: TimeDelta) -> String {
+    /// The moment that an answer may take.
+    const MOMENT: TimeDelta = TimeDelta::seconds(5);
+    if span < TimeDelta::minutes(1) - MOMENT { age(span) } else { age(span + MOMENT) }
+}
+
 /// A duration with two units: `14m 2s`, `1h 3m`, `2d 4h`, `40s`.
 #[must_use]
 pub fn duration(span: TimeDelta) -> String {
@@ -131,7 +140,7 @@ pub fn moment(time: DateTime<Utc>, now: DateTime<Utc>) -> String {
 #[must_use]
 pub fn moment_and_distance(time: DateTime<Utc>, now: DateTime<Utc>) -> String {
     let distance =
-        if time >= now { format!("in {}", age(time - now)) } else { format!("{} ago", age(now - time)) };
+        if time >= now { format!("in {}", ahead(time - now)) } else { format!("{} ago", age(now - time)) };
     format!("{} ({distance})", moment(time, now))
 }
 
@@ -222,6 +231,9 @@ mod tests {
             assert_eq!((age(span).as_str(), duration(span).as_str()), (one, two), "{seconds}");
         }
         assert_eq!(span(TimeDelta::seconds(129_600)), "1d12h");
+        for (seconds, text) in [(54, "54s"), (57, "1m"), (599, "10m"), (590, "9m"), (3 * 86_400 - 1, "3d")] {
+            assert_eq!(ahead(TimeDelta::seconds(seconds)), text);
+        }
     }
 
     #[test]

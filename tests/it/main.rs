@@ -11,6 +11,7 @@ mod clients;
 mod contain;
 mod edges;
 mod partition;
+mod phases;
 mod refuse;
 mod road;
 mod survive;

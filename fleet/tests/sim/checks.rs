@@ -245,7 +245,7 @@ impl World {
         let tree = store.state(uid).and_then(|state| state.tree);
         let Some(tree) = tree else { return Err(format!("project {uid:?} never got a tree")) };
         let made = store.run(uid, tree);
-        if !made.is_some_and(|run| run.state == RunState::Succeeded) {
+        if made.is_none_or(|run| run.state != RunState::Succeeded) {
             return Err(format!("the last run of {uid:?} is {made:?}"));
         }
         let range =

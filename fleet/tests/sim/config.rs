@@ -97,7 +97,7 @@ impl Config {
             person_gap: gap,
             fault_gap: rng.between(1, 4) * gap / 2,
             faults,
-            deeds: crate::people::draw_weights(rng),
+            deeds: crate::people::wishes::draw_weights(rng),
             latency: rng.between(1, 400),
             commit: rng.between(0, 80),
             // A slow disk keeps offers without an answer for long.

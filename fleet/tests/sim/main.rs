@@ -70,7 +70,10 @@ fn from_environment(name: &str) -> Option<u64> {
 #[test]
 fn every_seed_keeps_every_rule_and_everything_is_met() {
     let alone = from_environment("SEED");
-    let seeds = alone.map_or(0..from_environment("SIM_SEEDS").unwrap_or(SEEDS), |seed| seed..seed + 1);
+    let seeds = match alone {
+        Some(seed) => seed..seed + 1,
+        None => 0..from_environment("SIM_SEEDS").unwrap_or(SEEDS),
+    };
     let mut cover = Cover::default();
     let mut failed = Vec::new();
     for seed in seeds {

@@ -44,8 +44,8 @@ pub(crate) enum Planted {
     CancelForgotten,
     /// When time alone may free what waits, the engine does not wake.
     WakeForgotten,
-    /// An end can be told twice, differently.
-    EndOverwritten,
+    /// A failure is recorded as something else than the agent said.
+    EndMisread,
     /// The newest hello wins, and not the newest connection.
     LateHelloObeyed,
     /// An agent forgets an outcome that is not acknowledged.
@@ -69,7 +69,7 @@ impl Planted {
         Self::MixedIgnored,
         Self::CancelForgotten,
         Self::WakeForgotten,
-        Self::EndOverwritten,
+        Self::EndMisread,
         Self::LateHelloObeyed,
         Self::AgentForgetsUnacknowledged,
     ];
@@ -137,7 +137,7 @@ impl Planted {
                     }
                 }
             }
-            Self::EndOverwritten => overwrite_end(decision),
+            Self::EndMisread => misread_end(decision),
             _ => {}
         }
         None
@@ -145,24 +145,24 @@ impl Planted {
 }
 
 fn take_early(engine: &Engine, changes: &mut [Change]) {
-    let mut early = None;
     let wanted = changes.iter().find_map(|change| match change {
         Change::Put(Record::ProjectState(state)) => Some(state.wanted),
         _ => None,
     });
+    let mut early = None;
     for change in changes.iter_mut() {
         let Change::Put(Record::Run(run)) = change else { continue };
-        let old = engine.run(run.id).map(|old| old.generation);
-        match old {
+        match engine.run(run.id).map(|old| old.generation) {
             None if run.state == RunState::Queued => run.generation = wanted.unwrap_or(0),
             Some(old) if old != 0 => run.generation = old,
             Some(_) | None => continue,
         }
-        early = Some(run.generation);
+        early = early.max(Some(run.generation));
     }
     for change in changes.iter_mut() {
         if let (Change::Put(Record::ProjectState(state)), Some(early)) = (change, early) {
-            state.taken = state.taken.min(early).max(if wanted == Some(early) { early } else { 0 });
+            let before = engine.project(state.uid).map_or(0, |project| project.state.taken);
+            state.taken = before.max(early);
         }
     }
 }
@@ -213,13 +213,13 @@ fn keep_fires(engine: &Engine, changes: &[Change]) -> Vec<Change> {
     on_disk
 }
 
-/// A fenced report of an end is recorded all the same.
-fn overwrite_end(decision: &mut Decision) {
+/// What an agent says of a failure is recorded as something else.
+fn misread_end(decision: &mut Decision) {
     for change in &mut decision.changes {
-        if let Change::Put(Record::Attempt(attempt)) = change {
-            if let AttemptState::Ended { end: end @ End::Failed(_), .. } = &mut attempt.state {
-                *end = End::Lost;
-            }
+        if let Change::Put(Record::Attempt(attempt)) = change
+            && let AttemptState::Ended { end: end @ End::Failed(_), .. } = &mut attempt.state
+        {
+            *end = End::Lost;
         }
     }
 }

@@ -117,7 +117,7 @@ pub enum Command {
     /// Start nothing new anywhere until thaw; running work goes on
     Freeze {
         /// Why, for those who wonder
-        #[arg(long, default_value = "")]
+        #[arg(long, default_value = "", hide_default_value = true)]
         reason: String,
     },
     /// End a freeze
@@ -125,7 +125,7 @@ pub enum Command {
     /// Try out schedules; needs no coordinator
     #[command(subcommand)]
     Schedule(ScheduleCommand),
-    /// Which coordinator, and as whom
+    /// Which coordinator is asked, and as whom
     #[command(subcommand)]
     Context(ContextCommand),
     /// Print the completion script of a shell
@@ -153,7 +153,7 @@ pub enum RunCommand {
         #[arg(long, default_value_t = 20, value_name = "N", value_parser = clap::value_parser!(i32).range(1..=1000))]
         page_size: i32,
         /// Go on where the last page ended
-        #[arg(long, default_value = "", value_name = "TOKEN")]
+        #[arg(long, default_value = "", hide_default_value = true, value_name = "TOKEN")]
         page_token: String,
     },
     /// One run with its attempts
@@ -216,7 +216,7 @@ pub enum AgentCommand {
         /// The agent
         agent: String,
         /// Why
-        #[arg(long, default_value = "")]
+        #[arg(long, default_value = "", hide_default_value = true)]
         reason: String,
     },
     /// Remove the record of a revoked agent
@@ -232,10 +232,10 @@ pub enum JoinTokenCommand {
     /// Make a secret by which a host joins; it is shown once
     Create {
         /// The one agent name it is good for
-        #[arg(long, default_value = "", value_name = "NAME")]
+        #[arg(long, default_value = "", hide_default_value = true, value_name = "NAME")]
         name: String,
         /// Names it is good for, as in edge*; instead of --name
-        #[arg(long, default_value = "", value_name = "PATTERN")]
+        #[arg(long, default_value = "", hide_default_value = true, value_name = "PATTERN")]
         pattern: String,
         /// How many hosts may join by it; more than one needs --pattern
         #[arg(long, default_value_t = 1, value_name = "N")]

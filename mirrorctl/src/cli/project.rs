@@ -31,7 +31,7 @@ pub enum ProjectCommand {
         #[arg(long, value_name = "TIME|SPAN", allow_hyphen_values = true)]
         until: Option<String>,
         /// Why, for those who wonder
-        #[arg(long, default_value = "")]
+        #[arg(long, default_value = "", hide_default_value = true)]
         reason: String,
     },
     /// End a pause

@@ -1,6 +1,7 @@
 //! `mirrorctl agent`.
 
 use mirror_proto::v1;
+use tonic::Code;
 
 use super::{all_agents, of_agent};
 use crate::app::App;
@@ -54,7 +55,12 @@ async fn drain(app: &App, typed: &str) -> Outcome<Exit> {
         Err(status) => return Err(of_agent(app, &client, typed, "agent not drained", &status).await),
     };
     let name = names::last(&agent.name);
-    let what = format!("{name} takes no new attempts; {} running ones go on.", agent.running);
+    let running = match agent.running {
+        0 => "nothing runs on it".to_owned(),
+        1 => "1 running one goes on".to_owned(),
+        running => format!("{running} running ones go on"),
+    };
+    let what = format!("{name} takes no new attempts; {running}.");
     app.changed(&agent, "Agent", &[name], &what, &format!("mirrorctl agent undrain {name}"))?;
     Ok(Exit::Done)
 }
@@ -109,7 +115,9 @@ async fn delete(app: &App, typed: &str) -> Outcome<Exit> {
     confirm(&format!("Remove the record of {short}?"), Wanted::Yes, app.global.yes)?;
     let deleted = client.agents().delete_agent(v1::DeleteAgentRequest { name: agent.name.clone() }).await;
     if let Err(status) = deleted {
-        return Err(of_agent(app, &client, typed, FAILED, &status).await);
+        let fault = of_agent(app, &client, typed, FAILED, &status).await;
+        let revoked = status.code() != Code::FailedPrecondition;
+        return Err(if revoked { fault } else { fault.next(format!("mirrorctl agent revoke {short}")) });
     }
     app.changed(&agent, "Agent", &[short], &format!("{short} deleted."), "mirrorctl agent list")?;
     Ok(Exit::Done)

@@ -58,7 +58,12 @@ pub(super) async fn freeze(app: &App, reason: String) -> Outcome<Exit> {
     let client = app.connect().await?;
     let answer = client.fleet().freeze(v1::FreezeRequest { reason }).await;
     let status = answer.map_err(|status| Fault::from_status("fleet not frozen", &status))?.into_inner();
-    let what = format!("The fleet is frozen: nothing new starts; {} running attempts go on.", status.running);
+    let running = match status.running {
+        0 => "nothing runs".to_owned(),
+        1 => "1 running attempt goes on".to_owned(),
+        running => format!("{running} running attempts go on"),
+    };
+    let what = format!("The fleet is frozen: nothing new starts; {running}.");
     app.changed(&status, "FleetStatus", &[], &what, "mirrorctl thaw")?;
     Ok(Exit::Done)
 }
@@ -67,7 +72,12 @@ pub(super) async fn thaw(app: &App) -> Outcome<Exit> {
     let client = app.connect().await?;
     let answer = client.fleet().thaw(v1::ThawRequest {}).await;
     let status = answer.map_err(|status| Fault::from_status("fleet not thawed", &status))?.into_inner();
-    let what = format!("The fleet is not frozen; {} runs waited.", status.queued);
+    let waited = match status.queued {
+        0 => "no run waited".to_owned(),
+        1 => "1 run waited".to_owned(),
+        queued => format!("{queued} runs waited"),
+    };
+    let what = format!("The fleet is not frozen (any more); {waited}.");
     app.changed(&status, "FleetStatus", &[], &what, "mirrorctl status")?;
     Ok(Exit::Done)
 }

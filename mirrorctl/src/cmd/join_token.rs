@@ -47,8 +47,10 @@ async fn create(app: &App, agent: String, pattern: String, uses: u32, ttl: Optio
             "Good for {good_for}, {uses}, until {until}; it is not shown again. On the new host:"
         ));
         app.hint(&format!(
-            "Next: mirror-agent enroll COORDINATOR --token {} --ca-hash {} --root a1=/srv/mirror",
-            token.token, token.ca_hash
+            "Next: mirror-agent enroll {} --token {} --ca-hash {} --root a1=/srv/mirror --data-dir /var/lib/mirror-agent",
+            app.server()?,
+            token.token,
+            token.ca_hash
         ));
     }
     Ok(Exit::Done)

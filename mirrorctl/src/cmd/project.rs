@@ -8,7 +8,7 @@ use prost_types::FieldMask;
 use tonic::{Code, Status};
 
 use super::{all_agents, all_projects, of_project};
-use crate::app::App;
+use crate::app::{App, quoted};
 use crate::cli::{AddArgs, EditArgs, ProjectCommand, ProjectFlags};
 use crate::client::Client;
 use crate::confirm::{Wanted, confirm, secret};
@@ -132,6 +132,9 @@ async fn not_written(
         return of_project(app, client, typed, failed, status).await;
     }
     let fault = with_nearest_origin(client, flags, Fault::from_status(failed, status)).await;
+    if status.code() == Code::AlreadyExists {
+        return fault.next(format!("mirrorctl project show {}", names::last(typed)));
+    }
     if fault.exit == Exit::BadInput && fault.next.is_none() { fault.next(next) } else { fault }
 }
 
@@ -199,7 +202,10 @@ async fn list(app: &App, labels: &[String]) -> Outcome<Exit> {
     let response = v1::ListProjectsResponse { projects, next_page_token: String::new() };
     let names: Vec<&str> = response.projects.iter().map(|project| names::last(&project.name)).collect();
     app.answer(&response, "ListProjectsResponse", &names, |view| {
-        text::project::list(view, &response.projects)
+        match response.projects.is_empty() && !labels.is_empty() {
+            true => "No project has these labels. Next: mirrorctl project list\n".to_owned(),
+            false => text::project::list(view, &response.projects),
+        }
     })?;
     Ok(Exit::Done)
 }
@@ -230,22 +236,25 @@ async fn show(app: &App, typed: &str) -> Outcome<Exit> {
     Ok(Exit::Done)
 }
 
-async fn pause(app: &App, typed: &str, until: Option<&str>, reason: String) -> Outcome<Exit> {
+async fn pause(app: &App, typed: &str, until_text: Option<&str>, reason: String) -> Outcome<Exit> {
     const FAILED: &str = "project not paused";
     let mut faults = Faults::default();
     let now = clock::now();
-    let until = until.and_then(|text| faults.check("--until", request::time_or_span(text, now)));
+    let until = until_text.and_then(|text| faults.check("--until", request::time_or_span(text, now)));
     let client = app.connect().await?;
     let name = names::checked_project(typed)?;
     if !faults.is_empty() {
         // A name that does not exist is told together with the faults of the flags.
         let found = client.projects().get_project(v1::GetProjectRequest { name }).await;
-        let fault = faults.into_fault(FAILED).next("mirrorctl project pause --help");
+        let short = names::last(typed);
+        let fault = faults.into_fault(FAILED).next(format!("mirrorctl project pause {short} --until 3d"));
         return match found {
             Err(status) if status.code() == Code::NotFound => {
                 let mut missing = of_project(app, &client, typed, FAILED, &status).await;
                 missing.details.extend(fault.details);
-                missing.next = fault.next;
+                // Both mended: the name as it was suggested, and a span.
+                let typed = format!("--until {}", quoted(until_text.unwrap_or_default()));
+                missing.next = missing.next.map(|next| next.replacen(&typed, "--until 3d", 1));
                 Err(missing)
             }
             _ => Err(fault),
@@ -299,10 +308,10 @@ async fn start(app: &App, typed: &str, follow: bool) -> Outcome<Exit> {
         (false, false) => format!("Run {id} of {project} started."),
     };
     let next = if follow { String::new() } else { format!("mirrorctl run watch {project}") };
-    app.changed(&response, "RunProjectResponse", &[&run.name], &what, &next)?;
     for note in &response.notes {
         app.hint(&format!("Note: {}", units::clean(note)));
     }
+    app.changed(&response, "RunProjectResponse", &[&run.name], &what, &next)?;
     if follow { watch::follow(app, client, run.name).await } else { Ok(Exit::Done) }
 }
 

@@ -8,7 +8,7 @@ use tokio_stream::StreamExt as _;
 use tonic::{Code, Status};
 
 use super::{PAGE_SIZE_MAX, all_projects, of_project};
-use crate::app::App;
+use crate::app::{App, quoted};
 use crate::cli::RunCommand;
 use crate::client::Client;
 use crate::exit::Exit;
@@ -96,7 +96,15 @@ async fn runs_beginning(client: &Client, parent: String, id: &str) -> Result<Vec
 async fn of_run(app: &App, client: &Client, typed: &str, failed: &str, status: &Status) -> Fault {
     match (status.code(), names::run_arg(typed)) {
         (Code::NotFound, RunArg::Newest(project) | RunArg::NewestOrId(project)) => {
-            of_project(app, client, project, failed, status).await
+            let mut fault = of_project(app, client, project, failed, status).await;
+            if fault.what == format!("no project {project:?}") {
+                fault.what =
+                    format!("{project:?} is neither a project nor the first 8 figures or more of a run's id");
+            }
+            fault
+        }
+        (Code::FailedPrecondition, _) => {
+            Fault::from_status(failed, status).next(format!("mirrorctl run show {}", quoted(typed)))
         }
         _ => Fault::from_status(failed, status),
     }
@@ -107,7 +115,11 @@ async fn list(app: &App, typed: &str, page_size: i32, page_token: String) -> Out
     let request = v1::ListRunsRequest { parent: names::checked_project(typed)?, page_size, page_token };
     let page = match client.runs().list_runs(request).await {
         Ok(page) => page.into_inner(),
-        Err(status) => return Err(of_project(app, &client, typed, "nothing listed", &status).await),
+        Err(status) => {
+            let fault = of_project(app, &client, typed, "nothing listed", &status).await;
+            let list = format!("mirrorctl run list {}", quoted(typed));
+            return Err(if fault.next.is_none() { fault.next(list) } else { fault });
+        }
     };
     let runs: Vec<&str> = page.runs.iter().map(|run| run.name.as_str()).collect();
     let project = names::last(typed);
@@ -168,10 +180,17 @@ async fn log(
     if let Some(attempt) = attempt {
         name.push_str(&format!("/attempts/{attempt}"));
     }
-    let opened = client.runs().tail_run_log(v1::TailRunLogRequest { name, follow }).await;
+    let opened = client.runs().tail_run_log(v1::TailRunLogRequest { name: name.clone(), follow }).await;
     let mut stream = match opened {
         Ok(stream) => stream.into_inner(),
-        Err(status) => return Err(of_run(app, &client, typed, FAILED, &status).await),
+        Err(status) => {
+            let mut fault = of_run(app, &client, typed, FAILED, &status).await;
+            if let (Some(attempt), Code::NotFound, None) = (attempt, status.code(), &fault.next) {
+                fault.what = format!("no attempt {attempt} of run {typed:?}");
+                fault = fault.next(format!("mirrorctl run show {}", quoted(typed)));
+            }
+            return Err(fault);
+        }
     };
     // Followed, the first message is what was there before; unfollowed, all of them are.
     let mut tail = lines.map(Tail::new);

@@ -80,7 +80,7 @@ pub fn next(args: &NextArgs, present: DateTime<Utc>) -> Outcome<Answer> {
     Ok(Answer { fires: shown, exhausted, notes })
 }
 
-/// The cadence of the one form that was given; fields when none was, as all-default cron fields are a definition, too.
+/// The cadence of the one form that was given.
 fn cadence(args: &NextArgs, faults: &mut Faults, notes: &mut Vec<String>) -> Option<Cadence> {
     if let Some(text) = &args.every {
         let every_seconds = faults.check("--every", parse_span(text))?;
@@ -88,6 +88,10 @@ fn cadence(args: &NextArgs, faults: &mut Faults, notes: &mut Vec<String>) -> Opt
             "an interval counts from the end of the last run; shown as if runs took no time".to_owned(),
         );
         return Some(Cadence::Interval { every_seconds, from: IntervalFrom::End });
+    }
+    if args.crontab.is_none() && args.cron.is_none() && args.fields.is_empty() {
+        faults.add("--cron", "no schedule given; --crontab, --every and --field are the other forms");
+        return None;
     }
     let fields = if let Some(line) = &args.crontab {
         match parse_crontab(line) {
@@ -179,7 +183,7 @@ pub fn text(answer: &Answer, present: DateTime<Utc>) -> String {
             );
             text.push('\n');
         } else {
-            text.push_str(&fire_line(&fire.to_string(), &units::age(ahead), remark));
+            text.push_str(&fire_line(&fire.to_string(), &units::ahead(ahead), remark));
         }
     }
     if answer.exhausted {

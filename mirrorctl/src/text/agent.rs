@@ -71,7 +71,7 @@ fn certificate(view: &View, agent: &v1::Agent) -> String {
         None => "?".to_owned(),
         Some(expiry) if view.absolute => units::rfc3339(expiry),
         Some(expiry) if expiry <= view.now => "expired".to_owned(),
-        Some(expiry) => units::age(expiry - view.now),
+        Some(expiry) => units::ahead(expiry - view.now),
     }
 }
 
@@ -150,7 +150,7 @@ pub fn join_tokens(view: &View, tokens: &[v1::JoinToken]) -> String {
     for token in tokens {
         let expires = match time(token.expire_time) {
             Some(expiry) if view.absolute => units::rfc3339(expiry),
-            Some(expiry) => format!("in {}", units::age(expiry - view.now)),
+            Some(expiry) => format!("in {}", units::ahead(expiry - view.now)),
             None => "-".to_owned(),
         };
         table.row([

@@ -254,7 +254,7 @@ fn last_runs(view: &View, runs: &[v1::Run]) -> String {
 pub fn preview(view: &View, response: &v1::PreviewScheduleResponse) -> String {
     let mut text = String::new();
     for fire in &response.fires {
-        let distance = time(fire.time).map(|time| units::age(time - view.now)).unwrap_or_default();
+        let distance = time(fire.time).map(|time| units::ahead(time - view.now)).unwrap_or_default();
         let local = fire.local_time.replacen('T', " ", 1);
         text.push_str(&fire_line(&local, &distance, &fire.remark));
     }

@@ -170,7 +170,7 @@ fn wide_cells(view: &View, project: &ProjectView<'_>) -> [Cell; 4] {
     let next = status.next_fire_times.first().and_then(|fire| time(Some(*fire)));
     let next = match next {
         Some(fire) if view.absolute => units::rfc3339(fire),
-        Some(fire) => format!("{} in {}", units::clock(fire, view.now), units::age(fire - view.now)),
+        Some(fire) => format!("{} in {}", units::clock(fire, view.now), units::ahead(fire - view.now)),
         None => "-".to_owned(),
     };
     let size = if size == 0 { "?".to_owned() } else { units::bytes(size) };

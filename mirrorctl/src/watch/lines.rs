@@ -6,7 +6,7 @@ use mirror_proto::v1::attempt::State as AttemptState;
 use mirror_proto::v1::run::State as RunState;
 
 use crate::names;
-use crate::term::{Color, Sign, View};
+use crate::term::{Color, Sign, View, wrap};
 use crate::text::run::ended;
 use crate::text::{attempt_word, class_word, role_word, run_color, run_sign, run_word, span, time};
 use crate::units;
@@ -68,7 +68,8 @@ pub fn live(frame: &Frame<'_>) -> Vec<String> {
         lines.push(format!("  {}", run_word(frame.run.state())));
     }
     if let Some(reason) = frame.reason {
-        lines.push(format!("  {}", units::clean(reason)));
+        let reason = wrap(&units::clean(reason), frame.view.sentence_width().saturating_sub(2), 2);
+        lines.extend(reason.lines().map(|line| format!("  {line}")));
     }
     if let Some(lost) = frame.lost {
         lines.push(format!("  {}", lost_text(lost)));

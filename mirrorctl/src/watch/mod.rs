@@ -193,7 +193,10 @@ impl<'a> Watch<'a> {
         let mut projects = self.client.projects();
         let answer = projects.why_project(v1::WhyProjectRequest { name });
         if let Ok(Ok(why)) = tokio::time::timeout(Duration::from_secs(WHY_SECONDS_MAX), answer).await {
-            self.reason = why.into_inner().sentences.into_iter().next();
+            // What to type next is to watch, which is being done.
+            let sentence = why.into_inner().sentences.into_iter().next();
+            self.reason = sentence
+                .map(|text| text.split(" Next: mirrorctl run watch ").next().unwrap_or_default().to_owned());
         }
     }
 

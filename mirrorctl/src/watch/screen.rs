@@ -99,8 +99,11 @@ impl Live {
             self.lines.push(line);
         }
         for (line, text) in self.lines.iter().zip(texts) {
-            line.set_message(text.clone());
-            line.tick();
+            // What did not change is not drawn again.
+            if line.message() != *text {
+                line.set_message(text.clone());
+                line.tick();
+            }
         }
     }
 

@@ -235,18 +235,22 @@ fn wait_for_interrupt(fleet: Fleet, interrupted: &Receiver<()>) -> Result<()> {
     Ok(())
 }
 
-/// Takes SIGINT and SIGTERM from now on, so that an interrupted demo cleans up too: whatever it is doing then
+/// Takes SIGINT, SIGTERM and SIGHUP from now on, so that an interrupted demo cleans up too: whatever it is doing then
 /// fails because its children were interrupted as well, and the fleet is dropped.
 fn take_interrupts() -> Result<Receiver<()>> {
     let (said, interrupted) = sync_channel(1);
     let runtime = tokio::runtime::Builder::new_current_thread().enable_io().build()?;
-    let (mut interrupt, mut terminate) = {
+    let (mut interrupt, mut terminate, mut hangup) = {
         let _inside = runtime.enter();
-        (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?)
+        (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?, signal(SignalKind::hangup())?)
     };
     thread::spawn(move || {
         runtime.block_on(async {
-            tokio::select! { _ = interrupt.recv() => {}, _ = terminate.recv() => {} }
+            tokio::select! {
+                _ = interrupt.recv() => {}
+                _ = terminate.recv() => {}
+                _ = hangup.recv() => {}
+            }
         });
         let _ended = said.send(());
     });

@@ -112,7 +112,7 @@ impl Checks {
                     return wrong("took two generations");
                 }
             }
-            if new.generation != 0 && old.is_none_or(|old| old.generation == 0) {
+            if new.state == RunState::Running && old.is_none_or(|old| old.state == RunState::Queued) {
                 self.check_generation(unit, new)?;
             }
             if new.state != RunState::Queued && new.generation == 0 && !new.state.is_closed() {

@@ -1,0 +1,238 @@
+//! Pulls, and the agent program and its machine as they end and begin again.
+
+use fleet::{
+    attempt::Role,
+    input::Offer,
+    outcome::{ExitClass, Outcome, Stats},
+    project::Destination,
+    time::Wall,
+};
+
+use super::{Content, Pull, Tree, Work};
+use crate::world::{Event, World};
+
+/// The agent program and its machine, as they end and begin again; and pulls.
+impl World {
+    pub(super) fn begin_pull(&mut self, host: usize, work: Work) {
+        let Some(entry) = self.hosts[host].journal.get(&work) else { return };
+        let (offer, cancelled) = (entry.offer.clone(), entry.cancelled);
+        self.check_one_writer(host, work, &offer.destination);
+        let class = if cancelled { ExitClass::Cancelled } else { self.draw_class() };
+        let source = match offer.role {
+            Role::Origin => {
+                self.hosts[host].modules.insert(offer.project, offer.destination.clone());
+                None
+            }
+            Role::Replica => self.find_source(&offer),
+        };
+        let unreachable = offer.role == Role::Replica && source.is_none();
+        let class = if unreachable && class == ExitClass::Ok { ExitClass::NotFound } else { class };
+        let id = self.next_id();
+        let pull = Pull {
+            id,
+            work,
+            role: offer.role,
+            tree: offer.tree,
+            destination: offer.destination.clone(),
+            source,
+            class,
+            killed: cancelled,
+            stages_left: u32::from(self.rng.chance(300)),
+            parked: false,
+        };
+        let tree = self.hosts[host].trees.entry(offer.destination.clone()).or_default();
+        tree.stamp += 1;
+        tree.writers += 1;
+        self.hosts[host].pulls.push(pull);
+        let span = if cancelled { 0 } else { self.rng.span(self.config.pull) };
+        self.after(span, Event::Pulled(host, id));
+    }
+
+    fn draw_class(&mut self) -> ExitClass {
+        if self.calm || self.rng.chance(self.config.pulls_ok) {
+            return ExitClass::Ok;
+        }
+        use ExitClass as C;
+        let classes = [
+            C::Network,
+            C::Network,
+            C::Network,
+            C::Timeout,
+            C::Stalled,
+            C::Partial,
+            C::Partial,
+            C::MaxDelete,
+            C::MaxDelete,
+            C::MaxDelete,
+            C::MaxDelete,
+            C::MaxDelete,
+            C::MaxDelete,
+            C::MaxDelete,
+            C::MaxDelete,
+            C::MaxDelete,
+            C::MaxDelete,
+            C::MaxDelete,
+            C::Busy,
+            C::Busy,
+            C::Auth,
+            C::NotFound,
+            C::Refused,
+            C::DiskFull,
+            C::LocalIo,
+            C::Internal,
+            C::WallClock,
+            C::Protocol,
+            C::Config,
+        ];
+        *self.rng.pick(&classes).expect("not empty")
+    }
+
+    fn find_source(&self, offer: &Offer) -> Option<(usize, Destination, Tree)> {
+        let rest = offer.source_uri.strip_prefix("rsync://h")?;
+        let (host, _) = rest.split_once('/')?;
+        let host: usize = host.parse().ok()?;
+        let module = self.hosts.get(host)?.modules.get(&offer.project)?;
+        let tree = self.hosts[host].trees.get(module)?;
+        Some((host, module.clone(), tree.clone()))
+    }
+
+    /// A stage of a pull has come to its end, or its kill has worked.
+    pub(crate) fn pulled(&mut self, host: usize, id: u64) {
+        let one = &mut self.hosts[host];
+        let Some(index) = one.pulls.iter().position(|pull| pull.id == id) else { return };
+        let entry = one.journal.get(&one.pulls[index].work);
+        let has_secrets = entry.is_some_and(|entry| entry.has_secrets);
+        let goes_on = entry.is_some_and(|entry| !entry.cancelled);
+        let pull = &mut one.pulls[index];
+        if pull.parked && !pull.killed {
+            return;
+        }
+        if pull.stages_left > 0 && !pull.killed && goes_on {
+            pull.stages_left -= 1;
+            if one.up && has_secrets {
+                let span = self.rng.span(self.config.pull);
+                self.after(span, Event::Pulled(host, id));
+            } else {
+                pull.parked = true;
+            }
+            return;
+        }
+        let pull = one.pulls.remove(index);
+        let class = if pull.killed { ExitClass::Cancelled } else { pull.class };
+        let content = self.pulled_content(&pull, class);
+        let tree = self.hosts[host].trees.entry(pull.destination.clone()).or_default();
+        tree.stamp += 1;
+        tree.writers -= 1;
+        if class == ExitClass::Ok {
+            tree.content = content;
+        }
+        let outcome = self.outcome(host, class);
+        self.checks.pulled.insert(pull.work, (class, content));
+        self.hosts[host].exits.insert(pull.work, outcome);
+        if self.hosts[host].up {
+            self.collect_exit(host, pull.work);
+        }
+    }
+
+    fn pulled_content(&self, pull: &Pull, class: ExitClass) -> Content {
+        match (&pull.source, pull.role, class) {
+            (_, Role::Origin, ExitClass::Ok) => Content::Tree(pull.tree),
+            (Some((host, module, before)), Role::Replica, ExitClass::Ok) => {
+                let now = self.hosts[*host].trees.get(module);
+                let same = now.is_some_and(|now| now.stamp == before.stamp) && before.writers == 0;
+                if same { before.content } else { Content::Mixed }
+            }
+            _ => Content::Nothing,
+        }
+    }
+
+    fn outcome(&mut self, host: usize, class: ExitClass) -> Outcome {
+        let wall = self.config.wall_start + i64::try_from(self.time).expect("a simulation is short");
+        let files = self.rng.between(1, 50_000);
+        Outcome {
+            time: Wall(wall + self.hosts[host].clock_shift),
+            stats: Some(Stats { files, total_bytes: files * 1_000, ..Stats::default() }),
+            deletes_skipped: (class == ExitClass::MaxDelete).then(|| self.rng.below(3_000)),
+            ..Outcome::of_class(class)
+        }
+    }
+
+    /// Takes an outcome from the run directory into the journal.
+    fn collect_exit(&mut self, host: usize, work: Work) {
+        let boot = self.hosts[host].boot;
+        let Some(outcome) = self.hosts[host].exits.remove(&work) else { return };
+        if let Some(entry) = self.hosts[host].journal.get_mut(&work) {
+            let held = outcome.class == ExitClass::MaxDelete;
+            entry.ended = Some(outcome);
+            let project = entry.offer.project;
+            let delay = self.rng.between(0, self.config.fsync);
+            self.cancel_meanwhile(project, work.0.run, delay, held);
+            self.after(delay, Event::Synced(host, boot, work));
+        }
+    }
+
+    pub(crate) fn agent_crashes(&mut self, host: usize, machine: bool, state_lost: bool) {
+        let one = &mut self.hosts[host];
+        if !one.up {
+            return;
+        }
+        one.up = false;
+        one.boot += 1;
+        one.welcomed = false;
+        // What was not synced is not there any more.
+        one.journal.retain(|_, entry| entry.accepted_synced);
+        for (work, entry) in &mut one.journal {
+            entry.has_secrets = false;
+            if entry.ended.is_some() && !entry.ended_synced {
+                one.exits.insert(*work, entry.ended.take().expect("just seen"));
+            }
+        }
+        if machine {
+            for pull in std::mem::take(&mut one.pulls) {
+                let tree = one.trees.entry(pull.destination).or_default();
+                tree.stamp += 1;
+                tree.writers -= 1;
+            }
+        }
+        if state_lost {
+            one.journal.clear();
+            one.exits.clear();
+            one.said.clear();
+            one.highest_term = 0;
+            one.state_id = format!("s{host}-{}", one.boot);
+            self.checks.kept.retain(|_, kept| kept.host != host);
+        }
+        if let Some(stream) = self.hosts[host].stream.take() {
+            self.cut(stream, machine);
+        }
+        let pause = if self.rng.chance(250) {
+            self.rng.between(1, 60) * 60_000
+        } else {
+            self.rng.between(200, 60_000)
+        };
+        self.after(pause, Event::AgentStarts(host));
+    }
+
+    pub(crate) fn agent_starts(&mut self, host: usize) {
+        if self.hosts[host].up {
+            return;
+        }
+        self.hosts[host].up = true;
+        let works: Vec<Work> = self.hosts[host].journal.keys().copied().collect();
+        for work in works {
+            let one = &mut self.hosts[host];
+            let entry = &one.journal[&work];
+            if entry.ended.is_some() {
+                continue;
+            }
+            let going = one.pulls.iter().any(|pull| pull.work == work);
+            if !going && !one.exits.contains_key(&work) {
+                let outcome = self.outcome(host, ExitClass::Interrupted);
+                self.checks.pulled.insert(work, (ExitClass::Interrupted, Content::Nothing));
+                self.hosts[host].exits.insert(work, outcome);
+            }
+            self.collect_exit(host, work);
+        }
+        self.dial_soon(host);
+    }
+}

@@ -1,0 +1,265 @@
+//! What people may think of: projects of all kinds, and everything that can be asked of one, mostly of one
+//! with an attempt in a drawn state.
+
+use std::{collections::BTreeMap, sync::LazyLock, time::Duration};
+
+use fleet::{
+    id::{AgentUid, Name, ProjectUid, RunId},
+    input::{Ask, Input},
+    project::{PlacementSettings, ProjectSpec, RetrySettings, RsyncSettings, Target, Upstream},
+    record::Record,
+    run::TriggerKind,
+    schedule::{Cadence, Cron, IntervalFrom, OverlapPolicy, Schedule, parse_zone},
+};
+
+use crate::{cover::At, prng::Prng, shell::Tag, world::World};
+
+/// Projects at a time.
+const PROJECTS_MAX: usize = 6;
+/// Schedules to draw from.
+static CRONS: LazyLock<Vec<Cron>> = LazyLock::new(|| {
+    let texts = ["minute=*/20", "minute=7,37", "hour=*/2 minute=30", "hour=2 minute=30", "minute=*"];
+    let parse = |text: &str| Cron::parse(text.parse().expect("good fields")).expect("a good cron");
+    texts.into_iter().map(parse).collect()
+});
+
+/// What people do, with how often.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Do {
+    Create,
+    Update,
+    Delete,
+    Run,
+    Cancel,
+    Pause,
+    Resume,
+    Freeze,
+    Thaw,
+    Drain,
+    Undrain,
+    Revoke,
+    Sweep,
+    Repeat,
+    Check,
+}
+
+const DEEDS: [(Do, u64); 15] = [
+    (Do::Create, 40),
+    (Do::Update, 24),
+    (Do::Delete, 14),
+    (Do::Run, 90),
+    (Do::Cancel, 80),
+    (Do::Pause, 8),
+    (Do::Resume, 10),
+    (Do::Freeze, 1),
+    (Do::Thaw, 4),
+    (Do::Drain, 3),
+    (Do::Undrain, 5),
+    (Do::Revoke, 8),
+    (Do::Sweep, 4),
+    (Do::Repeat, 14),
+    (Do::Check, 3),
+];
+
+/// How often each deed is done in one seed's world.
+pub(crate) fn draw_weights(rng: &mut Prng) -> Vec<u64> {
+    let keep = |rng: &mut Prng, (deed, weight): (Do, u64)| {
+        let always = matches!(deed, Do::Create | Do::Run | Do::Thaw | Do::Resume);
+        if always || rng.chance(750) { weight } else { 0 }
+    };
+    DEEDS.into_iter().map(|deed| keep(rng, deed)).collect()
+}
+
+impl World {
+    pub(crate) fn person_acts(&mut self) {
+        let deed = DEEDS[self.rng.weighted(&self.config.deeds)].0;
+        if deed == Do::Sweep {
+            return self.submit(Input::Sweep, Tag::Nothing);
+        }
+        if deed == Do::Repeat {
+            return self.repeat();
+        }
+        if let Some(ask) = self.think_of(deed) {
+            self.ask(ask);
+        }
+    }
+
+    /// Somebody asks for something that disturbs this attempt.
+    pub(crate) fn person_meddles(&mut self, project: ProjectUid, agent: AgentUid) {
+        let deeds =
+            [Do::Cancel, Do::Cancel, Do::Cancel, Do::Delete, Do::Delete, Do::Update, Do::Revoke, Do::Revoke];
+        let deed = *self.rng.pick(&deeds).expect("not empty");
+        if let Some(ask) = self.think(deed, Some(project), Some(agent)) {
+            self.ask(ask);
+        }
+    }
+
+    pub(crate) fn person_cancels(&mut self, project: ProjectUid, run: RunId) {
+        self.ask(Ask::CancelRun { project, run });
+    }
+
+    fn think_of(&mut self, deed: Do) -> Option<Ask> {
+        let project = self.some_project();
+        let agent = self.some_agent();
+        self.think(deed, project, agent)
+    }
+
+    fn think(&mut self, deed: Do, project: Option<ProjectUid>, agent: Option<AgentUid>) -> Option<Ask> {
+        Some(match deed {
+            Do::Create => return self.creation(false),
+            Do::Check => return self.creation(true),
+            Do::Update => return self.update(project?),
+            Do::Delete => {
+                Ask::DeleteProject { project: project?, revision: None, cancel_running: self.rng.chance(800) }
+            }
+            Do::Run => {
+                let kinds =
+                    [TriggerKind::User, TriggerKind::User, TriggerKind::Push, TriggerKind::UpstreamChange];
+                let kind = *self.rng.pick(&kinds)?;
+                Ask::Run { project: project?, kind, request: None, traceparent: String::new() }
+            }
+            Do::Cancel => {
+                let project = project?;
+                let runs: Vec<RunId> = self.coordinator.store.live_runs(project).map(|run| run.id).collect();
+                Ask::CancelRun { project, run: *self.rng.pick(&runs)? }
+            }
+            Do::Pause => {
+                let span = Duration::from_secs(self.rng.between(1, 20_000));
+                let until = self.rng.chance(600).then(|| self.still().wall.plus(span));
+                Ask::Pause { project: project?, reason: "maintenance".to_owned(), until, revision: None }
+            }
+            Do::Resume => Ask::Resume { project: project?, revision: None },
+            Do::Freeze => Ask::Freeze { reason: "power".to_owned() },
+            Do::Thaw => Ask::Thaw,
+            Do::Drain => Ask::Drain { agent: agent?, draining: true },
+            Do::Undrain => Ask::Drain { agent: agent?, draining: false },
+            Do::Revoke => Ask::RevokeAgent { agent: agent?, reason: "stolen".to_owned() },
+            Do::Sweep | Do::Repeat => return None,
+        })
+    }
+
+    /// Sometimes any, mostly one with an attempt in a drawn state: else the short states would hardly be met.
+    pub(crate) fn some_attempt(&mut self) -> Option<(ProjectUid, AgentUid)> {
+        let states = [At::Pending, At::Offered, At::Offered, At::Running, At::Cancelling, At::Cancelling];
+        let at = *self.rng.pick(&states)?;
+        let live = self.coordinator.store.live.values();
+        let found: Vec<(ProjectUid, AgentUid)> = live
+            .filter_map(|record| if let Record::Attempt(one) = record { Some(one) } else { None })
+            .filter(|attempt| At::from(&attempt.state) == at)
+            .map(|attempt| (attempt.project, attempt.agent))
+            .collect();
+        self.rng.pick(&found).copied()
+    }
+
+    fn some_project(&mut self) -> Option<ProjectUid> {
+        let hunted = if self.rng.chance(600) { self.some_attempt() } else { None };
+        let all = self.projects();
+        hunted.map(|(project, _)| project).or_else(|| self.rng.pick(&all).copied())
+    }
+
+    fn some_agent(&mut self) -> Option<AgentUid> {
+        let hunted = if self.rng.chance(600) { self.some_attempt() } else { None };
+        let agents: Vec<AgentUid> = self.hosts.iter().filter_map(|host| host.uid).collect();
+        hunted.map(|(_, agent)| agent).or_else(|| self.rng.pick(&agents).copied())
+    }
+
+    pub(crate) fn projects(&self) -> Vec<ProjectUid> {
+        let live = self.coordinator.store.live.values();
+        live.filter_map(|record| if let Record::Project(one) = record { Some(one.uid) } else { None })
+            .collect()
+    }
+
+    fn creation(&mut self, validate_only: bool) -> Option<Ask> {
+        if self.projects().len() >= PROJECTS_MAX {
+            return None;
+        }
+        self.people.next += 1;
+        let name: Name = format!("p{}", self.people.next).parse().ok()?;
+        let spec = Box::new(self.spec(&name)?);
+        Some(Ask::CreateProject { name, spec, paused: self.rng.chance(50), request: None, validate_only })
+    }
+
+    fn update(&mut self, project: ProjectUid) -> Option<Ask> {
+        let record = self.coordinator.store.project(project)?.clone();
+        let mut spec = record.spec;
+        let drawn = self.spec(&record.name)?;
+        match self.rng.below(4) {
+            0 => spec.schedule = drawn.schedule,
+            1 => spec.placement.replicas = drawn.placement.replicas,
+            2 => spec.placement = drawn.placement,
+            _ => spec = drawn,
+        }
+        if spec.placement.replicas.iter().any(|replica| replica.agent == spec.placement.origins[0].agent) {
+            return None;
+        }
+        Some(Ask::UpdateProject {
+            project,
+            spec: Box::new(spec),
+            revision: record.revision,
+            validate_only: false,
+        })
+    }
+
+    /// A declaration: an origin, up to four replicas, any kind of schedule.
+    fn spec(&mut self, name: &Name) -> Option<ProjectSpec> {
+        let mut agents: Vec<AgentUid> =
+            self.hosts.iter().filter(|host| !host.retired).filter_map(|host| host.uid).collect();
+        let origin =
+            if agents.is_empty() { return None } else { agents.remove(self.rng.index(agents.len())) };
+        let wanted = self.rng.index(5);
+        while agents.len() > wanted {
+            agents.remove(self.rng.index(agents.len()));
+        }
+        let root = if self.rng.chance(700) { "a1" } else { "a2" };
+        let host = *self.rng.pick(&["up0", "up1"])?;
+        let upstream = Upstream {
+            uri: format!("rsync://{host}/{name}"),
+            host: host.to_owned(),
+            user: String::new(),
+            sealed_password: Vec::new(),
+        };
+        let span = |rng: &mut Prng| rng.chance(800).then(|| Duration::from_secs(rng.between(1, 1_200)));
+        Some(ProjectSpec {
+            display_name: String::new(),
+            labels: BTreeMap::new(),
+            upstreams: if self.rng.chance(950) { vec![upstream] } else { Vec::new() },
+            destination: format!("{root}:{name}").parse().ok()?,
+            schedule: self.schedule()?,
+            rsync: RsyncSettings::default(),
+            placement: PlacementSettings {
+                origins: vec![Target { agent: origin, destination: None }],
+                replicas: agents.into_iter().map(|agent| Target { agent, destination: None }).collect(),
+                max_parallel: u32::try_from(self.rng.below(3)).ok()?,
+                propagation_timeout: span(&mut self.rng),
+                drain_timeout: span(&mut self.rng),
+            },
+            max_delete: self.rng.chance(200).then_some(100),
+            retry: RetrySettings {
+                attempts: self.rng.chance(500).then(|| u32::try_from(self.rng.between(1, 4)).expect("small")),
+                initial_backoff: self.rng.chance(500).then_some(Duration::from_secs(20)),
+            },
+        })
+    }
+
+    fn schedule(&mut self) -> Option<Schedule> {
+        let zones = ["UTC", "Europe/Berlin", "America/New_York", "Australia/Lord_Howe"];
+        let zone = parse_zone(self.rng.pick(&zones)?).ok()?;
+        let from = if self.rng.chance(500) { IntervalFrom::End } else { IntervalFrom::Start };
+        let cadence = match self.rng.below(5) {
+            0 => Cadence::Manual,
+            1 => Cadence::Interval { every_seconds: self.rng.between(60, 20_000), from },
+            _ => Cadence::Cron(Box::new(self.rng.pick(&CRONS)?.clone())),
+        };
+        let mut schedule = Schedule::new(cadence, zone);
+        if self.rng.chance(300) {
+            schedule.jitter_seconds = u32::try_from(self.rng.below(3_000)).ok()?;
+        }
+        if self.rng.chance(200) {
+            schedule.catch_up_window_seconds = Some(self.rng.below(30_000));
+        }
+        if self.rng.chance(300) {
+            schedule.overlap_policy = OverlapPolicy::Skip;
+        }
+        Some(schedule)
+    }
+}

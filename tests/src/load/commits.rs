@@ -1,0 +1,255 @@
+//! Durable commits through the driver, in process: 64 askers that declare projects, beside bare sled with an
+//! fdatasync and the same records in batches of the same size, in turns within one run.
+
+use std::{
+    collections::BTreeMap,
+    fs::{self, File},
+    os::unix::fs::PermissionsExt as _,
+    path::Path,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context as _, Result, ensure};
+use fleet::{
+    Engine,
+    agent::TokenNames,
+    defaults::Limits,
+    id::AgentUid,
+    input::{AgentInput, Ask, Input, Person, Reply, Send},
+    project::{PlacementSettings, ProjectSpec, RetrySettings, RsyncSettings, Target, Upstream},
+    record::{Change, Key},
+    schedule::{Cron, Schedule},
+    time::{Mono, Now, Wall},
+};
+use mirror_coordinator::{
+    driver::{Driver, Outlet},
+    store::{Store, StoreOptions},
+};
+use tokio::{runtime::Runtime, task::JoinSet};
+
+use crate::{Size, table::Row};
+
+/// Askers at once.
+const ASKERS: usize = 64;
+/// Turns of ours and of bare sled: the disk's mood hits both.
+const TURNS: usize = 8;
+/// Bytes of the envelope that the store puts around a value.
+const ENVELOPE_BYTES: usize = 15;
+/// Page cache of bare sled, as the store's.
+const CACHE_BYTES: u64 = 16 << 20;
+/// Target of document 7.
+const RATIO_TARGET: f64 = 0.8;
+
+type Pairs = Vec<(Vec<u8>, Vec<u8>)>;
+
+/// The row.
+pub(crate) fn rows(runtime: &Runtime, size: Size) -> Result<Vec<Row>> {
+    let dir = private_dir()?;
+    let inputs = size.pick(1_024, 16_384);
+    let units = records(inputs)?;
+    let (driver, thread) = open(&dir.path().join("ours"))?;
+    runtime.block_on(enrol(&driver))?;
+    let mut bare = Bare::open(&dir.path().join("bare"))?;
+    let (mut ours_took, mut bare_took, mut commits) = (Duration::ZERO, Duration::ZERO, 0);
+    let turn = inputs / TURNS;
+    for number in 0..TURNS {
+        let from = number * turn;
+        let before = *driver.changes().borrow();
+        ours_took += runtime.block_on(ask(&driver, from..from + turn))?;
+        let done = *driver.changes().borrow() - before;
+        commits += done;
+        let batch = turn.div_ceil(usize::try_from(done)?.max(1));
+        for units in units[from..from + turn].chunks(batch) {
+            bare_took += bare.commit(units)?;
+        }
+    }
+    drop(driver);
+    thread.join();
+    let inputs = f64::from(u32::try_from(inputs)?);
+    let (ours, floor) = (inputs / ours_took.as_secs_f64(), inputs / bare_took.as_secs_f64());
+    let batch = inputs / f64::from(u32::try_from(commits)?);
+    Ok(vec![
+        Row::new(format!("durable CreateProject/s through the driver, {ASKERS} askers"), format!("{ours:.0}/s"))
+            .floor(format!("{floor:.0}/s sled + fdatasync, batches of {batch:.0}"), ours / floor)
+            .target("ratio ≥ 0.8", ours / floor >= RATIO_TARGET),
+    ])
+}
+
+/// sled as its documentation has it used, made durable as the store is.
+pub(crate) struct Bare {
+    db: sled::Db,
+    disk: File,
+}
+
+impl Bare {
+    pub(crate) fn open(dir: &Path) -> Result<Self> {
+        let db = sled::Config::new().path(dir).cache_capacity(CACHE_BYTES).open()?;
+        Ok(Self { db, disk: File::open(dir.join("db"))? })
+    }
+
+    /// One durable commit of these units: how long it took.
+    pub(crate) fn commit(&mut self, units: &[Pairs]) -> Result<Duration> {
+        let units = units.to_vec();
+        let began = Instant::now();
+        let mut batch = sled::Batch::default();
+        for (key, value) in units.into_iter().flatten() {
+            batch.insert(key, value);
+        }
+        self.db.apply_batch(batch)?;
+        self.db.flush()?;
+        self.disk.sync_data()?;
+        Ok(began.elapsed())
+    }
+}
+
+pub(crate) fn private_dir() -> std::io::Result<tempfile::TempDir> {
+    let private = fs::Permissions::from_mode(0o700);
+    tempfile::Builder::new().prefix("fleet-load-").permissions(private).tempdir()
+}
+
+struct Nobody;
+
+impl Outlet for Nobody {
+    fn send(&self, _: Send) {}
+    fn reset(&self) {}
+}
+
+fn open(dir: &Path) -> Result<(Driver, mirror_coordinator::driver::DriverThread)> {
+    let options = StoreOptions { create: true, backups: None, ballast_bytes: 0 };
+    let store = Store::open(dir, &options)?.store;
+    Ok(Driver::start(store, Limits::default(), 0, Arc::new(Nobody))?)
+}
+
+/// The one agent that all projects name.
+fn enrolment() -> [Input; 2] {
+    let token = Ask::CreateJoinToken {
+        id: "t".to_owned(),
+        hash: "h".to_owned(),
+        names: TokenNames::Pattern("*".to_owned()),
+        uses: 1,
+        ttl: Duration::from_secs(600),
+    };
+    let enroll = AgentInput::Enroll {
+        token_hash: "h".to_owned(),
+        name: "edge1".parse().expect("a name"),
+        labels: BTreeMap::new(),
+        key_hash: "k".to_owned(),
+        serial: "01".to_owned(),
+        expires: Wall(i64::MAX / 2),
+    };
+    [Input::Person(Person { by: "root".to_owned(), ask: token }), Input::Agent(enroll)]
+}
+
+async fn enrol(driver: &Driver) -> Result<()> {
+    for input in enrolment() {
+        let reply = driver.ask(input).await?;
+        ensure!(!matches!(reply, Reply::Refused(_)), "{reply:?}");
+    }
+    Ok(())
+}
+
+/// The same declaration as a person would make, each with a name of its own.
+fn create(agent: AgentUid, number: usize) -> Input {
+    let host = format!("mirror{}.example.net", number % 500);
+    let upstream = Upstream {
+        uri: format!("rsync://{host}/mod/p{number}/"),
+        host,
+        user: String::new(),
+        sealed_password: Vec::new(),
+    };
+    let cron = "minute=10 hour=*/6".parse().map(Cron::parse).expect("fields").expect("a schedule");
+    let spec = ProjectSpec {
+        display_name: String::new(),
+        labels: BTreeMap::new(),
+        upstreams: vec![upstream],
+        destination: format!("a1:p{number}").parse().expect("a destination"),
+        schedule: Schedule::cron(cron, chrono_tz::UTC),
+        rsync: RsyncSettings::default(),
+        placement: PlacementSettings {
+            origins: vec![Target { agent, destination: None }],
+            ..PlacementSettings::default()
+        },
+        max_delete: None,
+        retry: RetrySettings::default(),
+    };
+    let name = format!("p{number}").parse().expect("a name");
+    let ask =
+        Ask::CreateProject { name, spec: Box::new(spec), paused: false, request: None, validate_only: false };
+    Input::Person(Person { by: "root".to_owned(), ask })
+}
+
+/// Declares these projects from [`ASKERS`] tasks: how long until all are durable.
+async fn ask(driver: &Driver, numbers: std::ops::Range<usize>) -> Result<Duration> {
+    let agent = driver.view().agents_by_name().next().map(|agent| agent.uid).context("an agent")?;
+    let mut tasks = JoinSet::new();
+    let began = Instant::now();
+    for asker in 0..ASKERS {
+        let (driver, numbers) = (driver.clone(), numbers.clone());
+        tasks.spawn(async move {
+            for number in numbers.skip(asker).step_by(ASKERS) {
+                let reply = driver.ask(create(agent, number)).await?;
+                ensure!(!matches!(reply, Reply::Refused(_)), "{reply:?}");
+            }
+            Ok(())
+        });
+    }
+    while let Some(done) = tasks.join_next().await {
+        done??;
+    }
+    Ok(began.elapsed())
+}
+
+/// What these declarations store, as keys and values of the store's lengths, ready-made.
+fn records(count: usize) -> Result<Vec<Pairs>> {
+    let mut engine = Engine::new(Limits::default());
+    let mut at = Now { wall: Wall(1_800_000_000_000), mono: Mono(1), entropy: 1 };
+    let mut step = |engine: &mut Engine, input| {
+        at.entropy = at.entropy.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let decision = engine.decide(at, input);
+        engine.apply(at, &decision.changes);
+        decision.changes
+    };
+    step(&mut engine, Input::Start { at_least: 0 });
+    for input in enrolment() {
+        step(&mut engine, input);
+    }
+    let agent = engine.agents_by_name().next().map(|agent| agent.uid).context("an agent")?;
+    Ok((0..count).map(|number| pairs(&step(&mut engine, create(agent, number)))).collect())
+}
+
+pub(crate) fn pairs(changes: &[Change]) -> Pairs {
+    let puts = changes.iter().filter_map(|change| match change {
+        Change::Put(record) => Some(record),
+        Change::Delete(_) | Change::Volatile(_) => None,
+    });
+    puts.map(|record| {
+        let value = [&[0; ENVELOPE_BYTES], mirror_proto::stored::encode(record).as_slice()].concat();
+        (key(&record.key()), value)
+    })
+    .collect()
+}
+
+/// As long as the store's, and in its order.
+fn key(key: &Key) -> Vec<u8> {
+    let ids = |table: u8, ids: &[u64]| {
+        let mut key = vec![table];
+        key.extend(ids.iter().flat_map(|id| id.to_be_bytes()));
+        key
+    };
+    match key {
+        Key::Fleet => vec![b'f'],
+        Key::Project(uid) => ids(b'p', &[uid.0]),
+        Key::ProjectState(uid) => ids(b's', &[uid.0]),
+        Key::Placement(project, agent) => ids(b'l', &[project.0, agent.0]),
+        Key::Agent(uid) => ids(b'g', &[uid.0]),
+        Key::JoinToken(text) | Key::User(text) | Key::Request(text) => [b"t", text.as_bytes()].concat(),
+        Key::Run(project, run) => {
+            [ids(b'r', &[project.0]), (!run.0.as_u128()).to_be_bytes().to_vec()].concat()
+        }
+        Key::Attempt(project, attempt) => {
+            let run = (!attempt.run.0.as_u128()).to_be_bytes().to_vec();
+            [ids(b'a', &[project.0]), run, attempt.number.to_be_bytes().to_vec()].concat()
+        }
+    }
+}
