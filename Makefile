@@ -65,9 +65,9 @@ e2e: build ## The end-to-end tests alone (T=NAME: only those)
 bench: ## criterion: the engine and the store, each beside its floor
 	$(CARGO) bench -p fleet -p mirror-coordinator
 
-load: ## Real processes, real TLS: latencies and memory beside their floors
+load: ## Real processes, real TLS: latencies and memory beside their floors (ARGS="--quick trigger": a look at one part)
 	$(CARGO) build --workspace --bins --profile perf
-	@$(CARGO) run --quiet --profile perf -p fleet-tests --bin fleet-load -- $(ARGS)
+	@"$${CARGO_TARGET_DIR:-target}"/perf/fleet-load $(ARGS)
 
 clean: ## Everything built
 	$(CARGO) clean

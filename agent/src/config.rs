@@ -186,11 +186,19 @@ impl Config {
         let text = read_bounded(path).map_err(|error| one(format!("cannot be read: {error}")))?;
         let mut table: Table =
             text.parse().map_err(|error: toml::de::Error| one(error.to_string().trim_end().to_owned()))?;
+        let given = overrides.given();
         overrides.apply(&mut table);
         let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty());
         let base = std::path::absolute(parent.unwrap_or_else(|| Path::new(".")))
             .map_err(|error| one(format!("has no absolute path: {error}")))?;
-        Self::check(table, &base).map_err(|list| Faults::new("not started", &place, list))
+        Self::check(table, &base).map_err(|mut list| {
+            for fault in &mut list {
+                if let Some(name) = given.get(fault.key.as_str()) {
+                    fault.key.clone_from(name);
+                }
+            }
+            Faults::new("not started", &place, list)
+        })
     }
 
     /// Makes a configuration of a table; relative paths in it count from `base`.
@@ -303,18 +311,15 @@ impl Reader {
         if !self.table.contains_key(key) {
             return default;
         }
-        let before = self.faults.len();
-        let number: i64 = self.take(key, 0);
-        let fits = u64::try_from(number).ok().filter(|number| (min..=max).contains(number));
-        match fits.and_then(|number| T::try_from(number).ok()) {
-            Some(number) => number,
-            None => {
-                if self.faults.len() == before {
-                    self.faults.push(Fault::new(key, format!("{number}: must be {min} to {max}")));
-                }
-                default
-            }
-        }
+        let value = self.table.remove(key);
+        let number =
+            value.as_ref().and_then(toml::Value::as_integer).and_then(|number| u64::try_from(number).ok());
+        let fits = number.filter(|number| (min..=max).contains(number));
+        fits.and_then(|number| T::try_from(number).ok()).unwrap_or_else(|| {
+            let shown = value.map(|value| value.to_string()).unwrap_or_default();
+            self.faults.push(Fault::new(key, format!("{shown}: must be a number from {min} to {max}")));
+            default
+        })
     }
 
     fn parsed<T: FromStr<Err: fmt::Display>>(&mut self, key: &str) -> Option<T> {

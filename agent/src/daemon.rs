@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex};
 use mirror_certs::{ClientFiles, ClientTls, IdentityFiles};
 use sd_notify::NotifyState;
 use tokio::signal::unix::{Signal, SignalKind, signal};
-use tokio::sync::Notify;
+use tokio::sync::{Notify, watch};
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
@@ -16,6 +16,7 @@ use crate::executor::{Executor, Live};
 use crate::guard::Guard;
 use crate::journal::{Journal, JournalError};
 use crate::link::Link;
+use crate::renewal::Renewal;
 use crate::state::{State, StateError};
 use crate::{identity, outcome};
 
@@ -53,8 +54,9 @@ pub fn examine(config: Config) -> Result<(Live, ClientTls), Vec<Fault>> {
     let tls = tls.map_err(|error| note("identity", &error)).ok();
     if let (Some(domain), Some(_)) = (&config.trust_domain, &tls) {
         match identity::read(&config.identity, domain) {
-            Ok((name, _)) if !config.name.is_empty() && name != config.name => {
-                faults.push(Fault::new("name", format!("\"{}\": the certificate is {name}'s", config.name)));
+            Ok(own) if !config.name.is_empty() && own.name != config.name => {
+                let text = format!("\"{}\": the certificate is {}'s", config.name, own.name);
+                faults.push(Fault::new("name", text));
             }
             Ok(_) => {}
             Err(error) => faults.push(Fault::new("identity", outcome::chain(&error))),
@@ -101,7 +103,8 @@ pub async fn run(path: PathBuf, overrides: Overrides, live: Live, tls: ClientTls
         state.renew_id()?;
     }
     let held = journal.entries().count();
-    let trust_domain = live.config.trust_domain.clone();
+    let (identity, ca) = (live.config.identity.clone(), live.config.ca.clone());
+    let trust_domain = live.config.trust_domain.clone().or_else(|| identity::trust_domain_of(&ca));
     let coordinators = live.config.coordinators.iter().map(ToString::to_string).collect::<Vec<_>>().join(" ");
     let version = live.version.to_string();
     let executor = Executor::start(live, journal);
@@ -110,11 +113,21 @@ pub async fn run(path: PathBuf, overrides: Overrides, live: Live, tls: ClientTls
         executor: executor.clone(),
         state: Mutex::new(state),
         tls: Arc::new(tls),
-        trust_domain,
+        trust_domain: trust_domain.clone(),
         instance: Uuid::new_v4(),
         wake: wake.clone(),
+        renewals: watch::Sender::new(0),
     });
     let stop = CancellationToken::new();
+    match trust_domain {
+        Some(trust_domain) => {
+            let renewal = Renewal { identity, ca, trust_domain };
+            tokio::spawn(renewal.run(link.clone(), stop.clone()));
+        }
+        None => {
+            tracing::error!("the certificate is not renewed: neither trust_domain nor the CA names the fleet")
+        }
+    }
     let running = {
         let (link, stop) = (link.clone(), stop.clone());
         tokio::spawn(async move { link.run(stop).await })
@@ -155,7 +168,11 @@ fn reload(path: &Path, overrides: &Overrides, link: &Link) {
                 tracing::error!(error = outcome::chain(&error), "reload refused; the old settings stay")
             }
         },
-        Err(faults) => tracing::error!("reload refused, the old settings stay: {faults}"),
+        Err(faults) => {
+            let list: Vec<String> =
+                faults.list.iter().map(|fault| format!("{} {}", fault.key, fault.text)).collect();
+            tracing::error!(faults = list.join("; "), "reload refused, the old settings stay");
+        }
     }
 }
 

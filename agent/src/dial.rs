@@ -34,20 +34,20 @@ const CONNECTION_WINDOW_BYTES: u32 = 128 << 10;
 #[derive(Debug, thiserror::Error)]
 pub enum DialError {
     /// Nothing answers there.
-    #[error("{address} does not answer ({})", plain(source))]
+    #[error("{address} does not answer ({})", plain(cause))]
     Unreachable {
         /// Where.
         address: Address,
         /// What the system said; part of the text.
-        source: io::Error,
+        cause: io::Error,
     },
     /// What answers is not the fleet's coordinator, or does not take us for one of the fleet.
-    #[error("{address} answers, but no TLS connection of this fleet comes about ({})", plain(source))]
+    #[error("{address} answers, but no TLS connection of this fleet comes about ({})", plain(cause))]
     Tls {
         /// Where.
         address: Address,
         /// What the TLS library said; part of the text.
-        source: io::Error,
+        cause: io::Error,
     },
     /// HTTP/2.
     #[error("{address} does not speak gRPC")]
@@ -72,7 +72,7 @@ pub async fn dial(address: &Address, tls: Arc<ClientConfig>) -> Result<Channel, 
             rustix::net::sockopt::set_tcp_user_timeout(&tcp, TCP_USER_TIMEOUT_MS)?;
             Ok(tcp)
         })
-        .map_err(|source| DialError::Unreachable { address: address.clone(), source })?;
+        .map_err(|cause| DialError::Unreachable { address: address.clone(), cause })?;
     let name = match host.parse::<IpAddr>() {
         Ok(ip) => Ok(ServerName::IpAddress(ip.into())),
         Err(_) => ServerName::try_from(host).map_err(io::Error::other),
@@ -81,7 +81,7 @@ pub async fn dial(address: &Address, tls: Arc<ClientConfig>) -> Result<Channel, 
         Ok(name) => in_time(TlsConnector::from(tls).connect(name, tcp)).await,
         Err(error) => Err(error),
     };
-    let stream = connected.map_err(|source| DialError::Tls { address: address.clone(), source })?;
+    let stream = connected.map_err(|cause| DialError::Tls { address: address.clone(), cause })?;
     over(address, TokioIo::new(stream))
         .await
         .map_err(|source| DialError::Http { address: address.clone(), source })

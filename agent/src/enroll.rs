@@ -94,17 +94,30 @@ impl EnrollError {
 
     /// The next step, as a command where there is one.
     #[must_use]
-    pub fn next(&self) -> &'static str {
+    pub fn next(&self) -> String {
+        let token =
+            || format!("mirrorctl join-token create --name {}", short_host_name().unwrap_or_default());
         match self {
-            Self::Faults(_) => "mirror-agent enroll --help",
-            Self::Exists(_) => "mirror-agent run --config agent.toml",
-            Self::Mismatch(_) => {
-                "compare with `mirror-coordinator init`'s output, or: mirrorctl join-token create"
+            Self::Faults(_) => "mirror-agent enroll --help".to_owned(),
+            Self::Exists(there) => {
+                let config = there.with_file_name(CONFIG_FILE).display().to_string();
+                format!("mirror-agent run --config {}", shell_word(&config))
             }
-            Self::Refused(_) | Self::Broken(_) => "mirrorctl join-token create",
-            Self::Dial(_) => "check the address, and that mirror-coordinator runs",
-            Self::Answer(_) | Self::Key(_) | Self::Tls(_) | Self::File(_) | Self::DataDir { .. } => {
-                "mend it, then enrol again with a new token: mirrorctl join-token create"
+            Self::Mismatch(_) => {
+                "take the hash that `mirror-coordinator init` and `mirrorctl join-token create` print"
+                    .to_owned()
+            }
+            Self::Refused(_) | Self::Broken(_) => token(),
+            Self::Dial(_) => {
+                "check the address (grpc_listen in coordinator.toml), and that mirror-coordinator runs"
+                    .to_owned()
+            }
+            // Before the token was sent: it is good still.
+            Self::Key(_) | Self::Tls(_) | Self::DataDir { .. } => {
+                "mend it, then the same command again; the token was not spent".to_owned()
+            }
+            Self::Answer(_) | Self::File(_) => {
+                format!("mend it, then enrol again with a new token: {}", token())
             }
         }
     }
@@ -290,7 +303,7 @@ fn short_host_name() -> Option<String> {
 }
 
 /// A word that a shell takes as it is.
-fn shell_word(text: &str) -> String {
+pub(crate) fn shell_word(text: &str) -> String {
     let plain = |c: char| c.is_ascii_alphanumeric() || "-_./+=:,@%".contains(c);
     if text.chars().all(plain) { text.to_owned() } else { format!("'{}'", text.replace('\'', r"'\''")) }
 }

@@ -328,9 +328,12 @@ impl Executor {
         tokio::spawn(work.instrument(span));
     }
 
-    /// Removes run directories of attempts that the journal does not know any more.
+    /// Removes run directories that are not whole, and those of attempts that the journal does not know any more.
     fn forget_strangers(&self) {
         let dir = self.shared.runs_dir();
+        if let Err(error) = RunDir::sweep(&dir) {
+            tracing::warn!(error = outcome::chain(&error), "cannot remove what was left unfinished");
+        }
         // What has ended is told by the journal alone; its directory is a leftover too.
         let known: Vec<String> = {
             let journal = self.shared.journal();

@@ -191,13 +191,14 @@ impl Journal {
         Ok(())
     }
 
-    /// Notes that a step begins.
+    /// Notes that a step begins. Synced where a power cut would otherwise lose that a program may have left
+    /// something: a step after [`Step::Accepted`] or [`Step::Pull`] is gone on with as these are.
     ///
     /// # Errors
     /// [`JournalError::Unknown`] and [`JournalError::Io`]: the step must not begin then.
     pub fn step(&mut self, key: Key, step: Step) -> Result<(), JournalError> {
         self.held(key)?;
-        self.append(&stepped(key, step), true)?;
+        self.append(&stepped(key, step), step == Step::Pull)?;
         self.held(key)?.step = step;
         Ok(())
     }

@@ -30,6 +30,7 @@ pub mod logs;
 pub mod order;
 pub mod outcome;
 pub mod progress;
+pub mod renewal;
 pub mod rundir;
 pub mod slots;
 pub mod state;

@@ -1,6 +1,6 @@
 //! The link to the coordinator: dials, says hello, answers offers, reports, and begins anew whenever it breaks. A
 //! broken link touches no attempt; the next hello tells everything. The hello is composed only after all of the old
-//! link is gone, so that nothing is taken behind its back. Nothing is obeyed from a coordinator of a lower term.
+//! link is gone, or is listened to no more, so that nothing is taken behind its back. Nothing is obeyed from a coordinator of a lower term.
 
 mod backoff;
 mod session;
@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use mirror_certs::{ClientTls, TrustDomain};
 use mirror_proto::convert::{JAIL_GAPS_MAX, utc_to_wire};
 use mirror_proto::v1;
-use tokio::sync::Notify;
+use tokio::sync::{Notify, watch};
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
@@ -20,7 +20,7 @@ pub use self::session::End;
 use crate::config::Address;
 use crate::executor::Executor;
 use crate::state::State;
-use crate::{identity, outcome, text};
+use crate::{clock, identity, outcome, text};
 
 /// The same line about the link is not said again before.
 const REPEAT_AFTER: Duration = Duration::from_secs(60);
@@ -42,6 +42,8 @@ pub struct Link {
     pub instance: Uuid,
     /// Wakes a link that waits, after a reload.
     pub wake: Arc<Notify>,
+    /// Counts the renewals of the certificate since the start.
+    pub renewals: watch::Sender<u64>,
 }
 
 impl Link {
@@ -55,7 +57,7 @@ impl Link {
             let address = &coordinators[turn % coordinators.len()];
             turn += 1;
             let end = tokio::select! {
-                end = session::run(self, address) => end,
+                end = self.session(address) => end,
                 () = stop.cancelled() => return,
             };
             let pause = backoff.after(&end);
@@ -66,6 +68,30 @@ impl Link {
                 () = stop.cancelled() => return,
             }
         }
+    }
+
+    async fn session(&self, address: &Address) -> End {
+        match self.expired() {
+            Some(until) => {
+                End::Lost(format!("this host's certificate expired on {until} and is not renewed yet"))
+            }
+            None => session::run(self, address).await,
+        }
+    }
+
+    /// When the certificate expired, if it has and was not renewed since the start: no handshake accepts it. After a
+    /// renewal the coordinator's clock decides, and this host's may be wrong.
+    fn expired(&self) -> Option<String> {
+        let live = self.executor.live();
+        let own = identity::read(&live.config.identity, self.trust_domain.as_ref()?).ok()?;
+        let expired = clock::now() >= own.not_after && *self.renewals.borrow() == 0;
+        expired.then(|| own.not_after.format("%Y-%m-%d").to_string())
+    }
+
+    /// There is a new certificate: a session moves over to it, and a link that waits does so no longer.
+    pub fn renewed(&self) {
+        self.renewals.send_modify(|count| *count += 1);
+        self.wake.notify_one();
     }
 
     /// Everything the coordinator needs to know, so that it asks nothing back.
@@ -105,7 +131,7 @@ impl Link {
         });
         let own = self.trust_domain.as_ref().map(|domain| identity::read(&live.config.identity, domain));
         let expires = match own {
-            Some(Ok((_, expires))) => Some(utc_to_wire(expires)),
+            Some(Ok(own)) => Some(utc_to_wire(own.not_after)),
             Some(Err(error)) => {
                 tracing::warn!(error = outcome::chain(&error), "cannot tell when the certificate expires");
                 None

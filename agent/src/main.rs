@@ -3,7 +3,7 @@
 
 use std::ffi::OsString;
 use std::io::Write as _;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
@@ -31,9 +31,9 @@ Exit codes:
   6   coordinator unreachable or busy: try again
   70  our bug";
 
-/// One per host: dials the coordinator, runs rsync, reports back.
+/// The agent of a mirror fleet, one per host: dials the coordinator, runs rsync, reports back
 #[derive(Parser)]
-#[command(name = "mirror-agent", version, after_help = EXIT_CODES)]
+#[command(name = "mirror-agent", version, after_help = EXIT_CODES, disable_help_subcommand = true)]
 struct Cli {
     #[command(subcommand)]
     command: Command,
@@ -41,10 +41,10 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Command {
-    /// Makes this host an agent of a fleet
+    /// Make this host an agent of a fleet: spends a join token for a certificate, writes agent.toml
     #[command(after_help = EXIT_CODES)]
     Enroll(Box<EnrollArgs>),
-    /// Runs the agent until SIGTERM; SIGHUP reloads roots, limits, upstreams and certificates
+    /// Run the agent until SIGTERM or SIGINT; SIGHUP reloads roots, limits, upstreams and certificates
     #[command(after_help = EXIT_CODES)]
     Run(Box<RunArgs>),
     /// Owns one program run; started by the agent itself
@@ -65,10 +65,10 @@ enum Command {
 
 #[derive(clap::Args)]
 struct RunArgs {
-    /// The agent's file
+    /// The agent's configuration file, as `mirror-agent enroll` wrote it
     #[arg(long, default_value = "agent.toml", env = "MIRROR_AGENT_CONFIG", value_name = "FILE")]
     config: PathBuf,
-    /// Look at the configuration and all that it names, tell every fault, and end
+    /// Check the configuration and all that it names, print every fault, and end
     #[arg(long)]
     check_config: bool,
     #[command(flatten)]
@@ -100,14 +100,14 @@ fn run_enroll(args: EnrollArgs) -> ExitCode {
 }
 
 fn fail(error: &EnrollError) -> ExitCode {
-    complain(error, error.exit_code(), error.next())
+    complain(error, error.exit_code(), &error.next())
 }
 
 fn run_agent(args: RunArgs) -> ExitCode {
     let loaded = daemon::load(&args.config, args.overrides.clone());
     let (live, tls) = match loaded {
         Ok(loaded) => loaded,
-        Err(faults) => return complain(&faults, exit::BAD_INPUT, "mirror-agent run --help"),
+        Err(faults) => return complain(&faults, exit::BAD_INPUT, &after_faults(&args.config)),
     };
     if args.check_config {
         return print(&summary(&live.config));
@@ -121,6 +121,7 @@ fn run_agent(args: RunArgs) -> ExitCode {
         Ok(telemetry) => telemetry,
         Err(error) => return complain(&error, exit::BAD_INPUT, "mirror-agent run --help"),
     };
+    let next = after_faults(&args.config);
     let result = runtime.block_on(daemon::run(args.config, args.overrides, live, tls));
     telemetry.shut_down();
     // Tasks that watch a program end here; the programs do not.
@@ -128,11 +129,9 @@ fn run_agent(args: RunArgs) -> ExitCode {
     match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(error @ daemon::RunError::State(mirror_agent::state::StateError::Locked(_))) => {
-            complain(&error, exit::CONFLICT, "end the other one, or use another --data-dir")
+            complain(&error, exit::CONFLICT, "systemctl status mirror-agent")
         }
-        Err(error @ daemon::RunError::Faults(_)) => {
-            complain(&error, exit::BAD_INPUT, "mirror-agent run --help")
-        }
+        Err(error @ daemon::RunError::Faults(_)) => complain(&error, exit::BAD_INPUT, &next),
         Err(error) => complain(&error, exit::FAILED, "mend what it names, then start again"),
     }
 }
@@ -155,8 +154,29 @@ fn print(text: &str) -> ExitCode {
 
 fn complain(error: &(dyn std::error::Error + 'static), code: u8, next: &str) -> ExitCode {
     // Without standard error there is nobody to tell.
-    let _ = writeln!(std::io::stderr(), "error: {}\nnext: {next}", outcome::chain(error));
+    let text = without_numbers(&outcome::chain(error));
+    let _ = writeln!(std::io::stderr(), "error: {text}\nnext: {next}");
     ExitCode::from(code)
+}
+
+/// The command that makes a configuration, or the one that checks it when it was mended.
+fn after_faults(config: &Path) -> String {
+    if config.exists() {
+        format!("mirror-agent run --config {} --check-config", config.display())
+    } else {
+        "mirror-agent enroll --help".to_owned()
+    }
+}
+
+/// A system's message without the number that the standard library adds to it: ` (os error 2)`.
+fn without_numbers(text: &str) -> String {
+    const MARK: &str = " (os error ";
+    let mut parts = text.split(MARK);
+    let mut plain = parts.next().unwrap_or_default().to_owned();
+    for part in parts {
+        plain.push_str(part.split_once(')').map_or(part, |(_number, rest)| rest));
+    }
+    plain
 }
 
 /// The sign in front of what is well: a word where the locale may not show the sign.

@@ -105,7 +105,10 @@ async fn a_bad_token_is_refused_and_nothing_is_kept() {
     assert_eq!(refused.status.code(), Some(4));
     let stderr = texts(&refused).1;
     assert!(stderr.contains("the coordinator refuses: the join token is unknown"), "{stderr}");
-    assert!(stderr.ends_with("next: mirrorctl join-token create\n") && !stderr.contains(&token), "{stderr}");
+    assert!(
+        stderr.contains("\nnext: mirrorctl join-token create --name ") && !stderr.contains(&token),
+        "{stderr}"
+    );
     assert!(!host.data().join("identity.pem").exists() && !host.data().join("agent.toml").exists());
 }
 

@@ -223,6 +223,28 @@ async fn work_that_ends_while_the_agent_is_stopped_is_told_by_the_next() {
 }
 
 #[tokio::test]
+async fn a_run_that_cannot_be_looked_at_for_a_while_is_not_given_up() {
+    let (mut coordinator, mut host, upstream) = fleet(LOCAL).await;
+    host.start();
+    let mut session = coordinator.welcomed().await;
+    upstream.close();
+    session.assign(&assignment(1, 1, &upstream.uri("m"))).await;
+    assert_eq!(session.answer().await.unwrap(), key(1, 1));
+    eventually("rsync runs", || upstream.connections() == 1).await;
+    // Reading it is refused, as when no descriptor is left; unlike a damaged file this may pass.
+    let record = host.runs()[0].join("supervisor.json");
+    let aside = record.with_extension("aside");
+    std::fs::rename(&record, &aside).unwrap();
+    std::fs::create_dir(&record).unwrap();
+    eventually("the agent has tried and tried", || host.said().contains("cannot be looked at")).await;
+    std::fs::remove_dir(&record).unwrap();
+    std::fs::rename(&aside, &record).unwrap();
+    upstream.open();
+    let outcome = session.ended().await.outcome.unwrap();
+    assert_eq!(outcome.class(), Class::Ok, "{}", outcome.cause);
+}
+
+#[tokio::test]
 async fn a_lost_supervisor_is_an_interruption_and_leaves_nothing_behind() {
     let (mut coordinator, mut host, upstream) = fleet(LOCAL).await;
     upstream.close();

@@ -6,6 +6,7 @@ use rustls::RootCertStore;
 use rustls_pki_types::CertificateDer;
 use rustls_pki_types::pem::PemObject as _;
 
+use crate::identity::{IdentityError, TrustDomain};
 use crate::spki::SpkiHash;
 use crate::x509::{self, MalformedCertificate};
 
@@ -89,6 +90,21 @@ impl CaBundle {
         self.0.iter().filter_map(|certificate| SpkiHash::of_certificate(certificate).ok()).collect()
     }
 
+    /// The trust domain that the first CA stands for.
+    ///
+    /// # Errors
+    /// [`IdentityError`] when it is not a CA that this crate makes.
+    pub fn trust_domain(&self) -> Result<TrustDomain, IdentityError> {
+        TrustDomain::from_ca_der(&self.0[0])
+    }
+
+    /// Whether one of these CAs signed the first certificate of this PEM text. **Says nothing about its validity**: it
+    /// is for a renewal, which an expired certificate may ask for, and for nothing else.
+    #[must_use]
+    pub fn signed(&self, cert_pem: &str) -> bool {
+        CertificateDer::from_pem_slice(cert_pem.as_bytes()).is_ok_and(|der| self.issuer_of(&der).is_some())
+    }
+
     fn from_certificates(certificates: Vec<CertificateDer<'static>>) -> Result<Self, BundleError> {
         if certificates.is_empty() {
             return Err(BundleError::Empty);
@@ -168,6 +184,9 @@ mod tests {
         let ca = authority();
         let now = DateTime::from_timestamp(1_800_000_000, 0).unwrap();
         let leaf = ca.issue_server(&["localhost"], now).unwrap().issued.cert_pem;
+        assert!(ca.bundle().signed(&leaf) && !authority().bundle().signed(&leaf));
+        assert!(!ca.bundle().signed("no certificate"));
+        assert_eq!(ca.bundle().trust_domain().unwrap().as_str(), "example.org");
         let leaf = CertificateDer::from_pem_slice(leaf.as_bytes()).unwrap();
         assert!(ca.bundle().issuer_of(&leaf).is_some());
 

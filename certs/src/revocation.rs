@@ -1,4 +1,4 @@
-//! Who is refused for ever: certificates by serial number, agents and users by name.
+//! Who is refused for ever: single certificates by serial number, every certificate of a key, agents and users by name.
 //!
 //! The list is a text file **outside the store**, only ever appended to, so that restoring an old backup of the store
 //! brings nobody back. One denial is one line:
@@ -6,6 +6,7 @@
 //! ```text
 //! 2026-11-21T08:00:00Z agent ftp1
 //! 2026-11-21T08:00:00Z serial 5d1f…
+//! 2026-11-21T08:00:00Z key sha256:9b1e…
 //! ```
 //!
 //! A denial counts from the moment its line is on disk. Asking is a look into an immutable set that a new denial
@@ -26,11 +27,12 @@ use chrono::{DateTime, SecondsFormat, Utc};
 use crate::file::{FileError, io_error, sync_directory_of};
 use crate::identity::{Identity, Name, Peer};
 use crate::serial::Serial;
+use crate::spki::{SpkiHash, SpkiHashError};
 
 /// Most denials in one list.
 pub const DENIALS_MAX: usize = 100_000;
 
-/// Longest line, in bytes with its newline: time, kind and a name or serial need under 100.
+/// Longest line, in bytes with its newline: time, kind and a name, serial or key hash need under 100.
 const LINE_BYTES_MAX: usize = 128;
 
 /// Largest file that is read, in bytes.
@@ -66,6 +68,8 @@ pub enum DenyListError {
 pub enum Denial {
     /// One certificate, by its serial number.
     Serial(Serial),
+    /// Every certificate of one key, those that a renewal made or could make included.
+    Key(SpkiHash),
     /// An agent: every certificate, and joining again under this name.
     Agent(Name),
     /// A user: every certificate.
@@ -80,6 +84,7 @@ impl Denial {
         };
         match self {
             Self::Serial(serial) => Self::Serial(serial.clone()),
+            Self::Key(hash) => Self::Key(*hash),
             Self::Agent(name) => Self::Agent(fold(name)),
             Self::User(name) => Self::User(fold(name)),
         }
@@ -91,6 +96,7 @@ impl fmt::Display for Denial {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Serial(serial) => write!(f, "serial {serial}"),
+            Self::Key(hash) => write!(f, "key {hash}"),
             Self::Agent(name) => write!(f, "agent {name}"),
             Self::User(name) => write!(f, "user {name}"),
         }
@@ -104,9 +110,10 @@ impl FromStr for Denial {
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         match text.split_once(' ') {
             Some(("serial", value)) => value.parse().map(Self::Serial).map_err(|e| e.to_string()),
+            Some(("key", value)) => value.parse().map(Self::Key).map_err(|e: SpkiHashError| e.to_string()),
             Some(("agent", value)) => value.parse().map(Self::Agent).map_err(|e| e.to_string()),
             Some(("user", value)) => value.parse().map(Self::User).map_err(|e| e.to_string()),
-            Some(_) | None => Err("wanted is: time, then serial, agent or user, then whom".to_owned()),
+            Some(_) | None => Err("wanted is: time, then serial, key, agent or user, then whom".to_owned()),
         }
     }
 }
@@ -202,11 +209,18 @@ impl DenyList {
         Ok(true)
     }
 
-    /// Whether this peer is refused, by its certificate or by its name.
+    /// Whether this peer is refused, by its certificate, its key or its name.
     #[must_use]
     pub fn is_denied(&self, peer: &Peer) -> bool {
         self.denied.load().contains(&Denial::Serial(peer.serial.clone()))
+            || self.is_key_denied(&peer.spki_hash)
             || self.is_identity_denied(&peer.identity)
+    }
+
+    /// Whether every certificate of this key is refused: asked before one is issued.
+    #[must_use]
+    pub fn is_key_denied(&self, hash: &SpkiHash) -> bool {
+        self.denied.load().contains(&Denial::Key(*hash))
     }
 
     /// Whether this identity is refused: asked before a certificate is issued. The coordinator itself never is.

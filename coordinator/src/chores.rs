@@ -7,7 +7,6 @@ use std::{
 };
 
 use fleet::{
-    id::ProjectUid,
     input::Input,
     time::{Now, Wall},
 };
@@ -117,19 +116,20 @@ fn prune_history(services: &Services) -> Result<usize, StoreError> {
     let days = Duration::from_secs(u64::from(services.config.history_days) * 24 * 3_600);
     let before = services.driver.now().wall.minus(days);
     let keep_runs = usize::try_from(services.config.history_runs).unwrap_or(usize::MAX);
-    let next_uid = services.driver.view().fleet().next_uid;
+    let store = services.driver.store();
     let mut removed = 0;
-    // Uids are never given twice, so these are all projects that ever were.
-    for uid in (0..next_uid).map(ProjectUid) {
+    let mut next = store.next_with_history(None)?;
+    while let Some(uid) = next {
         let there = services.driver.view().project(uid).is_some();
         let (keep_runs, before) = if there { (keep_runs, before) } else { (0, Wall(i64::MAX)) };
         loop {
-            let pruned = services.driver.store().prune(uid, keep_runs, before)?;
+            let pruned = store.prune(uid, keep_runs, before)?;
             removed += pruned.runs;
             if !pruned.more {
                 break;
             }
         }
+        next = store.next_with_history(Some(uid))?;
     }
     Ok(removed)
 }

@@ -161,7 +161,7 @@ pub struct Fault {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("configuration refused: {}", count(.faults.len()))]
 pub struct ConfigError {
-    /// In the order of the table of keys.
+    /// In the order of the file's lines, then those of environment and flags.
     pub faults: Vec<Fault>,
 }
 
@@ -253,7 +253,14 @@ fn check(
     }
     let data_dir = folder.join(&config.data_dir);
     config.data_dir = std::path::absolute(&data_dir).unwrap_or(data_dir);
+    faults.sort_by_key(|fault| line_of(&fault.at));
     if faults.is_empty() { Ok(config) } else { Err(ConfigError { faults }) }
+}
+
+/// The line of a fault's place, `line 3` or `limits.agent_slots (line 3)`; faults without one come last.
+fn line_of(at: &str) -> usize {
+    let number = at.rsplit_once("line ").map(|(_, number)| number.trim_end_matches(')'));
+    number.and_then(|number| number.parse().ok()).unwrap_or(usize::MAX)
 }
 
 /// The start of a value, for a message.

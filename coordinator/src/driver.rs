@@ -36,6 +36,8 @@ use crate::{
 pub const QUEUE_LEN: usize = 512;
 /// Units merged into one commit.
 pub const BATCH_UNITS_MAX: usize = 512;
+/// Inputs of others among them: the rest is for what is due, so that a full queue does not starve the schedule.
+const BATCH_INPUTS_MAX: usize = BATCH_UNITS_MAX / 2;
 /// First pause before the store is opened again after a failed commit.
 const REOPEN_INITIAL: Duration = Duration::from_millis(200);
 /// Longest pause between tries to open the store again.
@@ -130,7 +132,13 @@ impl Driver {
         let writer = Writer { shared, store, working: engine, outlet, inbox };
         let thread = thread::Builder::new()
             .name("driver".to_owned())
-            .spawn(move || writer.run())
+            .spawn(move || {
+                if catch_unwind(AssertUnwindSafe(|| writer.run())).is_err() {
+                    // Without a writer nothing starts and nothing is recorded: a restart, not a quiet half-life.
+                    tracing::error!("the writer panicked; what it had not committed did not happen");
+                    std::process::exit(EXIT_BUG)
+                }
+            })
             .map_err(|error| StoreError::io("starting the writer's thread", error))?;
         Ok((driver, DriverThread(thread)))
     }
@@ -254,7 +262,7 @@ impl Writer {
         while let Some(asked) = next {
             now.entropy = self.shared.clock.now().entropy;
             self.step(now, asked, batch);
-            next = if batch.steps < BATCH_UNITS_MAX { self.inbox.try_recv().ok() } else { None };
+            next = if batch.steps < BATCH_INPUTS_MAX { self.inbox.try_recv().ok() } else { None };
         }
         while batch.steps < BATCH_UNITS_MAX && self.working.next_deadline(now) == Some(Duration::ZERO) {
             now.entropy = self.shared.clock.now().entropy;
@@ -287,9 +295,9 @@ impl Writer {
     /// A panic in the engine is a bug of ours: nothing of the batch is committed, and going on with a state
     /// that made no sense would be worse than a restart, which recovers what is on disk.
     fn decide(&self, now: Now, input: Input) -> Decision {
-        let shown = format!("{input:?}");
+        let kept = input.clone();
         catch_unwind(AssertUnwindSafe(|| self.working.decide(now, input))).unwrap_or_else(|_| {
-            let shown: String = shown.chars().take(2_000).collect();
+            let shown: String = format!("{kept:?}").chars().take(2_000).collect();
             tracing::error!(input = shown, "the engine panicked on this input; nothing of it was committed");
             std::process::exit(EXIT_BUG)
         })
@@ -365,5 +373,70 @@ impl Writer {
                 Err(mpsc::error::TryRecvError::Disconnected) => return true,
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{collections::BTreeMap, os::unix::fs::PermissionsExt as _};
+
+    use fleet::{
+        agent::TokenNames,
+        input::{AgentInput, Ask, Person},
+        record::Volatile,
+    };
+
+    use super::*;
+    use crate::store::StoreOptions;
+
+    struct Nobody;
+
+    impl Outlet for Nobody {
+        fn send(&self, _: Send) {}
+
+        fn reset(&self) {}
+    }
+
+    fn person(ask: Ask) -> Input {
+        Input::Person(Person { by: "maria".to_owned(), ask })
+    }
+
+    #[test]
+    fn what_is_due_is_done_however_many_ask() {
+        let private = std::fs::Permissions::from_mode(0o700);
+        let dir = tempfile::Builder::new().permissions(private).tempdir().unwrap();
+        let options = StoreOptions { ballast_bytes: 0, ..StoreOptions::default() };
+        let store = Store::open(dir.path(), &options).unwrap().store;
+        let clock = Clock::start();
+        // Agents that are not here are given up at once: something to be done without anybody's asking.
+        let limits = Limits { lost_after: Duration::ZERO, ..Limits::default() };
+        let working = recover(&store, limits, clock.now(), 0).unwrap();
+        let view = RwLock::new(working.clone());
+        let (commits, writable) = (watch::Sender::new(0), AtomicBool::new(true));
+        let (queue, inbox) = mpsc::channel(2 * BATCH_UNITS_MAX);
+        let shared = Arc::new(Shared { view, clock, commits, writable });
+        let mut writer = Writer { shared, store, working, outlet: Arc::new(Nobody), inbox };
+
+        let names = TokenNames::One("ftp1".parse().unwrap());
+        let (id, ttl) = ("t".to_owned(), Duration::from_secs(600));
+        let token = Ask::CreateJoinToken { id, hash: "h".to_owned(), names, uses: 1, ttl };
+        let enroll = AgentInput::Enroll {
+            token_hash: "h".to_owned(),
+            name: "ftp1".parse().unwrap(),
+            labels: BTreeMap::new(),
+            key_hash: String::new(),
+            serial: String::new(),
+            expires: writer.shared.clock.now().wall,
+        };
+        let many = std::iter::repeat_with(|| person(Ask::Thaw)).take(BATCH_UNITS_MAX);
+        for input in [person(token), Input::Agent(enroll)].into_iter().chain(many) {
+            queue.try_send(Asked { input, answer: None }).unwrap();
+        }
+        let first = writer.inbox.try_recv().unwrap();
+        let mut batch = Batch::default();
+        writer.fill(first, &mut batch);
+        let given_up = |change: &Change| matches!(change, Change::Volatile(Volatile::GivenUp(_)));
+        assert!(batch.changes.iter().any(given_up), "{} steps and none for what was due", batch.steps);
+        assert!(batch.steps <= BATCH_UNITS_MAX && !writer.inbox.is_empty());
     }
 }

@@ -20,13 +20,14 @@ use fleet::{
 };
 use mirror_certs::{
     CaError, CertificateAuthority, DenyList, DenyListError, Existing, FileError, Identity, IdentityError,
-    KeyError, KeyPair, SpkiHash, TrustDomain, USER_LIFE, write_private, write_public,
+    KeyError, SpkiHash, TrustDomain, write_private, write_public,
 };
 
 use crate::{
     STORE,
     clock::Clock,
     config::{self, ConfigError, Fault, Overrides},
+    context::{self, ContextError},
     driver::{Driver, Outlet, Unavailable},
     identity::{CA_CERTIFICATE, CA_KEY, DENIED, SEAL_KEY, SERVER, host_name},
     seal::{SealError, Sealer},
@@ -35,10 +36,8 @@ use crate::{
 
 /// The configuration file, in the new folder.
 pub const CONFIG_FILE: &str = "coordinator.toml";
-/// Folder of the first admin's context, in the new folder.
+/// Folder of the first admin's context, in the new folder; also the names of key and certificate in it.
 pub const ADMIN: &str = "admin";
-/// The first admin's context for `mirrorctl`.
-pub const CONTEXT_FILE: &str = "mirrorctl.toml";
 /// Only the coordinator's own user reads its folder.
 const FOLDER_MODE: u32 = 0o700;
 
@@ -104,6 +103,9 @@ pub enum InitError {
     /// A key.
     #[error("could not make a key")]
     Key(#[from] KeyError),
+    /// The first admin's context.
+    #[error("could not make the first admin's context")]
+    Context(#[from] ContextError),
     /// A file.
     #[error("could not write the new fleet's files")]
     File(#[from] FileError),
@@ -224,15 +226,9 @@ fn plan(
     let mut names = config.server_names.clone();
     if names.is_empty() {
         names.push(host_name());
-        names.extend(listens_on.clone());
+        names.extend(listens_on);
     }
-    // The address it listens on needs no resolver; where it is in no certificate, the first name does.
-    let dialled = listens_on.filter(|ip| names.contains(ip)).unwrap_or_else(|| names[0].clone());
-    let server = if dialled.contains(':') {
-        format!("[{dialled}]:{}", address.port())
-    } else {
-        format!("{dialled}:{}", address.port())
-    };
+    let server = context::server(&names, address);
     Ok(Plan { folder, trust_domain, names, server, admin, identity, config, roots: Vec::new() })
 }
 
@@ -332,23 +328,8 @@ async fn put(driver: &Driver, input: Input) -> Result<Reply, InitError> {
 fn write_context(plan: &Plan, ca: &CertificateAuthority, now: DateTime<Utc>) -> Result<PathBuf, InitError> {
     let folder = plan.folder.join(ADMIN);
     make_folder(&folder)?;
-    let key = KeyPair::generate()?;
-    let issued = ca.issue_from_csr(&key.csr_pem()?, &plan.identity, now, USER_LIFE)?;
-    key.write_private(&folder.join("admin.key"), Existing::Refuse)?;
-    write_public(&folder.join("admin.pem"), &issued.cert_pem, Existing::Refuse)?;
-    write_public(&folder.join("ca.pem"), &ca.cert_pem(), Existing::Refuse)?;
-    let context = folder.join(CONTEXT_FILE);
-    let text = format!(
-        "# How mirrorctl reaches the fleet {}: mirrorctl --config {} status\n\
-         # Paths count from this file's folder; copy the whole folder to work from elsewhere.\n\
-         current = \"default\"\n\n\
-         [contexts.default]\nserver = {}\nca = \"ca.pem\"\ncertificate = \"admin.pem\"\nkey = \"admin.key\"\n",
-        plan.trust_domain,
-        CONTEXT_FILE,
-        toml::Value::String(plan.server.clone())
-    );
-    write_public(&context, &text, Existing::Refuse)?;
-    Ok(context)
+    let made = context::write(&folder, ADMIN, &plan.server, &ca.cert_pem(), (ca, now), &plan.identity)?;
+    Ok(made.file)
 }
 
 fn make_folder(folder: &Path) -> Result<(), InitError> {

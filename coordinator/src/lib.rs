@@ -17,6 +17,7 @@ pub mod attempt_logs;
 mod chores;
 pub mod clock;
 pub mod config;
+pub mod context;
 pub mod driver;
 pub mod http;
 pub mod identity;
@@ -30,6 +31,7 @@ pub mod session;
 pub mod store;
 pub mod telemetry;
 pub mod ticker;
+pub mod user_certificate;
 pub mod watch;
 
 use std::{fmt, io, net::SocketAddr, sync::Arc, time::Duration};
@@ -112,9 +114,7 @@ pub enum StartError {
     #[error("the folder of attempt logs is not usable")]
     Logs(#[from] LogError),
     /// A port.
-    #[error(
-        "could not listen on {address} ({key}); is it another program's, or not an address of this host?"
-    )]
+    #[error("could not listen on {address} ({key}){}", why_not_listening(source))]
     Listen {
         /// The configuration's key.
         key: &'static str,
@@ -228,6 +228,16 @@ fn begin(
         config: Arc::new(config),
     };
     Ok((services, thread))
+}
+
+/// What the system's reason means here, where it is one of the frequent ones.
+fn why_not_listening(error: &io::Error) -> &'static str {
+    match error.kind() {
+        io::ErrorKind::AddrInUse => "; another program has it",
+        io::ErrorKind::AddrNotAvailable => "; it is no address of this host",
+        io::ErrorKind::PermissionDenied => "; ports below 1024 are root's",
+        _ => "",
+    }
 }
 
 async fn bind(key: &'static str, address: SocketAddr) -> Result<(TcpListener, SocketAddr), StartError> {

@@ -8,8 +8,9 @@ use mirror_coordinator::{
     config::{self, Config, ConfigError, Overrides},
     init::{InitError, Made, NewFleet, init},
     offline::{self, OfflineError},
-    store::OpenError,
+    store::{OpenError, StoreError},
     telemetry,
+    user_certificate::{UserCertificateError, user_certificate},
 };
 use sd_notify::NotifyState;
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -48,12 +49,15 @@ enum Command {
     /// Run the coordinator until SIGTERM (stops in order) or SIGINT; SIGHUP reads certificates anew
     #[command(after_help = EXIT_CODES)]
     Run(Run),
-    /// Write a backup of the store to a file. A coordinator that runs makes its own every day
+    /// Write a backup of the store to a file while no coordinator runs; one that runs makes its own every day
     #[command(after_help = EXIT_CODES)]
     Backup(File),
-    /// Put a backup in the place of the store, which is kept aside. The coordinator must not run
+    /// Put a backup in the place of the store, which is kept aside, while no coordinator runs
     #[command(after_help = EXIT_CODES)]
     Restore(File),
+    /// Break glass: a new certificate for a user whose own has ended or is lost, while no coordinator runs
+    #[command(after_help = EXIT_CODES, long_about = ABOUT_USER_CERTIFICATE)]
+    UserCertificate(UserCertificate),
 }
 
 #[derive(Debug, Args)]
@@ -76,7 +80,7 @@ struct Init {
     /// The first admin's name
     #[arg(long, value_name = "NAME", default_value = "admin")]
     admin: String,
-    /// Set up an agent on this host too, in the folder `agent`
+    /// Set up an agent on this host too, in the folder `agent`; it needs no join token
     #[arg(long)]
     with_agent: bool,
     /// A folder below which that agent may hold trees; may be given several times
@@ -98,8 +102,34 @@ struct Run {
 
 #[derive(Debug, Args)]
 struct File {
-    /// The backup
+    /// The backup's file; backup replaces one that is there in one step
     file: PathBuf,
+    /// The configuration file
+    #[arg(long, value_name = "FILE", env = "MIRROR_COORDINATOR_CONFIG", default_value = "coordinator.toml")]
+    config: PathBuf,
+}
+
+/// What `user-certificate --help` says first.
+const ABOUT_USER_CERTIFICATE: &str = "\
+Break glass: a new certificate for a user whose own has ended or is lost, while no coordinator runs
+
+Users' certificates live 90 days. Whoever may read the coordinator's data directory may issue one: on its host, as its \
+user, with the coordinator stopped (what agents run goes on meanwhile). The new folder holds key, certificate, CAs and \
+mirrorctl.toml; move it to whom it is for. Certificates that the user has already stay as good as they were.
+
+  systemctl stop mirror-coordinator
+  mirror-coordinator user-certificate --config /var/lib/mirror-coordinator/coordinator.toml --user admin --out admin-new
+  systemctl start mirror-coordinator
+  mirrorctl --config admin-new/mirrorctl.toml status";
+
+#[derive(Debug, Args)]
+struct UserCertificate {
+    /// The user, as the fleet knows it
+    #[arg(long, value_name = "NAME", default_value = "admin")]
+    user: String,
+    /// Folder to make, for key, certificate and mirrorctl.toml
+    #[arg(long, value_name = "DIR")]
+    out: PathBuf,
     /// The configuration file
     #[arg(long, value_name = "FILE", env = "MIRROR_COORDINATOR_CONFIG", default_value = "coordinator.toml")]
     config: PathBuf,
@@ -117,7 +147,12 @@ fn main() -> ExitCode {
     let cli = Cli::parse();
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
     let outcome = match runtime {
-        Ok(runtime) => runtime.block_on(execute(cli.command)),
+        Ok(runtime) => {
+            let outcome = runtime.block_on(execute(cli.command));
+            // Everything was ended in order. What still waits for a slow disk must not hold up the end.
+            runtime.shutdown_background();
+            outcome
+        }
         Err(error) => {
             Err(failed(EXIT_FAILED, format!("the runtime does not start: {error}"), "free some memory"))
         }
@@ -134,8 +169,10 @@ fn main() -> ExitCode {
 async fn execute(command: Command) -> Result<(), Failure> {
     match command {
         Command::Init(wish) => {
-            let made = init(&wish.into()).await.map_err(Failure::from)?;
-            say_made(&made);
+            let wish = NewFleet::from(wish);
+            let made = init(&wish).await.map_err(Failure::from)?;
+            let roots = &wish.agent_roots;
+            say_made(&made, roots);
             Ok(())
         }
         Command::Run(run) => run_coordinator(run).await,
@@ -151,6 +188,17 @@ async fn execute(command: Command) -> Result<(), Failure> {
                 say(&format!("The store that was there is kept in {}", aside.display()));
             }
             say(&format!("Next: mirror-coordinator run --config {}", path.display()));
+            Ok(())
+        }
+        Command::UserCertificate(UserCertificate { user, out, config: path }) => {
+            let made = user_certificate(&read(&path)?, &user, &out).map_err(Failure::from)?;
+            say(&format!(
+                "{} certificate for users/{user}, valid until {}",
+                mark(),
+                made.until.format("%Y-%m-%d")
+            ));
+            say(&format!("Next: mirror-coordinator run --config {}", path.display()));
+            say(&format!("Then: mirrorctl --config {} status", made.file.display()));
             Ok(())
         }
     }
@@ -241,7 +289,7 @@ fn notify(states: &[NotifyState<'_>]) {
     }
 }
 
-fn say_made(made: &Made) {
+fn say_made(made: &Made, roots: &[String]) {
     let mark = mark();
     let shown = |address: std::net::SocketAddr| {
         if address.ip().is_unspecified() { format!(":{}", address.port()) } else { address.to_string() }
@@ -257,6 +305,10 @@ fn say_made(made: &Made) {
     say(&format!("Next: mirror-coordinator run --config {}", made.config.display()));
     say(&format!("Then: mirrorctl --config {} status", made.context.display()));
     if let Some(agent) = &made.agent {
+        let folders = roots.iter().filter_map(|root| root.split_once('=').map(|(_, folder)| folder));
+        for missing in folders.filter(|folder| !std::path::Path::new(folder).is_dir()) {
+            say(&format!("And:  mkdir -p {missing}"));
+        }
         say(&format!("And:  mirror-agent run --config {}", agent.display()));
     }
 }
@@ -293,8 +345,29 @@ impl Failure {
             code: EXIT_INPUT,
             what: format!("not started: {count} fault{plural} in the configuration {}", path.display()),
             faults,
-            next: "mirror-coordinator run --help".to_owned(),
+            next: if path.exists() {
+                format!("mirror-coordinator run --config {} --check-config", path.display())
+            } else {
+                "mirror-coordinator init --help".to_owned()
+            },
         }
+    }
+
+    /// An error's chain; the last thing to do that one of its links names beats `next`.
+    fn of(code: u8, error: &dyn std::error::Error, next: &str) -> Self {
+        const MARK: &str = "; next: ";
+        let (mut said, mut next) = (Vec::new(), next.to_owned());
+        let mut link = Some(error);
+        while let Some(error) = link {
+            let text = error.to_string();
+            let (what, named) = text.split_once(MARK).unwrap_or((&text, ""));
+            said.push(what.to_owned());
+            if !named.is_empty() && !named.starts_with("see the cause") {
+                next = named.to_owned();
+            }
+            link = error.source();
+        }
+        failed(code, said.join(": "), &next)
     }
 
     fn one_line(&self) -> String {
@@ -304,13 +377,24 @@ impl Failure {
 
     #[allow(clippy::print_stderr, reason = "the command line's deliberate output")]
     fn print(&self) {
-        eprintln!("error: {}", self.what);
+        eprintln!("error: {}", without_numbers(&self.what));
         let width = self.faults.iter().map(|(at, _)| at.chars().count()).max().unwrap_or(0);
         for (at, text) in &self.faults {
-            eprintln!("  {at:width$}  {text}");
+            eprintln!("  {at:width$}  {}", without_numbers(text));
         }
         eprintln!("next: {}", self.next);
     }
+}
+
+/// A system's message without the number that the standard library adds to it: ` (os error 2)`.
+fn without_numbers(text: &str) -> String {
+    const MARK: &str = " (os error ";
+    let mut parts = text.split(MARK);
+    let mut plain = parts.next().unwrap_or_default().to_owned();
+    for part in parts {
+        plain.push_str(part.split_once(')').map_or(part, |(_number, rest)| rest));
+    }
+    plain
 }
 
 impl From<Init> for NewFleet {
@@ -337,10 +421,16 @@ impl From<InitError> for Failure {
                 let what = format!("no fleet made: {} fault{plural} in what you typed", faults.len());
                 Self { code: EXIT_INPUT, what, faults, next: "mirror-coordinator init --help".to_owned() }
             }
-            InitError::NotEmpty(..) => {
-                failed(EXIT_CONFLICT, Chain(&error).to_string(), "mirror-coordinator init --data-dir ANOTHER")
+            InitError::NotEmpty(ref folder, _) => {
+                let config = folder.join("coordinator.toml");
+                let next = if config.exists() {
+                    format!("mirror-coordinator run --config {}", config.display())
+                } else {
+                    format!("ls -A {}", folder.display())
+                };
+                Self::of(EXIT_CONFLICT, &error, &next)
             }
-            _ => failed(EXIT_FAILED, Chain(&error).to_string(), "mend that, then the same command again"),
+            _ => Self::of(EXIT_FAILED, &error, "mend that, then the same command again"),
         }
     }
 }
@@ -353,22 +443,39 @@ fn as_flag(at: &str) -> String {
 impl From<StartError> for Failure {
     fn from(error: StartError) -> Self {
         let (code, next) = match &error {
-            StartError::Listen { .. } => (EXIT_AGAIN, "ss -ltnp shows who listens where"),
-            StartError::Open(OpenError::Running(_)) => (EXIT_CONFLICT, "stop the other one first"),
+            StartError::Listen { source, .. } if source.kind() == std::io::ErrorKind::AddrNotAvailable => {
+                (EXIT_AGAIN, "ip -brief address")
+            }
+            StartError::Listen { .. } => (EXIT_AGAIN, "ss -ltnp"),
+            StartError::Open(OpenError::Running(_)) => (EXIT_CONFLICT, "systemctl status mirror-coordinator"),
             _ => (EXIT_FAILED, "mend that, then the same command again"),
         };
-        failed(code, Chain(&error).to_string(), next)
+        Self::of(code, &error, next)
+    }
+}
+
+impl From<UserCertificateError> for Failure {
+    fn from(error: UserCertificateError) -> Self {
+        match error {
+            UserCertificateError::Store(error) => error.into(),
+            UserCertificateError::Unknown { .. } | UserCertificateError::Denied(_) => {
+                Self::of(EXIT_INPUT, &error, "mirror-coordinator user-certificate --help")
+            }
+            UserCertificateError::Exists(_) => Self::of(EXIT_CONFLICT, &error, "another --out"),
+            _ => Self::of(EXIT_FAILED, &error, "mend that, then the same command again"),
+        }
     }
 }
 
 impl From<OfflineError> for Failure {
     fn from(error: OfflineError) -> Self {
         let (code, next) = match &error {
-            OfflineError::Open(OpenError::Running(_)) => {
-                (EXIT_CONFLICT, "stop the coordinator first; one that runs makes a backup every day")
+            OfflineError::Open(OpenError::Running(_)) => (EXIT_CONFLICT, "stop it first"),
+            OfflineError::File(..) | OfflineError::Store(StoreError::BadBackup { .. }) => {
+                (EXIT_INPUT, "mirror-coordinator restore --help")
             }
             _ => (EXIT_FAILED, "mend that, then the same command again"),
         };
-        failed(code, Chain(&error).to_string(), next)
+        Self::of(code, &error, next)
     }
 }

@@ -18,6 +18,9 @@ pub enum OfflineError {
     /// The store cannot be opened, or a coordinator runs on it.
     #[error("the store is not open to this command")]
     Open(#[from] OpenError),
+    /// The backup that was named.
+    #[error("nothing was restored: the backup {0} cannot be read")]
+    File(PathBuf, #[source] std::io::Error),
     /// Reading or writing a backup.
     #[error("nothing was changed")]
     Store(#[from] StoreError),
@@ -52,6 +55,7 @@ pub fn backup(config: &Config, file: &Path) -> Result<BackupReport, OfflineError
 /// # Errors
 /// [`OfflineError`]; the store that was there is in its place then.
 pub fn restore(config: &Config, file: &Path) -> Result<Restored, OfflineError> {
+    std::fs::File::open(file).map_err(|error| OfflineError::File(file.to_owned(), error))?;
     verify_backup(file)?;
     let place = config.file(STORE);
     if let Err(running @ OpenError::Running(_)) =
@@ -71,7 +75,7 @@ pub fn restore(config: &Config, file: &Path) -> Result<Restored, OfflineError> {
     }
 }
 
-fn options(config: &Config) -> StoreOptions {
+pub(crate) fn options(config: &Config) -> StoreOptions {
     StoreOptions { create: false, backups: Some(config.file(BACKUPS)), ballast_bytes: 0 }
 }
 

@@ -75,11 +75,11 @@ impl SessionService for Sessions {
         &self,
         request: Request<Streaming<v1::OpenSessionRequest>>,
     ) -> Result<Response<SessionLine>, Status> {
-        let Caller::Agent(agent, name, _) = rpc::caller(&request)?.clone() else {
+        let Caller::Agent(agent, name, peer) = rpc::caller(&request)?.clone() else {
             return Err(Status::permission_denied("only an agent's own certificate opens a session"));
         };
         let span = tracing::info_span!(parent: None, "session", agent = %name);
-        let session = Session { services: self.services.clone(), agent, name };
+        let session = Session { services: self.services.clone(), agent, name, connection: peer.connection };
         let (began, begin) = oneshot::channel();
         // A task of its own: once the driver knows the session it must also hear of its end, even when the
         // caller is gone before the welcome.
@@ -95,6 +95,8 @@ struct Session {
     services: Services,
     agent: AgentUid,
     name: Name,
+    /// Counts connections as they were accepted.
+    connection: u64,
 }
 
 /// How listening to an agent ended.
@@ -171,6 +173,7 @@ impl Session {
             agent: self.agent,
             state_id: read.state_id,
             highest_term: read.highest_term,
+            connection: self.connection,
             facts: read.facts,
             attempts,
         };
@@ -202,8 +205,11 @@ impl Session {
         }
         let looked_up = history::read(&self.services.driver, move |store| {
             for one in &mut held {
-                let known = store.attempt(one.project, one.attempt)?;
-                one.recorded = known.is_some_and(|attempt| attempt.state.end().is_some());
+                let attempt = store.attempt(one.project, one.attempt)?;
+                // A run that has closed ends its attempts too, also one of which no record was left.
+                let run = store.run(one.project, one.attempt.run)?;
+                one.recorded = attempt.is_some_and(|attempt| attempt.state.end().is_some())
+                    || run.is_some_and(|run| !run.is_live());
             }
             Ok(held)
         });

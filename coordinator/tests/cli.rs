@@ -191,6 +191,42 @@ fn a_backup_by_hand_and_its_restore() {
 }
 
 #[test]
+fn a_user_whose_certificate_has_ended_gets_another_one_on_the_coordinators_host() {
+    let dir = tempfile::tempdir().unwrap();
+    assert!(run(dir.path(), &INIT).status.success());
+    let glass = |user: &str, out: &str| {
+        let on = ["user-certificate", "--config", "fleet/coordinator.toml", "--user", user, "--out", out];
+        run(dir.path(), &on)
+    };
+    let unknown = glass("maria", "maria");
+    assert_eq!(unknown.status.code(), Some(2));
+    assert!(
+        text(&unknown.stderr).contains("the fleet has no user \"maria\"; its users are: admin"),
+        "{unknown:?}"
+    );
+    let running = Running::start(dir.path(), &[]);
+    assert_eq!(glass("admin", "new").status.code(), Some(5), "the store is another program's");
+    assert_eq!(running.stop(), Some(0));
+    assert!(!dir.path().join("maria").exists() && !dir.path().join("new").exists());
+
+    let made = glass("ADMIN", "new");
+    assert_eq!(made.status.code(), Some(0), "{made:?}");
+    assert!(text(&made.stdout).ends_with("Then: mirrorctl --config new/mirrorctl.toml status\n"), "{made:?}");
+    let read = |name: &str| std::fs::read_to_string(dir.path().join(name)).unwrap();
+    let domain = "mirror.test".parse().unwrap();
+    let peer = mirror_certs::Identity::from_pem(&read("new/user.pem"), &domain).unwrap();
+    assert_eq!(peer.identity.to_string(), "user/admin");
+    assert!(mirror_certs::CaBundle::from_pem(&read("fleet/ca.pem")).unwrap().signed(&read("new/user.pem")));
+    let key = mirror_certs::KeyPair::load(&dir.path().join("new/user.key")).unwrap();
+    assert_eq!(key.spki_hash(), peer.spki_hash);
+    let context: toml::Table = read("new/mirrorctl.toml").parse().unwrap();
+    assert_eq!(context["contexts"]["default"]["certificate"].as_str(), Some("user.pem"));
+    let before = read("new/user.pem");
+    assert_eq!(glass("admin", "new").status.code(), Some(5), "nothing is overwritten");
+    assert_eq!(read("new/user.pem"), before);
+}
+
+#[test]
 fn help_documents_the_exit_codes_and_every_key() {
     let dir = tempfile::tempdir().unwrap();
     let help = text(&run(dir.path(), &["run", "--help"]).stdout);

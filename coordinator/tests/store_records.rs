@@ -112,6 +112,21 @@ fn pages_go_from_the_newest_run_to_the_oldest_within_one_project() {
 }
 
 #[test]
+fn projects_with_a_history_are_found_one_after_the_other() {
+    let dir = temp_dir();
+    let store = open(dir.path()).store;
+    assert_eq!(store.next_with_history(None).unwrap(), None);
+    let uids = [1, 2, 1_900_000_000, u64::MAX].map(ProjectUid);
+    for uid in uids {
+        put(&store, (1..=3).map(|n| Record::Run(run(uid, n, RunState::Failed))));
+    }
+    put(&store, [Record::Run(run(ProjectUid(7), 1, RunState::Queued))]);
+    let first = store.next_with_history(None).unwrap();
+    let found = std::iter::successors(first, |uid| store.next_with_history(Some(*uid)).unwrap());
+    assert_eq!(found.collect::<Vec<_>>(), uids, "one whose only run is live has no history");
+}
+
+#[test]
 fn pruning_keeps_the_newest_and_the_young_and_is_bounded() {
     let dir = temp_dir();
     let store = open(dir.path()).store;

@@ -259,7 +259,7 @@ async fn a_revoked_agent_is_out_within_a_second_and_a_restored_store_does_not_br
     timeout(PATIENCE, gone).await.expect("the connection is cut, not only its session");
     let refused = session(fleet.dial(Some(&papers)).await).await.unwrap_err();
     assert_eq!(reason(&refused), "CERTIFICATE_REVOKED");
-    assert!(fleet.read("denied.txt").contains("serial "));
+    assert!(fleet.read("denied.txt").contains("key sha256:"));
 
     let fleet = fleet.restart(|config| drop(offline::restore(config, &backup).unwrap())).await;
     let view_has_it_unrevoked = {

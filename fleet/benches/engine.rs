@@ -97,8 +97,14 @@ fn fleet(projects: usize) -> Engine {
         free_inodes: 0,
     };
     let facts = AgentFacts { roots: vec![root], ..AgentFacts::default() };
-    let hello =
-        AgentInput::Hello { agent, state_id: "d".into(), highest_term: 1, facts, attempts: Vec::new() };
+    let hello = AgentInput::Hello {
+        agent,
+        state_id: "d".into(),
+        highest_term: 1,
+        connection: 1,
+        facts,
+        attempts: Vec::new(),
+    };
     step(&mut engine, at, Input::Agent(hello));
     engine
 }

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use crate::{
     id::{AgentUid, Epoch, Name},
-    time::{Mono, Wall},
+    time::Wall,
 };
 
 /// An agent.
@@ -70,6 +70,9 @@ pub struct AgentFacts {
     pub jail_gaps: Vec<String>,
     /// Where its own rsync daemon serves replicas; empty: it serves none.
     pub serve_uri: String,
+    /// When the certificate expires that it holds now; `None`: it does not say. The record has the newest one that was
+    /// issued, whose answer may have been lost.
+    pub certificate_expires: Option<Wall>,
 }
 
 /// A live session; never stored.
@@ -81,8 +84,8 @@ pub struct Session {
     pub facts: AgentFacts,
     /// When it began.
     pub since: Wall,
-    /// When it began.
-    pub since_mono: Mono,
+    /// The connection it came over, counted as connections are accepted.
+    pub connection: u64,
 }
 
 /// A secret by which agents join; only its hash is known.

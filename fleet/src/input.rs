@@ -189,6 +189,17 @@ pub enum AgentInput {
         /// Of the certificate that waits.
         expires: Wall,
     },
+    /// An agent's next certificate. It is already signed and is given out only after this commit.
+    Renew {
+        /// Which agent.
+        agent: AgentUid,
+        /// SHA-256 of the public key that it is for, hex: the one of the enrolment.
+        key_hash: String,
+        /// Of the certificate that waits.
+        serial: String,
+        /// Of the certificate that waits.
+        expires: Wall,
+    },
     /// A stream began with a hello.
     Hello {
         /// From the certificate.
@@ -197,6 +208,9 @@ pub enum AgentInput {
         state_id: String,
         /// The highest term it has seen.
         highest_term: u64,
+        /// The connection it came over, counted as connections are accepted: the newest one wins, whichever
+        /// hello arrives first.
+        connection: u64,
         /// What it says of itself.
         facts: AgentFacts,
         /// What it holds.
@@ -270,7 +284,8 @@ pub struct Held {
     pub spec_hash: String,
     /// It has ended; the outcome follows.
     pub ended: bool,
-    /// The store's history has this attempt as ended. The shell looks it up: history is not in the engine.
+    /// The store's history has this attempt, or its whole run, as ended. The shell looks it up: history is not
+    /// in the engine, and what has ended must not begin again.
     pub recorded: bool,
 }
 

@@ -160,7 +160,7 @@ pub enum Volatile {
     /// An agent has been away for so long that nothing waits for it any more.
     GivenUp(AgentUid),
     /// A timer was dealt with.
-    TimerDone(Mono, Timer),
+    TimerDone(Timer),
     /// The line of waiting attempts was looked through, up to but not including this one.
     Scanned {
         /// Where to go on; `None`: the whole line is done.

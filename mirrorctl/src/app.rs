@@ -181,7 +181,6 @@ impl App {
             Some(next) => Some(next.replace(AGAIN, &self.corrected("", ""))),
             None => match fault.exit {
                 Exit::BadInput => Some(format!("mirrorctl {} --help", self.words)),
-                Exit::NotAllowed => Some("mirrorctl context show".to_owned()),
                 Exit::Unreachable => Some(self.corrected("", "")),
                 _ => None,
             },

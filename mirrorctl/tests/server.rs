@@ -188,7 +188,11 @@ fn destroying_wants_a_confirmation() {
     let fake = Fake::start();
     let (code, out, err) = run(&fake, &["project", "delete", "debian"]);
     assert_eq!((code, out.as_str()), (7, ""));
-    assert!(err.ends_with("next: the same again with --yes\n"), "{err}");
+    let again = err.lines().last().unwrap();
+    assert!(
+        again.starts_with("next: mirrorctl ") && again.ends_with(" project delete debian --yes"),
+        "{err}"
+    );
     assert!(fake.script().deleted.is_empty());
     assert_eq!(run(&fake, &["agent", "revoke", "edge1"]).0, 7);
     assert_eq!(run(&fake, &["agent", "delete", "edge1"]).0, 7);
@@ -203,7 +207,8 @@ fn join_tokens_can_be_captured() {
     let (code, out, err) = run(&fake, &["join-token", "create", "--name", "edge1"]);
     assert_eq!((code, out.as_str()), (0, "mjt_secret\n"));
     assert!(
-        err.contains("Next: mirror-agent enroll COORDINATOR --token mjt_secret --ca-hash sha256:9b1e"),
+        err.contains("Next: mirror-agent enroll 127.0.0.1:")
+            && err.contains(" --token mjt_secret --ca-hash sha256:9b1e"),
         "{err}"
     );
     let (_, out, err) = run(&fake, &["join-token", "create", "--name", "edge1", "-o", "json"]);

@@ -80,7 +80,7 @@ fn field_of(change: impl FnOnce(&mut v1::Hello)) -> String {
 fn a_hello_is_read_whole() {
     let read = hello_from_wire(&hello()).expect("a hello");
     assert_eq!((read.state_id.as_str(), read.highest_term), (ID, 3));
-    assert_eq!(read.certificate_expires, Some(Wall(5_000)));
+    assert_eq!(read.facts.certificate_expires, Some(Wall(5_000)));
     assert_eq!(read.facts.serve_uri, "rsync://ftp1.example.org:8730");
     assert_eq!((read.facts.slots, read.facts.roots.len(), read.facts.jail_gaps.len()), (4, 2, 1));
     let held = &read.attempts[0];

@@ -258,12 +258,19 @@ fn an_agent_without_a_session_shows_when_it_was_seen() {
         total_inodes: 3,
         free_inodes: 2,
     };
-    let facts =
-        AgentFacts { version: "0.1.0".to_owned(), slots: 4, roots: vec![root], ..AgentFacts::default() };
-    let session = Session { epoch: EPOCH, facts, since: Wall(9_000), since_mono: Mono(1) };
+    assert_eq!(away.certificate_expire_time, time(50));
+    let facts = AgentFacts {
+        version: "0.1.0".to_owned(),
+        slots: 4,
+        roots: vec![root],
+        certificate_expires: Some(Wall(40_000)),
+        ..AgentFacts::default()
+    };
+    let session = Session { epoch: EPOCH, facts, since: Wall(9_000), connection: 1 };
     let here = agent_to_wire(&record, AgentView { session: Some(&session), ..AgentView::default() });
     assert_eq!((here.connected, here.seen_time, here.version.as_str()), (true, time(9), "0.1.0"));
     assert_eq!((here.slots, here.roots[0].free_inodes, here.draining), (4, 2, true));
+    assert_eq!(here.certificate_expire_time, time(40), "the one that it holds");
 }
 
 #[test]

@@ -9,10 +9,16 @@
 
 mod clients;
 mod contain;
+mod deploy;
+mod docs;
 mod edges;
+mod foreign;
+mod limits;
+mod load;
 mod partition;
 mod phases;
 mod refuse;
+mod renew;
 mod road;
 mod survive;
 mod tidy;

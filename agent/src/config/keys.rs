@@ -1,6 +1,9 @@
 //! The table of `agent.toml`'s keys: from it come the command line's flags, the environment's variables, the help
 //! and the answer to a mistyped key. Knows no values.
 
+use std::collections::BTreeMap;
+
+use clap::parser::ValueSource;
 use clap::{Arg, ArgAction, ArgMatches, Command};
 use toml::{Table, Value};
 
@@ -21,11 +24,31 @@ enum Kind {
     Map,
 }
 
+impl Kind {
+    const fn value_name(self) -> &'static str {
+        match self {
+            Self::Number => "N",
+            Self::Bool => "true|false",
+            Self::Text | Self::List | Self::Map => "TEXT",
+        }
+    }
+}
+
 struct Row {
     key: &'static str,
     kind: Kind,
     default: &'static str,
     help: &'static str,
+}
+
+impl Row {
+    fn flag(&self) -> String {
+        self.key.replace('_', "-")
+    }
+
+    fn variable(&self) -> String {
+        format!("{ENV_PREFIX}{}", self.key.to_uppercase())
+    }
 }
 
 const fn row(key: &'static str, kind: Kind, default: &'static str, help: &'static str) -> Row {
@@ -40,7 +63,7 @@ const KEYS: &[Row] = &[
     row("identity", Kind::Text, "DATA_DIR/identity.pem", "Certificate and key, one file of mode 0600"),
     row("ca", Kind::Text, "DATA_DIR/ca.pem", "The fleet's CA certificates"),
     row("rsync", Kind::Text, "/usr/bin/rsync", "Absolute path of the rsync program"),
-    row("slots", Kind::Number, "8", "Attempts at once"),
+    row("slots", Kind::Number, "8", "Attempts at once, 1 to 64; the coordinator may say less"),
     row(
         "bandwidth_limit_kib",
         Kind::Number,
@@ -61,7 +84,7 @@ const KEYS: &[Row] = &[
         "20",
         "Logs kept of each project, besides the last good and 5 failed ones",
     ),
-    row("log_days", Kind::Number, "14", "Days they are kept"),
+    row("log_days", Kind::Number, "14", "Days for which logs are kept"),
     row("log_file_mib", Kind::Number, "16", "Largest log of one attempt, MiB"),
     row("log_total_mib", Kind::Number, "5120", "All logs together, MiB"),
     row("log_format", Kind::Text, "text", "The agent's own messages on standard error: text or json"),
@@ -84,11 +107,20 @@ const KEYS: &[Row] = &[
 
 /// Values that the command line and the environment put above the file's: scalar keys only.
 #[derive(Debug, Clone, Default)]
-pub struct Overrides(Table);
+pub struct Overrides {
+    table: Table,
+    /// Where each value was given, as faults name it: `--slots`, `MIRROR_AGENT_SLOTS`.
+    given: BTreeMap<&'static str, String>,
+}
 
 impl Overrides {
     pub(super) fn apply(self, table: &mut Table) {
-        table.extend(self.0);
+        table.extend(self.table);
+    }
+
+    /// The names of keys that were given above the file, as they were given.
+    pub(super) fn given(&self) -> BTreeMap<&'static str, String> {
+        self.given.clone()
     }
 }
 
@@ -101,10 +133,10 @@ fn augment(command: Command) -> Command {
         let help = format!("{} [default: {}]", row.help, row.default);
         command.arg(
             Arg::new(row.key)
-                .long(row.key.replace('_', "-"))
-                .env(format!("{ENV_PREFIX}{}", row.key.to_uppercase()))
+                .long(row.flag())
+                .env(row.variable())
                 .hide_env_values(true)
-                .value_name(row.key.to_uppercase())
+                .value_name(row.kind.value_name())
                 .action(ArgAction::Set)
                 .help_heading("Over the file's keys")
                 .help(help),
@@ -132,7 +164,9 @@ impl clap::FromArgMatches for Overrides {
     fn update_from_arg_matches(&mut self, matches: &ArgMatches) -> Result<(), clap::Error> {
         for row in scalars() {
             if let Some(text) = matches.get_one::<String>(row.key) {
-                self.0.insert(row.key.to_owned(), value(row.kind, text));
+                self.table.insert(row.key.to_owned(), value(row.kind, text));
+                let flag = matches.value_source(row.key) == Some(ValueSource::CommandLine);
+                self.given.insert(row.key, if flag { format!("--{}", row.flag()) } else { row.variable() });
             }
         }
         Ok(())

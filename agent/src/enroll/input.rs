@@ -26,31 +26,31 @@ pub struct EnrollArgs {
     /// The join token, from `mirrorctl join-token create`; better by file or environment, where nobody sees it
     #[arg(long, env = "MIRROR_AGENT_TOKEN", hide_env_values = true, value_name = "TOKEN")]
     token: Option<String>,
-    /// A file that holds the join token; - reads standard input
+    /// A file that holds the join token; - reads standard input. Instead of --token
     #[arg(long, value_name = "FILE", conflicts_with = "token")]
     token_file: Option<PathBuf>,
-    /// The hash by which the fleet's CA is recognised; several while one CA replaces another
+    /// The hash by which the fleet's CA is recognised; may be repeated, while one CA replaces another
     #[arg(long = "ca-hash", required = true, value_name = "sha256:HEX")]
     ca_hash: Vec<String>,
     /// The agent's name [default: the token's name, else the short host name]
     #[arg(long, value_name = "NAME")]
     name: Option<String>,
-    /// A named directory below which trees may lie
+    /// A named directory below which trees may lie, as in a1=/srv/mirror; may be repeated
     #[arg(long = "root", required = true, value_name = "NAME=PATH")]
     roots: Vec<String>,
-    /// A label, for selectors
+    /// A label, by which people choose agents, as in role=edge; may be repeated
     #[arg(long = "label", value_name = "KEY=VALUE")]
     labels: Vec<String>,
-    /// Upstream hosts or networks that are allowed besides public ones (loopback, private)
+    /// A loopback or private host or network from which may be pulled too; may be repeated [default: public ones only]
     #[arg(long = "allow-upstream", value_name = "HOST|CIDR")]
     allow_upstreams: Vec<String>,
     /// Absolute path of the rsync program [default: rsync of /usr/bin, /usr/local/bin or /bin]
     #[arg(long, value_name = "PATH")]
     rsync: Option<PathBuf>,
-    /// Where agent.toml, certificate, journal and logs go
+    /// Directory for agent.toml, certificate, journal and logs
     #[arg(long, default_value = ".", value_name = "DIR")]
     data_dir: PathBuf,
-    /// Replace an enrolment that is there
+    /// Replace the enrolment that is in --data-dir
     #[arg(long)]
     force: bool,
 }

@@ -33,7 +33,8 @@ const LOCK_PACE: Duration = Duration::from_millis(250);
 const LOOK_PACE: (Duration, Duration) = (Duration::from_millis(10), Duration::from_millis(250));
 /// How the log writes a time.
 const TIME_FORMAT: &str = "%Y-%m-%d %H:%M:%S UTC";
-/// A run that cannot be looked at this many times in a row is given up.
+/// A run that cannot be looked at this many times in a row is told of; given up only if that cannot pass, or if it
+/// shall end anyway.
 const LOOKS_FAILED_MAX: u32 = 20;
 
 /// An attempt that is going on.
@@ -285,9 +286,15 @@ impl Machine<'_> {
                 Ok(ProgramStatus::Starting | ProgramStatus::Running { .. }) => failed = 0,
                 Err(error) => {
                     failed += 1;
-                    if failed >= LOOKS_FAILED_MAX {
+                    let for_good = asked_to_end || matches!(error, RunDirError::Damaged { .. });
+                    if failed >= LOOKS_FAILED_MAX && for_good {
                         tracing::error!(error = outcome::chain(&error), "its run directory cannot be read");
                         return self.bury(reading).await;
+                    }
+                    if failed == LOOKS_FAILED_MAX {
+                        // No descriptors left, say: its program goes on, and so does its outcome.
+                        let error = outcome::chain(&error);
+                        tracing::warn!(error, "its run cannot be looked at; trying again until it can");
                     }
                 }
             }

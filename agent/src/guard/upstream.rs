@@ -56,6 +56,16 @@ impl FromStr for Allowed {
     }
 }
 
+/// As it is typed.
+impl fmt::Display for Allowed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Name(name) => f.write_str(name),
+            Self::Network { address, bits } => write!(f, "{address}/{bits}"),
+        }
+    }
+}
+
 impl Allowed {
     fn covers(&self, candidate: IpAddr) -> bool {
         let Self::Network { address, bits } = self else { return false };

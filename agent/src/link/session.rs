@@ -1,15 +1,18 @@
 //! One session: from the dial to the end of the stream, whichever way it ends.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use mirror_certs::ClientTls;
 use mirror_proto::v1::open_session_request::Message as Out;
 use mirror_proto::v1::open_session_response::Message as In;
 use mirror_proto::v1::session_service_client::SessionServiceClient;
 use mirror_proto::v1::{self, OpenSessionRequest, OpenSessionResponse};
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 use tokio_stream::wrappers::ReceiverStream;
+use tonic::transport::Channel;
 use tonic::{Code, Status, Streaming};
 
 use super::Link;
@@ -39,6 +42,8 @@ const FOLLOWED_MAX: usize = 64;
 const INVENTORY_PACE: Duration = Duration::from_secs(5 * 60);
 /// An outcome that is unacknowledged for this long is said again.
 const RESEND_AFTER: Duration = Duration::from_secs(30);
+/// Pause between two dials with a renewed certificate, while the session goes on with the one before.
+const DIAL_AGAIN_PAUSE: Duration = Duration::from_secs(60);
 /// Clocks that differ by more are worth a warning.
 const SKEW_WARN: chrono::TimeDelta = chrono::TimeDelta::seconds(60);
 
@@ -67,50 +72,96 @@ impl From<Status> for End {
     }
 }
 
-/// One session with a coordinator. Returns when it is over and nothing of it is left.
+/// One session after the other with a coordinator, each over a connection that was made before the one before it was
+/// given up. Returns when the last is over and nothing of it is left.
 pub(super) async fn run(link: &Link, address: &Address) -> End {
+    // From before the certificate is taken: none that comes later is missed.
+    let mut renewals = link.renewals.subscribe();
     let channel = match dial::dial(address, link.tls.config()).await {
         Ok(channel) => channel,
         Err(error) => return End::Lost(outcome::chain(&error)),
     };
-    let mut client = SessionServiceClient::new(channel)
-        .max_decoding_message_size(MESSAGE_BYTES_MAX)
-        .max_encoding_message_size(MESSAGE_BYTES_MAX);
-    let (outbox, queue) = mpsc::channel(OUTBOX_LEN);
-    // The hello waits in the queue before the stream opens: the coordinator may answer nothing before it has it.
-    if outbox.try_send(message(Out::Hello(link.hello()))).is_err() {
-        return End::Lost("the hello could not be queued".to_owned());
+    let mut session = match Session::open(link, address, channel).await {
+        Ok(session) => session,
+        Err(end) => return end,
+    };
+    loop {
+        let over = session.serve(address, &mut renewals).await;
+        // Offers in the middle are dropped here, before the next hello is composed.
+        session.offers.shutdown().await;
+        let channel = match over {
+            Over::Ended(end) => return end,
+            Over::Renewed(channel) => channel,
+        };
+        // The old stream is listened to no more and stays open until the new one is welcomed: the agent is not away for
+        // a moment. That the coordinator ends it as superseded is as it should be.
+        session = match Session::open(link, address, channel).await {
+            Ok(session) => session,
+            Err(end) => return end,
+        };
+        tracing::info!("the session goes on with the renewed certificate");
     }
-    let opened = async {
-        let mut inbound = client.open_session(ReceiverStream::new(queue)).await?.into_inner();
-        let first = inbound.message().await?;
-        Ok::<_, Status>((inbound, first.and_then(|response| response.message)))
-    };
-    let (inbound, first) = match tokio::time::timeout(WELCOME_WAIT_MAX, opened).await {
-        Ok(Ok(opened)) => opened,
-        Ok(Err(status)) => return status.into(),
-        Err(_) => return End::Lost(format!("no welcome in {} s", WELCOME_WAIT_MAX.as_secs())),
-    };
-    let Some(In::Welcome(welcome)) = first else {
-        return End::Lost("its first message is no welcome".to_owned());
-    };
-    if let Err(end) = check_welcome(link, &welcome) {
-        return end;
+}
+
+/// Why nobody listens to a stream any more.
+enum Over {
+    /// The session is over.
+    Ended(End),
+    /// There is a connection with a renewed certificate.
+    Renewed(Channel),
+}
+
+impl<'a> Session<'a> {
+    /// Opens the stream, says hello and hears the welcome.
+    async fn open(link: &'a Link, address: &Address, channel: Channel) -> Result<Self, End> {
+        let mut client = SessionServiceClient::new(channel)
+            .max_decoding_message_size(MESSAGE_BYTES_MAX)
+            .max_encoding_message_size(MESSAGE_BYTES_MAX);
+        let (outbox, queue) = mpsc::channel(OUTBOX_LEN);
+        // The hello waits in the queue before the stream opens: the coordinator may answer nothing before it has it.
+        if outbox.try_send(message(Out::Hello(link.hello()))).is_err() {
+            return Err(End::Lost("the hello could not be queued".to_owned()));
+        }
+        let opened = async {
+            let mut inbound = client.open_session(ReceiverStream::new(queue)).await?.into_inner();
+            let first = inbound.message().await?;
+            Ok::<_, Status>((inbound, first.and_then(|response| response.message)))
+        };
+        let (inbound, first) = match tokio::time::timeout(WELCOME_WAIT_MAX, opened).await {
+            Ok(Ok(opened)) => opened,
+            Ok(Err(status)) => return Err(status.into()),
+            Err(_) => return Err(End::Lost(format!("no welcome in {} s", WELCOME_WAIT_MAX.as_secs()))),
+        };
+        let Some(In::Welcome(welcome)) = first else {
+            return Err(End::Lost("its first message is no welcome".to_owned()));
+        };
+        check_welcome(link, &welcome)?;
+        tracing::info!(coordinator = %address, term = welcome.term, agent = welcome.agent, "connected");
+        Ok(Self {
+            link,
+            inbound,
+            outbox,
+            term: welcome.term,
+            offers: JoinSet::new(),
+            said: BTreeMap::new(),
+            told: BTreeMap::new(),
+            followed: BTreeMap::new(),
+        })
     }
-    tracing::info!(coordinator = %address, term = welcome.term, agent = welcome.agent, "connected");
-    let mut session = Session {
-        link,
-        outbox,
-        term: welcome.term,
-        offers: JoinSet::new(),
-        said: BTreeMap::new(),
-        told: BTreeMap::new(),
-        followed: BTreeMap::new(),
-    };
-    let end = session.serve(inbound).await;
-    // Offers in the middle are dropped here, before the next hello is composed.
-    session.offers.shutdown().await;
-    end
+}
+
+/// A connection with the certificate that was renewed. Until there is one, the session goes on over the old one.
+async fn dial_again(tls: Arc<ClientTls>, address: Address) -> Channel {
+    loop {
+        match dial::dial(&address, tls.config()).await {
+            Ok(channel) => return channel,
+            Err(error) => {
+                let error = outcome::chain(&error);
+                tracing::warn!(error, "no connection with the renewed certificate yet; the session goes on");
+            }
+        }
+        tokio::time::sleep(DIAL_AGAIN_PAUSE).await;
+    }
 }
 
 fn check_welcome(link: &Link, welcome: &v1::Welcome) -> Result<(), End> {
@@ -130,6 +181,7 @@ fn check_welcome(link: &Link, welcome: &v1::Welcome) -> Result<(), End> {
 
 struct Session<'a> {
     link: &'a Link,
+    inbound: Streaming<OpenSessionResponse>,
     outbox: mpsc::Sender<OpenSessionRequest>,
     term: u64,
     offers: JoinSet<Result<Answer, BadKey>>,
@@ -142,17 +194,18 @@ struct Session<'a> {
 }
 
 impl Session<'_> {
-    async fn serve(&mut self, mut inbound: Streaming<OpenSessionResponse>) -> End {
+    async fn serve(&mut self, address: &Address, renewals: &mut watch::Receiver<u64>) -> Over {
+        let mut dialling = JoinSet::new();
         let mut progress = tokio::time::interval(PROGRESS_PACE);
         let mut logs = tokio::time::interval(LOG_PACE);
         let mut inventory = tokio::time::interval(INVENTORY_PACE);
         inventory.reset();
         if let Err(end) = self.say_outcomes().await {
-            return end;
+            return Over::Ended(end);
         }
         loop {
             let result = tokio::select! {
-                received = inbound.message() => match received {
+                received = self.inbound.message() => match received {
                     Ok(Some(OpenSessionResponse { message: Some(message) })) => self.obey(message).await,
                     Ok(Some(OpenSessionResponse { message: None })) => {
                         tracing::warn!("the coordinator sent a message that this version does not know");
@@ -172,9 +225,14 @@ impl Session<'_> {
                     Ok(())
                 }
                 _ = inventory.tick() => self.say(Out::Inventory(self.link.inventory())).await,
+                Ok(()) = renewals.changed(), if dialling.is_empty() => {
+                    dialling.spawn(dial_again(self.link.tls.clone(), address.clone()));
+                    Ok(())
+                }
+                Some(Ok(channel)) = dialling.join_next() => return Over::Renewed(channel),
             };
             if let Err(end) = result {
-                return end;
+                return Over::Ended(end);
             }
         }
     }

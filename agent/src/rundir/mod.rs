@@ -216,6 +216,23 @@ impl RunDir {
         Ok(paths.iter().map(|path| RunDir::open(path)).collect())
     }
 
+    /// Removes what a process left that was killed while it made or removed run directories: without a
+    /// specification nothing was started there yet, or nothing runs there any more. For the agent's start.
+    ///
+    /// # Errors
+    /// `base` cannot be listed, or the disk's refusal.
+    pub fn sweep(base: &Path) -> Result<(), RunDirError> {
+        for attempt in subdirectories(base)? {
+            let passes = subdirectories(&attempt)?.into_iter();
+            for path in passes.filter(|path| !path.join(name::SPEC).exists()) {
+                fs::remove_dir_all(&path).map_err(io_error("remove the unfinished", &path))?;
+            }
+            // Refused while there are others, which is what is wanted.
+            let _ = fs::remove_dir(&attempt);
+        }
+        Ok(())
+    }
+
     /// Forgets the run: removes its directory, and its attempt's when that is empty.
     ///
     /// # Errors
@@ -228,6 +245,9 @@ impl RunDir {
                 return Err(RunDirError::StillRunning(self.path));
             }
         }
+        // First: what is removed by half, because this process is killed, is swept by the next one.
+        let spec = self.path.join(name::SPEC);
+        fs::remove_file(&spec).map_err(io_error("remove", &spec))?;
         fs::remove_dir_all(&self.path).map_err(io_error("remove", &self.path))?;
         if let Some(attempt) = self.path.parent() {
             // Refused while other passes are there, which is what is wanted.

@@ -42,7 +42,7 @@ impl SupervisorRecord {
         if self.boot_id != procfs::boot_id()? {
             return Ok(false);
         }
-        let Some(stat) = procfs::stat(self.pid).filter(|stat| stat.start_ticks == self.start_ticks) else {
+        let Some(stat) = procfs::look(self.pid)?.filter(|stat| stat.start_ticks == self.start_ticks) else {
             return Ok(false);
         };
         if !stat.is_alive() && stat.ppid == std::process::id() {
@@ -70,7 +70,7 @@ impl SupervisorRecord {
                 && stat.start_ticks >= self.start_ticks
                 && stat.is_alive()
         };
-        Ok(procfs::all().filter(ours).collect())
+        Ok(procfs::all_for_sure()?.into_iter().filter(ours).collect())
     }
 
     /// Ends what is left: TERM, then KILL after `grace` (at most [`ORPHAN_GRACE_MAX`]). Returns what still

@@ -37,15 +37,47 @@ impl Stat {
     }
 }
 
-/// The process `pid`, none when there is none.
+/// The process `pid`, none when there is none or nothing can be told of it.
 pub(crate) fn stat(pid: u32) -> Option<Stat> {
-    parse_stat(&fs::read(format!("/proc/{pid}/stat")).ok()?)
+    look(pid).ok().flatten()
 }
 
-/// All visible processes, one after the other.
+/// The process `pid`, none when there is none.
+///
+/// # Errors
+/// It could not be looked at, as when no descriptor is left: that is not its end.
+pub(crate) fn look(pid: u32) -> io::Result<Option<Stat>> {
+    match fs::read(format!("/proc/{pid}/stat")) {
+        Ok(line) => Ok(parse_stat(&line)),
+        Err(error) if is_absence(&error) => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+/// Gone, in the middle of the read too, or another user's where the host hides those.
+fn is_absence(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::PermissionDenied)
+        || error.raw_os_error() == Some(rustix::io::Errno::SRCH.raw_os_error())
+}
+
+/// All visible processes, one after the other; those that cannot be looked at are left out.
 pub(crate) fn all() -> impl Iterator<Item = Stat> {
     let entries = fs::read_dir("/proc").into_iter().flatten().flatten();
     entries.filter_map(|entry| stat(entry.file_name().to_str()?.parse().ok()?))
+}
+
+/// All visible processes, for who concludes something from an absence.
+///
+/// # Errors
+/// One could not be looked at.
+pub(crate) fn all_for_sure() -> io::Result<Vec<Stat>> {
+    let mut found = Vec::new();
+    for entry in fs::read_dir("/proc")? {
+        if let Some(pid) = entry?.file_name().to_str().and_then(|name| name.parse().ok()) {
+            found.extend(look(pid)?);
+        }
+    }
+    Ok(found)
 }
 
 /// Sends `signal` to the process that was seen as `seen`, and never to another that got its number since: the
@@ -125,6 +157,19 @@ mod tests {
         assert!(parse_stat(b"").is_none());
         assert!(parse_stat(b"1 (x").is_none());
         assert!(parse_stat(b"1 (x) R 1 2").is_none());
+    }
+
+    #[test]
+    fn what_cannot_be_looked_at_is_not_absent() {
+        use rustix::io::Errno;
+        for gone in [Errno::NOENT, Errno::SRCH, Errno::PERM, Errno::ACCESS] {
+            assert!(is_absence(&gone.into()), "{gone}");
+        }
+        for unknown in [Errno::MFILE, Errno::NFILE, Errno::NOMEM, Errno::IO] {
+            assert!(!is_absence(&unknown.into()), "{unknown}");
+        }
+        assert_eq!(look(u32::MAX).unwrap(), None);
+        assert!(all_for_sure().unwrap().iter().any(|stat| stat.pid == std::process::id()));
     }
 
     #[test]

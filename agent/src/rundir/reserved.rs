@@ -1,10 +1,11 @@
 //! Files whose bytes exist before they are needed, so that a full disk cannot silence the end of a run.
 //!
-//! A reserved file is written with blanks and synced while there is room. Completing it overwrites these
-//! bytes in place and renames it to its real name: on file systems that overwrite (ext4, XFS, tmpfs) neither
-//! step needs a new block, and the name has the same length as the old one, so the directory does not grow
-//! either. A copy-on-write file system may still refuse for want of space; the caller decides about trying
-//! again. JSON allows trailing blanks.
+//! A reserved file is written with blanks while there is room: what a write was accepted for is set aside, also
+//! by file systems that choose the blocks later. It is not synced: after a power cut nothing runs that would need
+//! it, and each sync would delay the program's start. Completing it overwrites these bytes in place and renames it
+//! to its real name: on file systems that overwrite (ext4, XFS, tmpfs) neither step needs a new block, and the name
+//! has the same length as the old one, so the directory does not grow either. A copy-on-write file system may still
+//! refuse for want of space; the caller decides about trying again. JSON allows trailing blanks.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
@@ -14,12 +15,10 @@ use std::path::{Path, PathBuf};
 /// Mode of every file of a run directory: the owner's only.
 const FILE_MODE: u32 = 0o600;
 
-/// A new file of `size` blanks at `path`, on disk when this returns.
+/// A new file of `size` blanks at `path`.
 pub(crate) fn reserve(path: &Path, size: usize) -> io::Result<File> {
     let mut file = create(path)?;
     file.write_all(&vec![b' '; size])?;
-    file.sync_all()?;
-    sync_parent(path)?;
     Ok(file)
 }
 
@@ -49,15 +48,30 @@ pub(crate) fn overwrite(file: &File, size: usize, content: &[u8]) -> io::Result<
 
 /// Writes `content` to `path` through a temporary name: all of it or nothing, on disk when this returns.
 pub(crate) fn write_atomic(path: &Path, content: &[u8]) -> io::Result<()> {
-    let mut temporary = path.as_os_str().to_owned();
-    temporary.push(".new");
-    let temporary = PathBuf::from(temporary);
-    let mut file =
-        OpenOptions::new().write(true).create(true).truncate(true).mode(FILE_MODE).open(&temporary)?;
-    file.write_all(content)?;
-    file.sync_all()?;
+    let temporary = temporary(path);
+    write_new(&temporary, content)?.sync_all()?;
     fs::rename(&temporary, path)?;
     sync_parent(path)
+}
+
+/// Writes `content` to `path` through a temporary name: readers see all of it or nothing. Not synced: for what
+/// means nothing after a power cut.
+pub(crate) fn publish(path: &Path, content: &[u8]) -> io::Result<()> {
+    let temporary = temporary(path);
+    write_new(&temporary, content)?;
+    fs::rename(&temporary, path)
+}
+
+fn temporary(path: &Path) -> PathBuf {
+    let mut temporary = path.as_os_str().to_owned();
+    temporary.push(".new");
+    PathBuf::from(temporary)
+}
+
+fn write_new(path: &Path, content: &[u8]) -> io::Result<File> {
+    let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(FILE_MODE).open(path)?;
+    file.write_all(content)?;
+    Ok(file)
 }
 
 /// A new file that only the owner reads; refuses one that is there.

@@ -76,7 +76,8 @@ fn supervise(run_dir: &Path) -> Result<(), RunDirError> {
     let prepared = Prepared::new(&run)?;
     let json = to_json(&record).map_err(io_error("describe the supervisor of", &path))?;
     let file = path.join(name::SUPERVISOR);
-    reserved::write_atomic(&file, &json).map_err(io_error("write", &file))?;
+    // It names a process of this boot: after a power cut it means nothing, synced or not.
+    reserved::publish(&file, &json).map_err(io_error("write", &file))?;
     // From here on every end is told by exit.json.
     let exit = prepared.run(&run, &record);
     write_exit(&path, &exit)

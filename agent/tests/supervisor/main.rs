@@ -239,6 +239,23 @@ fn a_run_directory_is_one_run() {
 }
 
 #[test]
+fn what_is_not_whole_is_swept_and_nothing_else() {
+    let run = Run::create(&sh(""));
+    let base: PathBuf = run.dir.path().ancestors().nth(2).unwrap().into();
+    // As an agent leaves it that is killed while it makes, or removes, a directory.
+    for unfinished in ["attempt-1/pull-2", "attempt-2/pull-1", "attempt-3"] {
+        fs::create_dir_all(base.join(unfinished)).unwrap();
+    }
+    fs::write(base.join("attempt-2/pull-1/stdout.log"), "left").unwrap();
+    RunDir::sweep(&base).unwrap();
+    assert!(RunDir::open(run.dir.path()).is_ok());
+    assert!(!base.join("attempt-1/pull-2").exists());
+    let left = fs::read_dir(&base).unwrap().map(|entry| entry.unwrap().file_name());
+    assert_eq!(left.collect::<Vec<_>>(), ["attempt-1"]);
+    RunDir::sweep(&base.join("absent")).unwrap();
+}
+
+#[test]
 fn a_supervisor_that_cannot_start_is_an_error_with_its_words() {
     let run = Run::create(&sh(""));
     // What the supervisor reserves is there already, as if the directory were used twice.

@@ -6,7 +6,10 @@ use std::pin::Pin;
 use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll};
 
-use mirror_certs::{AGENT_LIFE, CertificateAuthority, Identity, JoinToken, server_config};
+use chrono::TimeDelta;
+use mirror_certs::{
+    AGENT_LIFE, CertificateAuthority, CertificateRequest, Identity, JoinToken, server_config,
+};
 use mirror_proto::v1::enrollment_service_server::{EnrollmentService, EnrollmentServiceServer};
 use mirror_proto::v1::open_session_request::Message as FromAgent;
 use mirror_proto::v1::open_session_response::Message as ToAgent;
@@ -14,7 +17,7 @@ use mirror_proto::v1::session_service_server::{SessionService, SessionServiceSer
 use mirror_proto::v1::{self, OpenSessionRequest, OpenSessionResponse};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::mpsc;
+use tokio::sync::{Semaphore, mpsc};
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 use tokio_stream::wrappers::ReceiverStream;
@@ -37,12 +40,18 @@ pub(crate) struct Coordinator {
     pub(crate) enrolled: Arc<Mutex<BTreeMap<String, BTreeMap<String, String>>>>,
     /// What the next session is refused with.
     pub(crate) refuse: Arc<Mutex<Option<Status>>>,
+    /// How long ago the certificates were issued that are given out at enrolment.
+    pub(crate) issued_ago: Arc<Mutex<TimeDelta>>,
+    /// A renewal is answered for each permit.
+    pub(crate) renewals: Arc<Semaphore>,
     sessions: mpsc::Receiver<Session>,
 }
 
 impl Coordinator {
     pub(crate) async fn start() -> Self {
-        let ca = CertificateAuthority::create("example.org".parse().unwrap(), now()).unwrap();
+        // Older than any certificate that a test wants.
+        let began = now() - TimeDelta::days(300);
+        let ca = CertificateAuthority::create("example.org".parse().unwrap(), began).unwrap();
         let server = ca.issue_server(&["127.0.0.1", "localhost"], now()).unwrap();
         let tls = server_config(&server.issued.cert_pem, &server.key.pem(), &ca.bundle()).unwrap();
         let ca_hash = ca.ca_hash().to_string();
@@ -50,7 +59,15 @@ impl Coordinator {
         let enrolled = Arc::new(Mutex::new(BTreeMap::new()));
         let refuse = Arc::new(Mutex::new(None));
         let (session, sessions) = mpsc::channel(QUEUE);
-        let enrollment = Enrollment { ca, token: token.clone(), enrolled: enrolled.clone() };
+        let issued_ago = Arc::new(Mutex::new(TimeDelta::zero()));
+        let renewals = Arc::new(Semaphore::new(0));
+        let enrollment = Enrollment {
+            ca,
+            token: token.clone(),
+            enrolled: enrolled.clone(),
+            issued_ago: issued_ago.clone(),
+            renewals: renewals.clone(),
+        };
         let opener = Opener { session, refuse: refuse.clone() };
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap().to_string();
@@ -60,7 +77,7 @@ impl Coordinator {
             .add_service(SessionServiceServer::new(opener))
             .serve_with_incoming(incoming);
         tokio::spawn(server);
-        Self { address, token, ca_hash, enrolled, refuse, sessions }
+        Self { address, token, ca_hash, enrolled, refuse, issued_ago, renewals, sessions }
     }
 
     /// The next session, its hello read.
@@ -107,6 +124,11 @@ impl Session {
         self.send(ToAgent::Acknowledge(v1::Acknowledge { key: Some(key), fenced: false })).await;
     }
 
+    /// Whether the agent has let go of the stream.
+    pub(crate) fn is_given_up(&self) -> bool {
+        self.outbound.is_closed()
+    }
+
     pub(crate) async fn fail(&self, status: Status) {
         self.outbound.send(Err(status)).await.unwrap();
     }
@@ -151,6 +173,8 @@ struct Enrollment {
     ca: CertificateAuthority,
     token: String,
     enrolled: Arc<Mutex<BTreeMap<String, BTreeMap<String, String>>>>,
+    issued_ago: Arc<Mutex<TimeDelta>>,
+    renewals: Arc<Semaphore>,
 }
 
 #[tonic::async_trait]
@@ -166,14 +190,30 @@ impl EnrollmentService for Enrollment {
             ));
         }
         let identity = Identity::Agent(request.agent.parse().unwrap());
+        let began = now() - *self.issued_ago.lock().unwrap();
         let issued =
-            self.ca.issue_from_csr(&request.certificate_request, &identity, now(), AGENT_LIFE).unwrap();
+            self.ca.issue_from_csr(&request.certificate_request, &identity, began, AGENT_LIFE).unwrap();
         self.enrolled.lock().unwrap().insert(request.agent.clone(), request.labels);
         Ok(Response::new(v1::EnrollResponse {
             agent: format!("agents/{}", request.agent),
             certificate: issued.cert_pem,
             ca_certificates: self.ca.cert_pem(),
             trust_domain: "example.org".into(),
+            expire_time: None,
+        }))
+    }
+
+    async fn renew(&self, request: Request<v1::RenewRequest>) -> Result<Response<v1::RenewResponse>, Status> {
+        self.renewals.acquire().await.unwrap().forget();
+        let v1::RenewRequest { certificate_request, certificate } = request.into_inner();
+        assert!(!certificate.contains("PRIVATE KEY"), "a key never travels");
+        let old = Identity::from_pem(&certificate, self.ca.trust_domain()).unwrap();
+        let csr = CertificateRequest::from_pem(&certificate_request).unwrap();
+        assert_eq!(csr.spki_hash(), old.spki_hash, "the key stays");
+        let issued = self.ca.issue(&csr, &old.identity, now(), AGENT_LIFE).unwrap();
+        Ok(Response::new(v1::RenewResponse {
+            certificate: issued.cert_pem,
+            ca_certificates: self.ca.cert_pem(),
             expire_time: None,
         }))
     }

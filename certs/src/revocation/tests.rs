@@ -1,5 +1,4 @@
 use super::*;
-use crate::spki::SpkiHash;
 use std::fs;
 
 fn now() -> DateTime<Utc> {
@@ -40,8 +39,13 @@ fn a_denial_holds_at_once_and_after_a_restart() {
     assert!(list.is_empty());
     assert!(list.deny(&agent("ftp1"), now()).unwrap());
     assert!(list.deny(&Denial::Serial("0a1b".parse().unwrap()), now()).unwrap());
+    let key = SpkiHash::of_spki(b"a stolen key");
+    assert!(list.deny(&Denial::Key(key), now()).unwrap());
     for list in [list, open(&path)] {
-        assert_eq!(list.len(), 2);
+        assert_eq!(list.len(), 3);
+        assert!(list.is_key_denied(&key) && !list.is_key_denied(&SpkiHash::of_spki(b"")));
+        let renewed = Peer { spki_hash: key, ..peer("ftp3", "78") };
+        assert!(list.is_denied(&renewed), "whatever its serial number and name");
         assert!(list.is_denied(&peer("ftp1", "77")));
         assert!(list.is_denied(&peer("ftp2", "0a1b")));
         assert!(!list.is_denied(&peer("ftp2", "77")));

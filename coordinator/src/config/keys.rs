@@ -56,9 +56,19 @@ impl Key {
             .long(self.flag())
             .env(self.variable())
             .value_name(self.value)
-            .help(self.about)
+            .help(self.help())
             .help_heading("Keys of the configuration file")
             .hide_env_values(true)
+    }
+
+    /// What `--help` says: the meaning, and the default where there is one.
+    fn help(&self) -> String {
+        let default = (self.show)(&Config::default());
+        if default.is_empty() {
+            self.about.to_owned()
+        } else {
+            format!("{} [default: {default}]", self.about)
+        }
     }
 
     pub(super) fn at(&self, source: &Source) -> String {

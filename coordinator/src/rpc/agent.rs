@@ -17,7 +17,7 @@ use mirror_proto::{
 };
 use tonic::{Request, Response, Status};
 
-use super::{ask, broken, deny_serial, invalid, page, refused, user};
+use super::{ask, broken, deny_key, invalid, page, refused, user};
 use crate::Services;
 
 /// Agents on a page when the caller names no number.
@@ -142,9 +142,9 @@ impl v1::agent_service_server::AgentService for Agents {
         if let Reply::Refused(refusal) = dry {
             return Err(refused(&refusal));
         }
-        // First the denial, outside the store: from here on the certificate is refused, whatever a restore brings back.
-        let serial = self.services.driver.view().agent(uid).map(|agent| agent.certificate_serial.clone());
-        deny_serial(&self.services, &serial.unwrap_or_default()).await?;
+        // First the denial, outside the store: from here on its certificates are refused, whatever a restore brings back.
+        let key = self.services.driver.view().agent(uid).map(|agent| agent.key_hash.clone());
+        deny_key(&self.services, &key.unwrap_or_default()).await?;
         ask(&self.services, &by, revoke).await?;
         self.cut(&name);
         tracing::info!(target: "audit", %by, agent = %name, "revoked");

@@ -1,8 +1,10 @@
-//! How a host gets its first certificate. Open to everybody who reaches the port, so everything here is bounded by
-//! address, and nothing tells a bad token from a used one.
+//! How a host gets its first certificate (`renewal.rs`: all later ones). Open to everybody who reaches the port, so
+//! everything here is bounded by address, and nothing tells a bad token from a used one.
 //!
 //! The certificate is signed first and handed out only after the commit that burns the token: a crash in between
 //! costs a token, never a certificate too many.
+
+mod renewal;
 
 use std::{
     collections::HashMap,
@@ -18,14 +20,14 @@ use ::fleet::{
     refusal::{Refusal, RefusalCode, Violation},
     time::{Mono, Now, Wall},
 };
-use mirror_certs::{AGENT_LIFE, CertificateRequest, Identity, JoinToken, SpkiHash};
+use mirror_certs::{AGENT_LIFE, CertificateRequest, Denial, Identity, JoinToken, SpkiHash};
 use mirror_proto::{convert, status, v1};
 use tonic::{Code, Request, Response, Status};
 
-use super::{broken, deny_serial, invalid, refused, unavailable};
+use super::{broken, deny, deny_key, invalid, refused, unavailable};
 use crate::{Services, listener::PeerInfo};
 
-/// Refused enrolments from one address within [`TRIES_SPAN`].
+/// Refused enrolments, and again refused renewals, from one address within [`TRIES_SPAN`].
 pub const TRIES_MAX: u32 = 10;
 /// The time within which they count.
 pub const TRIES_SPAN: Duration = Duration::from_secs(60);
@@ -54,6 +56,14 @@ impl Tries {
         }
     }
 
+    /// Refuses an address that must wait; `what` was refused too often.
+    #[allow(clippy::result_large_err, reason = "a Status is what tonic wants")]
+    fn check(&self, now: Mono, address: IpAddr, what: &str) -> Result<(), Status> {
+        let Some(wait) = self.wait(now, address) else { return Ok(()) };
+        let text = format!("too many refused {what} from {address}; try again in {}s", wait.as_secs().max(1));
+        Err(status::exhausted("TOO_MANY_TRIES", &text, wait))
+    }
+
     fn failed(&self, now: Mono, address: IpAddr) {
         let mut tries = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if tries.len() < ADDRESSES_MAX || tries.contains_key(&network(address)) {
@@ -78,6 +88,8 @@ fn network(address: IpAddr) -> IpAddr {
 pub struct Enrollment {
     services: Services,
     tries: Tries,
+    /// Apart, so that a host that may not renew does not keep its neighbours behind one address from enrolling.
+    renewals: Tries,
 }
 
 /// An enrolment that was read.
@@ -93,7 +105,7 @@ impl Enrollment {
     /// The service.
     #[must_use]
     pub fn new(services: Services) -> Self {
-        Self { services, tries: Tries::default() }
+        Self { services, tries: Tries::default(), renewals: Tries::default() }
     }
 
     /// Reads the request. The token is judged first: who has none learns nothing about the rest.
@@ -167,21 +179,25 @@ impl Enrollment {
             let text = format!("agents/{} is on the deny list; enrol its host under another name", wish.name);
             return Err(refused(&Refusal::new(RefusalCode::PermissionDenied, "AGENT_REVOKED", text)));
         }
+        if self.services.deny.is_key_denied(&wish.request.spki_hash()) {
+            let text = "the key of the request was another agent's and is on the deny list; make a new key";
+            return Err(refused(&Refusal::new(RefusalCode::PermissionDenied, "KEY_REVOKED", text)));
+        }
         let ca = &self.services.ca;
         let issued = ca
             .issue(&wish.request, &wish.identity, now.wall.to_utc(), AGENT_LIFE)
             .map_err(|error| broken("issuing a certificate", &error))?;
         let expires = Wall::from(issued.not_after);
+        let new_key = key_hash(&issued.spki_hash);
         let input = AgentInput::Enroll {
             token_hash: wish.token_hash,
             name: wish.name.clone(),
             labels: wish.labels,
-            key_hash: key_hash(&issued.spki_hash),
+            key_hash: new_key.clone(),
             serial: issued.serial.to_string(),
             expires,
         };
-        let before =
-            self.services.driver.view().agent_named(&wish.name).map(|old| old.certificate_serial.clone());
+        let before = self.services.driver.view().agent_named(&wish.name).cloned();
         match self.services.driver.ask(Input::Agent(input)).await {
             Ok(Reply::Refused(refusal)) => return Err(refused(&refusal)),
             Ok(_) => {}
@@ -189,7 +205,15 @@ impl Enrollment {
         }
         // A host that had this name before is another host now, also after a restore. The gate refuses it by its key
         // at once; where the denial cannot be written, that is all, and the log says so.
-        if deny_serial(&self.services, &before.unwrap_or_default()).await.is_err() {
+        let denied = match before {
+            Some(old) if old.key_hash != new_key => deny_key(&self.services, &old.key_hash).await,
+            Some(old) => match old.certificate_serial.parse() {
+                Ok(serial) => deny(&self.services, Denial::Serial(serial)).await,
+                Err(_) => Ok(()),
+            },
+            None => Ok(()),
+        };
+        if denied.is_err() {
             tracing::warn!(agent = %wish.name, "the certificate that this enrolment replaces is not on the deny list");
         }
         self.services.connections.kill(&wish.identity);
@@ -210,15 +234,8 @@ impl v1::enrollment_service_server::EnrollmentService for Enrollment {
         request: Request<v1::EnrollRequest>,
     ) -> Result<Response<v1::EnrollResponse>, Status> {
         let now = self.services.driver.now();
-        let address = request.extensions().get::<PeerInfo>().map(|info| info.address.ip());
-        let address = address.unwrap_or(IpAddr::V4(std::net::Ipv4Addr::UNSPECIFIED));
-        if let Some(wait) = self.tries.wait(now.mono, address) {
-            let text = format!(
-                "too many refused enrolments from {address}; try again in {}s",
-                wait.as_secs().max(1)
-            );
-            return Err(status::exhausted("TOO_MANY_TRIES", &text, wait));
-        }
+        let address = address_of(&request);
+        self.tries.check(now.mono, address, "enrolments")?;
         let joined = match self.read(now, request.get_ref()) {
             Ok(wish) => self.join(wish, now).await,
             Err(refused) => Err(refused),
@@ -235,6 +252,35 @@ impl v1::enrollment_service_server::EnrollmentService for Enrollment {
         }
         joined.map(Response::new)
     }
+
+    async fn renew(&self, request: Request<v1::RenewRequest>) -> Result<Response<v1::RenewResponse>, Status> {
+        let now = self.services.driver.now();
+        let address = address_of(&request);
+        self.renewals.check(now.mono, address, "renewals")?;
+        match renewal::renew(&self.services, now, request.get_ref()).await {
+            Ok((agent, answer)) => {
+                let expires = answer.expire_time.map(|time| time.to_string());
+                tracing::info!(target: "audit", %agent, %address, expires, "certificate renewed");
+                Ok(Response::new(answer))
+            }
+            Err(failed) => {
+                let why = failed.why().to_owned();
+                let status = failed.status();
+                if !matches!(status.code(), Code::Unavailable | Code::Internal) {
+                    self.renewals.failed(now.mono, address);
+                }
+                let code = status.code();
+                tracing::warn!(target: "audit", %address, ?code, why, "certificate not renewed");
+                Err(status)
+            }
+        }
+    }
+}
+
+/// Where a request comes from.
+fn address_of<T>(request: &Request<T>) -> IpAddr {
+    let address = request.extensions().get::<PeerInfo>().map(|info| info.address.ip());
+    address.unwrap_or(IpAddr::V4(std::net::Ipv4Addr::UNSPECIFIED))
 }
 
 #[cfg(test)]

@@ -129,11 +129,19 @@ pub async fn ask(services: &Services, by: &Name, ask: Ask) -> Result<Reply, Stat
     }
 }
 
-/// Refuses a certificate for ever: writes the denial and waits until it is on disk. An empty serial is nobody's.
-async fn deny_serial(services: &Services, serial: &str) -> Result<(), Status> {
-    let Ok(serial) = serial.parse() else { return Ok(()) };
+/// Refuses every certificate of a key for ever: those that were renewed, and the one before that is still valid. The
+/// hash is as records have it; an empty one is nobody's.
+async fn deny_key(services: &Services, key_hash: &str) -> Result<(), Status> {
+    match format!("sha256:{key_hash}").parse() {
+        Ok(hash) => deny(services, Denial::Key(hash)).await,
+        Err(_) => Ok(()),
+    }
+}
+
+/// Refuses somebody for ever: writes the denial and waits until it is on disk.
+async fn deny(services: &Services, denial: Denial) -> Result<(), Status> {
     let (deny, now) = (Arc::clone(&services.deny), services.driver.now().wall.to_utc());
-    match tokio::task::spawn_blocking(move || deny.deny(&Denial::Serial(serial), now)).await {
+    match tokio::task::spawn_blocking(move || deny.deny(&denial, now)).await {
         Ok(Ok(_)) => Ok(()),
         Ok(Err(error)) => Err(broken("writing the deny list", &error)),
         Err(error) => Err(broken("writing the deny list", &error)),

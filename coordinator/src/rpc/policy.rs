@@ -76,6 +76,7 @@ pub const TABLE: &[(&str, Rule)] = &[
     ("/mirror.v1.AgentService/ListJoinTokens", ADMIN),
     ("/mirror.v1.AgentService/DeleteJoinToken", ADMIN),
     ("/mirror.v1.EnrollmentService/Enroll", Rule::Open),
+    ("/mirror.v1.EnrollmentService/Renew", Rule::Open),
     ("/mirror.v1.SessionService/OpenSession", Rule::Agent),
     ("/mirror.v1.FleetService/GetStatus", VIEWER),
     ("/mirror.v1.FleetService/Freeze", OPERATOR),

@@ -108,6 +108,18 @@ impl Store {
         Ok(attempts)
     }
 
+    /// The first project above `after` (`None`: of all) that has past runs: projects that are gone, too.
+    ///
+    /// # Errors
+    /// When the store cannot be read.
+    pub fn next_with_history(&self, after: Option<ProjectUid>) -> Result<Option<ProjectUid>, StoreError> {
+        let first = key::runs_of(ProjectUid(0), Age::Past);
+        let from = after.map_or(first, |uid| key::end_of(&key::runs_of(uid, Age::Past)));
+        let last = key::end_of(&key::runs_of(ProjectUid(u64::MAX), Age::Past));
+        let page = self.page(&from, &last, 1)?;
+        Ok(page.first().and_then(|(key, _)| key::project_of_run(key)))
+    }
+
     /// Removes past runs of a project, with their attempts, that are not among the `keep_runs` newest ones and
     /// ended before `before`; at most [`PRUNE_DELETES_MAX`] records in one commit. For a project that is gone:
     /// `prune(project, 0, Wall(i64::MAX))`.

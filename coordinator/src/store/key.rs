@@ -106,6 +106,12 @@ pub(crate) fn attempts_of(project: ProjectUid, run: RunId, age: Age) -> Vec<u8> 
     key
 }
 
+/// The project of a key of a run, live or past; `None`: it is no such key.
+pub(crate) fn project_of_run(key: &[u8]) -> Option<ProjectUid> {
+    let ids = key.strip_prefix(&[LIVE_RUN]).or_else(|| key.strip_prefix(&[PAST_RUN]))?;
+    ids.first_chunk().map(|uid| ProjectUid(u64::from_be_bytes(*uid)))
+}
+
 /// The first key after all that begin with `prefix`.
 pub(crate) fn end_of(prefix: &[u8]) -> Vec<u8> {
     let mut end = prefix.to_vec();
@@ -221,6 +227,8 @@ mod tests {
         assert!(inside(&of_run(P, run(0), Age::Past)) && inside(&of_run(P, run(u128::MAX), Age::Past)));
         assert!(!inside(&of_run(ProjectUid(8), run(u128::MAX), Age::Past)));
         assert!(!inside(&of_run(P, run(1), Age::Live)));
+        assert_eq!(project_of_run(&prefix), Some(P));
+        assert_eq!(project_of_run(&of_attempt(P, AttemptId { run: run(1), number: 1 }, Age::Past)), None);
         assert_eq!(end_of(&[1, 0xff, 0xff]), [2]);
         assert_eq!(end_of(&[0xff, 0xff]), LAST);
     }

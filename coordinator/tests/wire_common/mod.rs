@@ -155,6 +155,16 @@ impl Fleet {
         self.try_enroll(&token, agent).await.unwrap().1
     }
 
+    /// Asks for the next certificate as an agent does: without showing the old one in the handshake.
+    pub(crate) async fn renew(&self, key: &str, certificate: &str) -> Result<v1::RenewResponse, Status> {
+        let request = v1::RenewRequest {
+            certificate_request: KeyPair::from_pem(key).unwrap().csr_pem().unwrap(),
+            certificate: certificate.to_owned(),
+        };
+        let mut client = EnrollmentServiceClient::new(self.dial(None).await);
+        client.renew(request).await.map(tonic::Response::into_inner)
+    }
+
     pub(crate) async fn end(self) {
         tokio::time::timeout(PATIENCE, self.handle.drain()).await.expect("an orderly stop in time");
     }

@@ -11,7 +11,7 @@ use crate::{
     record::{Change, FleetRecord, Record, Volatile},
     refusal::{Refusal, RefusalCode},
     run::{RunRecord, RunState, Trigger, TriggerKind},
-    time::Now,
+    time::{Now, Wall},
 };
 
 /// Most attempts a hello may name: far above any agent's slots, far below a commit unit's bound.
@@ -58,6 +58,30 @@ impl Engine {
         effects.decision()
     }
 
+    /// Enters the agent's newest certificate. The one before stays good until its own end: the agent may never get this
+    /// one.
+    pub(super) fn renew(
+        &self,
+        agent: AgentUid,
+        key_hash: &str,
+        serial: String,
+        certificate_expires: Wall,
+    ) -> Decision {
+        let record = match self.agent_of_fleet(agent) {
+            Ok(record) if record.key_hash == key_hash => record,
+            Ok(record) => return Decision::refused(other_key(&record.name)),
+            Err(refusal) => return Decision::refused(refusal),
+        };
+        let mut effects = Effects::of(self);
+        effects.put(Record::Agent(AgentRecord {
+            certificate_serial: serial,
+            certificate_expires,
+            ..record.clone()
+        }));
+        effects.reply(Reply::Agent(agent));
+        effects.decision()
+    }
+
     /// The token, if it exists, is not used up or expired, and is good for this name. A name that is taken
     /// needs a token bound to exactly that name; a revoked one is refused for ever.
     #[must_use]
@@ -70,12 +94,14 @@ impl Engine {
             .then_some(token)
     }
 
+    #[expect(clippy::too_many_arguments, reason = "they are the fields of one hello")]
     pub(super) fn hello(
         &self,
         now: Now,
         agent: AgentUid,
         state_id: &str,
         highest_term: u64,
+        connection: u64,
         facts: AgentFacts,
         held: &[Held],
     ) -> Decision {
@@ -83,13 +109,18 @@ impl Engine {
             Ok(record) => record,
             Err(refusal) => return Decision::refused(refusal),
         };
+        // A hello that was long on its way tells of a past that a newer one has put right already.
+        if self.connections.get(&agent).is_some_and(|newest| *newest > connection) {
+            let text = "superseded by a newer connection of this agent";
+            return Decision::refused(Refusal::new(RefusalCode::Aborted, "SUPERSEDED", text));
+        }
         let mut effects = Effects::of(self);
         let epoch = self.next_epoch();
         if let Some(old) = self.sessions.get(&agent) {
             let message = Message::Close(CloseReason::Superseded);
             effects.send(Send { agent, session: old.epoch, message });
         }
-        let session = Session { epoch, facts, since: now.wall, since_mono: now.mono };
+        let session = Session { epoch, facts, since: now.wall, connection };
         effects.change(Change::Volatile(Volatile::SessionOpened(agent, session)));
         let welcome = Message::Welcome { term: self.fleet.term, name: record.name.clone() };
         effects.send(Send { agent, session: epoch, message: welcome });
@@ -110,20 +141,7 @@ impl Engine {
         highest_term: u64,
         held: &[Held],
     ) -> Result<&AgentRecord, Refusal> {
-        let record = self.agents.get(&agent).ok_or_else(|| {
-            Refusal::new(
-                RefusalCode::PermissionDenied,
-                "UNKNOWN_AGENT",
-                "this agent is not of this fleet; enrol it again",
-            )
-        })?;
-        if record.revoked.is_some() {
-            return Err(Refusal::new(
-                RefusalCode::PermissionDenied,
-                "AGENT_REVOKED",
-                format!("agent \"{}\" is revoked; enrol its host under another name", record.name),
-            ));
-        }
+        let record = self.agent_of_fleet(agent)?;
         if highest_term > self.fleet.term {
             return Err(Refusal::precondition(
                 "STALE_COORDINATOR",
@@ -139,6 +157,25 @@ impl Engine {
                 RefusalCode::InvalidArgument,
                 "TOO_MANY_ATTEMPTS",
                 format!("the hello names {} attempts, at most {HELLO_ATTEMPTS_MAX} are possible", held.len()),
+            ));
+        }
+        Ok(record)
+    }
+
+    /// The agent, if it is known and not revoked.
+    fn agent_of_fleet(&self, agent: AgentUid) -> Result<&AgentRecord, Refusal> {
+        let record = self.agents.get(&agent).ok_or_else(|| {
+            Refusal::new(
+                RefusalCode::PermissionDenied,
+                "UNKNOWN_AGENT",
+                "this agent is not of this fleet; enrol it again",
+            )
+        })?;
+        if record.revoked.is_some() {
+            return Err(Refusal::new(
+                RefusalCode::PermissionDenied,
+                "AGENT_REVOKED",
+                format!("agent \"{}\" is revoked; enrol its host under another name", record.name),
             ));
         }
         Ok(record)
@@ -288,6 +325,14 @@ impl Engine {
         }
         effects.decision()
     }
+}
+
+fn other_key(name: &Name) -> Refusal {
+    Refusal::new(
+        RefusalCode::PermissionDenied,
+        "OTHER_KEY",
+        format!("agent \"{name}\" enrolled with another key; enrol its host again"),
+    )
 }
 
 fn bad_token() -> Refusal {

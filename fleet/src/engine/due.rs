@@ -6,7 +6,8 @@ use std::time::Duration;
 
 use super::{
     effects::Effects,
-    state::{Engine, Project, Timer},
+    state::{Engine, Project},
+    timers::Timer,
 };
 use crate::{
     attempt::{AttemptRecord, AttemptState, Role},
@@ -17,7 +18,7 @@ use crate::{
     record::{Change, Record, Volatile},
     run::{Missed, RunRecord, RunState, Trigger, TriggerKind},
     schedule::{Cadence, IntervalFrom, OverlapPolicy},
-    time::{Mono, Now, Wall},
+    time::{Now, Wall},
 };
 
 impl Engine {
@@ -28,8 +29,8 @@ impl Engine {
         if let Some(&(_, project)) = self.pause_ends.first().filter(|(at, _)| *at <= now.wall) {
             return self.end_pause(now, project);
         }
-        if let Some(&(at, timer)) = self.timers.first().filter(|(at, _)| *at <= now.mono) {
-            return self.timer(now, at, timer);
+        if let Some((_, timer)) = self.timers.first().filter(|(at, _)| *at <= now.mono) {
+            return self.timer(now, timer);
         }
         if let Some(&run) = self.close_checks.first() {
             return self.check_close(now, run);
@@ -194,9 +195,9 @@ impl Engine {
         effects.put(Record::Project(Box::new(record)));
     }
 
-    fn timer(&self, now: Now, at: Mono, timer: Timer) -> Decision {
+    fn timer(&self, now: Now, timer: Timer) -> Decision {
         let mut effects = Effects::of(self);
-        effects.change(Change::Volatile(Volatile::TimerDone(at, timer)));
+        effects.change(Change::Volatile(Volatile::TimerDone(timer)));
         match timer {
             Timer::Offer(attempt, epoch) => {
                 let unanswered = self.attempts.get(&attempt).filter(|attempt| {

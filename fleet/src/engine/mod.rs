@@ -7,8 +7,8 @@
 //! ```text
 //!           decide                     apply
 //! Input ──▶ people.rs   what users ask ──▶ state.rs   records and what is derived from them
-//!           agents.rs   hello, enrol                  usage.rs  slots in use
-//!           report.rs   accepted, ended
+//!           agents.rs   hello, enrol, renew           usage.rs  slots in use
+//!           report.rs   accepted, ended               timers.rs what is due when
 //!           due.rs      fires, timers, replicas with work, closing
 //!           admit.rs    who may start, or what it waits for
 //! ```
@@ -20,13 +20,15 @@ mod effects;
 mod people;
 mod report;
 mod state;
+mod timers;
 mod usage;
 mod view;
 
 pub use admit::{BLOCKERS_MAX, Blocker, Wait, WaitReason};
 pub use agents::HELLO_ATTEMPTS_MAX;
 pub use people::SWEEP_MAX;
-pub use state::{Engine, Project, Timer};
+pub use state::{Engine, Project};
+pub use timers::Timer;
 pub use view::Why;
 
 use crate::{
@@ -47,8 +49,11 @@ impl Engine {
             Input::Person(person) => self.person(now, person),
             Input::Agent(input) => match input {
                 AgentInput::Enroll { .. } => self.enroll(now, input),
-                AgentInput::Hello { agent, state_id, highest_term, facts, attempts } => {
-                    self.hello(now, agent, &state_id, highest_term, facts, &attempts)
+                AgentInput::Renew { agent, key_hash, serial, expires } => {
+                    self.renew(agent, &key_hash, serial, expires)
+                }
+                AgentInput::Hello { agent, state_id, highest_term, connection, facts, attempts } => {
+                    self.hello(now, agent, &state_id, highest_term, connection, facts, &attempts)
                 }
                 AgentInput::Gone { agent, session } => self.gone(now, agent, session),
                 AgentInput::Accepted { agent, attempt, epoch } => self.accepted(now, agent, attempt, epoch),

@@ -252,7 +252,7 @@ impl Engine {
         }
         let origin = wanted.iter().find(|placement| placement.role == Role::Origin);
         let host = record.spec.upstreams.first().map_or_else(String::new, |upstream| upstream.host.clone());
-        for attempt in self.attempts.values().filter(|a| a.project == record.uid && a.state.is_pending()) {
+        for attempt in self.attempts_of_project(record.uid).filter(|a| a.state.is_pending()) {
             let home = match attempt.role {
                 Role::Origin => origin,
                 Role::Replica => {
@@ -282,7 +282,7 @@ impl Engine {
     ) -> Outcome {
         let project = self.find_project(uid)?;
         check_revision(project, revision)?;
-        let live: Vec<&AttemptRecord> = self.attempts.values().filter(|a| a.project == uid).collect();
+        let live: Vec<&AttemptRecord> = self.attempts_of_project(uid).collect();
         let out = live.iter().filter(|attempt| attempt.state.is_out()).count();
         if out > 0 && !cancel_running {
             return Err(Refusal::precondition(

@@ -182,8 +182,7 @@ impl Engine {
             effects.put(Record::Run(RunRecord { current_tree: false, ..old }));
         }
         // What waits to fetch the old tree has nothing to fetch any more; idle replicas get a new attempt.
-        for waiting in self.attempts.values().filter(|a| a.project == run.project && a.role == Role::Replica)
-        {
+        for waiting in self.attempts_of_project(run.project).filter(|a| a.role == Role::Replica) {
             if let Ok(state) = waiting.state.on(AttemptEvent::Cancel, now.wall).and_then(|state| {
                 if waiting.state.is_pending() { Ok(state) } else { Err(crate::attempt::Misfit::NotNow) }
             }) {

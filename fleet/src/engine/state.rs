@@ -5,29 +5,21 @@ use std::{
     time::Duration,
 };
 
-use super::usage::{HostStarts, Usage};
+use super::{
+    timers::{Timer, Timers},
+    usage::{HostStarts, Usage},
+};
 use crate::{
     agent::{AgentRecord, JoinToken, Session, UserRecord},
     attempt::AttemptRecord,
     defaults::{self, Limits},
-    id::{AgentUid, AttemptId, Epoch, Name, ProjectUid, RunId},
+    id::{AgentUid, AttemptId, Name, ProjectUid, RunId},
     placement::PlacementRecord,
     project::{ProjectRecord, ProjectState},
     record::{Change, FleetRecord, Key, Record, RequestRecord, Volatile},
     run::{RunRecord, RunState},
     time::{Mono, Now, Wall},
 };
-
-/// Something to be dealt with when the monotonic clock reaches its time.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Timer {
-    /// An offer has had no answer.
-    Offer(AttemptId, Epoch),
-    /// An agent has been away for long enough that nothing waits for it any more.
-    Away(AgentUid),
-    /// A run has been propagating for long enough.
-    Propagation(RunId),
-}
 
 /// All that is known of one project.
 #[derive(Debug, Clone, PartialEq)]
@@ -59,6 +51,8 @@ pub struct Engine {
 
     // Known and not stored.
     pub(super) sessions: BTreeMap<AgentUid, Session>,
+    /// The newest connection over which each agent said hello, open or not.
+    pub(super) connections: BTreeMap<AgentUid, u64>,
     pub(super) given_up: BTreeSet<AgentUid>,
     pub(super) host_starts: HostStarts,
     pub(super) ready_at: BTreeMap<AttemptId, Mono>,
@@ -74,7 +68,7 @@ pub struct Engine {
     pub(super) on_placement: BTreeSet<(ProjectUid, AgentUid, AttemptId)>,
     pub(super) fires: BTreeSet<(Wall, ProjectUid)>,
     pub(super) pause_ends: BTreeSet<(Wall, ProjectUid)>,
-    pub(super) timers: BTreeSet<(Mono, Timer)>,
+    pub(super) timers: Timers,
     /// Every placement by its agent, so that an agent's coming and going costs what it holds.
     pub(super) placed: BTreeSet<(AgentUid, ProjectUid)>,
     pub(super) idle_replicas: BTreeSet<(ProjectUid, AgentUid)>,
@@ -227,7 +221,7 @@ impl Engine {
         if let Some(old) = self.agents.get(&record.uid) {
             self.agent_names.remove(&old.name);
         } else if !self.sessions.contains_key(&record.uid) {
-            self.timers.insert((now.mono.plus(self.limits.lost_after), Timer::Away(record.uid)));
+            self.timers.set(now.mono.plus(self.limits.lost_after), Timer::Away(record.uid));
         }
         self.agent_names.insert(record.name.clone(), record.uid);
         self.agents.insert(record.uid, record.clone());
@@ -241,12 +235,11 @@ impl Engine {
         if propagating && !was_propagating {
             self.propagating_since.insert(run.id, now.mono);
             let timeout = self.propagation_timeout(run.project);
-            self.timers.insert((now.mono.plus(timeout), Timer::Propagation(run.id)));
+            self.timers.set(now.mono.plus(timeout), Timer::Propagation(run.id));
             self.close_checks.insert(run.id);
         }
         if !propagating {
-            self.propagating_since.remove(&run.id);
-            self.close_checks.remove(&run.id);
+            self.stop_propagating(run.id);
         }
         if run.state.is_closed() {
             self.rescan();
@@ -259,6 +252,13 @@ impl Engine {
             project.runs.remove(&run.id);
             self.runs.remove(&run.id);
         }
+    }
+
+    fn stop_propagating(&mut self, run: RunId) {
+        if self.propagating_since.remove(&run).is_some() {
+            self.timers.end(Timer::Propagation(run));
+        }
+        self.close_checks.remove(&run);
     }
 
     fn propagation_timeout(&self, project: ProjectUid) -> Duration {
@@ -298,7 +298,7 @@ impl Engine {
         if old.state.is_out() {
             self.usage.remove(old);
             if let Some(epoch) = old.state.epoch() {
-                self.timers.retain(|(_, timer)| *timer != Timer::Offer(old.id, epoch));
+                self.timers.end(Timer::Offer(old.id, epoch));
             }
         }
         self.on_placement.remove(&(old.project, old.agent, old.id));
@@ -310,7 +310,7 @@ impl Engine {
             self.usage.remove_remote(attempt);
         }
         if let crate::attempt::AttemptState::Offered { epoch, .. } = attempt.state {
-            self.timers.insert((now.mono.plus(self.limits.offer_timeout), Timer::Offer(attempt.id, epoch)));
+            self.timers.set(now.mono.plus(self.limits.offer_timeout), Timer::Offer(attempt.id, epoch));
             self.ready_at.remove(&attempt.id);
             if !attempt.upstream_host.is_empty() {
                 self.host_starts.insert(attempt.upstream_host.clone(), now.mono);
@@ -344,7 +344,8 @@ impl Engine {
                     self.agent_names.remove(&agent.name);
                 }
                 self.given_up.remove(uid);
-                self.timers.retain(|(_, timer)| *timer != Timer::Away(*uid));
+                self.connections.remove(uid);
+                self.timers.end(Timer::Away(*uid));
             }
             Key::JoinToken(id) => {
                 self.tokens.remove(id);
@@ -380,8 +381,7 @@ impl Engine {
         }
         for run in &project.runs {
             self.runs.remove(run);
-            self.propagating_since.remove(run);
-            self.close_checks.remove(run);
+            self.stop_propagating(*run);
         }
         for agent in project.placements.keys() {
             self.placed.remove(&(*agent, uid));
@@ -396,8 +396,10 @@ impl Engine {
                 if session.epoch.term == self.fleet.term {
                     self.last_counter = self.last_counter.max(session.epoch.counter);
                 }
+                let newest = self.connections.entry(*agent).or_default();
+                *newest = session.connection.max(*newest);
                 self.sessions.insert(*agent, session.clone());
-                self.timers.retain(|(_, timer)| *timer != Timer::Away(*agent));
+                self.timers.end(Timer::Away(*agent));
                 if self.given_up.remove(agent) {
                     for attempt in self.attempts.values().filter(|a| a.agent == *agent && a.state.is_out()) {
                         self.usage.add_remote(attempt);
@@ -408,15 +410,19 @@ impl Engine {
             Volatile::SessionClosed(agent, epoch) => {
                 if self.sessions.get(agent).is_some_and(|session| session.epoch == *epoch) {
                     self.sessions.remove(agent);
-                    self.timers.insert((now.mono.plus(self.limits.lost_after), Timer::Away(*agent)));
+                    self.timers.set(now.mono.plus(self.limits.lost_after), Timer::Away(*agent));
                     self.agent_changed(*agent);
                 }
             }
             Volatile::Inventory(agent, roots) => {
-                if let Some(session) = self.sessions.get_mut(agent) {
-                    session.facts.roots.clone_from(roots);
+                let Some(session) = self.sessions.get_mut(agent) else { return };
+                // Admission asks for their names; how full they are changes with each inventory.
+                let same =
+                    roots.iter().map(|root| &root.name).eq(session.facts.roots.iter().map(|root| &root.name));
+                session.facts.roots.clone_from(roots);
+                if !same {
+                    self.rescan();
                 }
-                self.rescan();
             }
             Volatile::GivenUp(agent) => {
                 self.given_up.insert(*agent);
@@ -425,9 +431,7 @@ impl Engine {
                 }
                 self.agent_changed(*agent);
             }
-            Volatile::TimerDone(at, timer) => {
-                self.timers.remove(&(*at, *timer));
-            }
+            Volatile::TimerDone(timer) => self.timers.end(*timer),
             Volatile::Scanned { next, wake } => {
                 // A look through the line is over when it reaches the end; a new one asks everybody again.
                 self.scan_wake = if self.scan_from == Some(LINE_START) || self.scan_from.is_none() {

@@ -113,6 +113,13 @@ impl Engine {
         self.attempts.range(from..=AttemptId { run, number: u32::MAX }).map(|(_, attempt)| attempt)
     }
 
+    /// All live attempts of a project, placement by placement.
+    pub(super) fn attempts_of_project(&self, project: ProjectUid) -> impl Iterator<Item = &AttemptRecord> {
+        let first = (project, AgentUid(0), AttemptId { run: RunId::NIL, number: 0 });
+        let of_it = self.on_placement.range(first..).take_while(move |(uid, ..)| *uid == project);
+        of_it.filter_map(|(_, _, id)| self.attempts.get(id))
+    }
+
     /// All live attempts.
     pub fn attempts(&self) -> impl Iterator<Item = &AttemptRecord> {
         self.attempts.values()

@@ -22,7 +22,6 @@ use fleet::{
 
 use crate::{
     host::{Content, Work},
-    planted::Planted,
     shell::{agent_put, session_change},
     store::{Source, Store, Unit},
     world::World,
@@ -62,12 +61,7 @@ impl Checks {
     }
 
     /// A unit is about to be committed.
-    pub(crate) fn unit(
-        &mut self,
-        store: &Store,
-        unit: &Unit,
-        _planted: Option<Planted>,
-    ) -> Result<(), String> {
+    pub(crate) fn unit(&mut self, store: &Store, unit: &Unit) -> Result<(), String> {
         self.check_attempts(store, unit)?;
         self.check_runs(store, unit)?;
         self.check_states(store, unit)?;

@@ -199,6 +199,8 @@ impl World {
             agent,
             state_id: one.state_id.clone(),
             highest_term: one.highest_term,
+            // Numbered by the coordinator as it accepts the connection.
+            connection: 0,
             facts: AgentFacts {
                 instance_id: format!("i{host}-{}", one.boot),
                 slots: one.slots,

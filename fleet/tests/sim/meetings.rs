@@ -39,7 +39,10 @@ impl World {
             AgentInput::Hello { agent, state_id, attempts, .. } => {
                 return self.count_hello(*agent, state_id, attempts);
             }
-            AgentInput::Enroll { .. } | AgentInput::Gone { .. } | AgentInput::Inventory { .. } => return,
+            AgentInput::Enroll { .. }
+            | AgentInput::Renew { .. }
+            | AgentInput::Gone { .. }
+            | AgentInput::Inventory { .. } => return,
         };
         if let Some(at) = self.where_is(*attempt) {
             self.cover.pair(meets, at);
@@ -102,7 +105,7 @@ impl World {
                 {
                     self.cover.pair(Meets::Offer, At::Pending);
                 }
-                Change::Volatile(Volatile::TimerDone(_, Timer::Offer(attempt, _))) => {
+                Change::Volatile(Volatile::TimerDone(Timer::Offer(attempt, _))) => {
                     if let Some(at) = self.where_is(*attempt) {
                         self.cover.pair(Meets::OfferTimeout, at);
                     }

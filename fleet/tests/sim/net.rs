@@ -11,7 +11,6 @@ use fleet::{
 
 use crate::{
     cover::Fault,
-    planted::Planted,
     shell::Tag,
     world::{Event, World},
 };
@@ -132,10 +131,13 @@ impl World {
         }
         let host = stream.host;
         match packet {
-            Packet::Up(input) if stream.coordinator_open && self.coordinator.engine.is_some() => {
+            Packet::Up(mut input) if stream.coordinator_open && self.coordinator.engine.is_some() => {
                 let hello = matches!(input, AgentInput::Hello { .. });
-                if hello && self.hello_is_late(host, id) {
-                    return self.coordinator_closes(id);
+                if let AgentInput::Hello { connection, .. } = &mut input {
+                    *connection = id;
+                    if self.hello_is_late(host, id) {
+                        self.cover.fault(Fault::LateHello);
+                    }
                 }
                 if !hello && self.hosts[host].stream != Some(id) {
                     self.cover.fault(Fault::LateReport);
@@ -148,16 +150,12 @@ impl World {
         }
     }
 
-    /// The newest connection wins, not the newest hello: one that was long on its way tells of a past that a
-    /// newer one has put right already. The shell numbers connections as it accepts them.
+    /// Whether a newer connection of the host has said hello before.
     fn hello_is_late(&mut self, host: usize, id: StreamId) -> bool {
         let newest = self.newest_hello.entry(host).or_insert(id);
-        if *newest <= id {
-            *newest = id;
-            return false;
-        }
-        self.cover.fault(Fault::LateHello);
-        self.planted != Some(Planted::LateHelloObeyed)
+        let late = *newest > id;
+        *newest = id.max(*newest);
+        late
     }
 
     /// The connection breaks now; one end may notice much later.

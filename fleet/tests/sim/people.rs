@@ -15,7 +15,6 @@ use fleet::{
     input::{AgentInput, Ask, Decision, Input, Person, Reply, RequestKey},
     record::{Change, Key, Record},
     refusal::RefusalCode,
-    time::Wall,
 };
 
 use crate::{
@@ -25,6 +24,8 @@ use crate::{
     world::{Event, World},
 };
 
+/// For so long, in ms, a request id is surely remembered: a little less than for what the engine promises.
+const FRESH_MS: u64 = 20 * 3_600_000;
 /// Request ids that may be used again.
 const REQUESTS_MAX: usize = 16;
 
@@ -71,7 +72,7 @@ fn mark(record: &Record) -> Option<u64> {
 struct Used {
     ask: Ask,
     answer: Option<Reply>,
-    at: Wall,
+    at: u64,
 }
 
 /// Something asked and not answered yet.
@@ -169,7 +170,7 @@ impl World {
             if self.people.used.len() >= REQUESTS_MAX {
                 self.people.used.pop_first();
             }
-            let at = self.still().wall;
+            let at = self.time;
             self.people.used.insert(key.clone(), Used { ask: ask.clone(), answer: None, at });
         }
         self.people.deeds.insert(id, Deed { ask: ask.clone(), request: used });
@@ -219,6 +220,10 @@ impl World {
 
     fn hello_refused(&mut self, stream: u64, reason: &str) {
         let Some(host) = self.streams.get(&stream).map(|stream| stream.host) else { return };
+        if reason == "SUPERSEDED" {
+            // Of a connection that the host has left long ago.
+            return self.coordinator_closes(stream);
+        }
         let revoked = reason == "AGENT_REVOKED";
         self.agent_closes(stream);
         if revoked && !self.hosts[host].retired {
@@ -242,9 +247,7 @@ impl World {
     fn deed_answered(&mut self, id: u64, reply: Reply) {
         let Some(deed) = self.people.deeds.remove(&id) else { return };
         if let Some(used) = deed.request.as_ref().and_then(|key| self.people.used.get_mut(key)) {
-            let fresh = self.config.wall_start + i64::try_from(self.time).expect("short") - used.at.0
-                + self.coordinator.wall_shift
-                < 20 * 3_600_000;
+            let fresh = self.time - used.at < FRESH_MS;
             match (&used.answer, &reply) {
                 (Some(old), new) if fresh && !same_answer(old, new) => {
                     let text = format!("request {:?} was answered {old:?} and then {new:?}", deed.request);

@@ -79,6 +79,7 @@ impl Planted {
         let Input::Agent(input) = input else { return };
         match input {
             AgentInput::Hello { attempts, .. } if self == Self::HeldIgnored => attempts.clear(),
+            AgentInput::Hello { connection, .. } if self == Self::LateHelloObeyed => *connection = u64::MAX,
             AgentInput::Accepted { attempt, epoch, .. }
             | AgentInput::Refused { attempt, epoch, .. }
             | AgentInput::Ended { attempt, epoch, .. }

@@ -198,9 +198,16 @@ impl World {
     /// The shell looks in the history for what the hello names: the engine has only what is live.
     fn look_up(&mut self, held: &mut [Held]) {
         for one in held {
-            let key = Key::Attempt(one.project, one.attempt);
-            one.recorded = self.coordinator.store.history.contains_key(&key);
+            let history = &self.coordinator.store.history;
+            let attempt = Key::Attempt(one.project, one.attempt);
+            let run = Key::Run(one.project, one.attempt.run);
+            one.recorded = history.contains_key(&attempt) || history.contains_key(&run);
         }
+    }
+
+    /// Whether the disk has all that was decided.
+    pub(crate) fn all_committed(&self) -> bool {
+        self.coordinator.flight.is_none() && self.coordinator.inbox.is_empty()
     }
 
     pub(crate) fn committed(&mut self, boot: u64) {
@@ -221,7 +228,7 @@ impl World {
     }
 
     fn persist(&mut self, unit: &Unit) {
-        if let Err(text) = self.checks.unit(&self.coordinator.store, unit, self.planted) {
+        if let Err(text) = self.checks.unit(&self.coordinator.store, unit) {
             self.fail(text);
         }
         self.check_lost(unit);

@@ -149,7 +149,7 @@ pub enum RunCommand {
     List {
         /// The project
         project: String,
-        /// How many
+        /// How many, 1 to 1000
         #[arg(long, default_value_t = 20, value_name = "N", value_parser = clap::value_parser!(i32).range(1..=1000))]
         page_size: i32,
         /// Go on where the last page ended
@@ -161,7 +161,7 @@ pub enum RunCommand {
         /// A project (its newest run), a run's id, PROJECT/ID or a run's whole name
         run: String,
     },
-    /// Follow a run until it ends; Ctrl-C stops watching, not the run
+    /// Follow a run until it ends, and exit by its end (`mirrorctl --help`); Ctrl-C stops watching, not the run
     Watch {
         /// A project (its newest run), a run's id, PROJECT/ID or a run's whole name
         run: String,
@@ -237,10 +237,10 @@ pub enum JoinTokenCommand {
         /// Names it is good for, as in edge*; instead of --name
         #[arg(long, default_value = "", hide_default_value = true, value_name = "PATTERN")]
         pattern: String,
-        /// How many hosts may join by it; more than one needs --pattern
+        /// How many hosts may join by it, 1 to 1000; more than one needs --pattern
         #[arg(long, default_value_t = 1, value_name = "N")]
         uses: u32,
-        /// How long it is good for [default: 10m]
+        /// How long it is good for, 1m to 30d [default: 10m]
         #[arg(long, value_name = "SPAN")]
         ttl: Option<String>,
     },

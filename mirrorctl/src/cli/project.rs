@@ -44,7 +44,7 @@ pub enum ProjectCommand {
     Run {
         /// The project
         project: String,
-        /// Follow it until it ends; Ctrl-C stops watching, not the run
+        /// Follow it until it ends, and exit by its end (`mirrorctl --help`); Ctrl-C stops watching, not the run
         #[arg(short, long)]
         watch: bool,
     },
@@ -189,7 +189,7 @@ pub struct ProjectFlags {
     /// End an attempt that takes longer [default: 48h; the first copy: none]
     #[arg(long, value_name = "SPAN", help_heading = "rsync")]
     pub run_timeout: Option<String>,
-    /// KiB/s; 0 is no limit
+    /// Most KiB/s of a run; 0 is no limit [default: 0]
     #[arg(long, value_name = "KIB", help_heading = "rsync")]
     pub bandwidth: Option<String>,
 

@@ -77,7 +77,7 @@ pub(super) async fn thaw(app: &App) -> Outcome<Exit> {
         1 => "1 run waited".to_owned(),
         queued => format!("{queued} runs waited"),
     };
-    let what = format!("The fleet is not frozen (any more); {waited}.");
+    let what = format!("The fleet is not frozen; {waited}.");
     app.changed(&status, "FleetStatus", &[], &what, "mirrorctl status")?;
     Ok(Exit::Done)
 }

@@ -80,7 +80,7 @@ pub fn next(args: &NextArgs, present: DateTime<Utc>) -> Outcome<Answer> {
     Ok(Answer { fires: shown, exhausted, notes })
 }
 
-/// The cadence of the one form that was given.
+/// The cadence of the one form that was given; fields when none was, as all-default cron fields are a definition, too.
 fn cadence(args: &NextArgs, faults: &mut Faults, notes: &mut Vec<String>) -> Option<Cadence> {
     if let Some(text) = &args.every {
         let every_seconds = faults.check("--every", parse_span(text))?;
@@ -90,8 +90,7 @@ fn cadence(args: &NextArgs, faults: &mut Faults, notes: &mut Vec<String>) -> Opt
         return Some(Cadence::Interval { every_seconds, from: IntervalFrom::End });
     }
     if args.crontab.is_none() && args.cron.is_none() && args.fields.is_empty() {
-        faults.add("--cron", "no schedule given; --crontab, --every and --field are the other forms");
-        return None;
+        notes.push("no field was given: that is every second; see mirrorctl schedule next --help".to_owned());
     }
     let fields = if let Some(line) = &args.crontab {
         match parse_crontab(line) {

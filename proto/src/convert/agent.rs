@@ -31,6 +31,7 @@ pub fn agent_to_wire(record: &AgentRecord, view: AgentView<'_>) -> v1::Agent {
     let facts = view.session.map(|session| &session.facts);
     let text = |pick: fn(&fleet::agent::AgentFacts) -> &String| facts.map(pick).cloned().unwrap_or_default();
     let seen = view.session.map(|session| session.since).or(record.last_seen);
+    let expires = facts.and_then(|facts| facts.certificate_expires).unwrap_or(record.certificate_expires);
     v1::Agent {
         name: agent_name(&record.name),
         labels: record.labels.clone(),
@@ -44,7 +45,7 @@ pub fn agent_to_wire(record: &AgentRecord, view: AgentView<'_>) -> v1::Agent {
         slots: facts.map_or(0, |facts| facts.slots),
         placements: view.placements,
         roots: facts.map(|facts| facts.roots.iter().map(root_to_wire).collect()).unwrap_or_default(),
-        certificate_expire_time: Some(wall_to_wire(record.certificate_expires)),
+        certificate_expire_time: Some(wall_to_wire(expires)),
         etag: etag_of(record.revision),
         create_time: Some(wall_to_wire(record.create_time)),
         jail_gaps: facts.map(|facts| facts.jail_gaps.clone()).unwrap_or_default(),

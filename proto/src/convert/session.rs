@@ -44,8 +44,6 @@ pub struct ReadHello {
     pub facts: AgentFacts,
     /// What it holds; `recorded` is false in each: the store's owner knows that.
     pub attempts: Vec<Held>,
-    /// When its certificate expires, if it said so.
-    pub certificate_expires: Option<Wall>,
 }
 
 /// An assignment that an agent did not take.
@@ -82,15 +80,15 @@ pub fn hello_from_wire(wire: &v1::Hello) -> Result<ReadHello, Violation> {
         roots,
         jail_gaps: gaps.collect::<Result<_, _>>()?,
         serve_uri: serve_uri(&wire.serve_uri)?,
+        certificate_expires: expires
+            .map(|time| wall_from_wire("inventory.certificate_expire_time", time))
+            .transpose()?,
     };
     Ok(ReadHello {
         state_id: wire.state_id.clone(),
         highest_term: wire.highest_term,
         facts,
         attempts: wire.attempts.iter().map(held_from_wire).collect::<Result<_, _>>()?,
-        certificate_expires: expires
-            .map(|time| wall_from_wire("inventory.certificate_expire_time", time))
-            .transpose()?,
     })
 }
 

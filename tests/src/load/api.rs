@@ -6,7 +6,7 @@ use std::{
     io::{self, Write as _},
     net::{Ipv4Addr, SocketAddr},
     path::Path,
-    process::{Child, Command},
+    process::{Child, Command, Stdio},
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
@@ -20,7 +20,7 @@ use mirrorctl::{
 use tokio::{io::AsyncReadExt as _, net::TcpListener, sync::mpsc, time::timeout};
 
 /// Longest answer of anything here.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
 /// Stamps that may wait.
 const STAMPS_LEN: usize = 1_024;
 /// Requests at once when many projects are declared.
@@ -79,20 +79,21 @@ pub(crate) async fn run(client: &Client, project: &str) -> Result<String> {
 
 /// Follows a run (`projects/P/runs/-`: the newest) until it closes; it must have succeeded.
 pub(crate) async fn ended(client: &Client, run: &str) -> Result<v1::Run> {
+    let mut last = None;
     let follow = async {
         let request = v1::WatchRunRequest { name: run.to_owned() };
         let mut updates = client.runs().watch_run(request).await?.into_inner();
-        let mut last = None;
         while let Some(update) = updates.message().await? {
-            last = update.run.or(last);
+            last = update.run.or(last.take());
             if last.as_ref().is_some_and(|run| run.end_time.is_some()) {
                 break;
             }
         }
-        Ok::<_, tonic::Status>(last)
+        Ok::<_, tonic::Status>(())
     };
-    let last = timeout(PATIENCE, follow).await.with_context(|| format!("{run} does not end"))?;
-    let last = last.context("WatchRun")?.context("WatchRun shows the run")?;
+    let followed = timeout(PATIENCE, follow).await;
+    followed.with_context(|| format!("{run} does not end: {last:?}"))?.context("WatchRun")?;
+    let last = last.context("WatchRun shows the run")?;
     ensure!(last.state() == v1::run::State::Succeeded, "{} ended as {:?}", last.name, last.origin_attempt);
     Ok(last)
 }
@@ -145,7 +146,9 @@ impl Stamps {
 
     /// Starts two processes, one by the other, as agent and supervisor do.
     pub(crate) fn spawn_two(&self) -> io::Result<Child> {
-        Command::new(program("fleet-stub")).env_clear().arg("--twice").arg(self.address.to_string()).spawn()
+        let mut stub = Command::new(program("fleet-stub"));
+        stub.env_clear().arg("--twice").arg(self.address.to_string());
+        stub.stdin(Stdio::null()).stdout(Stdio::null()).spawn()
     }
 }
 

@@ -38,8 +38,12 @@ const LIMITS: &str = "agent_slots = 1000\nvolume_slots = 1000\nfirst_syncs = 100
 pub(crate) fn rows(runtime: &Runtime, size: Size) -> Result<Vec<Row>> {
     let agents: Vec<String> = (0..size.pick(2, 20)).map(|number| format!("edge{number}")).collect();
     let count = agents.len() * PROJECTS_PER_AGENT;
-    let options =
-        FleetOptions { agents: agents.clone(), files: 1, limits: LIMITS.to_owned(), ..FleetOptions::default() };
+    let options = FleetOptions {
+        agents: agents.clone(),
+        files: 1,
+        limits: LIMITS.to_owned(),
+        ..FleetOptions::default()
+    };
     let mut fleet = Fleet::prepare(options)?;
     fleet.start_coordinator()?;
     for index in 0..agents.len() {
@@ -121,8 +125,7 @@ impl Session {
     /// As the agent with this number, whose identity lies in its directory.
     async fn open(fleet: &Fleet, index: usize) -> Result<Self> {
         let dir = fleet.agent_dir(index);
-        let identity =
-            IdentityFiles { certificate: dir.join("identity.pem"), key: dir.join("identity.pem") };
+        let identity = IdentityFiles { certificate: dir.join("identity.pem"), key: dir.join("identity.pem") };
         let tls = ClientTls::load(ClientFiles { identity: Some(identity), ca: dir.join("ca.pem") })?;
         let channel = dial::dial(&fleet.server().parse()?, tls.config()).await?;
         let (say, said) = mpsc::channel(SAY_LEN);

@@ -10,7 +10,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Result, ensure};
 use fleet::{
     Engine,
     agent::TokenNames,
@@ -32,6 +32,8 @@ use crate::{Size, table::Row};
 
 /// Askers at once.
 const ASKERS: usize = 64;
+/// Projects on one agent, about as a large mirror has them.
+const PROJECTS_PER_AGENT: usize = 128;
 /// Turns of ours and of bare sled: the disk's mood hits both.
 const TURNS: usize = 8;
 /// Bytes of the envelope that the store puts around a value.
@@ -47,9 +49,9 @@ type Pairs = Vec<(Vec<u8>, Vec<u8>)>;
 pub(crate) fn rows(runtime: &Runtime, size: Size) -> Result<Vec<Row>> {
     let dir = private_dir()?;
     let inputs = size.pick(1_024, 16_384);
-    let units = records(inputs)?;
+    let units = records(inputs);
     let (driver, thread) = open(&dir.path().join("ours"))?;
-    runtime.block_on(enrol(&driver))?;
+    runtime.block_on(enrol(&driver, inputs))?;
     let mut bare = Bare::open(&dir.path().join("bare"))?;
     let (mut ours_took, mut bare_took, mut commits) = (Duration::ZERO, Duration::ZERO, 0);
     let turn = inputs / TURNS;
@@ -70,26 +72,29 @@ pub(crate) fn rows(runtime: &Runtime, size: Size) -> Result<Vec<Row>> {
     let (ours, floor) = (inputs / ours_took.as_secs_f64(), inputs / bare_took.as_secs_f64());
     let batch = inputs / f64::from(u32::try_from(commits)?);
     Ok(vec![
-        Row::new(format!("durable CreateProject/s through the driver, {ASKERS} askers"), format!("{ours:.0}/s"))
-            .floor(format!("{floor:.0}/s sled + fdatasync, batches of {batch:.0}"), ours / floor)
-            .target("ratio ≥ 0.8", ours / floor >= RATIO_TARGET),
+        Row::new(
+            format!("durable CreateProject/s through the driver, {ASKERS} askers"),
+            format!("{ours:.0}/s"),
+        )
+        .floor(format!("{floor:.0}/s sled + fdatasync, batches of {batch:.0}"), ours / floor)
+        .target("ratio ≥ 0.8", ours / floor >= RATIO_TARGET),
     ])
 }
 
 /// sled as its documentation has it used, made durable as the store is.
-pub(crate) struct Bare {
+struct Bare {
     db: sled::Db,
     disk: File,
 }
 
 impl Bare {
-    pub(crate) fn open(dir: &Path) -> Result<Self> {
+    fn open(dir: &Path) -> Result<Self> {
         let db = sled::Config::new().path(dir).cache_capacity(CACHE_BYTES).open()?;
         Ok(Self { db, disk: File::open(dir.join("db"))? })
     }
 
     /// One durable commit of these units: how long it took.
-    pub(crate) fn commit(&mut self, units: &[Pairs]) -> Result<Duration> {
+    fn commit(&mut self, units: &[Pairs]) -> Result<Duration> {
         let units = units.to_vec();
         let began = Instant::now();
         let mut batch = sled::Batch::default();
@@ -121,28 +126,32 @@ fn open(dir: &Path) -> Result<(Driver, mirror_coordinator::driver::DriverThread)
     Ok(Driver::start(store, Limits::default(), 0, Arc::new(Nobody))?)
 }
 
-/// The one agent that all projects name.
-fn enrolment() -> [Input; 2] {
+/// The agents of so many projects.
+fn enrolments(projects: usize) -> impl Iterator<Item = Input> {
+    (0..projects.div_ceil(PROJECTS_PER_AGENT)).flat_map(enrolment)
+}
+
+fn enrolment(number: usize) -> [Input; 2] {
     let token = Ask::CreateJoinToken {
-        id: "t".to_owned(),
-        hash: "h".to_owned(),
+        id: format!("t{number}"),
+        hash: format!("h{number}"),
         names: TokenNames::Pattern("*".to_owned()),
         uses: 1,
         ttl: Duration::from_secs(600),
     };
     let enroll = AgentInput::Enroll {
-        token_hash: "h".to_owned(),
-        name: "edge1".parse().expect("a name"),
+        token_hash: format!("h{number}"),
+        name: format!("edge{number}").parse().expect("a name"),
         labels: BTreeMap::new(),
-        key_hash: "k".to_owned(),
-        serial: "01".to_owned(),
+        key_hash: format!("k{number}"),
+        serial: format!("{number:x}"),
         expires: Wall(i64::MAX / 2),
     };
     [Input::Person(Person { by: "root".to_owned(), ask: token }), Input::Agent(enroll)]
 }
 
-async fn enrol(driver: &Driver) -> Result<()> {
-    for input in enrolment() {
+async fn enrol(driver: &Driver, projects: usize) -> Result<()> {
+    for input in enrolments(projects) {
         let reply = driver.ask(input).await?;
         ensure!(!matches!(reply, Reply::Refused(_)), "{reply:?}");
     }
@@ -150,7 +159,8 @@ async fn enrol(driver: &Driver) -> Result<()> {
 }
 
 /// The same declaration as a person would make, each with a name of its own.
-fn create(agent: AgentUid, number: usize) -> Input {
+fn create(agents: &[AgentUid], number: usize) -> Input {
+    let agent = agents[number / PROJECTS_PER_AGENT];
     let host = format!("mirror{}.example.net", number % 500);
     let upstream = Upstream {
         uri: format!("rsync://{host}/mod/p{number}/"),
@@ -181,14 +191,14 @@ fn create(agent: AgentUid, number: usize) -> Input {
 
 /// Declares these projects from [`ASKERS`] tasks: how long until all are durable.
 async fn ask(driver: &Driver, numbers: std::ops::Range<usize>) -> Result<Duration> {
-    let agent = driver.view().agents_by_name().next().map(|agent| agent.uid).context("an agent")?;
+    let agents: Arc<[AgentUid]> = driver.view().agents_by_name().map(|agent| agent.uid).collect();
     let mut tasks = JoinSet::new();
     let began = Instant::now();
     for asker in 0..ASKERS {
-        let (driver, numbers) = (driver.clone(), numbers.clone());
+        let (driver, agents, numbers) = (driver.clone(), Arc::clone(&agents), numbers.clone());
         tasks.spawn(async move {
             for number in numbers.skip(asker).step_by(ASKERS) {
-                let reply = driver.ask(create(agent, number)).await?;
+                let reply = driver.ask(create(&agents, number)).await?;
                 ensure!(!matches!(reply, Reply::Refused(_)), "{reply:?}");
             }
             Ok(())
@@ -201,7 +211,7 @@ async fn ask(driver: &Driver, numbers: std::ops::Range<usize>) -> Result<Duratio
 }
 
 /// What these declarations store, as keys and values of the store's lengths, ready-made.
-fn records(count: usize) -> Result<Vec<Pairs>> {
+fn records(count: usize) -> Vec<Pairs> {
     let mut engine = Engine::new(Limits::default());
     let mut at = Now { wall: Wall(1_800_000_000_000), mono: Mono(1), entropy: 1 };
     let mut step = |engine: &mut Engine, input| {
@@ -211,14 +221,14 @@ fn records(count: usize) -> Result<Vec<Pairs>> {
         decision.changes
     };
     step(&mut engine, Input::Start { at_least: 0 });
-    for input in enrolment() {
+    for input in enrolments(count) {
         step(&mut engine, input);
     }
-    let agent = engine.agents_by_name().next().map(|agent| agent.uid).context("an agent")?;
-    Ok((0..count).map(|number| pairs(&step(&mut engine, create(agent, number)))).collect())
+    let agents: Vec<AgentUid> = engine.agents_by_name().map(|agent| agent.uid).collect();
+    (0..count).map(|number| pairs(&step(&mut engine, create(&agents, number)))).collect()
 }
 
-pub(crate) fn pairs(changes: &[Change]) -> Pairs {
+fn pairs(changes: &[Change]) -> Pairs {
     let puts = changes.iter().filter_map(|change| match change {
         Change::Put(record) => Some(record),
         Change::Delete(_) | Change::Volatile(_) => None,

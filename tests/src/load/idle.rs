@@ -17,7 +17,7 @@ use crate::{
     Size, api,
     overhead::show,
     proc::{self, mib},
-    table::{Row, Samples, millis, ratio},
+    table::{Row, Samples, ratio},
 };
 
 /// Time to come to rest before memory is looked at.

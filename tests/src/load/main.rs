@@ -93,7 +93,12 @@ fn measure(size: Size, named: &[&str]) -> Result<()> {
         rows.extend(part(&runtime, size).with_context(|| (*name).to_owned())?);
         println!("{name}: {:.0} s", from.elapsed().as_secs_f64());
     }
-    println!("\n{}\n{} s, load average at the end {}", table::render(&rows), began.elapsed().as_secs(), load()?);
+    println!(
+        "\n{}\n{} s, load average at the end {}",
+        table::render(&rows),
+        began.elapsed().as_secs(),
+        load()?
+    );
     runtime.shutdown_timeout(Duration::from_secs(1));
     Ok(())
 }

@@ -53,8 +53,7 @@ struct Bench<'a> {
 
 impl<'a> Bench<'a> {
     fn start(runtime: &'a Runtime, files: usize, bandwidth_limit_kib: u64) -> Result<Self> {
-        let fleet =
-            Fleet::start(FleetOptions { files, file_bytes: FILE_BYTES, ..FleetOptions::default() })?;
+        let fleet = Fleet::start(FleetOptions { files, file_bytes: FILE_BYTES, ..FleetOptions::default() })?;
         let client = runtime.block_on(api::connect(&fleet))?;
         let mut project = api::project("p", &fleet.upstream.uri(), "edge1");
         project.rsync = Some(v1::RsyncSettings { bandwidth_limit_kib, ..v1::RsyncSettings::default() });
@@ -105,11 +104,7 @@ impl<'a> Bench<'a> {
 }
 
 /// The first sync waits at a stopped upstream until its command, and its supervisor, were looked at.
-fn first_sync(
-    runtime: &Runtime,
-    fleet: &Fleet,
-    client: &Client,
-) -> Result<(ProgramSpec, proc::Memory)> {
+fn first_sync(runtime: &Runtime, fleet: &Fleet, client: &Client) -> Result<(ProgramSpec, proc::Memory)> {
     process::send_signal(fleet.upstream.pid(), Signal::STOP);
     let run = runtime.block_on(api::run(client, "p"))?;
     let runs = fleet.agent_dir(0).join("runs");
@@ -160,7 +155,8 @@ fn long(runtime: &Runtime, size: Size) -> Result<Vec<Row>> {
     }
     let wall = ratio(ours.median(), bare.median());
     let cpu = ratio(ours_cpu, bare_cpu);
-    let each = |total: Duration| format!("{:.0} ms", millis(total) / f64::from(u32::try_from(pairs).unwrap_or(1)));
+    let each =
+        |total: Duration| format!("{:.0} ms", millis(total) / f64::from(u32::try_from(pairs).unwrap_or(1)));
     Ok(vec![
         Row::new(format!("long sync, wall, median of {pairs}"), format!("{:.0} ms", millis(ours.median())))
             .floor(format!("{:.0} ms bare rsync", millis(bare.median())), wall)

@@ -35,7 +35,8 @@ pub(crate) fn cpu(pid: u32) -> Result<Duration> {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).context("reading stat")?;
     let (_, rest) = stat.rsplit_once(')').context("stat has a name")?;
     // Behind the name: the state is field 3 of proc_pid_stat(5), utime to cstime are 14 to 17.
-    let ticks: u64 = rest.split_whitespace().skip(11).take(4).filter_map(|word| word.parse::<u64>().ok()).sum();
+    let ticks: u64 =
+        rest.split_whitespace().skip(11).take(4).filter_map(|word| word.parse::<u64>().ok()).sum();
     Ok(Duration::from_millis(ticks * 1_000 / USER_HZ))
 }
 

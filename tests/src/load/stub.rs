@@ -34,7 +34,9 @@ fn main() -> ExitCode {
             let since = started.duration_since(UNIX_EPOCH).unwrap_or_default();
             let nanos = u64::try_from(since.as_nanos()).unwrap_or(u64::MAX);
             let sent = args.iter().find_map(|arg| address(arg)).map(|address| send(address, nanos));
-            if sent.is_some_and(|sent| sent.is_ok()) {
+            // The line without which an agent takes no exit 0 of rsync for a success.
+            let closed = writeln!(std::io::stdout(), "total size is 0  speedup is 0.00");
+            if closed.is_ok() && sent.is_some_and(|sent| sent.is_ok()) {
                 return ExitCode::SUCCESS;
             }
         }

@@ -141,6 +141,11 @@ impl Bench {
     }
 
     fn mirrorctl(&self, args: &[&str]) -> std::io::Result<std::process::Child> {
-        self.fleet.command("mirrorctl", args).stdin(Stdio::null()).stdout(Stdio::null()).spawn()
+        self.fleet
+            .command("mirrorctl", args)
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
     }
 }

@@ -64,8 +64,7 @@ fn session(agent: AgentUid, roots: &[&str]) -> Change {
         free_inodes: 0,
     });
     let facts = AgentFacts { roots: roots.collect(), ..AgentFacts::default() };
-    let session =
-        Session { epoch: Epoch { term: 1, counter: 1 }, facts, since: MORNING, since_mono: Mono(0) };
+    let session = Session { epoch: Epoch { term: 1, counter: 1 }, facts, since: MORNING, connection: 1 };
     Change::Volatile(Volatile::SessionOpened(agent, session))
 }
 

@@ -150,7 +150,16 @@ impl Checks {
             let by = unit.attempts().find(|attempt| attempt.agent == new.agent && attempt.tree == tree);
             let work = by.and_then(|attempt| Some((attempt.id, attempt.state.epoch()?)));
             let really = work.and_then(|work| self.pulled.get(&work));
-            if really.map(|(_, content)| *content) != Some(Content::Tree(tree)) && !self.restored {
+            let fetched = match really {
+                Some((ExitClass::Ok, Content::Tree(fetched))) => Some(*fetched),
+                Some(_) | None => None,
+            };
+            // An origin whose newest run did not succeed still counts as serving the version before: here the
+            // outcome of that run went with the agent's state directory.
+            let unknown = fetched.and_then(|fetched| store.run(new.project, fetched));
+            let unknown =
+                unknown.is_some_and(|run| matches!(run.state, RunState::Cancelled | RunState::Failed));
+            if fetched != Some(tree) && !unknown && !self.restored {
                 return Err(format!("{new:?} was entered by {by:?}, which really pulled {really:?}"));
             }
         }

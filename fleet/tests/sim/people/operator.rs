@@ -61,7 +61,7 @@ impl World {
             .projects()
             .into_iter()
             .all(|project| self.coordinator.store.live_runs(project).all(|run| run.state.is_closed()));
-        idle && closed && self.people.deeds.is_empty()
+        idle && closed && self.all_committed() && self.people.deeds.is_empty()
     }
 
     /// Asks for what is not as it should be; false: nothing was left to do.

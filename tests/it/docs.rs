@@ -1,0 +1,211 @@
+//! The documents are true: every command line of README.md and docs/getting-started.md is run as it stands there, in
+//! order, against a real fleet, and prints what the document shows.
+//!
+//! A block tagged `sh` is run, a block tagged `text` is what the lines before it print, a block tagged `ini` goes into
+//! a file. Blocks of any other kind fail the test, so that none is left out.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    process::Command,
+};
+
+use fleet_tests::{Finished, Process, Rsyncd, address, eventually, program, tree};
+
+use crate::tidy::root;
+
+/// Programs that want a host of their own, or hours: these lines are read and not run.
+const NOT_RUN: [&str; 5] = ["make ", "useradd ", "chown ", "install ", "systemctl "];
+
+/// A document's block: its tag and its text.
+#[derive(Debug)]
+struct Block {
+    tag: String,
+    text: String,
+}
+
+fn blocks(document: &str) -> Vec<Block> {
+    let text = fs::read_to_string(root().join(document)).expect("the document is there");
+    let fenced = text.split("\n```").skip(1).step_by(2);
+    let parts = fenced.map(|part| part.split_once('\n').unwrap_or((part, "")));
+    parts.map(|(tag, text)| Block { tag: tag.trim().to_owned(), text: text.to_owned() }).collect()
+}
+
+/// The hosts of one administrator, in one directory.
+struct Hosts {
+    dir: tempfile::TempDir,
+    address: std::net::Ipv4Addr,
+    upstream: Rsyncd,
+    running: Vec<Process>,
+    /// `cd` and `export` lines, which hold for the lines after them.
+    shell: String,
+    token: String,
+    ca_hash: String,
+}
+
+impl Hosts {
+    fn new() -> Self {
+        let dir = tempfile::Builder::new().prefix("docs-").tempdir().expect("a directory");
+        let address = address::unique();
+        let files = dir.path().join("upstream");
+        tree::fill(&files, 300, 2_000, 7).expect("a tree");
+        fs::create_dir(dir.path().join("srv")).expect("a root");
+        let upstream = Rsyncd::start(None, &dir.path().join("rsyncd"), address, &files).expect("an upstream");
+        let (running, shell) = (Vec::new(), String::new());
+        Self { dir, address, upstream, running, shell, token: String::new(), ca_hash: String::new() }
+    }
+
+    /// The one place where the documents' names become this machine's. Everything else is run as it is written.
+    fn put_here(&self, line: &str) -> String {
+        let (dir, address) = (self.dir.path().display(), self.address);
+        let names = [
+            // Names and addresses of hosts: one loopback address of this test's own.
+            ("coordinator.example.org", address.to_string()),
+            ("0.0.0.0:", format!("{address}:")),
+            ("127.0.0.1:", format!("{address}:")),
+            ("rsync://ftp.example.net/debian/", self.upstream.uri()),
+            // Paths.
+            ("/var/lib/", format!("{dir}/")),
+            ("/srv/mirror", format!("{dir}/srv")),
+            // What the reader is told to put in: what the commands before have printed.
+            ("mjt_…", self.token.clone()),
+            ("sha256:…", self.ca_hash.clone()),
+            // The upstream is on a loopback address here, which the host must allow.
+            ("--label role=edge", "--label role=edge --allow-upstream 127.0.0.0/8".to_owned()),
+        ];
+        names.iter().fold(line.to_owned(), |line, (theirs, ours)| line.replace(theirs, ours))
+    }
+
+    fn shell(&self, line: &str) -> Command {
+        let tools = crate::clients::tool("grpcurl");
+        let mut path = vec![program("mirrorctl").parent().map(Path::to_owned).unwrap_or_default()];
+        path.extend(tools.parent().filter(|dir| dir.is_absolute()).map(Path::to_owned));
+        path.extend(std::env::split_paths(&std::env::var_os("PATH").unwrap_or_default()));
+        let mut command = Command::new("bash");
+        command.args(["-euc", &format!("{}{line}", self.shell)]).env_clear();
+        command.env("PATH", std::env::join_paths(path).expect("paths without colons"));
+        command.env("HOME", self.dir.path()).env("LC_ALL", "C.UTF-8").env("TZ", "UTC");
+        command
+    }
+
+    /// Runs one command line of a document; what it printed.
+    fn run(&mut self, written: &str) -> String {
+        let line = self.put_here(written);
+        if line.starts_with("export ") || line.starts_with("cd ") {
+            self.shell.push_str(&format!("{line}\n"));
+            return String::new();
+        }
+        if line.starts_with("mirror-coordinator run") || line.starts_with("mirror-agent run") {
+            return self.start(&line);
+        }
+        let done = Finished::run(&mut self.shell(&line));
+        assert_eq!(
+            done.code, 0,
+            "{written}\nis run as\n{line}\nand ends with:\n{}{}",
+            done.stdout, done.stderr
+        );
+        let said = done.stdout + &done.stderr;
+        let find = |start: &str| {
+            let word = said.split_whitespace().find(|word| word.starts_with(start));
+            word.map(str::to_owned)
+        };
+        self.token = find("mjt_").unwrap_or_else(|| self.token.clone());
+        self.ca_hash = find("sha256:").unwrap_or_else(|| self.ca_hash.clone());
+        said
+    }
+
+    /// Starts a program that stays in the foreground, and waits until it is at work.
+    fn start(&mut self, line: &str) -> String {
+        let log = self.dir.path().join(format!("{}.log", self.running.len()));
+        let mut command = self.shell(&format!("exec {line}"));
+        self.running.push(Process::start(line, &mut command, &log).expect("it starts"));
+        let at_work = if line.starts_with("mirror-agent") { " connected " } else { ": ready " };
+        eventually(&format!("{line} is at work"), || {
+            let process = self.running.last_mut().expect("just started");
+            let (output, ended) = (process.output(), process.exited());
+            assert!(ended.is_none(), "{line} has ended:\n{output}");
+            output.contains(at_work).then_some(output)
+        })
+    }
+}
+
+/// The command lines of a block, those that are continued joined.
+fn lines(block: &str) -> Vec<String> {
+    block
+        .replace("\\\n", " ")
+        .lines()
+        .map(str::trim)
+        .filter(|line| !line.is_empty())
+        .map(str::to_owned)
+        .collect()
+}
+
+/// A line that is not run is true at least in what it names.
+fn check_unrun(line: &str) {
+    let words: Vec<&str> = line.split_whitespace().collect();
+    match words.as_slice() {
+        ["make", target] => {
+            let makefile = fs::read_to_string(root().join("Makefile")).expect("a Makefile");
+            let rule = format!("{target}:");
+            assert!(makefile.lines().any(|line| line.starts_with(&rule)), "no such target: {line}");
+        }
+        ["install", "-m", _, file, _] => assert!(root().join(file).is_file(), "no such file: {line}"),
+        ["systemctl", .., unit] => {
+            let unit = root().join("deploy/systemd").join(format!("{unit}.service"));
+            assert!(unit.is_file(), "no such unit: {line}");
+        }
+        _ => {}
+    }
+}
+
+/// Each line that a document shows begins as a line that was printed. Words with figures in them differ by nature.
+fn check_shown(document: &str, shown: &str, printed: &str) {
+    for line in shown.lines().filter(|line| !line.trim().is_empty()) {
+        let first = line.split_whitespace().next().unwrap_or_default();
+        let same = first.contains(|c: char| c.is_ascii_digit())
+            || printed.lines().any(|line| line.split_whitespace().next() == Some(first));
+        assert!(same, "{document} shows a line that was not printed:\n{line}\nThis was:\n{printed}");
+    }
+}
+
+fn follow(document: &str) {
+    let mut hosts = Hosts::new();
+    let mut printed = String::new();
+    let mut run = 0;
+    for block in blocks(document) {
+        match block.tag.as_str() {
+            "sh" => {
+                printed.clear();
+                for line in lines(&block.text) {
+                    if NOT_RUN.iter().any(|program| line.starts_with(program)) {
+                        check_unrun(&line);
+                    } else {
+                        printed.push_str(&hosts.run(&line));
+                        run += 1;
+                    }
+                }
+            }
+            "text" => check_shown(document, &block.text, &printed),
+            "ini" => {}
+            other => panic!("{document} has a block of kind {other:?}: say sh, text or ini"),
+        }
+    }
+    assert!(run > 10, "{document}: only {run} lines were run");
+    let copy: PathBuf = hosts.dir.path().join("srv/debian");
+    let upstream = tree::hash(&hosts.dir.path().join("upstream")).expect("a tree");
+    assert_eq!(
+        tree::hash(&copy).expect("a copy"),
+        upstream,
+        "{document} ends with a tree that is another one"
+    );
+}
+
+#[test]
+fn the_command_lines_of_the_readme_work_as_written() {
+    follow("README.md");
+}
+
+#[test]
+fn the_command_lines_of_getting_started_work_as_written() {
+    follow("docs/getting-started.md");
+}

@@ -1,0 +1,49 @@
+//! The load generator runs, and measures everything it names. No figure is judged here: times belong to a
+//! machine, and a test must hold on every one.
+
+use std::process::Command;
+
+use fleet_tests::{Finished, program};
+
+/// Beginnings of the rows, in their order.
+const ROWS: [&str; 18] = [
+    "trigger → rsync exists, API",
+    "of the floor: one unary call",
+    "of the floor: two records",
+    "of the floor: two processes",
+    "trigger → rsync exists, mirrorctl",
+    "100 projects due in one second",
+    "durable CreateProject/s through the driver",
+    "long sync, wall",
+    "long sync, CPU",
+    "supervisor of one sync",
+    "sync with nothing to do",
+    "fixed cost",
+    "start of an empty coordinator",
+    "durable CreateProject/s over gRPC",
+    "coordinator, idle, no project",
+    "coordinator, idle, 100 projects",
+    "agent, idle",
+    "mirror-coordinator, stripped",
+];
+
+#[test]
+fn every_row_is_measured() {
+    let printed = Finished::run(Command::new(program("fleet-load")).arg("--quick")).ok().stdout;
+    let mut rest = printed.as_str();
+    for row in ROWS {
+        let at =
+            rest.find(row).unwrap_or_else(|| panic!("no row \"{row}\" after the one before:\n{printed}"));
+        rest = &rest[at..];
+        let line = rest.lines().next().unwrap_or_default();
+        let ours = line.split('|').nth(1).unwrap_or_default();
+        assert!(ours.contains(|c: char| c.is_ascii_digit()), "no figure: {line}");
+    }
+}
+
+#[test]
+fn an_unknown_part_is_refused_with_the_known_ones() {
+    let refused = Finished::run(Command::new(program("fleet-load")).arg("nonsense"));
+    assert_eq!(refused.code, 2);
+    assert!(refused.stdout.contains("trigger, burst, commits, overhead, idle"), "{}", refused.stdout);
+}
