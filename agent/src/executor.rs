@@ -322,7 +322,17 @@ impl Executor {
         let attempt = Arc::new(Attempt::new(order, log, password));
         held(&shared.attempts).insert(key.id, attempt.clone());
         let work = async move {
-            let outcome = attempt::run(&shared, &attempt, begun, lock).await;
+            let going = {
+                let (shared, attempt) = (shared.clone(), attempt.clone());
+                async move { attempt::run(&shared, &attempt, begun, lock).await }
+            };
+            // A task of its own, so that a panic in it ends the attempt and does not leave it running for ever.
+            let outcome = match tokio::spawn(going.in_current_span()).await {
+                Ok(outcome) => outcome,
+                Err(error) if error.is_panic() => attempt::after_panic(&shared, &attempt).await,
+                // The runtime is being shut down: the next start goes on.
+                Err(_) => return,
+            };
             finish(&shared, &attempt, outcome).await;
         };
         tokio::spawn(work.instrument(span));

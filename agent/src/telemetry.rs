@@ -57,9 +57,11 @@ impl Telemetry {
             let layer = tracing_opentelemetry::layer().with_tracer(provider.tracer(SERVICE));
             layer.with_filter(filter_fn(is_ours))
         });
-        // Colour for people at a terminal only, and only if they want it: no-color.org.
-        let colour =
-            std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|v| v.is_empty());
+        // Colour for people at a terminal that can only, and only if they want it: no-color.org.
+        let set = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty());
+        let colour = std::io::stderr().is_terminal()
+            && set("NO_COLOR").is_none()
+            && set("TERM").is_none_or(|term| term != "dumb");
         let messages = tracing_subscriber::fmt::layer().with_writer(std::io::stderr).with_ansi(colour);
         let messages = match config.log_format {
             LogFormat::Text => messages.with_target(false).boxed(),

@@ -1,7 +1,8 @@
 //! The accept loop of the gRPC port: TCP, TLS 1.3, and who is at the other end, read once for each connection.
 //!
 //! Our own loop because tonic's has no reload, no limit on handshakes and no way to cut one connection. What is
-//! bounded: handshakes at once and their time, connections, connections without a certificate and their life. A
+//! bounded: handshakes at once and their time, connections, connections without a certificate and their life. Who
+//! begins a handshake and says nothing does not keep others out: when every place is taken, the slow ones go early. A
 //! descriptor table that is full is waited for, never spun on. Knows no rpc and no policy: a peer without a
 //! certificate is let in as nobody, and `rpc/layer.rs` says what nobody may do.
 
@@ -24,15 +25,18 @@ use tokio::{
     net::{TcpListener, TcpStream},
     sync::{OwnedSemaphorePermit, Semaphore, mpsc, watch},
     task::JoinSet,
+    time::Instant,
 };
 use tokio_rustls::{TlsAcceptor, server::TlsStream};
 use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 use tonic::transport::server::Connected;
 
 /// TLS handshakes at once; who comes then waits in the system's own queue.
-pub const HANDSHAKES_MAX: usize = 64;
+pub const HANDSHAKES_MAX: usize = 256;
 /// How long one TLS handshake may take.
 pub const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long it may take while [`HANDSHAKES_MAX`] are going on: some round trips over the slowest of links.
+pub const CROWDED_HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(1);
 /// Open connections, all together: 5,000 agents, users, and room for twice that.
 pub const CONNECTIONS_MAX: usize = 12_000;
 /// Open connections without a certificate: nobody in particular must not crowd out the agents.
@@ -43,6 +47,8 @@ pub const NOBODY_LIFE: Duration = Duration::from_secs(60);
 pub const TCP_USER_TIMEOUT: Duration = Duration::from_secs(15);
 /// Pause after an accept that failed for want of descriptors or memory.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+/// Such a failure is told again after this time at the earliest.
+const ACCEPT_TOLD: Duration = Duration::from_secs(60);
 /// Connections that wait for the server to take them over.
 const INCOMING_LEN: usize = 16;
 
@@ -217,6 +223,8 @@ pub struct Bounds {
     pub handshakes: usize,
     /// How long one handshake may take.
     pub handshake_timeout: Duration,
+    /// How long it may take while all places for handshakes are taken.
+    pub crowded_timeout: Duration,
     /// Open connections.
     pub connections: usize,
     /// Open connections without a certificate.
@@ -230,6 +238,7 @@ impl Default for Bounds {
         Self {
             handshakes: HANDSHAKES_MAX,
             handshake_timeout: HANDSHAKE_TIMEOUT,
+            crowded_timeout: CROWDED_HANDSHAKE_TIMEOUT,
             connections: CONNECTIONS_MAX,
             nobodies: NOBODY_CONNECTIONS_MAX,
             nobody_life: NOBODY_LIFE,
@@ -273,13 +282,17 @@ impl Acceptor {
         let handshakes = Arc::new(Semaphore::new(self.bounds.handshakes));
         let all = Arc::new(Semaphore::new(self.bounds.connections));
         let nobodies = Arc::new(Semaphore::new(self.bounds.nobodies));
+        let crowded = watch::Sender::new(false);
+        let mut told = None;
         let mut open = JoinSet::new();
         loop {
             let step = async {
                 // First the right to handle one, then the connection: what cannot be handled stays in the backlog.
+                crowded.send_replace(handshakes.available_permits() == 0);
                 let handshake = Arc::clone(&handshakes).acquire_owned().await.ok()?;
+                crowded.send_replace(false);
                 let place = Arc::clone(&all).acquire_owned().await.ok()?;
-                let (stream, address) = accept(&listener).await;
+                let (stream, address) = accept(&listener, &mut told).await;
                 Some((handshake, place, stream, address))
             };
             let next = tokio::select! {
@@ -289,8 +302,9 @@ impl Acceptor {
             let Some((handshake, place, stream, address)) = next else { return };
             while open.try_join_next().is_some() {}
             let (this, nobodies, accepted) = (self.clone(), Arc::clone(&nobodies), accepted.clone());
+            let crowded = crowded.subscribe();
             open.spawn(async move {
-                let conn = this.shake_hands(stream, address, place, nobodies).await;
+                let conn = this.shake_hands(stream, address, crowded, place, nobodies).await;
                 drop(handshake);
                 if let Some(conn) = conn {
                     // Nobody takes it any more when the server stops.
@@ -304,6 +318,7 @@ impl Acceptor {
         &self,
         stream: TcpStream,
         address: SocketAddr,
+        crowded: watch::Receiver<bool>,
         place: OwnedSemaphorePermit,
         nobodies: Arc<Semaphore>,
     ) -> Option<Conn> {
@@ -312,14 +327,15 @@ impl Acceptor {
             return None;
         }
         let acceptor = TlsAcceptor::from(self.tls.config());
-        let stream = match tokio::time::timeout(self.bounds.handshake_timeout, acceptor.accept(stream)).await
-        {
-            Ok(Ok(stream)) => stream,
-            Ok(Err(error)) => {
-                tracing::debug!(%address, %error, "a TLS handshake failed");
-                return None;
-            }
-            Err(_) => {
+        let stream = tokio::select! {
+            done = acceptor.accept(stream) => match done {
+                Ok(stream) => stream,
+                Err(error) => {
+                    tracing::debug!(%address, %error, "a TLS handshake failed");
+                    return None;
+                }
+            },
+            () = self.too_long(crowded) => {
                 tracing::debug!(%address, "a TLS handshake took too long");
                 return None;
             }
@@ -336,6 +352,15 @@ impl Acceptor {
             },
         };
         Some(self.conn(stream, address, peer, [Some(place), nobody]))
+    }
+
+    /// Comes back when a handshake that begins now has taken too long.
+    async fn too_long(&self, mut crowded: watch::Receiver<bool>) {
+        let brief = self.bounds.crowded_timeout.min(self.bounds.handshake_timeout);
+        tokio::time::sleep(brief).await;
+        let rest = self.bounds.handshake_timeout - brief;
+        // However it ends, by the crowd or by the time or because the loop is over: it was long enough.
+        drop(tokio::time::timeout(rest, crowded.wait_for(|crowded| *crowded)).await);
     }
 
     fn peer_of(&self, stream: &TlsStream<TcpStream>, address: SocketAddr) -> Option<Peer> {
@@ -375,14 +400,17 @@ impl Acceptor {
 }
 
 /// The next connection. Errors are waited out: some are the dead connection's own, the others (no descriptors, no
-/// memory) would come back at once.
-async fn accept(listener: &TcpListener) -> (TcpStream, SocketAddr) {
+/// memory) would come back at once. `told`: when the latter was said last.
+async fn accept(listener: &TcpListener, told: &mut Option<Instant>) -> (TcpStream, SocketAddr) {
     loop {
         match listener.accept().await {
             Ok(accepted) => return accepted,
             Err(error) if is_of_one_connection(&error) => {}
             Err(error) => {
-                tracing::warn!(%error, "cannot accept connections; waiting for some to end");
+                if told.is_none_or(|at| at.elapsed() >= ACCEPT_TOLD) {
+                    tracing::warn!(%error, "cannot accept connections; waiting for some to end");
+                    *told = Some(Instant::now());
+                }
                 tokio::time::sleep(ACCEPT_PAUSE).await;
             }
         }

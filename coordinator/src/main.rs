@@ -1,6 +1,6 @@
 //! `mirror-coordinator`: the command line of the coordinator. Everything it does is in the library.
 
-use std::{io::IsTerminal as _, path::PathBuf, process::ExitCode};
+use std::{path::PathBuf, process::ExitCode};
 
 use clap::{Args, Parser, Subcommand};
 use mirror_coordinator::{
@@ -317,13 +317,13 @@ fn file_name(path: &std::path::Path) -> String {
     path.file_name().unwrap_or_default().to_string_lossy().into_owned()
 }
 
-/// `✓`, where it can be shown.
+/// `✓`, where the locale can show it.
 fn mark() -> &'static str {
     let locale = ["LC_ALL", "LC_CTYPE", "LANG"]
         .iter()
         .find_map(|name| std::env::var(name).ok().filter(|v| !v.is_empty()));
     let utf8 = locale.is_some_and(|locale| locale.to_ascii_lowercase().replace('-', "").contains("utf8"));
-    if utf8 || !std::io::stdout().is_terminal() { "✓" } else { "ok" }
+    if utf8 { "✓" } else { "ok" }
 }
 
 #[allow(clippy::print_stdout, reason = "the command line's deliberate output")]

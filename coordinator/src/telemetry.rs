@@ -74,9 +74,7 @@ pub fn start(config: &Config) -> Result<Telemetry, TelemetryError> {
     let filter = EnvFilter::builder()
         .parse(format!("{QUIET},{}", config.log_filter))
         .map_err(|error| TelemetryError::Filter(error.to_string()))?;
-    let lines = tracing_subscriber::fmt::layer()
-        .with_ansi(std::io::stderr().is_terminal())
-        .with_writer(std::io::stderr);
+    let lines = tracing_subscriber::fmt::layer().with_ansi(coloured()).with_writer(std::io::stderr);
     let lines = match config.log_format {
         LogFormat::Text => lines.with_filter(filter).boxed(),
         LogFormat::Json => lines.json().flatten_event(true).with_filter(filter).boxed(),
@@ -90,6 +88,14 @@ pub fn start(config: &Config) -> Result<Telemetry, TelemetryError> {
     });
     Registry::default().with(lines).with(spans).try_init()?;
     Ok(Telemetry(provider))
+}
+
+/// Colours are for terminals that can, and for people who want them.
+fn coloured() -> bool {
+    let set = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty());
+    std::io::stderr().is_terminal()
+        && set("NO_COLOR").is_none()
+        && set("TERM").is_none_or(|term| term != "dumb")
 }
 
 fn provider(endpoint: &str) -> Result<SdkTracerProvider, TelemetryError> {

@@ -182,7 +182,14 @@ fn a_backup_by_hand_and_its_restore() {
     assert_eq!(made.status.code(), Some(0), "{made:?}");
     std::fs::write(dir.path().join("bad.backup"), "no backup").unwrap();
     let refused = run(dir.path(), &[&["restore", "bad.backup"][..], &on].concat());
-    assert_eq!(refused.status.code(), Some(1), "{refused:?}");
+    assert_eq!(refused.status.code(), Some(2), "{refused:?}");
+    let missing = run(dir.path(), &[&["restore", "no.backup"][..], &on].concat());
+    assert_eq!(missing.status.code(), Some(2), "{missing:?}");
+    assert_eq!(
+        text(&missing.stderr),
+        "error: nothing was restored: the backup no.backup cannot be read: No such file or directory\n\
+         next: mirror-coordinator restore --help\n"
+    );
     let done = run(dir.path(), &[&["restore", "one.backup"][..], &on].concat());
     assert_eq!(done.status.code(), Some(0), "{done:?}");
     assert!(text(&done.stdout).contains("store.before-restore-1"), "{done:?}");

@@ -89,13 +89,13 @@ fn all_faults_are_told_at_once_with_place_value_and_rule() {
     let error = config::parse(text, &overrides, Path::new(".")).unwrap_err();
     let told: Vec<String> = error.faults.iter().map(ToString::to_string).collect();
     let wanted = [
-        "line 2  reflektion: no such key; did you mean reflection?",
         "grpc_listen (line 1)  \"nowhere\": wanted is ADDRESS:PORT",
-        "--reflection  \"maybe\": must be open, users or off",
-        "--log-filter  \"a=b=c\": ",
+        "line 2  reflektion: no such key; did you mean reflection?",
         "limits.agent_slots (line 4)  \"0\": must be a number from 1 to 10000",
         "limits.lost_after (line 5)  \"soon\": wanted is a time such as 10s",
         "housekeeping.sweep (line 7)  \"* * *\": wanted are six fields",
+        "--reflection  \"maybe\": must be open, users or off",
+        "--log-filter  \"a=b=c\": ",
     ];
     assert_eq!(told.len(), wanted.len(), "{told:#?}");
     for (told, wanted) in told.iter().zip(wanted) {

@@ -88,7 +88,7 @@ impl Lots {
     fn new(test: &str) -> Self {
         let fresh = || {
             let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-            since.as_nanos() as u64 % 1_000_000
+            u64::from(since.subsec_nanos()) % 1_000_000
         };
         let seed = std::env::var("SEED").ok().and_then(|seed| seed.parse().ok()).unwrap_or_else(fresh);
         println!("{test}: SEED={seed}");
@@ -417,20 +417,23 @@ fn stopped_and_continued_at_every_phase() {
 #[test]
 fn a_run_directory_that_is_not_whole_is_made_anew_or_removed() {
     let mut chaos = Chaos::start("unfinished");
-    chaos.play(Phase::Middle, Victim::Agent, &|chaos| {
-        chaos.fell(Victim::AgentAndSupervisor);
-        let root = chaos.fleet.root(0);
-        eventually("rsync ends with its supervisor", || writers(&root).is_empty().then_some(()));
-        let run = chaos.run_dir().expect("its run directory");
-        for file in fs::read_dir(run.join("pull-1")).expect("a directory").flatten() {
-            if file.file_name() != "stop.part" {
-                fs::remove_file(file.path()).expect("a file goes");
+    // Killed while it was made, and between the last of its making and the start of a supervisor.
+    for left in [&["stop.part"][..], &["stop.part", "spec.json"]] {
+        chaos.play(Phase::Middle, Victim::Agent, &|chaos| {
+            chaos.fell(Victim::AgentAndSupervisor);
+            let root = chaos.fleet.root(0);
+            eventually("rsync ends with its supervisor", || writers(&root).is_empty().then_some(()));
+            let run = chaos.run_dir().expect("its run directory");
+            for file in fs::read_dir(run.join("pull-1")).expect("a directory").flatten() {
+                if !left.iter().any(|name| file.file_name() == *name) {
+                    fs::remove_file(file.path()).expect("a file goes");
+                }
             }
-        }
-        let of_another = run.with_file_name("half-removed/pull-1");
-        fs::create_dir_all(&of_another).expect("a directory");
-        fs::write(of_another.join("stdout.log"), "left").expect("a file");
-        chaos.bring_up();
-    });
+            let of_another = run.with_file_name("half-removed").join("pull-1");
+            fs::create_dir_all(&of_another).expect("a directory");
+            fs::write(of_another.join("stdout.log"), "left").expect("a file");
+            chaos.bring_up();
+        });
+    }
     chaos.finish();
 }

@@ -103,6 +103,9 @@ fn a_fleet_left_alone_renews_its_certificates_and_heals_after_sixty_days_off() {
     let said = agent_said(&fleet);
     assert_eq!(said.matches("the certificate is renewed").count(), 2, "{said}");
     assert!(!said.contains("ALARM") && !said.contains("took over"), "{said}");
+    let coordinator = fleet.coordinator.as_ref().map(fleet_tests::Process::output).unwrap_or_default();
+    assert_eq!(coordinator.matches("certificate renewed").count(), 2, "{coordinator}");
+    assert!(!coordinator.contains("a second program of this agent"), "{coordinator}");
 }
 
 #[test]

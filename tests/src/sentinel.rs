@@ -4,7 +4,7 @@
 use std::{
     collections::BTreeSet,
     fs,
-    path::{Path, PathBuf},
+    path::Path,
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
@@ -133,7 +133,7 @@ impl Drop for Sentinel {
     }
 }
 
-fn look(root: &Path, locks: &PathBuf, report: &mut Seen) {
+fn look(root: &Path, locks: &Path, report: &mut Seen) {
     report.looks += 1;
     let writers = writers(root);
     for (index, one) in writers.iter().enumerate() {

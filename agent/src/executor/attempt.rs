@@ -2,6 +2,7 @@
 //! agent that was killed goes on: it adopts a program that still runs, reads the end of one that does not, and begins
 //! anew what never started. Secrets come over the link and stay in memory.
 
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -90,6 +91,23 @@ pub(super) async fn run(
     result.unwrap_or_else(|outcome| *outcome)
 }
 
+/// The outcome of an attempt that panicked. Nobody reads its program's output any more, so it is ended.
+pub(super) async fn after_panic(shared: &Shared, attempt: &Attempt) -> v1::Outcome {
+    let path = pass_dir(shared, &attempt.order);
+    let stopped = blocking(move || match path.exists() {
+        true => RunDir::open(&path).and_then(|run| run.stop("a bug of the agent")),
+        false => Ok(()),
+    });
+    if let Err(error) = stopped.await {
+        tracing::error!(error = outcome::chain(&error), "its program could not be asked to end");
+    }
+    of_class(Class::Internal, "the agent panicked; its log says where", Fault::Fleet, "report it: a bug")
+}
+
+fn pass_dir(shared: &Shared, order: &Order) -> PathBuf {
+    shared.runs_dir().join(order.key.slug()).join(PASS)
+}
+
 struct Machine<'a> {
     shared: &'a Arc<Shared>,
     attempt: &'a Arc<Attempt>,
@@ -115,9 +133,13 @@ impl Machine<'_> {
 
     /// A program was being started, or ran, when the agent ended.
     async fn adopt(&self, lock: Option<ProjectLock>) -> Early<v1::Outcome> {
-        let path = self.shared.runs_dir().join(self.attempt.order.key.slug()).join(PASS);
+        let path = pass_dir(self.shared, &self.attempt.order);
         match RunDir::open(&path) {
             Ok(run) => {
+                if let Some(lock) = self.never_begun(&run).await {
+                    run.remove().or_else(|error| early(not_started(&error)))?;
+                    return self.begin(Some(lock)).await;
+                }
                 tracing::info!("adopted: its program was begun before this agent");
                 self.attempt.line("goes on after a restart of the agent");
                 self.follow(run).await
@@ -125,6 +147,22 @@ impl Machine<'_> {
             Err(_) if !path.exists() => self.begin(lock).await,
             Err(error) => early(of_local_error("cannot read what its program left", &error)),
         }
+    }
+
+    /// The lock, where a program was prepared and never begun. A supervisor holds it from before it says that it is
+    /// there, and to its end: who gets it, and still sees no supervisor, is the first.
+    async fn never_begun(&self, run: &RunDir) -> Option<ProjectLock> {
+        let order = &self.attempt.order;
+        while matches!(run.status(), Ok(ProgramStatus::Starting)) {
+            let live = self.shared.live();
+            let root = live.guard.root_of(&order.destination).ok()?;
+            match live.guard.lock(root, order.project) {
+                Ok(lock) => return matches!(run.status(), Ok(ProgramStatus::Starting)).then_some(lock),
+                Err(LockFault::Held(_)) => tokio::time::sleep(LOCK_PACE).await,
+                Err(LockFault::Io { .. }) => return None,
+            }
+        }
+        None
     }
 
     fn step(&self, step: Step) -> Early<()> {

@@ -50,10 +50,16 @@ impl Group {
 
     /// Kills every member, those that left the process group included.
     pub(super) fn kill(&self) {
+        self.kill_at_once();
+        self.signal_outside(Signal::KILL, &self.members());
+    }
+
+    /// Kills the cgroup, if there is one, and the process group: no look at all processes is needed for these.
+    fn kill_at_once(&self) {
         if let Some(cgroup) = &self.cgroup {
             kill_cgroup(cgroup);
         }
-        self.signal(Signal::KILL);
+        let _ = kill_process_group(self.leader, Signal::KILL);
     }
 
     /// Kills until no member but the (dead, unreaped) leader is left, for at most `limit`. Returns how many
@@ -61,12 +67,14 @@ impl Group {
     pub(super) fn kill_all(&self, limit: Duration) -> usize {
         let deadline = Instant::now() + limit;
         loop {
-            self.kill();
-            self.reap_adopted();
-            let left = self.members().len();
-            if left == 0 || Instant::now() >= deadline {
-                return left;
+            self.kill_at_once();
+            // Mostly nobody is left: then this is the only look, which is what costs.
+            let left = self.members();
+            if left.is_empty() || Instant::now() >= deadline {
+                return left.len();
             }
+            self.signal_outside(Signal::KILL, &left);
+            self.reap_adopted();
             std::thread::sleep(PACE);
         }
     }
@@ -93,8 +101,13 @@ impl Group {
     /// program of another user) cannot be helped here; what survives is counted at the end.
     fn signal(&self, signal: Signal) {
         let _ = kill_process_group(self.leader, signal);
+        self.signal_outside(signal, &self.members());
+    }
+
+    /// Those of the members that left the process group.
+    fn signal_outside(&self, signal: Signal, members: &[Stat]) {
         let group = self.leader.as_raw_pid().unsigned_abs();
-        for member in self.members().iter().filter(|member| member.pgrp != group) {
+        for member in members.iter().filter(|member| member.pgrp != group) {
             let _ = procfs::signal(member, signal);
         }
     }

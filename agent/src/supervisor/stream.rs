@@ -10,7 +10,7 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use crate::rundir::LogWriter;
 
 /// Bytes read at once: a pipe's usual capacity.
-const BUFFER_BYTES: usize = 64 * 1024;
+pub(super) const BUFFER_BYTES: usize = 64 * 1024;
 /// Reads in a row before the supervisor looks after its other duties: endless output must not starve them.
 const READS_PER_TURN: usize = 16;
 
@@ -33,20 +33,24 @@ impl Stream {
         self.pipe.as_ref().map(AsFd::as_fd)
     }
 
-    /// Takes what is there, a bounded amount. Whether there may be more.
-    pub(super) fn drain(&mut self, buffer: &mut Buffer) -> bool {
+    /// Takes what is there, a bounded amount. How many bytes.
+    pub(super) fn drain(&mut self, buffer: &mut Buffer) -> usize {
+        let mut taken = 0;
         for _ in 0..READS_PER_TURN {
-            let Some(pipe) = &mut self.pipe else { return false };
+            let Some(pipe) = &mut self.pipe else { return taken };
             match pipe.read(&mut buffer.0) {
                 Ok(0) => self.pipe = None,
-                Ok(length) => self.log.append(&buffer.0[..length]),
+                Ok(length) => {
+                    self.log.append(&buffer.0[..length]);
+                    taken += length;
+                }
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return false,
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return taken,
                 // A pipe has no other error; if it had one, reading it again would not help.
                 Err(_) => self.pipe = None,
             }
         }
-        true
+        taken
     }
 
     /// Takes what is left to the end of file. Only a process that survived KILL can hold the pipe open and
@@ -59,7 +63,7 @@ impl Stream {
             if left.is_zero() {
                 return;
             }
-            if !self.drain(&mut buffer) {
+            if self.drain(&mut buffer) == 0 {
                 self.wait(left);
             }
         }

@@ -8,12 +8,16 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{PidfdFlags, pidfd_open};
 
 use super::stall::StallClock;
-use super::stream::Buffer;
+use super::stream::{BUFFER_BYTES, Buffer};
 use super::{KILL_WAIT, Program};
 use crate::rundir::{EndedBy, PROGRESS_BYTES, Progress, RunDir, bounded_text, reserved};
 
 /// How often requests and deadlines are looked at when there is no output.
 const TICK: Duration = Duration::from_millis(100);
+/// Pause after little output before more is taken: each look costs two wake-ups, and the pipe has room meanwhile.
+const OUTPUT_PACE: Duration = Duration::from_millis(20);
+/// Output in one look that is not little: a pipe that fills faster is read again at once.
+const OUTPUT_MUCH_BYTES: usize = BUFFER_BYTES / 4;
 /// The usage is sampled this often within `stall_timeout`, ...
 const SAMPLES_PER_STALL: u32 = 20;
 /// ... but neither more often ...
@@ -70,9 +74,9 @@ impl<'a> Watch<'a> {
         };
         let mut next_tick = Instant::now();
         loop {
-            let mut more = false;
+            let mut taken = 0;
             for stream in &mut self.program.streams {
-                more |= stream.drain(&mut self.buffer);
+                taken = stream.drain(&mut self.buffer).max(taken);
             }
             let now = Instant::now();
             if now >= next_tick {
@@ -81,8 +85,13 @@ impl<'a> Watch<'a> {
                     return self.ending.map_or(EndedBy::Itself, |ending| ending.by);
                 }
             }
-            let timeout = if more { Duration::ZERO } else { next_tick.saturating_duration_since(now) };
-            match self.wait(&pidfd, timeout) {
+            let until_tick = next_tick.saturating_duration_since(now);
+            let (for_output, timeout) = match taken {
+                0 => (true, until_tick),
+                1..OUTPUT_MUCH_BYTES => (false, until_tick.min(OUTPUT_PACE)),
+                _ => (true, Duration::ZERO),
+            };
+            match self.wait(&pidfd, for_output, timeout) {
                 Ok(false) => {}
                 Ok(true) => return self.ending.map_or(EndedBy::Itself, |ending| ending.by),
                 Err(error) => {
@@ -92,10 +101,10 @@ impl<'a> Watch<'a> {
         }
     }
 
-    /// Waits for output, the program's end or the timeout. Whether the program has ended.
-    fn wait(&self, pidfd: &OwnedFd, timeout: Duration) -> io::Result<bool> {
+    /// Waits for the program's end, the timeout, or output if that is asked for. Whether the program has ended.
+    fn wait(&self, pidfd: &OwnedFd, for_output: bool, timeout: Duration) -> io::Result<bool> {
         let mut fds = vec![PollFd::from_borrowed_fd(pidfd.as_fd(), PollFlags::IN)];
-        let pipes = self.program.streams.iter().filter_map(|stream| stream.fd());
+        let pipes = self.program.streams.iter().filter(|_| for_output).filter_map(|stream| stream.fd());
         fds.extend(pipes.map(|fd| PollFd::from_borrowed_fd(fd, PollFlags::IN)));
         let timeout = Timespec::try_from(timeout).map_err(io::Error::other)?;
         match poll(&mut fds, Some(&timeout)) {

@@ -111,6 +111,26 @@ async fn silent_peers_hold_up_others_no_longer_than_the_limit_of_a_handshake() {
 }
 
 #[tokio::test]
+async fn when_all_places_are_taken_silent_peers_go_early() {
+    let crowded_timeout = Duration::from_millis(100);
+    let bounds =
+        Bounds { handshakes: 2, handshake_timeout: 2 * PATIENCE, crowded_timeout, ..Bounds::default() };
+    let mut port = Port::open(bounds).await;
+    let mut silent = TcpStream::connect(port.address).await.unwrap();
+    let mut heard = [0];
+    let early = timeout(4 * crowded_timeout, silent.read(&mut heard)).await;
+    assert!(early.is_err(), "there is room, so it has its time");
+    let mut more = Vec::new();
+    for _ in 0..4 {
+        more.push(TcpStream::connect(port.address).await.unwrap());
+    }
+    let maria = timeout(PATIENCE, port.dial(Some("maria"))).await.expect("her turn comes").unwrap();
+    port.accepted().await;
+    ends(&mut silent).await;
+    drop(maria);
+}
+
+#[tokio::test]
 async fn peers_without_a_certificate_are_few_brief_and_do_not_crowd_out_the_others() {
     let bounds = Bounds { nobodies: 1, nobody_life: Duration::from_millis(500), ..Bounds::default() };
     let mut port = Port::open(bounds).await;

@@ -84,7 +84,7 @@ pub(crate) async fn ended(client: &Client, run: &str) -> Result<v1::Run> {
         let request = v1::WatchRunRequest { name: run.to_owned() };
         let mut updates = client.runs().watch_run(request).await?.into_inner();
         while let Some(update) = updates.message().await? {
-            last = update.run.or(last.take());
+            last = update.run.or_else(|| last.take());
             if last.as_ref().is_some_and(|run| run.end_time.is_some()) {
                 break;
             }
