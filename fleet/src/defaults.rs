@@ -56,6 +56,8 @@ pub const PROPAGATION_TIMEOUT: Duration = Duration::from_secs(DAY);
 pub const CATCH_UP_SPREAD: Duration = Duration::from_secs(10 * MINUTE);
 /// A fire later than this was missed rather than late.
 pub const FIRE_LATE: Duration = Duration::from_secs(MINUTE);
+/// A next fire that lies this much behind what its schedule has next was armed by a clock that was far ahead.
+pub const FIRE_STRAYED: Duration = Duration::from_secs(2 * DAY);
 /// The answer to a request id is remembered for this long.
 pub const REQUEST_TTL: Duration = Duration::from_secs(DAY);
 /// The floor of the default delete limit.

@@ -28,7 +28,8 @@ pub struct RequestKey {
 pub enum Input {
     /// Time passed. Does one due thing; the driver repeats it until nothing is due.
     Tick,
-    /// Forgets answers and join tokens that have expired; housekeeping repeats it.
+    /// Forgets answers and join tokens that have expired, and mends schedules that a wrong clock has sent into
+    /// the far future; housekeeping repeats it until nothing changes.
     Sweep,
     /// A coordinator started: the term grows.
     Start {

@@ -32,7 +32,8 @@ impl Engine {
         let record = AgentRecord {
             uid: known.map_or(fresh_uid, |agent| agent.uid),
             name,
-            labels,
+            // A host that joins again without saying labels keeps those it had.
+            labels: known.filter(|_| labels.is_empty()).map_or(labels, |agent| agent.labels.clone()),
             draining: known.is_some_and(|agent| agent.draining),
             revoked: None,
             key_hash,

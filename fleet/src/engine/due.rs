@@ -318,9 +318,14 @@ pub(super) fn following_fire(record: &ProjectRecord, now: Now) -> Option<NextFir
     match &schedule.cadence {
         Cadence::Interval { from: IntervalFrom::End, .. } => None,
         Cadence::Interval { from: IntervalFrom::Start, .. } | Cadence::Cron(_) | Cadence::Manual => {
-            jittered(record, schedule.next_after(now.wall.to_utc())?.into(), now)
+            next_fire(record, now)
         }
     }
+}
+
+/// The fire after now, whatever the cadence counts from; `None`: manual or exhausted.
+pub(super) fn next_fire(record: &ProjectRecord, now: Now) -> Option<NextFire> {
+    jittered(record, record.spec.schedule.next_after(now.wall.to_utc())?.into(), now)
 }
 
 /// The first fire of a schedule that is new or was changed.

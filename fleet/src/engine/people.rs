@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use super::{
-    due::first_fire,
+    due::{first_fire, next_fire},
     effects::Effects,
     state::{Engine, Project},
 };
@@ -544,13 +544,26 @@ impl Engine {
         Ok(Decision { changes: vec![Change::Delete(Key::JoinToken(id))], ..Decision::nothing() })
     }
 
-    /// Forgets answers and tokens that have expired; at most [`SWEEP_MAX`] at a time.
+    /// Forgets answers and tokens that have expired, and mends schedules that a wrong clock has sent into the far
+    /// future; at most [`SWEEP_MAX`] at a time.
     pub(super) fn sweep(&self, now: Now) -> Decision {
         let requests = self.requests.values().filter(|request| request.expires <= now.wall);
         let requests = requests.map(|request| Change::Delete(Key::Request(request.key.clone())));
         let tokens = self.tokens.values().filter(|token| token.expires <= now.wall);
         let tokens = tokens.map(|token| Change::Delete(Key::JoinToken(token.id.clone())));
-        Decision { changes: requests.chain(tokens).take(SWEEP_MAX).collect(), ..Decision::nothing() }
+        let strayed = self.projects.values().filter_map(|project| self.strayed(now, project));
+        let changes = requests.chain(tokens).chain(strayed).take(SWEEP_MAX).collect();
+        Decision { changes, ..Decision::nothing() }
+    }
+
+    /// The state of a project whose next fire lies far behind the one that its schedule has next: the clock
+    /// was far ahead when it was armed, and has been set right. It would stay silent until then.
+    fn strayed(&self, now: Now, project: &Project) -> Option<Change> {
+        let armed = project.state.next_fire?;
+        let begun = project.record.spec.schedule.start.is_none_or(|start| Wall::from(start) <= now.wall);
+        let right = next_fire(&project.record, now).filter(|_| begun)?;
+        let far = armed.scheduled > right.scheduled.plus(defaults::FIRE_STRAYED);
+        far.then(|| Change::Put(Record::ProjectState(project.state.clone().with_fire(Some(right)))))
     }
 }
 
