@@ -6,7 +6,7 @@ use std::process::Command;
 use fleet_tests::{Finished, program};
 
 /// Beginnings of the rows, in their order.
-const ROWS: [&str; 18] = [
+const ROWS: [&str; 19] = [
     "trigger → rsync exists, API",
     "of the floor: one unary call",
     "of the floor: two records",
@@ -16,6 +16,7 @@ const ROWS: [&str; 18] = [
     "durable CreateProject/s through the driver",
     "long sync, wall",
     "long sync, CPU",
+    "of it: coordinator and agent",
     "supervisor of one sync",
     "sync with nothing to do",
     "fixed cost",

@@ -30,14 +30,24 @@ pub(crate) fn memory(pid: u32) -> Result<Memory> {
     Ok(Memory { rss: field("Rss")?, pss: field("Pss")?, private })
 }
 
-/// CPU that a process and all children it has waited for have used. Exact to a hundredth of a second.
-pub(crate) fn cpu(pid: u32) -> Result<Duration> {
+/// CPU that a process has used, exact to a hundredth of a second.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Cpu {
+    /// By itself.
+    pub(crate) own: Duration,
+    /// By itself and by all children that it has waited for.
+    pub(crate) all: Duration,
+}
+
+/// The CPU that a process has used until now.
+pub(crate) fn cpu(pid: u32) -> Result<Cpu> {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).context("reading stat")?;
     let (_, rest) = stat.rsplit_once(')').context("stat has a name")?;
     // Behind the name: the state is field 3 of proc_pid_stat(5), utime to cstime are 14 to 17.
-    let ticks: u64 =
-        rest.split_whitespace().skip(11).take(4).filter_map(|word| word.parse::<u64>().ok()).sum();
-    Ok(Duration::from_millis(ticks * 1_000 / USER_HZ))
+    let words = rest.split_whitespace().skip(11).take(4);
+    let ticks: Vec<u64> = words.filter_map(|word| word.parse().ok()).collect();
+    let time = |ticks: &[u64]| Duration::from_millis(ticks.iter().sum::<u64>() * 1_000 / USER_HZ);
+    Ok(Cpu { own: time(ticks.get(..2).context("stat is short")?), all: time(&ticks) })
 }
 
 /// Bytes as MiB.
