@@ -65,15 +65,15 @@ impl Engine {
             return effects.decision();
         }
         let window = schedule.catch_up_window(fire.scheduled.to_utc()).to_std().unwrap_or_default();
-        let newest = newest_fire(&project.record, fire.scheduled, now.wall);
+        let caught = fire_to_catch_up(&project.record, fire.scheduled, now.wall);
         let busy =
             project.runs.iter().any(|run| self.runs.get(run).is_some_and(|run| !run.state.is_closed()));
-        if now.wall.since(newest) > window.saturating_add(self.limits.catch_up_spread) {
+        if now.wall.since(caught) > window.saturating_add(self.limits.catch_up_spread) {
             state.missed_fires += 1;
         } else if busy && schedule.overlap_policy == OverlapPolicy::Skip {
             state.skipped_fires += 1;
         } else {
-            let trigger = Trigger { kind: TriggerKind::Schedule, by: String::new(), time: newest };
+            let trigger = Trigger { kind: TriggerKind::Schedule, by: String::new(), time: caught };
             effects.put(Record::ProjectState(state));
             self.trigger(now, project, trigger, String::new(), &mut effects);
             let Some(triggered) = effects.project_state(uid) else { return Decision::nothing() };
@@ -292,8 +292,9 @@ impl Engine {
     }
 }
 
-/// The newest fire that is due by now, from one that is: what was missed becomes one run.
-fn newest_fire(record: &ProjectRecord, first: Wall, now: Wall) -> Wall {
+/// The fire that the one run for all that was missed stands for: the oldest still within the catch-up window,
+/// or the one that was armed when there is none.
+fn fire_to_catch_up(record: &ProjectRecord, first: Wall, now: Wall) -> Wall {
     match &record.spec.schedule.cadence {
         // Due for as long as it did not run: it is never too old, or it would never run again.
         Cadence::Interval { .. } => now.max(first),

@@ -24,7 +24,7 @@ use crate::{
 const TAIL_LEN: usize = 4;
 /// How long a reader that does not follow waits for the agent's first lines.
 const FIRST_LINES_WAIT: Duration = Duration::from_secs(3);
-/// Without a new line for this long, those that have come are all there are for now.
+/// Without a new line for this long, those that have come are sent as they are.
 const MORE_LINES_WAIT: Duration = Duration::from_millis(200);
 
 /// Starts to read the log.
