@@ -109,6 +109,7 @@ impl Link {
             slots: live.config.slots,
             jail_gaps: jail_gaps(&live.config),
             serve_uri: String::new(),
+            external_roots: Default::default(),
         }
     }
 

@@ -51,6 +51,7 @@ fn changes(n: u64) -> [Change; 3] {
         end_time: None,
         current_tree: false,
         traceparent: "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01".to_owned(),
+        wish: fleet::run::Wish::default(),
     };
     let attempt = AttemptRecord {
         id: AttemptId { run: id, number: 1 },
@@ -64,6 +65,7 @@ fn changes(n: u64) -> [Change; 3] {
         first_sync: false,
         mixed: false,
         max_delete: 500,
+        source: None,
         spec_hash: "9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08".to_owned(),
         state: AttemptState::Offered { epoch: Epoch { term: 1, counter: n }, at: Wall(1_700_000_000_000) },
     };

@@ -238,6 +238,9 @@ impl Outlet for Outbox {
             Message::Cancel { attempt, epoch, reason } => {
                 Spoken::Cancel(v1::Cancel { key: key(attempt, epoch), reason })
             }
+            Message::Exports { serial, .. } => {
+                return tracing::error!(serial, "exports are not spoken of yet");
+            }
             Message::Acknowledge { attempt, epoch, fenced } => {
                 Spoken::Acknowledge(v1::Acknowledge { key: key(attempt, epoch), fenced })
             }
@@ -378,6 +381,15 @@ mod tests {
             run_timeout: None,
             bandwidth_limit_kib: 0,
             tree: attempt().run,
+            dry_run: false,
+            reclaim: false,
+            sentinels: Vec::new(),
+            first_sync: false,
+            waived: Vec::new(),
+            quota_bytes: 0,
+            known_files: 0,
+            known_bytes: 0,
+            pair: None,
             traceparent: String::new(),
         }))
     }

@@ -277,6 +277,13 @@ impl Session {
             Heard::Ended(ended) => self.ended(ended).await,
             Heard::Progress(report) => self.progress(report),
             Heard::LogChunk(chunk) => self.log_chunk(chunk),
+            Heard::Exporting(exporting) => {
+                let convert::ReadExporting { serial, serve_uri, fault } =
+                    convert::exporting_from_wire(&exporting)
+                        .map_err(|fault| refused("exporting refused", fault))?;
+                self.tell(AgentInput::Exporting { agent: self.agent, session, serial, serve_uri, fault })
+                    .await
+            }
             Heard::Inventory(inventory) => {
                 let roots = convert::roots_from_wire(&inventory)
                     .map_err(|fault| refused("inventory refused", fault))?;

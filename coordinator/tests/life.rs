@@ -213,10 +213,8 @@ async fn fires(fleet: &Fleet) {
         destination: "a1:debian".to_owned(),
         schedule: Some(v1::Schedule { cadence: Some(Cadence::Cron(every_second)), ..Default::default() }),
         placement: Some(v1::PlacementSettings {
-            origins: vec![v1::PlacementTarget {
-                agent: "agents/ftp1".to_owned(),
-                destination: String::new(),
-            }],
+            origins: vec![v1::PlacementTarget { agent: "agents/ftp1".to_owned(), ..Default::default() }],
+            ..Default::default()
         }),
         ..Default::default()
     };

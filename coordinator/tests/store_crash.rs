@@ -41,6 +41,7 @@ fn placement(writer: u64, n: u64) -> PlacementRecord {
         have_tree: None,
         have_time: None,
         gave_up_on: None,
+        standby: false,
         files: n,
         size_bytes: 0,
         hold: None,

@@ -128,7 +128,8 @@ fn create(agent: AgentUid, number: usize) -> Input {
             origins: vec![Target { agent, destination: None }],
             ..PlacementSettings::default()
         },
-        max_delete: None,
+        guard: fleet::project::GuardSettings::default(),
+        partial_is_success: String::new(),
         retry: RetrySettings::default(),
     };
     let name = format!("p{number}").parse().expect("a name");

@@ -68,8 +68,10 @@ pub struct AgentFacts {
     pub roots: Vec<Root>,
     /// What its host lacks of the jail.
     pub jail_gaps: Vec<String>,
-    /// Where its own rsync daemon serves replicas; empty: it serves none.
+    /// Where its own rsync daemon serves replicas; empty: it serves none yet.
     pub serve_uri: String,
+    /// Roots that a daemon of the administrator's own serves, and where.
+    pub external_roots: BTreeMap<String, String>,
     /// When the certificate expires that it holds now; `None`: it does not say. The record has the newest one that was
     /// issued, whose answer may have been lost.
     pub certificate_expires: Option<Wall>,

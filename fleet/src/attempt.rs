@@ -222,7 +222,7 @@ impl End {
     fn of(outcome: Outcome) -> Self {
         match outcome.class {
             ExitClass::Ok => Self::Succeeded(outcome),
-            ExitClass::MaxDelete => Self::Held(outcome),
+            ExitClass::MaxDelete | ExitClass::Guard => Self::Held(outcome),
             ExitClass::Cancelled => Self::Cancelled(Some(outcome)),
             ExitClass::Partial
             | ExitClass::Busy
@@ -279,6 +279,8 @@ pub struct AttemptRecord {
     pub mixed: bool,
     /// The delete limit it was last offered with.
     pub max_delete: u64,
+    /// The agent that a replica was last offered to pull from; `None` for origins, and before an offer.
+    pub source: Option<AgentUid>,
     /// Hash of the assignment it was last offered with.
     pub spec_hash: String,
     /// Where it stands.

@@ -6,11 +6,11 @@ use crate::{
     agent::{AgentFacts, Root, TokenNames, UserRecord},
     attempt::Role,
     id::{AgentUid, AttemptId, Epoch, Name, ProjectUid, RunId},
-    outcome::Outcome,
+    outcome::{GuardKind, Outcome},
     project::{Destination, ProjectSpec},
     record::{Change, Freeze},
     refusal::Refusal,
-    run::TriggerKind,
+    run::{TriggerKind, Wish},
     time::Wall,
 };
 
@@ -111,6 +111,8 @@ pub enum Ask {
         project: ProjectUid,
         /// Why.
         kind: TriggerKind,
+        /// Beyond an ordinary run.
+        wish: Wish,
         /// For the same answer twice.
         request: Option<RequestKey>,
         /// W3C trace context; empty: none.
@@ -257,6 +259,19 @@ pub enum AgentInput {
         /// How.
         outcome: Outcome,
     },
+    /// What its rsync daemon serves now.
+    Exporting {
+        /// Which agent.
+        agent: AgentUid,
+        /// Which session.
+        session: Epoch,
+        /// The exports that are in place.
+        serial: u64,
+        /// Where it serves; empty: it does not.
+        serve_uri: String,
+        /// Why it cannot serve; empty: it can.
+        fault: String,
+    },
     /// Disks, told anew.
     Inventory {
         /// Which agent.
@@ -329,8 +344,53 @@ pub struct Offer {
     pub bandwidth_limit_kib: u64,
     /// The version it makes or fetches.
     pub tree: RunId,
+    /// Only tell what would change.
+    pub dry_run: bool,
+    /// First make room.
+    pub reclaim: bool,
+    /// Paths that must exist at the source.
+    pub sentinels: Vec<String>,
+    /// The placement never had a whole tree.
+    pub first_sync: bool,
+    /// Guards that a person has waived.
+    pub waived: Vec<GuardKind>,
+    /// The most bytes that the tree may have; 0: no limit.
+    pub quota_bytes: u64,
+    /// Files in the tree after the last success; 0: not known.
+    pub known_files: u64,
+    /// Bytes in the tree after the last success; 0: not known.
+    pub known_bytes: u64,
+    /// Which secret opens the origin's daemon; `None` for origins, and where a daemon of the administrator's serves.
+    pub pair: Option<Pair>,
     /// W3C trace context of what asked for the run.
     pub traceparent: String,
+}
+
+/// What names the secret by which one replica pulls one tree from one agent. The shell derives the secret from its own
+/// key, so that none is stored.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Pair {
+    /// The tree.
+    pub project: ProjectUid,
+    /// Who serves.
+    pub origin: AgentUid,
+    /// Who pulls.
+    pub replica: AgentUid,
+    /// Days since 1970 (UTC): secrets change daily, and yesterday's are good today.
+    pub day: u64,
+}
+
+/// One tree that an agent serves to replicas.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Export {
+    /// Which.
+    pub project: ProjectUid,
+    /// Its name, for people.
+    pub name: Name,
+    /// Where it lives.
+    pub destination: Destination,
+    /// Who may pull it, by which secrets.
+    pub pairs: Vec<Pair>,
 }
 
 /// Something to be said to an agent, after the commit.
@@ -382,6 +442,17 @@ pub enum Message {
         epoch: Epoch,
         /// It changed nothing.
         fenced: bool,
+    },
+    /// Trees that it serves to replicas.
+    Exports {
+        /// Grows with each in a session; the agent's answer names it.
+        serial: u64,
+        /// This is the whole list.
+        complete: bool,
+        /// To be served from now on.
+        exports: Vec<Export>,
+        /// Not to be served any more.
+        withdrawn: Vec<ProjectUid>,
     },
     /// The session is over.
     Close(CloseReason),

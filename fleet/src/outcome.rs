@@ -43,11 +43,13 @@ pub enum ExitClass {
     RejectedByAgent,
     /// The agent or its host stopped in the middle.
     Interrupted,
+    /// A guard stopped it; the outcome's evidence says which.
+    Guard,
 }
 
 impl ExitClass {
     /// All of them, for tables and tests.
-    pub const ALL: [Self; 19] = [
+    pub const ALL: [Self; 20] = [
         Self::Ok,
         Self::Partial,
         Self::MaxDelete,
@@ -67,7 +69,57 @@ impl ExitClass {
         Self::Config,
         Self::RejectedByAgent,
         Self::Interrupted,
+        Self::Guard,
     ];
+}
+
+/// Which guard found something.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum GuardKind {
+    /// More deletions are wanted than allowed.
+    Deletes,
+    /// The upstream lists nothing.
+    EmptyUpstream,
+    /// A path that must exist at the upstream does not.
+    SentinelMissing,
+    /// The tree lost too many of its files or bytes.
+    Shrink,
+    /// The destination holds files that the fleet did not put there.
+    Adoption,
+    /// The tree is larger than its quota.
+    Quota,
+}
+
+impl GuardKind {
+    /// All of them, for tables and tests.
+    pub const ALL: [Self; 6] = [
+        Self::Deletes,
+        Self::EmptyUpstream,
+        Self::SentinelMissing,
+        Self::Shrink,
+        Self::Adoption,
+        Self::Quota,
+    ];
+}
+
+/// Most names kept in an [`Evidence`].
+pub const EVIDENCE_NAMES_MAX: usize = 20;
+/// Longest name in an [`Evidence`], characters.
+pub const EVIDENCE_NAME_CHARS_MAX: usize = 200;
+
+/// What a guard found. Approvals are bound to it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Evidence {
+    /// Which guard.
+    pub kind: GuardKind,
+    /// How many it found: deletions wanted, entries missing, percent lost, bytes above the quota.
+    pub wanted: u64,
+    /// How many are allowed, in the same unit.
+    pub allowed: u64,
+    /// The first names concerned; at most [`EVIDENCE_NAMES_MAX`] of [`EVIDENCE_NAME_CHARS_MAX`].
+    pub names: Vec<String>,
+    /// In words, with all the figures; bounded by the mapping.
+    pub sentence: String,
 }
 
 /// What rsync counted.
@@ -110,6 +162,8 @@ pub struct Outcome {
     pub stats: Option<Stats>,
     /// Deletions that the limit stopped.
     pub deletes_skipped: Option<u64>,
+    /// What a guard found, where one stopped it; and what a dry run found.
+    pub evidence: Option<Evidence>,
     /// When the agent saw the end, by its own clock.
     pub time: Wall,
 }
@@ -127,6 +181,7 @@ impl Outcome {
             advice: String::new(),
             stats: None,
             deletes_skipped: None,
+            evidence: None,
             time: Wall(0),
         }
     }

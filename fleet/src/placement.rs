@@ -4,12 +4,13 @@
 use crate::{
     attempt::Role,
     id::{AgentUid, AttemptId, ProjectUid, RunId},
+    outcome::Evidence,
     project::Destination,
     time::Wall,
 };
 
 /// A guard's stop that is still open.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Hold {
     /// The attempt that first met the limit.
     pub first: AttemptId,
@@ -17,8 +18,8 @@ pub struct Hold {
     pub newest: AttemptId,
     /// Since when.
     pub since: Wall,
-    /// Deletions still wanted, by the newest count.
-    pub wanted: u64,
+    /// What the newest one found.
+    pub evidence: Evidence,
 }
 
 /// One project on one agent.
@@ -30,6 +31,8 @@ pub struct PlacementRecord {
     pub agent: AgentUid,
     /// What the agent does for the tree.
     pub role: Role,
+    /// A replica that can be promoted to origin, and from which others pull while the origin is away.
+    pub standby: bool,
     /// Where the tree lives on it.
     pub destination: Destination,
     /// The version it has; `None`: none whole.

@@ -134,19 +134,50 @@ pub struct Target {
     pub destination: Option<Destination>,
 }
 
+/// Which agents are replicas.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Pick {
+    /// This one.
+    Agent(AgentUid),
+    /// Every agent that has all of these labels, now or later. Never empty.
+    Labels(BTreeMap<String, String>),
+}
+
+/// Agents that pull from the origin.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Replicas {
+    /// Which.
+    pub pick: Pick,
+    /// Where on them; `None`: the project's destination.
+    pub destination: Option<Destination>,
+}
+
 /// Which agents hold the tree, and how it spreads.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct PlacementSettings {
-    /// The agent that pulls from the upstream.
+    /// The first is the origin and pulls from the upstream; the others stand by, in order of preference.
     pub origins: Vec<Target>,
     /// The agents that pull from the origin.
-    pub replicas: Vec<Target>,
+    pub replicas: Vec<Replicas>,
     /// Replicas of this project that pull at once; 0: no limit of its own.
     pub max_parallel: u32,
     /// A propagating run closes after this.
     pub propagation_timeout: Option<Duration>,
     /// How long an origin waits for replicas that are still pulling.
     pub drain_timeout: Option<Duration>,
+}
+
+/// What stops a run that would destroy the tree.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct GuardSettings {
+    /// The most files an attempt may delete; `None`: by the size of the tree.
+    pub max_delete: Option<u64>,
+    /// Percent of files or bytes lost that hold the origin's new tree; `None`: the default.
+    pub shrink_percent: Option<u32>,
+    /// Relative paths that must exist at the upstream; checked by the mapping.
+    pub sentinels: Vec<String>,
+    /// The most bytes that the tree may have; 0: no limit.
+    pub quota_bytes: u64,
 }
 
 /// What is tried again.
@@ -175,10 +206,12 @@ pub struct ProjectSpec {
     pub rsync: RsyncSettings,
     /// Which agents hold it.
     pub placement: PlacementSettings,
-    /// The most files an attempt may delete.
-    pub max_delete: Option<u64>,
+    /// What stops a run that would destroy the tree.
+    pub guard: GuardSettings,
     /// What is tried again.
     pub retry: RetrySettings,
+    /// Why a partial transfer counts as a success; empty: it does not.
+    pub partial_is_success: String,
 }
 
 impl ProjectSpec {

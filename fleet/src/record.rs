@@ -157,6 +157,15 @@ pub enum Volatile {
     SessionClosed(AgentUid, Epoch),
     /// An agent told of its disks anew.
     Inventory(AgentUid, Vec<Root>),
+    /// An agent's rsync daemon serves what it was told up to `serial`, at `serve_uri`.
+    Exporting {
+        /// Which agent.
+        agent: AgentUid,
+        /// The exports that are in place.
+        serial: u64,
+        /// Where; empty: nowhere.
+        serve_uri: String,
+    },
     /// An agent has been away for so long that nothing waits for it any more.
     GivenUp(AgentUid),
     /// A timer was dealt with.

@@ -47,7 +47,8 @@ pub fn verdict(class: ExitClass, attempt_try: u32, settings: RetrySettings, now:
         | ExitClass::WallClock
         | ExitClass::Cancelled
         | ExitClass::Config
-        | ExitClass::RejectedByAgent => Verdict::GiveUp,
+        | ExitClass::RejectedByAgent
+        | ExitClass::Guard => Verdict::GiveUp,
     }
 }
 

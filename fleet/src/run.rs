@@ -2,6 +2,7 @@
 
 use crate::{
     id::{AgentUid, ProjectUid, RunId},
+    outcome::GuardKind,
     time::Wall,
 };
 
@@ -106,6 +107,21 @@ pub struct RunRecord {
     pub current_tree: bool,
     /// W3C trace context of what asked for it; empty: none.
     pub traceparent: String,
+    /// What was asked for beyond an ordinary run.
+    pub wish: Wish,
+}
+
+/// What a person wants of a run beyond an ordinary one.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Wish {
+    /// Only tell what would change.
+    pub dry_run: bool,
+    /// Make room first.
+    pub reclaim: bool,
+    /// Deletions approved beforehand; `None`: the limit.
+    pub allow_deletes: Option<u64>,
+    /// Guards waived, by an approval of what they found.
+    pub waived: Vec<GuardKind>,
 }
 
 impl RunRecord {

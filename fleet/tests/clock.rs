@@ -59,7 +59,8 @@ fn fleet(schedule: Schedule) -> Engine {
         schedule,
         rsync: RsyncSettings::default(),
         placement: PlacementSettings { origins, ..PlacementSettings::default() },
-        max_delete: None,
+        guard: fleet::project::GuardSettings::default(),
+        partial_is_success: String::new(),
         retry: RetrySettings::default(),
     });
     let name = "debian".parse().unwrap();

@@ -42,8 +42,8 @@ pub fn apply(
         mask.push("rsync");
     }
     if let Some(origin) = &flags.origin {
-        let target = v1::PlacementTarget { agent: crate::names::agent(origin), destination: String::new() };
-        project.placement = Some(v1::PlacementSettings { origins: vec![target] });
+        let target = v1::PlacementTarget { agent: crate::names::agent(origin), ..Default::default() };
+        project.placement = Some(v1::PlacementSettings { origins: vec![target], ..Default::default() });
         mask.push("placement");
     }
     if let Some(text) = &flags.max_delete {
@@ -246,7 +246,7 @@ fn rsync(flags: &ProjectFlags, project: &mut v1::Project, faults: &mut Faults) -
 
 /// Whether any flag about retries was given.
 fn retry(flags: &ProjectFlags, project: &mut v1::Project, faults: &mut Faults) -> bool {
-    let mut settings = project.retry.unwrap_or_default();
+    let mut settings = project.retry.clone().unwrap_or_default();
     if let Some(text) = &flags.retry_attempts {
         let parsed = text.parse().map_err(|_| format!("{text:?}: a number from 1 to 20"));
         settings.attempts = faults.check("--retry-attempts", parsed).unwrap_or_default();

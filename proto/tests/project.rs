@@ -58,7 +58,11 @@ fn words(list: &[&str]) -> Vec<String> {
 }
 
 fn target(agent: &str, destination: &str) -> v1::PlacementTarget {
-    v1::PlacementTarget { agent: agent.to_owned(), destination: destination.to_owned() }
+    v1::PlacementTarget {
+        agent: agent.to_owned(),
+        destination: destination.to_owned(),
+        selector: String::new(),
+    }
 }
 
 /// The least that is a project.
@@ -67,7 +71,10 @@ fn minimal() -> v1::Project {
         name: "projects/debian".to_owned(),
         upstreams: vec![upstream("rsync://syncproxy.debian.org/debian/")],
         destination: "a1:debian".to_owned(),
-        placement: Some(v1::PlacementSettings { origins: vec![target("agents/ftp1", "")] }),
+        placement: Some(v1::PlacementSettings {
+            origins: vec![target("agents/ftp1", "")],
+            ..Default::default()
+        }),
         ..v1::Project::default()
     }
 }
@@ -99,9 +106,12 @@ fn full() -> v1::Project {
             run_timeout: span(86_400),
             bandwidth_limit_kib: 1_000,
         }),
-        placement: Some(v1::PlacementSettings { origins: vec![target("agents/ftp1", "a2:pub/debian")] }),
-        guard: Some(v1::GuardSettings { max_delete: Some(40_000) }),
-        retry: Some(v1::RetrySettings { attempts: 3, initial_backoff: span(60) }),
+        placement: Some(v1::PlacementSettings {
+            origins: vec![target("agents/ftp1", "a2:pub/debian")],
+            ..Default::default()
+        }),
+        guard: Some(v1::GuardSettings { max_delete: Some(40_000), ..v1::GuardSettings::default() }),
+        retry: Some(v1::RetrySettings { attempts: 3, initial_backoff: span(60), ..Default::default() }),
         ..minimal()
     }
 }
@@ -151,7 +161,7 @@ fn the_least_is_enough() {
     assert_eq!(spec.upstreams[0].host, "syncproxy.debian.org");
     assert_eq!(spec.schedule.cadence, Cadence::Manual);
     assert_eq!(spec.placement.origins[0].agent, FTP1);
-    assert_eq!((spec.max_delete, spec.retry.attempts, spec.rsync.io_timeout), (None, None, None));
+    assert_eq!((spec.guard.max_delete, spec.retry.attempts, spec.rsync.io_timeout), (None, None, None));
     assert!(notes.is_empty());
 }
 
@@ -206,9 +216,12 @@ fn all_faults_of_one_project_come_at_once() {
             bandwidth_limit_kib: u64::MAX,
             ..v1::RsyncSettings::default()
         }),
-        placement: Some(v1::PlacementSettings { origins: vec![target("agents/ftp9", "/etc")] }),
-        guard: Some(v1::GuardSettings { max_delete: Some(u64::MAX) }),
-        retry: Some(v1::RetrySettings { attempts: 21, initial_backoff: span(0) }),
+        placement: Some(v1::PlacementSettings {
+            origins: vec![target("agents/ftp9", "/etc")],
+            ..Default::default()
+        }),
+        guard: Some(v1::GuardSettings { max_delete: Some(u64::MAX), ..v1::GuardSettings::default() }),
+        retry: Some(v1::RetrySettings { attempts: 21, initial_backoff: span(0), ..Default::default() }),
         ..v1::Project::default()
     };
     let told: Vec<String> =
@@ -330,9 +343,17 @@ fn an_update_changes_what_its_mask_names_and_nothing_else() {
     let mut stored = declared(&full());
     stored.placement.max_parallel = 3;
     let current = project_to_wire(&record(stored.clone()), &Fleet, Vec::new());
-    let update =
-        v1::Project { guard: Some(v1::GuardSettings { max_delete: Some(80_000) }), ..v1::Project::default() };
+    let update = v1::Project {
+        guard: Some(v1::GuardSettings { max_delete: Some(80_000), ..v1::GuardSettings::default() }),
+        ..v1::Project::default()
+    };
     let merged = apply_mask(&current, &update, &words(&["guard.max_delete"])).expect("a merge");
     let spec = declared_over(&merged, Some(&stored));
-    assert_eq!(spec, ProjectSpec { max_delete: Some(80_000), ..stored });
+    assert_eq!(
+        spec,
+        ProjectSpec {
+            guard: fleet::project::GuardSettings { max_delete: Some(80_000), ..Default::default() },
+            ..stored
+        }
+    );
 }

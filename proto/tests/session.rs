@@ -67,6 +67,7 @@ fn hello() -> v1::Hello {
         slots: 4,
         jail_gaps: vec!["landlock: not in this kernel".to_owned()],
         serve_uri: "rsync://ftp1.example.org:8730/".to_owned(),
+        external_roots: [("a2".to_owned(), "rsync://ftp1.example.org/pub/".to_owned())].into(),
     }
 }
 
@@ -182,6 +183,15 @@ fn an_assignment_says_all_of_the_offer() {
         run_timeout: None,
         bandwidth_limit_kib: 10,
         tree: run(),
+        dry_run: true,
+        reclaim: true,
+        sentinels: vec!["README".to_owned()],
+        first_sync: true,
+        waived: vec![fleet::outcome::GuardKind::Adoption],
+        quota_bytes: 7,
+        known_files: 8,
+        known_bytes: 9,
+        pair: None,
         traceparent: "00-1-2-01".to_owned(),
     };
     let seconds = |seconds| Some(prost_types::Duration { seconds, nanos: 0 });
@@ -208,6 +218,14 @@ fn an_assignment_says_all_of_the_offer() {
             tree_version: ID.to_owned(),
             spec_hash: offer.spec_hash(),
             traceparent: "00-1-2-01".to_owned(),
+            dry_run: true,
+            reclaim: true,
+            sentinels: vec!["README".to_owned()],
+            first_sync: true,
+            waived: vec![v1::evidence::Kind::Adoption.into()],
+            quota_bytes: 7,
+            known_files: 8,
+            known_bytes: 9,
         }
     );
     assert_eq!(secrets_to_wire(None), None);

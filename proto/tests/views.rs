@@ -62,6 +62,7 @@ fn record(state: AttemptState) -> AttemptRecord {
         first_sync: false,
         mixed: false,
         max_delete: 500,
+        source: None,
         spec_hash: String::new(),
         state,
     }
@@ -135,6 +136,7 @@ fn a_project_stands_by_its_runs_and_placements() {
         have_tree: Some(run_id()),
         have_time: Some(Wall(5_000)),
         gave_up_on: None,
+        standby: false,
         files: 10,
         size_bytes: 100,
         hold: None,
@@ -194,6 +196,7 @@ fn a_run_names_who_still_lacks_it() {
         end_time: None,
         current_tree: true,
         traceparent: String::new(),
+        wish: fleet::run::Wish::default(),
     };
     let wire = run_to_wire(&record, &name("debian"), None, &Fleet);
     assert_eq!(wire.missed, ["agents/ftp1", "agents/?"]);

@@ -267,6 +267,7 @@ impl Session<'_> {
                     self.followed.entry(key).or_insert(0);
                 }
             }
+            In::Exports(exports) => tracing::warn!(serial = exports.serial, "this agent serves no replicas"),
             In::LogUnsubscribe(unsubscribe) => {
                 if let Some(key) = known(unsubscribe.key.as_ref()) {
                     self.followed.remove(&key);

@@ -16,7 +16,7 @@ use ::fleet::{
     input::{Ask, Reply},
     project::ProjectRecord,
     refusal::{Refusal, RefusalCode, Violation},
-    run::TriggerKind,
+    run::{TriggerKind, Wish},
 };
 use mirror_proto::{convert, status::internal, v1};
 use tonic::{Code, Request, Response, Status};
@@ -170,7 +170,7 @@ impl Projects {
             let backoffs = waits.iter().filter(|why| why.wait.reason == WaitReason::Backoff);
             let waiting: Vec<AttemptRecord> =
                 backoffs.filter_map(|why| view.attempt(why.attempt).cloned()).collect();
-            let hold = view.project(uid).and_then(|project| project.origin()?.hold);
+            let hold = view.project(uid).and_then(|project| project.origin()?.hold.clone());
             (waiting, hold.map(|hold| hold.first))
         };
         if waiting.is_empty() && first_held.is_none() {
@@ -363,7 +363,8 @@ impl v1::project_service_server::ProjectService for Projects {
         let id = key(&by, "RunProject", &request.request_id, &request);
         let id = id.map_err(|fault| invalid(WHAT, vec![fault]))?;
         let project = find(&self.services.driver.view(), WHAT, "name", &request.name)?.record.uid;
-        let run = Ask::Run { project, kind: TriggerKind::User, request: id, traceparent };
+        let run =
+            Ask::Run { project, kind: TriggerKind::User, wish: Wish::default(), request: id, traceparent };
         match ask(&self.services, &by, run).await? {
             Reply::Run { project, run, coalesced, notes } => {
                 tracing::info!(target: "audit", %by, project = request.name, %run, coalesced, "run asked for");

@@ -165,7 +165,7 @@ impl Fleet {
     }
 
     pub async fn run(&self, name: &str) -> v1::RunProjectResponse {
-        let request = v1::RunProjectRequest { name: format!("projects/{name}"), request_id: String::new() };
+        let request = v1::RunProjectRequest { name: format!("projects/{name}"), ..Default::default() };
         self.projects().run_project(request).await.unwrap().into_inner()
     }
 
@@ -323,10 +323,8 @@ pub fn project(name: &str, agent: &str) -> v1::Project {
         upstreams: vec![upstream],
         destination: format!("a1:{name}"),
         placement: Some(v1::PlacementSettings {
-            origins: vec![v1::PlacementTarget {
-                agent: format!("agents/{agent}"),
-                destination: String::new(),
-            }],
+            origins: vec![v1::PlacementTarget { agent: format!("agents/{agent}"), ..Default::default() }],
+            ..Default::default()
         }),
         ..Default::default()
     }

@@ -59,6 +59,7 @@ pub fn run(project: ProjectUid, n: u64, state: RunState) -> RunRecord {
         end_time: state.is_closed().then(|| Wall(i64::try_from(n).unwrap() + 1)),
         current_tree: false,
         traceparent: String::new(),
+        wish: fleet::run::Wish::default(),
     }
 }
 
@@ -82,6 +83,7 @@ pub fn attempt(project: ProjectUid, n: u64, number: u32, ended: bool) -> Attempt
         first_sync: false,
         mixed: false,
         max_delete: 500,
+        source: None,
         spec_hash: String::new(),
         state,
     }

@@ -280,7 +280,7 @@ impl Engine {
         let Ok(state) = attempt.state.on(AttemptEvent::Offer(epoch), now.wall) else { return };
         let max_delete = max_delete(project, placement);
         let mut offered = AttemptRecord { state, max_delete, ..attempt.clone() };
-        let offer = self.assignment(&offered, epoch, run, project);
+        let offer = self.assignment(&offered, epoch, run, project, placement);
         offered.spec_hash = offer.spec_hash();
         effects.put(Record::Attempt(offered));
         if attempt.role == Role::Origin {
@@ -327,6 +327,7 @@ impl Engine {
         epoch: crate::id::Epoch,
         run: &RunRecord,
         project: &Project,
+        placement: &PlacementRecord,
     ) -> Offer {
         let spec = &project.record.spec;
         let upstream = spec.upstreams.first();
@@ -357,6 +358,15 @@ impl Engine {
             run_timeout: spec.rsync.run_timeout.or(default_limit),
             bandwidth_limit_kib: spec.rsync.bandwidth_limit_kib,
             tree: attempt.tree,
+            dry_run: run.wish.dry_run,
+            reclaim: run.wish.reclaim,
+            sentinels: spec.guard.sentinels.clone(),
+            first_sync: attempt.first_sync,
+            waived: run.wish.waived.clone(),
+            quota_bytes: spec.guard.quota_bytes,
+            known_files: placement.files,
+            known_bytes: placement.size_bytes,
+            pair: None,
             traceparent: run.traceparent.clone(),
         }
     }
@@ -388,7 +398,7 @@ pub(super) fn allowed_deletes(project: &Project, placement: &PlacementRecord) ->
     } else {
         (files / 10).max(defaults::MAX_DELETE_FLOOR).min(files / 2)
     };
-    project.record.spec.max_delete.unwrap_or(by_size)
+    project.record.spec.guard.max_delete.unwrap_or(by_size)
 }
 
 impl Project {
@@ -411,6 +421,8 @@ impl Offer {
                 (self.project, self.role, &self.source_uri, &self.user, &self.destination, &self.options),
                 (self.no_defaults, self.max_delete, self.connect_timeout, self.io_timeout),
                 (self.stall_timeout, self.run_timeout, self.bandwidth_limit_kib, self.tree),
+                (self.dry_run, self.reclaim, &self.sentinels, self.first_sync, &self.waived),
+                (self.quota_bytes, self.known_files, self.known_bytes),
             )
         );
         let hash = text.bytes().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {

@@ -10,7 +10,7 @@ use crate::{
     input::{AgentInput, CloseReason, Decision, Held, Message, Reply, Send},
     record::{Change, FleetRecord, Record, Volatile},
     refusal::{Refusal, RefusalCode},
-    run::{RunRecord, RunState, Trigger, TriggerKind},
+    run::{RunRecord, RunState, Trigger, TriggerKind, Wish},
     time::{Now, Wall},
 };
 
@@ -258,6 +258,7 @@ impl Engine {
             end_time: None,
             current_tree: false,
             traceparent: String::new(),
+            wish: Wish::default(),
         };
         let fresh =
             self.new_attempt(project, agent, id, held.attempt.number, id, 1, std::time::Duration::ZERO);
@@ -315,6 +316,20 @@ impl Engine {
             if let Some(record) = self.agents.get(&agent) {
                 effects.put(Record::Agent(AgentRecord { last_seen: Some(now.wall), ..record.clone() }));
             }
+        }
+        effects.decision()
+    }
+
+    pub(super) fn exporting(
+        &self,
+        agent: AgentUid,
+        session: Epoch,
+        serial: u64,
+        serve_uri: String,
+    ) -> Decision {
+        let mut effects = Effects::of(self);
+        if self.sessions.get(&agent).is_some_and(|current| current.epoch == session) {
+            effects.change(Change::Volatile(Volatile::Exporting { agent, serial, serve_uri }));
         }
         effects.decision()
     }

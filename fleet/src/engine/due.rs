@@ -16,7 +16,7 @@ use crate::{
     input::{CloseReason, Decision, Message, Send},
     project::{LastRun, NextFire, ProjectRecord, ProjectState},
     record::{Change, Record, Volatile},
-    run::{Missed, RunRecord, RunState, Trigger, TriggerKind},
+    run::{Missed, RunRecord, RunState, Trigger, TriggerKind, Wish},
     schedule::{Cadence, IntervalFrom, OverlapPolicy},
     time::{Now, Wall},
 };
@@ -136,6 +136,7 @@ impl Engine {
             end_time: None,
             current_tree: false,
             traceparent,
+            wish: Wish::default(),
         };
         effects.put(Record::Run(run));
         effects.put(Record::Attempt(self.new_attempt(project, origin.agent, id, 1, id, 1, Duration::ZERO)));
@@ -172,6 +173,7 @@ impl Engine {
             first_sync: placement.is_none_or(|placement| placement.have_tree.is_none()),
             mixed: false,
             max_delete: 0,
+            source: None,
             spec_hash: String::new(),
             state: AttemptState::Pending { delay },
         }

@@ -64,6 +64,9 @@ impl Engine {
                     self.ended(now, agent, attempt, epoch, outcome)
                 }
                 AgentInput::Inventory { agent, session, roots } => self.inventory(agent, session, roots),
+                AgentInput::Exporting { agent, session, serial, serve_uri, fault: _ } => {
+                    self.exporting(agent, session, serial, serve_uri)
+                }
             },
         }
     }

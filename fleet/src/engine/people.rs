@@ -1,7 +1,7 @@
 //! What users ask for. Each request is checked whole: all its faults at once, and nothing changed by a
 //! refused one.
 
-use std::time::Duration;
+use std::{collections::BTreeSet, time::Duration};
 
 use super::{
     due::{first_fire, next_fire},
@@ -15,7 +15,7 @@ use crate::{
     id::{AgentUid, Name, ProjectUid, RunId},
     input::{Ask, CloseReason, Decision, Message, Person, Reply, RequestKey, Send},
     placement::PlacementRecord,
-    project::{Pause, ProjectRecord, ProjectSpec, ProjectState, Target},
+    project::{Destination, Pause, Pick, ProjectRecord, ProjectSpec, ProjectState, Replicas},
     record::{Answer, Change, FleetRecord, Freeze, Key, Record, RequestRecord, Volatile},
     refusal::{Refusal, RefusalCode, Violation},
     run::{RunRecord, RunState, Trigger, TriggerKind},
@@ -41,7 +41,7 @@ impl Engine {
                 self.pause(now, by, project, reason, until, revision)
             }
             Ask::Resume { project, revision } => self.resume(now, project, revision),
-            Ask::Run { project, kind, request, traceparent } => {
+            Ask::Run { project, kind, wish: _, request, traceparent } => {
                 self.run_project(now, by, project, kind, request, traceparent)
             }
             Ask::CancelRun { project, run } => self.cancel_run(now, &by, project, run),
@@ -129,7 +129,7 @@ impl Engine {
         let fleet = FleetRecord { next_uid: uid.0 + 1, ..self.fleet.clone() };
         effects.put(Record::Fleet(fleet));
         let state = ProjectState::new(uid).with_fire(first_fire(&record, now));
-        for placement in placements_of(&record) {
+        for placement in self.placements_of(&record) {
             effects.put(Record::Placement(placement));
         }
         effects.put(Record::ProjectState(state));
@@ -145,27 +145,36 @@ impl Engine {
     fn check_spec(&self, what: &str, own: Option<ProjectUid>, spec: &ProjectSpec) -> Result<(), Refusal> {
         let mut faults = Vec::new();
         let origins = &spec.placement.origins;
-        if origins.len() != 1 {
-            let text = format!("exactly one origin is needed, {} given", origins.len());
-            faults.push(Violation::new("placement.origins", text));
+        if origins.is_empty() {
+            faults.push(Violation::new("placement.origins", "at least one origin is needed"));
         }
         if spec.schedule.never_matches() {
             faults.push(Violation::new("schedule", "never fires: no instant matches all its fields"));
         }
-        let targets = || origins.iter().chain(&spec.placement.replicas);
-        for (index, target) in targets().enumerate() {
-            let field = format!("placement.origins[{index}].agent");
-            match self.agents.get(&target.agent) {
-                None => faults.push(Violation::new(field, "no such agent")),
+        let named = |(index, replicas): (usize, &Replicas)| match replicas.pick {
+            Pick::Agent(agent) => Some((format!("placement.replicas[{index}].agent"), agent)),
+            Pick::Labels(_) => None,
+        };
+        let origins = origins.iter().enumerate();
+        let origins =
+            origins.map(|(index, target)| (format!("placement.origins[{index}].agent"), target.agent));
+        let replicas = spec.placement.replicas.iter().enumerate().filter_map(named);
+        let mut seen = BTreeSet::new();
+        for (field, agent) in origins.chain(replicas) {
+            match self.agents.get(&agent) {
+                None => faults.push(Violation::new(field.as_str(), "no such agent")),
                 Some(agent) if agent.revoked.is_some() => {
-                    faults.push(Violation::new(field, format!("agent \"{}\" is revoked", agent.name)));
+                    faults
+                        .push(Violation::new(field.as_str(), format!("agent \"{}\" is revoked", agent.name)));
                 }
                 Some(_) => {}
             }
-            if targets().skip(index + 1).any(|other| other.agent == target.agent) {
-                faults.push(Violation::new("placement", "the same agent is named twice"));
+            if !seen.insert(agent) {
+                faults.push(Violation::new(field, "the same agent is named twice"));
             }
-            faults.extend(self.destination_fault(own, spec, target));
+        }
+        for home in self.homes(spec) {
+            faults.extend(self.destination_fault(own, home.agent, &home.destination));
         }
         if faults.is_empty() { Ok(()) } else { Err(Refusal::invalid(what, faults)) }
     }
@@ -174,16 +183,15 @@ impl Engine {
     fn destination_fault(
         &self,
         own: Option<ProjectUid>,
-        spec: &ProjectSpec,
-        target: &Target,
+        agent: AgentUid,
+        wanted: &Destination,
     ) -> Option<Violation> {
-        let wanted = spec.destination_on(target);
-        let others = self.placements_on(target.agent).filter(|project| Some(*project) != own);
+        let others = self.placements_on(agent).filter(|project| Some(*project) != own);
         let clash = others
             .filter_map(|project| self.projects.get(&project))
-            .filter_map(|project| project.placements.get(&target.agent).map(|placement| (project, placement)))
+            .filter_map(|project| project.placements.get(&agent).map(|placement| (project, placement)))
             .find(|(_, placement)| placement.destination.overlaps(wanted))?;
-        let agent = self.agents.get(&target.agent).map_or("?", |agent| agent.name.as_str());
+        let agent = self.agents.get(&agent).map_or("?", |agent| agent.name.as_str());
         let text = format!(
             "\"{wanted}\": on agent \"{agent}\" it lies inside, around or at {} of project \"{}\"",
             clash.1.destination, clash.0.record.name
@@ -229,7 +237,7 @@ impl Engine {
                 .cloned()
                 .unwrap_or(new)
         };
-        let wanted: Vec<PlacementRecord> = placements_of(record).into_iter().map(kept).collect();
+        let wanted: Vec<PlacementRecord> = self.placements_of(record).into_iter().map(kept).collect();
         for old in project.placements.values() {
             let new = wanted.iter().find(|new| new.agent == old.agent);
             let same = new.is_some_and(|new| new.destination == old.destination && new.role == old.role);
@@ -594,22 +602,66 @@ fn reason_fault(reason: &str) -> Option<Violation> {
     })
 }
 
-/// The placements that a declaration asks for, as yet without trees.
-fn placements_of(record: &ProjectRecord) -> Vec<PlacementRecord> {
-    let spec = &record.spec;
-    let of = |target: &Target, role| PlacementRecord {
-        project: record.uid,
-        agent: target.agent,
-        role,
-        destination: spec.destination_on(target).clone(),
-        have_tree: None,
-        have_time: None,
-        gave_up_on: None,
-        files: 0,
-        size_bytes: 0,
-        hold: None,
-    };
-    let origins = spec.placement.origins.iter().map(|target| of(target, Role::Origin));
-    let replicas = spec.placement.replicas.iter().map(|target| of(target, Role::Replica));
-    origins.chain(replicas).collect()
+/// Where a declaration wants a tree.
+struct Home {
+    agent: AgentUid,
+    role: Role,
+    standby: bool,
+    destination: Destination,
+}
+
+impl Engine {
+    /// Where a declaration wants its tree, by the agents that there are now. What an agent is named as goes before
+    /// what it is selected as; revoked agents are not selected.
+    fn homes(&self, spec: &ProjectSpec) -> Vec<Home> {
+        let mut homes: Vec<Home> = Vec::new();
+        for (index, target) in spec.placement.origins.iter().enumerate() {
+            let role = if index == 0 { Role::Origin } else { Role::Replica };
+            let destination = spec.destination_on(target).clone();
+            homes.push(Home { agent: target.agent, role, standby: index > 0, destination });
+        }
+        let (named, selected): (Vec<_>, Vec<_>) =
+            spec.placement.replicas.iter().partition(|replicas| matches!(replicas.pick, Pick::Agent(_)));
+        for replicas in named.into_iter().chain(selected) {
+            let destination = replicas.destination.as_ref().unwrap_or(&spec.destination);
+            for agent in self.picked(&replicas.pick) {
+                if homes.iter().all(|home| home.agent != agent) {
+                    let destination = destination.clone();
+                    homes.push(Home { agent, role: Role::Replica, standby: false, destination });
+                }
+            }
+        }
+        homes
+    }
+
+    fn picked(&self, pick: &Pick) -> Vec<AgentUid> {
+        match pick {
+            Pick::Agent(agent) => vec![*agent],
+            Pick::Labels(labels) => {
+                let fits = |agent: &&AgentRecord| {
+                    agent.revoked.is_none()
+                        && labels.iter().all(|(key, value)| agent.labels.get(key) == Some(value))
+                };
+                self.agents.values().filter(fits).map(|agent| agent.uid).collect()
+            }
+        }
+    }
+
+    /// The placements that a declaration asks for, as yet without trees.
+    fn placements_of(&self, record: &ProjectRecord) -> Vec<PlacementRecord> {
+        let placement = |home: Home| PlacementRecord {
+            project: record.uid,
+            agent: home.agent,
+            role: home.role,
+            standby: home.standby,
+            destination: home.destination,
+            have_tree: None,
+            have_time: None,
+            gave_up_on: None,
+            files: 0,
+            size_bytes: 0,
+            hold: None,
+        };
+        self.homes(&record.spec).into_iter().map(placement).collect()
+    }
 }

@@ -11,7 +11,7 @@ use crate::{
     attempt::{AttemptEvent, AttemptRecord, AttemptState, End, Role},
     id::{AgentUid, AttemptId, Epoch, RunId},
     input::{Decision, Message, Send},
-    outcome::{ExitClass, Outcome},
+    outcome::{Evidence, ExitClass, GuardKind, Outcome},
     placement::{Hold, PlacementRecord},
     project::ProjectState,
     record::Record,
@@ -220,8 +220,16 @@ impl Engine {
             self.next_try(project, run, attempt, Duration::ZERO, effects);
             return;
         }
-        let (first, since) = placement.hold.map_or((attempt.id, now.wall), |hold| (hold.first, hold.since));
-        let hold = Hold { first, newest: attempt.id, since, wanted };
+        let (first, since) =
+            placement.hold.as_ref().map_or((attempt.id, now.wall), |hold| (hold.first, hold.since));
+        let evidence = outcome.evidence.clone().unwrap_or_else(|| Evidence {
+            kind: GuardKind::Deletes,
+            wanted,
+            allowed,
+            names: Vec::new(),
+            sentence: format!("{wanted} more deletions wanted, {allowed} allowed"),
+        });
+        let hold = Hold { first, newest: attempt.id, since, evidence };
         effects.put(Record::Placement(PlacementRecord { hold: Some(hold), ..placement.clone() }));
         self.close_run(now, run, RunState::Held, effects);
     }

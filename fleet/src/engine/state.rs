@@ -424,6 +424,11 @@ impl Engine {
                     self.rescan();
                 }
             }
+            Volatile::Exporting { agent, serial: _, serve_uri } => {
+                let Some(session) = self.sessions.get_mut(agent) else { return };
+                session.facts.serve_uri.clone_from(serve_uri);
+                self.rescan();
+            }
             Volatile::GivenUp(agent) => {
                 self.given_up.insert(*agent);
                 for attempt in self.attempts.values().filter(|a| a.agent == *agent && a.state.is_out()) {

@@ -272,6 +272,7 @@ impl World {
                     journal.remove(&(attempt, epoch));
                 }
             }
+            Message::Exports { .. } => {}
             Message::Close(_) => self.agent_closes(stream),
         }
     }

@@ -42,6 +42,7 @@ impl World {
             AgentInput::Enroll { .. }
             | AgentInput::Renew { .. }
             | AgentInput::Gone { .. }
+            | AgentInput::Exporting { .. }
             | AgentInput::Inventory { .. } => return,
         };
         if let Some(at) = self.where_is(*attempt) {

@@ -377,6 +377,7 @@ pub(crate) fn session_change(change: &Change) -> Option<(AgentUid, bool)> {
         Change::Volatile(Volatile::SessionClosed(agent, _)) => Some((*agent, false)),
         Change::Volatile(
             Volatile::Inventory(..)
+            | Volatile::Exporting { .. }
             | Volatile::GivenUp(_)
             | Volatile::TimerDone(..)
             | Volatile::Scanned { .. }

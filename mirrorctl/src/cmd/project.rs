@@ -293,6 +293,7 @@ async fn start(app: &App, typed: &str, follow: bool) -> Outcome<Exit> {
     let request = v1::RunProjectRequest {
         name: names::checked_project(typed)?,
         request_id: uuid::Uuid::new_v4().to_string(),
+        ..Default::default()
     };
     let response = match client.projects().run_project(request).await {
         Ok(response) => response.into_inner(),

@@ -142,6 +142,7 @@ pub const fn class_word(class: Class) -> &'static str {
         Class::Config => "configuration",
         Class::RejectedByAgent => "rejected by the agent",
         Class::Interrupted => "interrupted",
+        Class::Guard => "guard",
     }
 }
 

@@ -26,7 +26,7 @@ macro_rules! pairs {
 
 /// The sets that both the wire and the store have.
 macro_rules! pairs_of {
-    ($package:ident, $run_state:ty, $trigger_kind:ty, $exit_class:ty, $interval_from:ty) => {
+    ($package:ident, $run_state:ty, $trigger_kind:ty, $exit_class:ty, $interval_from:ty, $guard_kind:ty) => {
         pairs!(role: fleet::attempt::Role = crate::$package::Role {
             Origin,
             Replica,
@@ -69,6 +69,16 @@ macro_rules! pairs_of {
             Config,
             RejectedByAgent,
             Interrupted,
+            Guard,
+        });
+
+        pairs!(guard_kind: fleet::outcome::GuardKind = $guard_kind {
+            Deletes,
+            EmptyUpstream,
+            SentinelMissing,
+            Shrink,
+            Adoption,
+            Quota,
         });
 
         pairs!(interval_from: fleet::schedule::IntervalFrom = $interval_from {
@@ -95,7 +105,8 @@ pub(crate) mod wire {
         crate::v1::run::State,
         crate::v1::trigger::Kind,
         crate::v1::outcome::Class,
-        crate::v1::interval::From
+        crate::v1::interval::From,
+        crate::v1::evidence::Kind
     );
 
     pairs!(wait_reason: fleet::engine::WaitReason = crate::v1::wait::Reason {
@@ -127,7 +138,8 @@ pub(crate) mod stored {
         crate::store::RunState,
         crate::store::TriggerKind,
         crate::store::ExitClass,
-        crate::store::IntervalFrom
+        crate::store::IntervalFrom,
+        crate::store::GuardKind
     );
 
     pairs!(user_role: fleet::agent::UserRole = crate::store::UserRole {
@@ -155,7 +167,8 @@ mod tests {
         paired(2, wire::role::read, wire::role::number);
         paired(7, wire::run_state::read, wire::run_state::number);
         paired(4, wire::trigger_kind::read, wire::trigger_kind::number);
-        paired(19, wire::exit_class::read, wire::exit_class::number);
+        paired(20, wire::exit_class::read, wire::exit_class::number);
+        paired(6, wire::guard_kind::read, wire::guard_kind::number);
         paired(2, wire::interval_from::read, wire::interval_from::number);
         paired(2, wire::overlap_policy::read, wire::overlap_policy::number);
         paired(2, wire::dst_overlap::read, wire::dst_overlap::number);
@@ -167,7 +180,8 @@ mod tests {
         paired(2, stored::role::read, stored::role::number);
         paired(7, stored::run_state::read, stored::run_state::number);
         paired(4, stored::trigger_kind::read, stored::trigger_kind::number);
-        paired(19, stored::exit_class::read, stored::exit_class::number);
+        paired(20, stored::exit_class::read, stored::exit_class::number);
+        paired(6, stored::guard_kind::read, stored::guard_kind::number);
         paired(2, stored::interval_from::read, stored::interval_from::number);
         paired(2, stored::overlap_policy::read, stored::overlap_policy::number);
         paired(2, stored::dst_overlap::read, stored::dst_overlap::number);

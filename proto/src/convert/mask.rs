@@ -98,11 +98,19 @@ const PATHS: &[(&str, Copy)] = &[
     part!(rsync.bandwidth_limit_kib),
     whole!(placement),
     part!(placement.origins),
+    part!(placement.replicas),
+    part!(placement.max_parallel),
+    part!(placement.propagation_timeout),
+    part!(placement.drain_timeout),
     whole!(guard),
     part!(guard.max_delete),
+    part!(guard.shrink_percent),
+    part!(guard.sentinels),
+    part!(guard.quota_bytes),
     whole!(retry),
     part!(retry.attempts),
     part!(retry.initial_backoff),
+    part!(retry.treat_partial_as_success),
 ];
 
 /// Fields of a project that nobody changes by an update.
@@ -221,7 +229,7 @@ mod tests {
                 options: paths(&["-a"]),
                 ..Default::default()
             }),
-            guard: Some(v1::GuardSettings { max_delete: Some(1) }),
+            guard: Some(v1::GuardSettings { max_delete: Some(1), ..Default::default() }),
             ..v1::Project::default()
         };
         let update = v1::Project {
@@ -235,7 +243,7 @@ mod tests {
         let rsync = merged.rsync.unwrap();
         assert_eq!((merged.display_name.as_str(), merged.destination.as_str()), ("new", "a1:debian"));
         assert!(rsync.no_defaults && rsync.options == ["-H"]);
-        assert_eq!(merged.guard, Some(v1::GuardSettings { max_delete: None }));
+        assert_eq!(merged.guard, Some(v1::GuardSettings::default()));
     }
 
     #[test]

@@ -2,7 +2,7 @@
 //! bounded here, since it ends in records and on terminals. Does not decide what follows from an end.
 
 use fleet::{
-    outcome::{ExitClass, Outcome, Stats},
+    outcome::{EVIDENCE_NAME_CHARS_MAX, EVIDENCE_NAMES_MAX, Evidence, ExitClass, Outcome, Stats},
     refusal::Violation,
     time::Wall,
 };
@@ -104,6 +104,7 @@ pub fn outcome_of_rsync(
         advice: bounded_advice(&diagnosis.advice),
         stats: stats_of_rsync(stats),
         deletes_skipped: diagnosis.deletions_skipped,
+        evidence: None,
         time: now,
     }
 }
@@ -111,7 +112,8 @@ pub fn outcome_of_rsync(
 /// The wire's form of an outcome.
 #[must_use]
 pub fn outcome_to_wire(outcome: &Outcome) -> v1::Outcome {
-    let Outcome { class, exit_code, signal, cause, fault, advice, stats, deletes_skipped, time } = outcome;
+    let Outcome { class, exit_code, signal, cause, fault, advice, stats, deletes_skipped, evidence, time } =
+        outcome;
     v1::Outcome {
         class: wire::exit_class::number(*class),
         exit_code: *exit_code,
@@ -122,7 +124,40 @@ pub fn outcome_to_wire(outcome: &Outcome) -> v1::Outcome {
         stats: stats.as_ref().map(stats_to_wire),
         end_time: Some(wall_to_wire(*time)),
         deletes_skipped: *deletes_skipped,
+        evidence: evidence.as_ref().map(evidence_to_wire),
     }
+}
+
+/// The wire's form of what a guard found.
+#[must_use]
+pub fn evidence_to_wire(evidence: &Evidence) -> v1::Evidence {
+    let Evidence { kind, wanted, allowed, names, sentence } = evidence;
+    v1::Evidence {
+        kind: wire::guard_kind::number(*kind),
+        wanted: *wanted,
+        allowed: *allowed,
+        names: names.iter().take(EVIDENCE_NAMES_MAX).map(|name| bounded_name(name)).collect(),
+        sentence: bounded_advice(sentence),
+    }
+}
+
+/// Reads what a guard found; `None` where it is of a kind that this program does not know. Texts are made printable
+/// and cut.
+#[must_use]
+pub fn evidence_from_wire(wire: &v1::Evidence) -> Option<Evidence> {
+    Some(Evidence {
+        kind: wire::guard_kind::read(wire.kind)?,
+        wanted: wire.wanted,
+        allowed: wire.allowed,
+        names: wire.names.iter().take(EVIDENCE_NAMES_MAX).map(|name| bounded_name(name)).collect(),
+        sentence: bounded_advice(&wire.sentence),
+    })
+}
+
+/// Strangers choose the names of files.
+fn bounded_name(name: &str) -> String {
+    let text = printable(name.as_bytes(), EVIDENCE_NAME_CHARS_MAX);
+    text.chars().take(EVIDENCE_NAME_CHARS_MAX).collect()
 }
 
 /// Reads an outcome that an agent reports. Texts are made printable and cut rather than refused: the report is
@@ -143,6 +178,7 @@ pub fn outcome_from_wire(wire: &v1::Outcome) -> Result<Outcome, Violation> {
         advice: bounded_advice(&wire.advice),
         stats: wire.stats.as_ref().map(stats_from_wire),
         deletes_skipped: wire.deletes_skipped,
+        evidence: wire.evidence.as_ref().and_then(evidence_from_wire),
         time: required_wall("outcome.end_time", wire.end_time.as_ref())?,
     })
 }

@@ -4,11 +4,11 @@
 use std::{collections::BTreeMap, time::Duration};
 
 use fleet::{
-    defaults::{LABEL_CHARS_MAX, MAX_DELETE_MAX},
+    defaults::{LABEL_CHARS_MAX, MAX_DELETE_MAX, REASON_CHARS_MAX},
     id::{AgentUid, Name},
     project::{
-        Destination, Pause, PlacementSettings, ProjectRecord, ProjectSpec, RetrySettings, RsyncSettings,
-        Target, Upstream,
+        Destination, GuardSettings, Pause, Pick, PlacementSettings, ProjectRecord, ProjectSpec, Replicas,
+        RetrySettings, RsyncSettings, Target, Upstream,
     },
     refusal::Violation,
 };
@@ -30,6 +30,18 @@ const RUN_TIMEOUT: Seconds = Seconds { min: 60, max: 30 * 86_400 };
 const INITIAL_BACKOFF: Seconds = Seconds { min: 1, max: 3_600 };
 /// Most tries in one run.
 const RETRY_ATTEMPTS_MAX: u32 = 20;
+const PROPAGATION_TIMEOUT: Seconds = Seconds { min: 60, max: 30 * 86_400 };
+const DRAIN_TIMEOUT: Seconds = Seconds { min: 0, max: 86_400 };
+/// Most origins of one project: the one that pulls and those that stand by.
+pub const ORIGINS_MAX: usize = 8;
+/// Most entries of a project's replicas; each may select many agents.
+pub const REPLICA_TARGETS_MAX: usize = 64;
+/// Most replicas that pull at once, where a project has its own limit.
+pub const MAX_PARALLEL_MAX: u32 = 1_000;
+/// Most paths that must exist at an upstream.
+pub const SENTINELS_MAX: usize = 16;
+/// Longest of them, in bytes.
+pub const SENTINEL_BYTES_MAX: usize = 512;
 
 /// What a declaration is read against.
 #[derive(Clone, Copy)]
@@ -85,8 +97,11 @@ pub fn spec_from_wire(wire: &v1::Project, context: Context<'_>) -> Result<Declar
     let schedule = schedule_from_wire(wire.schedule.as_ref()).or_note(&mut faults);
     let rsync = read_rsync(wire.rsync.as_ref()).or_note(&mut faults);
     let placement = read_placement(wire.placement.as_ref(), context).or_note(&mut faults);
-    let max_delete = read_max_delete(wire.guard.as_ref()).or_note(&mut faults);
+    let guard = read_guard(wire.guard.as_ref()).or_note(&mut faults);
     let retry = read_retry(wire.retry.as_ref()).or_note(&mut faults);
+    let partial_is_success =
+        wire.retry.as_ref().map_or_else(String::new, |retry| retry.treat_partial_as_success.clone());
+    check_text("retry.treat_partial_as_success", &partial_is_success, REASON_CHARS_MAX, &mut faults);
     if !faults.is_empty() {
         return Err(faults);
     }
@@ -100,8 +115,9 @@ pub fn spec_from_wire(wire: &v1::Project, context: Context<'_>) -> Result<Declar
         schedule: schedule.schedule,
         rsync,
         placement,
-        max_delete: max_delete.flatten(),
+        guard: guard.unwrap_or_default(),
         retry: retry.unwrap_or_default(),
+        partial_is_success,
     };
     Ok(Declaration { spec, notes: schedule.notes })
 }
@@ -259,48 +275,162 @@ fn read_placement(
     wire: Option<&v1::PlacementSettings>,
     context: Context<'_>,
 ) -> Result<PlacementSettings, Vec<Violation>> {
-    let origins = wire.map_or(&[][..], |wire| &wire.origins);
-    if origins.len() != 1 {
-        let text = format!("exactly one origin is needed, {} given", origins.len());
-        return Err(vec![Violation::new("placement.origins", text)]);
-    }
+    let empty = v1::PlacementSettings::default();
+    let wire = wire.unwrap_or(&empty);
     let mut faults = Vec::new();
-    let read = |(index, target)| {
+    if wire.origins.is_empty() {
+        faults.push(Violation::new("placement.origins", "at least one origin is needed"));
+    }
+    for (field, count, max) in [
+        ("placement.origins", wire.origins.len(), ORIGINS_MAX),
+        ("placement.replicas", wire.replicas.len(), REPLICA_TARGETS_MAX),
+    ] {
+        if count > max {
+            faults.push(Violation::new(field, format!("{count} given; at most {max} are accepted")));
+        }
+    }
+    let origin = |(index, target): (usize, &v1::PlacementTarget)| {
         let at = format!("placement.origins[{index}]");
         read_target(&at, target, context.agent).or_note(&mut faults)
     };
-    let origins: Option<Vec<Target>> = origins.iter().enumerate().map(read).collect();
-    let current = context.current.map(|spec| spec.placement.clone()).unwrap_or_default();
-    origins.map(|origins| PlacementSettings { origins, ..current }).ok_or(faults)
+    let origins: Vec<Target> = wire.origins.iter().take(ORIGINS_MAX).enumerate().filter_map(origin).collect();
+    let replicas = |(index, target): (usize, &v1::PlacementTarget)| {
+        let at = format!("placement.replicas[{index}]");
+        read_replicas(&at, target, context.agent).or_note(&mut faults)
+    };
+    let replicas: Vec<Replicas> =
+        wire.replicas.iter().take(REPLICA_TARGETS_MAX).enumerate().filter_map(replicas).collect();
+    if wire.max_parallel > MAX_PARALLEL_MAX {
+        let rule = format!("must be 1 to {MAX_PARALLEL_MAX}, or 0 for no limit of its own");
+        faults.push(fault("placement.max_parallel", &wire.max_parallel.to_string(), rule));
+    }
+    let mut span = |field: &str, bounds: Seconds, value: &Option<prost_types::Duration>| {
+        let read = bounds.read(&format!("placement.{field}"), value.as_ref());
+        read.or_note(&mut faults).flatten().map(Duration::from_secs)
+    };
+    let propagation_timeout = span("propagation_timeout", PROPAGATION_TIMEOUT, &wire.propagation_timeout);
+    let drain_timeout = span("drain_timeout", DRAIN_TIMEOUT, &wire.drain_timeout);
+    let max_parallel = wire.max_parallel;
+    let settings = PlacementSettings { origins, replicas, max_parallel, propagation_timeout, drain_timeout };
+    if faults.is_empty() { Ok(settings) } else { Err(faults) }
 }
 
+/// An origin is always one agent: which host pulls from the upstream is nothing that labels should decide.
 fn read_target(
     at: &str,
     wire: &v1::PlacementTarget,
     agent_named: &dyn Fn(&Name) -> Option<AgentUid>,
 ) -> Result<Target, Vec<Violation>> {
     let mut faults = Vec::new();
-    let field = format!("{at}.agent");
-    let agent = parse_agent(&field, &wire.agent)
-        .and_then(|name| {
-            agent_named(&name).ok_or_else(|| fault(field, name.as_str(), "there is no such agent"))
-        })
-        .or_note(&mut faults);
-    let destination = match wire.destination.as_str() {
-        "" => Some(None),
-        text => read_destination(&format!("{at}.destination"), text).or_note(&mut faults).map(Some),
-    };
-    agent.zip(destination).map(|(agent, destination)| Target { agent, destination }).ok_or(faults)
+    if !wire.selector.is_empty() {
+        let rule = "an origin is named, not selected; give its agent";
+        faults.push(fault(&format!("{at}.selector"), &wire.selector, rule));
+    }
+    let agent = read_agent(&format!("{at}.agent"), &wire.agent, agent_named).or_note(&mut faults);
+    let destination = read_own_destination(at, wire).or_note(&mut faults);
+    let target = agent.zip(destination).map(|(agent, destination)| Target { agent, destination });
+    target.filter(|_| faults.is_empty()).ok_or(faults)
 }
 
-fn read_max_delete(wire: Option<&v1::GuardSettings>) -> Result<Option<u64>, Violation> {
-    match wire.and_then(|guard| guard.max_delete) {
-        Some(limit) if limit > MAX_DELETE_MAX => {
-            let rule = format!("must be 0 to {MAX_DELETE_MAX}");
-            Err(fault("guard.max_delete", &limit.to_string(), rule))
+fn read_replicas(
+    at: &str,
+    wire: &v1::PlacementTarget,
+    agent_named: &dyn Fn(&Name) -> Option<AgentUid>,
+) -> Result<Replicas, Vec<Violation>> {
+    let mut faults = Vec::new();
+    let pick = match (wire.agent.as_str(), wire.selector.as_str()) {
+        ("", "") => {
+            faults.push(Violation::new(at, "needs an agent or a selector such as role=edge"));
+            None
         }
-        limit => Ok(limit),
+        (agent, "") => {
+            read_agent(&format!("{at}.agent"), agent, agent_named).or_note(&mut faults).map(Pick::Agent)
+        }
+        ("", selector) => {
+            read_selector(&format!("{at}.selector"), selector).or_note(&mut faults).map(Pick::Labels)
+        }
+        (_, _) => {
+            faults.push(Violation::new(at, "has an agent and a selector; give one of them"));
+            None
+        }
+    };
+    let destination = read_own_destination(at, wire).or_note(&mut faults);
+    let replicas = pick.zip(destination).map(|(pick, destination)| Replicas { pick, destination });
+    replicas.ok_or(faults)
+}
+
+fn read_agent(
+    field: &str,
+    text: &str,
+    agent_named: &dyn Fn(&Name) -> Option<AgentUid>,
+) -> Result<AgentUid, Violation> {
+    let name = parse_agent(field, text)?;
+    agent_named(&name).ok_or_else(|| fault(field, name.as_str(), "there is no such agent"))
+}
+
+fn read_own_destination(at: &str, wire: &v1::PlacementTarget) -> Result<Option<Destination>, Violation> {
+    match wire.destination.as_str() {
+        "" => Ok(None),
+        text => read_destination(&format!("{at}.destination"), text).map(Some),
     }
+}
+
+/// Reads a selector: `key=value` pairs that must all hold, separated by commas.
+///
+/// # Errors
+/// A part that is no pair, a key twice, or what no label can be.
+pub fn read_selector(field: &str, text: &str) -> Result<BTreeMap<String, String>, Vec<Violation>> {
+    let mut labels = BTreeMap::new();
+    for part in text.split(',').map(str::trim) {
+        let Some((key, value)) = part.split_once('=') else {
+            return Err(vec![fault(field, text, "must be key=value pairs separated by commas")]);
+        };
+        if labels.insert(key.trim().to_owned(), value.trim().to_owned()).is_some() {
+            return Err(vec![fault(field, text, format!("names {} twice", quoted(key)))]);
+        }
+    }
+    labels_from_wire(field, &labels)
+}
+
+fn read_guard(wire: Option<&v1::GuardSettings>) -> Result<GuardSettings, Vec<Violation>> {
+    let Some(wire) = wire else { return Ok(GuardSettings::default()) };
+    let mut faults = Vec::new();
+    if let Some(limit) = wire.max_delete.filter(|limit| *limit > MAX_DELETE_MAX) {
+        let rule = format!("must be 0 to {MAX_DELETE_MAX}");
+        faults.push(fault("guard.max_delete", &limit.to_string(), rule));
+    }
+    if let Some(percent) = wire.shrink_percent.filter(|percent| !(1..=100).contains(percent)) {
+        faults.push(fault("guard.shrink_percent", &percent.to_string(), "must be 1 to 100"));
+    }
+    if wire.sentinels.len() > SENTINELS_MAX {
+        let text = format!("{} given; at most {SENTINELS_MAX} are accepted", wire.sentinels.len());
+        faults.push(Violation::new("guard.sentinels", text));
+    }
+    for (index, path) in wire.sentinels.iter().take(SENTINELS_MAX).enumerate() {
+        if !is_sentinel(path) {
+            let rule = format!(
+                "must be a relative path of at most {SENTINEL_BYTES_MAX} bytes, without empty parts, . and .., \
+                 wildcards and control characters"
+            );
+            faults.push(fault(&format!("guard.sentinels[{index}]"), path, rule));
+        }
+    }
+    let settings = GuardSettings {
+        max_delete: wire.max_delete,
+        shrink_percent: wire.shrink_percent,
+        sentinels: wire.sentinels.clone(),
+        quota_bytes: wire.quota_bytes,
+    };
+    if faults.is_empty() { Ok(settings) } else { Err(faults) }
+}
+
+/// Daemons glob what they are asked for, so what could be a pattern is no path here.
+fn is_sentinel(path: &str) -> bool {
+    let part_ok = |part: &str| !part.is_empty() && part != "." && part != "..";
+    path.len() <= SENTINEL_BYTES_MAX
+        && !path.starts_with('-')
+        && path.split('/').all(part_ok)
+        && !path.chars().any(|c| c.is_control() || matches!(c, '*' | '?' | '[' | '\\'))
 }
 
 fn read_retry(wire: Option<&v1::RetrySettings>) -> Result<RetrySettings, Vec<Violation>> {
@@ -329,8 +459,9 @@ pub fn project_to_wire(record: &ProjectRecord, names: &dyn Names, notes: Vec<Str
         schedule,
         rsync,
         placement,
-        max_delete,
+        guard,
         retry,
+        partial_is_success,
     } = spec;
     v1::Project {
         name: project_name(name),
@@ -340,11 +471,14 @@ pub fn project_to_wire(record: &ProjectRecord, names: &dyn Names, notes: Vec<Str
         destination: destination.to_string(),
         schedule: Some(schedule_to_wire(schedule, notes)),
         rsync: (*rsync != RsyncSettings::default()).then(|| rsync_to_wire(rsync)),
-        placement: Some(targets_to_wire(placement, names)),
-        guard: max_delete.map(|limit| v1::GuardSettings { max_delete: Some(limit) }),
-        retry: (*retry != RetrySettings::default()).then(|| v1::RetrySettings {
-            attempts: retry.attempts.unwrap_or(0),
-            initial_backoff: retry.initial_backoff.map(duration_to_wire),
+        placement: Some(placement_settings_to_wire(placement, names)),
+        guard: (*guard != GuardSettings::default()).then(|| guard_to_wire(guard)),
+        retry: (*retry != RetrySettings::default() || !partial_is_success.is_empty()).then(|| {
+            v1::RetrySettings {
+                attempts: retry.attempts.unwrap_or(0),
+                initial_backoff: retry.initial_backoff.map(duration_to_wire),
+                treat_partial_as_success: partial_is_success.clone(),
+            }
         }),
         paused: paused.as_ref().map(pause_to_wire),
         status: None,
@@ -385,13 +519,44 @@ fn rsync_to_wire(settings: &RsyncSettings) -> v1::RsyncSettings {
     }
 }
 
-/// The wire speaks of origins only.
-fn targets_to_wire(settings: &PlacementSettings, names: &dyn Names) -> v1::PlacementSettings {
-    let target = |target: &Target| v1::PlacementTarget {
+fn guard_to_wire(guard: &GuardSettings) -> v1::GuardSettings {
+    let GuardSettings { max_delete, shrink_percent, sentinels, quota_bytes } = guard;
+    v1::GuardSettings {
+        max_delete: *max_delete,
+        shrink_percent: *shrink_percent,
+        sentinels: sentinels.clone(),
+        quota_bytes: *quota_bytes,
+    }
+}
+
+fn placement_settings_to_wire(settings: &PlacementSettings, names: &dyn Names) -> v1::PlacementSettings {
+    let PlacementSettings { origins, replicas, max_parallel, propagation_timeout, drain_timeout } = settings;
+    let own =
+        |destination: &Option<Destination>| destination.as_ref().map(ToString::to_string).unwrap_or_default();
+    let origin = |target: &Target| v1::PlacementTarget {
         agent: agent_name_of(names, target.agent),
-        destination: target.destination.as_ref().map(ToString::to_string).unwrap_or_default(),
+        destination: own(&target.destination),
+        selector: String::new(),
     };
-    v1::PlacementSettings { origins: settings.origins.iter().map(target).collect() }
+    let replica = |replicas: &Replicas| {
+        let (agent, selector) = match &replicas.pick {
+            Pick::Agent(agent) => (agent_name_of(names, *agent), String::new()),
+            Pick::Labels(labels) => (String::new(), selector_text(labels)),
+        };
+        v1::PlacementTarget { agent, destination: own(&replicas.destination), selector }
+    };
+    v1::PlacementSettings {
+        origins: origins.iter().map(origin).collect(),
+        replicas: replicas.iter().map(replica).collect(),
+        max_parallel: *max_parallel,
+        propagation_timeout: propagation_timeout.map(duration_to_wire),
+        drain_timeout: drain_timeout.map(duration_to_wire),
+    }
+}
+
+fn selector_text(labels: &BTreeMap<String, String>) -> String {
+    let pairs: Vec<String> = labels.iter().map(|(key, value)| format!("{key}={value}")).collect();
+    pairs.join(",")
 }
 
 fn pause_to_wire(pause: &Pause) -> v1::Pause {

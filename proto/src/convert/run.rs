@@ -5,7 +5,7 @@ use fleet::{
     engine::{BLOCKERS_MAX, Blocker, Why},
     id::{Epoch, Name},
     refusal::Violation,
-    run::{RunRecord, Trigger},
+    run::{Missed, RunRecord, Trigger},
     time::Wall,
 };
 
@@ -25,6 +25,10 @@ pub fn run_to_wire(
     origin_attempt: Option<v1::Attempt>,
     names: &dyn Names,
 ) -> v1::Run {
+    let caught_up = |missed: &Missed| {
+        let time = Some(wall_to_wire(missed.caught_up?));
+        Some(v1::CaughtUp { agent: agent_name_of(names, missed.agent), time })
+    };
     let behind = run.missed.iter().filter(|missed| missed.caught_up.is_none());
     v1::Run {
         name: run_name(project, run.id),
@@ -39,6 +43,9 @@ pub fn run_to_wire(
         traceparent: run.traceparent.clone(),
         origin_attempt,
         attempt_count: run.attempts,
+        dry_run: run.wish.dry_run,
+        reclaim: run.wish.reclaim,
+        caught_up: run.missed.iter().filter_map(caught_up).collect(),
     }
 }
 
@@ -77,6 +84,8 @@ pub fn attempt_to_wire(
         epoch: attempt.state.epoch().filter(|epoch| *epoch != Epoch::default()).map(epoch_to_wire),
         state: attempt_state_to_wire(&attempt.state).into(),
         destination: attempt.destination.to_string(),
+        mixed: attempt.mixed,
+        source_agent: attempt.source.map(|agent| agent_name_of(names, agent)).unwrap_or_default(),
         ..v1::Attempt::default()
     };
     let mut times = |offered: Option<Wall>, started: Option<Wall>, ended: Option<Wall>| {

@@ -1,6 +1,8 @@
 //! What coordinator and agent say to each other. Agents are programs of ours, but one may be broken or taken
 //! over: everything is bounded, and the first fault ends the reading. Does not know which session speaks.
 
+use std::collections::BTreeMap;
+
 use fleet::{
     agent::{AgentFacts, Root},
     engine::HELLO_ATTEMPTS_MAX,
@@ -79,7 +81,8 @@ pub fn hello_from_wire(wire: &v1::Hello) -> Result<ReadHello, Violation> {
         slots: wire.slots,
         roots,
         jail_gaps: gaps.collect::<Result<_, _>>()?,
-        serve_uri: serve_uri(&wire.serve_uri)?,
+        serve_uri: serve_uri("hello.serve_uri", &wire.serve_uri)?,
+        external_roots: external_roots(&wire.external_roots)?,
         certificate_expires: expires
             .map(|time| wall_from_wire("inventory.certificate_expire_time", time))
             .transpose()?,
@@ -144,11 +147,10 @@ fn held_from_wire(wire: &v1::AttemptDescriptor) -> Result<Held, Violation> {
 }
 
 /// The daemon that replicas pull from: a URI of host and port alone.
-fn serve_uri(text: &str) -> Result<String, Violation> {
+fn serve_uri(field: &str, text: &str) -> Result<String, Violation> {
     if text.is_empty() {
         return Ok(String::new());
     }
-    let field = "hello.serve_uri";
     let uri =
         RsyncUri::parse(text).map_err(|bad| fault(field, &crate::redact::without_user_info(text), bad))?;
     if uri.user().is_some() || !uri.module().is_empty() {
@@ -156,6 +158,46 @@ fn serve_uri(text: &str) -> Result<String, Violation> {
         return Err(fault(field, &crate::redact::without_user_info(text), rule));
     }
     Ok(uri.to_string().trim_end_matches('/').to_owned())
+}
+
+/// Roots that a daemon of the administrator's own serves.
+fn external_roots(wire: &BTreeMap<String, String>) -> Result<BTreeMap<String, String>, Violation> {
+    let field = "hello.external_roots";
+    bound(field, wire.len(), ROOTS_MAX)?;
+    let read = |(root, text): (&String, &String)| {
+        root.parse::<Name>().map_err(|bad| fault(field, root, bad))?;
+        let shown = crate::redact::without_user_info(text);
+        let uri = RsyncUri::parse(text).map_err(|bad| fault(field, &shown, bad))?;
+        if uri.user().is_some() || uri.module().is_empty() {
+            return Err(fault(field, &shown, "must be rsync://host[:port]/module[/path], without a user"));
+        }
+        Ok((root.clone(), uri.to_string().trim_end_matches('/').to_owned()))
+    };
+    wire.iter().map(read).collect()
+}
+
+/// What an agent's daemon serves, as it was told.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ReadExporting {
+    /// The exports that are in place.
+    pub serial: u64,
+    /// Where it serves; empty: nowhere.
+    pub serve_uri: String,
+    /// Why it cannot serve, printable and cut; empty: it can.
+    pub fault: String,
+}
+
+/// Reads what an agent's daemon serves now.
+///
+/// # Errors
+/// A malformed address.
+pub fn exporting_from_wire(wire: &v1::Exporting) -> Result<ReadExporting, Violation> {
+    let fault = printable(wire.fault.as_bytes(), DETAIL_BYTES_MAX);
+    Ok(ReadExporting {
+        serial: wire.serial,
+        serve_uri: serve_uri("exporting.serve_uri", &wire.serve_uri)?,
+        fault: cut(&fault, DETAIL_BYTES_MAX).to_owned(),
+    })
 }
 
 /// The wire's form of an attempt and its token.
@@ -227,6 +269,14 @@ pub fn assignment_to_wire(offer: &Offer, password: Option<String>) -> v1::Assign
         tree_version: offer.tree.to_string(),
         spec_hash: offer.spec_hash(),
         traceparent: offer.traceparent.clone(),
+        dry_run: offer.dry_run,
+        reclaim: offer.reclaim,
+        sentinels: offer.sentinels.clone(),
+        first_sync: offer.first_sync,
+        waived: offer.waived.iter().map(|kind| wire::guard_kind::number(*kind)).collect(),
+        quota_bytes: offer.quota_bytes,
+        known_files: offer.known_files,
+        known_bytes: offer.known_bytes,
     }
 }
 

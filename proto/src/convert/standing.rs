@@ -4,7 +4,7 @@
 use fleet::{
     attempt::AttemptRecord,
     id::{Name, RunId},
-    placement::PlacementRecord,
+    placement::{Hold, PlacementRecord},
     project::ProjectState,
     time::Wall,
 };
@@ -12,6 +12,7 @@ use fleet::{
 use super::{
     enums::wire,
     names::{Names, agent_name_of, attempt_name, run_name},
+    outcome::evidence_to_wire,
     run::attempt_state_to_wire,
     time::wall_to_wire,
 };
@@ -59,6 +60,18 @@ pub struct PlacementView<'a> {
     pub progress: Option<v1::Progress>,
 }
 
+/// The wire's form of an open hold of `project`.
+#[must_use]
+pub fn hold_to_wire(hold: &Hold, project: &Name) -> v1::Hold {
+    let Hold { first, newest, since, evidence } = hold;
+    v1::Hold {
+        first_attempt: attempt_name(project, *first),
+        newest_attempt: attempt_name(project, *newest),
+        since: Some(wall_to_wire(*since)),
+        evidence: Some(evidence_to_wire(evidence)),
+    }
+}
+
 /// The wire's form of one placement of `project`.
 #[must_use]
 pub fn placement_to_wire(
@@ -80,5 +93,7 @@ pub fn placement_to_wire(
         progress: attempt.and(progress),
         files: record.files,
         size_bytes: record.size_bytes,
+        hold: record.hold.as_ref().map(|hold| hold_to_wire(hold, project)),
+        standby: record.standby,
     }
 }

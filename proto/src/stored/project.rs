@@ -1,13 +1,18 @@
 //! What people declared of a project, and what happens to it by itself.
 
-use fleet::project::{
-    LastRun, NextFire, Pause, PlacementSettings, ProjectRecord, ProjectSpec, ProjectState, RetrySettings,
-    RsyncSettings, Target, Upstream,
+use std::collections::BTreeMap;
+
+use fleet::{
+    id::AgentUid,
+    project::{
+        GuardSettings, LastRun, NextFire, Pause, Pick, PlacementSettings, ProjectRecord, ProjectSpec,
+        ProjectState, Replicas, RetrySettings, RsyncSettings, Target, Upstream,
+    },
 };
 
 use super::{
-    Read, agent_uid, choice, destination, list, maybe, maybe_run_id, name, nanos, need, part, project_uid,
-    run_bytes, run_id,
+    Bad, Read, agent_uid, choice, destination, list, maybe, maybe_run_id, name, nanos, need, part,
+    project_uid, run_bytes, run_id,
     schedule::{read_schedule, schedule},
     span, wall,
 };
@@ -47,8 +52,9 @@ fn write_spec(spec: &ProjectSpec) -> store::ProjectSpec {
         schedule: when,
         rsync,
         placement,
-        max_delete,
+        guard: GuardSettings { max_delete, shrink_percent, sentinels, quota_bytes },
         retry,
+        partial_is_success,
     } = spec;
     store::ProjectSpec {
         display_name: Some(display_name.clone()),
@@ -63,6 +69,10 @@ fn write_spec(spec: &ProjectSpec) -> store::ProjectSpec {
             attempts: retry.attempts,
             initial_backoff_ns: retry.initial_backoff.map(nanos),
         }),
+        shrink_percent: *shrink_percent,
+        sentinels: sentinels.clone(),
+        quota_bytes: (*quota_bytes > 0).then_some(*quota_bytes),
+        partial_is_success: Some(partial_is_success.clone()).filter(|reason| !reason.is_empty()),
     }
 }
 
@@ -75,7 +85,13 @@ fn read_spec(message: store::ProjectSpec) -> Read<ProjectSpec> {
         schedule: part("schedule", message.schedule, read_schedule)?,
         rsync: part("rsync", message.rsync, read_rsync)?,
         placement: part("placement", message.placement, read_placement)?,
-        max_delete: message.max_delete,
+        guard: GuardSettings {
+            max_delete: message.max_delete,
+            shrink_percent: message.shrink_percent,
+            sentinels: message.sentinels,
+            quota_bytes: message.quota_bytes.unwrap_or(0),
+        },
+        partial_is_success: message.partial_is_success.unwrap_or_default(),
         retry: part("retry", message.retry, |retry| {
             Ok(RetrySettings { attempts: retry.attempts, initial_backoff: span(retry.initial_backoff_ns) })
         })?,
@@ -138,7 +154,7 @@ fn write_placement(settings: &PlacementSettings) -> store::PlacementSettings {
     let PlacementSettings { origins, replicas, max_parallel, propagation_timeout, drain_timeout } = settings;
     store::PlacementSettings {
         origins: origins.iter().map(target).collect(),
-        replicas: replicas.iter().map(target).collect(),
+        replicas: replicas.iter().map(write_replicas).collect(),
         max_parallel: Some(*max_parallel),
         propagation_timeout_ns: propagation_timeout.map(nanos),
         drain_timeout_ns: drain_timeout.map(nanos),
@@ -148,7 +164,7 @@ fn write_placement(settings: &PlacementSettings) -> store::PlacementSettings {
 fn read_placement(message: store::PlacementSettings) -> Read<PlacementSettings> {
     Ok(PlacementSettings {
         origins: list("origins", message.origins, read_target)?,
-        replicas: list("replicas", message.replicas, read_target)?,
+        replicas: list("replicas", message.replicas, read_replicas)?,
         max_parallel: need("max_parallel", message.max_parallel)?,
         propagation_timeout: span(message.propagation_timeout_ns),
         drain_timeout: span(message.drain_timeout_ns),
@@ -163,6 +179,27 @@ fn target(target: &Target) -> store::Target {
 fn read_target(message: store::Target) -> Read<Target> {
     let own = message.destination.map(|text| destination("destination", Some(text)));
     Ok(Target { agent: agent_uid("agent", message.agent)?, destination: own.transpose()? })
+}
+
+fn write_replicas(replicas: &Replicas) -> store::Replicas {
+    let Replicas { pick, destination } = replicas;
+    let (agent, labels) = match pick {
+        Pick::Agent(agent) => (Some(agent.0), BTreeMap::new()),
+        Pick::Labels(labels) => (None, labels.clone()),
+    };
+    store::Replicas { agent, destination: destination.as_ref().map(ToString::to_string), labels }
+}
+
+fn read_replicas(message: store::Replicas) -> Read<Replicas> {
+    let own = message.destination.map(|text| destination("destination", Some(text)));
+    let pick = match message.agent {
+        Some(agent) => Pick::Agent(AgentUid(agent)),
+        None if message.labels.is_empty() => {
+            return Err(Bad::new("agent", "is missing, and there are no labels"));
+        }
+        None => Pick::Labels(message.labels),
+    };
+    Ok(Replicas { pick, destination: own.transpose()? })
 }
 
 fn pause(pause: &Pause) -> store::Pause {

@@ -9,7 +9,9 @@ use fleet::{
 
 use super::{
     Read, agent_uid, attempt_id, choice, destination, maybe, maybe_run_id, name, need, part, project_uid,
-    read_attempt_id, run_bytes, run_id, wall,
+    read_attempt_id,
+    run::{read_evidence, write_evidence},
+    run_bytes, run_id, wall,
 };
 use crate::{
     convert::enums::stored,
@@ -49,6 +51,7 @@ pub(super) fn placement(record: &PlacementRecord) -> store::PlacementRecord {
         project,
         agent,
         role,
+        standby,
         destination,
         have_tree,
         have_time,
@@ -67,12 +70,13 @@ pub(super) fn placement(record: &PlacementRecord) -> store::PlacementRecord {
         gave_up_on: gave_up_on.map(run_bytes),
         files: Some(*files),
         size_bytes: Some(*size_bytes),
-        hold: hold.map(|Hold { first, newest, since, wanted }| store::Hold {
-            first: Some(attempt_id(first)),
-            newest: Some(attempt_id(newest)),
+        hold: hold.as_ref().map(|Hold { first, newest, since, evidence }| store::Hold {
+            first: Some(attempt_id(*first)),
+            newest: Some(attempt_id(*newest)),
             since_ms: Some(since.0),
-            wanted: Some(wanted),
+            evidence: Some(write_evidence(evidence)),
         }),
+        standby: standby.then_some(true),
     }
 }
 
@@ -82,7 +86,7 @@ pub(super) fn read_placement(message: store::PlacementRecord) -> Read<PlacementR
             first: part("first", hold.first, read_attempt_id)?,
             newest: part("newest", hold.newest, read_attempt_id)?,
             since: wall("since_ms", hold.since_ms)?,
-            wanted: need("wanted", hold.wanted)?,
+            evidence: part("evidence", hold.evidence, read_evidence)?,
         })
     };
     Ok(PlacementRecord {
@@ -96,6 +100,7 @@ pub(super) fn read_placement(message: store::PlacementRecord) -> Read<PlacementR
         files: need("files", message.files)?,
         size_bytes: need("size_bytes", message.size_bytes)?,
         hold: maybe("hold", message.hold, hold)?,
+        standby: message.standby.unwrap_or(false),
     })
 }
 

@@ -2,8 +2,9 @@
 
 use fleet::{
     attempt::{AttemptRecord, AttemptState, End},
-    outcome::{Outcome, Stats},
-    run::{Missed, RunRecord, Trigger},
+    id::AgentUid,
+    outcome::{Evidence, Outcome, Stats},
+    run::{Missed, RunRecord, Trigger, Wish},
     time::Wall,
 };
 
@@ -35,6 +36,7 @@ pub(super) fn record(record: &RunRecord) -> store::RunRecord {
         end_time,
         current_tree,
         traceparent,
+        wish,
     } = record;
     let missed = missed.iter().map(|Missed { agent, caught_up }| store::Missed {
         agent: Some(agent.0),
@@ -62,6 +64,7 @@ pub(super) fn record(record: &RunRecord) -> store::RunRecord {
         end_time_ms: end_time.map(|time| time.0),
         current_tree: Some(*current_tree),
         traceparent: Some(traceparent.clone()),
+        wish: (*wish != Wish::default()).then(|| write_wish(wish)),
     }
 }
 
@@ -94,6 +97,47 @@ pub(super) fn read_record(message: store::RunRecord) -> Read<RunRecord> {
         end_time: message.end_time_ms.map(Wall),
         current_tree: need("current_tree", message.current_tree)?,
         traceparent: need("traceparent", message.traceparent)?,
+        wish: maybe("wish", message.wish, read_wish)?.unwrap_or_default(),
+    })
+}
+
+fn write_wish(wish: &Wish) -> store::Wish {
+    let Wish { dry_run, reclaim, allow_deletes, waived } = wish;
+    store::Wish {
+        dry_run: Some(*dry_run),
+        reclaim: Some(*reclaim),
+        allow_deletes: *allow_deletes,
+        waived: waived.iter().map(|kind| stored::guard_kind::number(*kind)).collect(),
+    }
+}
+
+fn read_wish(message: store::Wish) -> Read<Wish> {
+    Ok(Wish {
+        dry_run: need("dry_run", message.dry_run)?,
+        reclaim: need("reclaim", message.reclaim)?,
+        allow_deletes: message.allow_deletes,
+        waived: list("waived", message.waived, |kind| choice("kind", Some(kind), stored::guard_kind::read))?,
+    })
+}
+
+pub(super) fn write_evidence(evidence: &Evidence) -> store::Evidence {
+    let Evidence { kind, wanted, allowed, names, sentence } = evidence;
+    store::Evidence {
+        kind: Some(stored::guard_kind::number(*kind)),
+        wanted: Some(*wanted),
+        allowed: Some(*allowed),
+        names: names.clone(),
+        sentence: Some(sentence.clone()),
+    }
+}
+
+pub(super) fn read_evidence(message: store::Evidence) -> Read<Evidence> {
+    Ok(Evidence {
+        kind: choice("kind", message.kind, stored::guard_kind::read)?,
+        wanted: need("wanted", message.wanted)?,
+        allowed: need("allowed", message.allowed)?,
+        names: message.names,
+        sentence: need("sentence", message.sentence)?,
     })
 }
 
@@ -110,6 +154,7 @@ pub(super) fn attempt(record: &AttemptRecord) -> store::AttemptRecord {
         first_sync,
         mixed,
         max_delete,
+        source,
         spec_hash,
         state,
     } = record;
@@ -125,6 +170,7 @@ pub(super) fn attempt(record: &AttemptRecord) -> store::AttemptRecord {
         first_sync: Some(*first_sync),
         mixed: Some(*mixed),
         max_delete: Some(*max_delete),
+        source: source.map(|agent| agent.0),
         spec_hash: Some(spec_hash.clone()),
         state: Some(write_state(state)),
     }
@@ -143,6 +189,7 @@ pub(super) fn read_attempt(message: store::AttemptRecord) -> Read<AttemptRecord>
         first_sync: need("first_sync", message.first_sync)?,
         mixed: need("mixed", message.mixed)?,
         max_delete: need("max_delete", message.max_delete)?,
+        source: message.source.map(AgentUid),
         spec_hash: need("spec_hash", message.spec_hash)?,
         state: part("state", message.state, read_state)?,
     })
@@ -240,7 +287,8 @@ fn read_ended(message: store::Ended) -> Read<AttemptState> {
 }
 
 fn write_outcome(outcome: &Outcome) -> store::Outcome {
-    let Outcome { class, exit_code, signal, cause, fault, advice, stats, deletes_skipped, time } = outcome;
+    let Outcome { class, exit_code, signal, cause, fault, advice, stats, deletes_skipped, evidence, time } =
+        outcome;
     store::Outcome {
         class: Some(stored::exit_class::number(*class)),
         exit_code: *exit_code,
@@ -250,6 +298,7 @@ fn write_outcome(outcome: &Outcome) -> store::Outcome {
         advice: Some(advice.clone()),
         stats: stats.as_ref().map(write_stats),
         deletes_skipped: *deletes_skipped,
+        evidence: evidence.as_ref().map(write_evidence),
         time_ms: Some(time.0),
     }
 }
@@ -264,6 +313,7 @@ fn read_outcome(message: store::Outcome) -> Read<Outcome> {
         advice: need("advice", message.advice)?,
         stats: maybe("stats", message.stats, read_stats)?,
         deletes_skipped: message.deletes_skipped,
+        evidence: maybe("evidence", message.evidence, read_evidence)?,
         time: wall("time_ms", message.time_ms)?,
     })
 }

@@ -102,16 +102,17 @@ fn fleet_record() -> impl Strategy<Value = FleetRecord> {
 }
 
 fn placement() -> impl Strategy<Value = PlacementRecord> {
-    let hold = (attempt_id(), attempt_id(), wall(), any::<u64>())
-        .prop_map(|(first, newest, since, wanted)| Hold { first, newest, since, wanted });
+    let hold = (attempt_id(), attempt_id(), wall(), runs::evidence())
+        .prop_map(|(first, newest, since, evidence)| Hold { first, newest, since, evidence });
     let tree = (option::of(run_id()), maybe_wall(), option::of(run_id()));
-    (project_uid(), agent_uid(), role(), destination(), tree, any::<(u64, u64)>(), option::of(hold)).prop_map(
-        |(project, agent, role, destination, tree, (files, size_bytes), hold)| {
+    (project_uid(), agent_uid(), role(), destination(), tree, any::<(u64, u64, bool)>(), option::of(hold))
+        .prop_map(|(project, agent, role, destination, tree, (files, size_bytes, standby), hold)| {
             let (have_tree, have_time, gave_up_on) = tree;
             PlacementRecord {
                 project,
                 agent,
                 role,
+                standby,
                 destination,
                 have_tree,
                 have_time,
@@ -120,8 +121,7 @@ fn placement() -> impl Strategy<Value = PlacementRecord> {
                 size_bytes,
                 hold,
             }
-        },
-    )
+        })
 }
 
 fn agent() -> impl Strategy<Value = AgentRecord> {

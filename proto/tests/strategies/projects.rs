@@ -3,12 +3,17 @@
 use chrono::{DateTime, Utc};
 use fleet::{
     project::{
-        LastRun, NextFire, Pause, PlacementSettings, ProjectRecord, ProjectSpec, ProjectState, RetrySettings,
-        RsyncSettings, Target, Upstream,
+        GuardSettings, LastRun, NextFire, Pause, Pick, PlacementSettings, ProjectRecord, ProjectSpec,
+        ProjectState, Replicas, RetrySettings, RsyncSettings, Target, Upstream,
     },
     schedule::{Cadence, Cron, CronFields, DstOverlap, IntervalFrom, OverlapPolicy, Schedule, parse_crontab},
 };
-use proptest::{collection::vec, option, prelude::*, sample::select};
+use proptest::{
+    collection::{btree_map, vec},
+    option,
+    prelude::*,
+    sample::select,
+};
 
 use super::{
     agent_uid, destination, labels, maybe_span, maybe_wall, name, project_uid, run_id, runs, span, text, wall,
@@ -39,11 +44,15 @@ fn spec() -> impl Strategy<Value = ProjectSpec> {
     let people = (text(), labels());
     let retry = (option::of(any::<u32>()), maybe_span())
         .prop_map(|(attempts, initial_backoff)| RetrySettings { attempts, initial_backoff });
-    let limit = option::of(any::<u64>());
-    let rest = (rsync().boxed(), placement().boxed(), limit, retry);
+    let guard = (option::of(any::<u64>()), option::of(any::<u32>()), vec(text(), 0..3), any::<u64>());
+    let guard =
+        (guard, text()).prop_map(|((max_delete, shrink_percent, sentinels, quota_bytes), partial)| {
+            (GuardSettings { max_delete, shrink_percent, sentinels, quota_bytes }, partial)
+        });
+    let rest = (rsync().boxed(), placement().boxed(), guard, retry);
     (people, vec(upstream(), 0..3), destination(), schedule().boxed(), rest).prop_map(
         |((display_name, labels), upstreams, destination, schedule, rest)| {
-            let (rsync, placement, max_delete, retry) = rest;
+            let (rsync, placement, (guard, partial_is_success), retry) = rest;
             ProjectSpec {
                 display_name,
                 labels,
@@ -52,8 +61,9 @@ fn spec() -> impl Strategy<Value = ProjectSpec> {
                 schedule,
                 rsync,
                 placement,
-                max_delete,
+                guard,
                 retry,
+                partial_is_success,
             }
         },
     )
@@ -84,7 +94,13 @@ fn placement() -> impl Strategy<Value = PlacementSettings> {
         (agent_uid(), option::of(destination()))
             .prop_map(|(agent, destination)| Target { agent, destination })
     };
-    (vec(target(), 0..2), vec(target(), 0..3), any::<u32>(), maybe_span(), option::of(span())).prop_map(
+    let pick = prop_oneof![
+        agent_uid().prop_map(Pick::Agent),
+        btree_map(text(), text(), 1..3).prop_map(Pick::Labels),
+    ];
+    let replicas =
+        (pick, option::of(destination())).prop_map(|(pick, destination)| Replicas { pick, destination });
+    (vec(target(), 0..2), vec(replicas, 0..3), any::<u32>(), maybe_span(), option::of(span())).prop_map(
         |(origins, replicas, max_parallel, propagation_timeout, drain_timeout)| PlacementSettings {
             origins,
             replicas,

@@ -2,8 +2,8 @@
 
 use fleet::{
     attempt::{AttemptRecord, AttemptState, End},
-    outcome::{ExitClass, Outcome, Stats},
-    run::{Missed, RunRecord, RunState, Trigger, TriggerKind},
+    outcome::{Evidence, ExitClass, GuardKind, Outcome, Stats},
+    run::{Missed, RunRecord, RunState, Trigger, TriggerKind, Wish},
 };
 use proptest::{collection::vec, option, prelude::*, sample::select};
 
@@ -39,8 +39,11 @@ pub(crate) fn run() -> impl Strategy<Value = RunRecord> {
     let flags = any::<(bool, bool, bool)>();
     let times = (wall(), maybe_wall(), maybe_wall(), maybe_wall());
     let who = (run_id(), project_uid(), trigger(), run_state());
-    (who, counts, flags, vec(missed, 0..3), times, text()).prop_map(
-        |(who, counts, flags, missed, times, traceparent)| RunRecord {
+    let wish = (any::<(bool, bool, Option<u64>)>(), vec(select(&GuardKind::ALL[..]), 0..3)).prop_map(
+        |((dry_run, reclaim, allow_deletes), waived)| Wish { dry_run, reclaim, allow_deletes, waived },
+    );
+    (who, counts, flags, vec(missed, 0..3), times, text(), wish).prop_map(
+        |(who, counts, flags, missed, times, traceparent, wish)| RunRecord {
             id: who.0,
             project: who.1,
             trigger: who.2,
@@ -58,6 +61,7 @@ pub(crate) fn run() -> impl Strategy<Value = RunRecord> {
             propagate_time: times.2,
             end_time: times.3,
             traceparent,
+            wish,
         },
     )
 }
@@ -66,7 +70,7 @@ pub(crate) fn run() -> impl Strategy<Value = RunRecord> {
 pub(crate) fn attempt() -> impl Strategy<Value = AttemptRecord> {
     let who = (attempt_id(), project_uid(), agent_uid(), role());
     let what = (destination(), text(), run_id(), text());
-    let flags = any::<(u32, bool, bool, u64)>();
+    let flags = any::<(u32, bool, bool, u64, Option<u64>)>();
     (who, what, flags, attempt_state().boxed()).prop_map(|(who, what, flags, state)| AttemptRecord {
         id: who.0,
         project: who.1,
@@ -80,6 +84,7 @@ pub(crate) fn attempt() -> impl Strategy<Value = AttemptRecord> {
         first_sync: flags.1,
         mixed: flags.2,
         max_delete: flags.3,
+        source: flags.4.map(fleet::id::AgentUid),
         state,
     })
 }
@@ -114,6 +119,13 @@ fn end() -> impl Strategy<Value = End> {
     ]
 }
 
+/// What any guard may have found.
+pub(crate) fn evidence() -> impl Strategy<Value = Evidence> {
+    (select(&GuardKind::ALL[..]), any::<(u64, u64)>(), vec(text(), 0..3), text()).prop_map(
+        |(kind, (wanted, allowed), names, sentence)| Evidence { kind, wanted, allowed, names, sentence },
+    )
+}
+
 fn outcome() -> impl Strategy<Value = Outcome> {
     let stats = any::<[u64; 8]>().prop_map(|n| Stats {
         files: n[0],
@@ -127,8 +139,8 @@ fn outcome() -> impl Strategy<Value = Outcome> {
     });
     let codes = (any::<Option<i32>>(), any::<Option<i32>>(), any::<Option<u64>>());
     let texts = (text(), text(), text());
-    (select(&ExitClass::ALL[..]), codes, texts, option::of(stats), wall()).prop_map(
-        |(class, codes, texts, stats, time)| Outcome {
+    (select(&ExitClass::ALL[..]), codes, texts, option::of(stats), wall(), option::of(evidence())).prop_map(
+        |(class, codes, texts, stats, time, evidence)| Outcome {
             class,
             exit_code: codes.0,
             signal: codes.1,
@@ -137,6 +149,7 @@ fn outcome() -> impl Strategy<Value = Outcome> {
             fault: texts.1,
             advice: texts.2,
             stats,
+            evidence,
             time,
         },
     )

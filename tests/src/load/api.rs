@@ -39,12 +39,12 @@ pub(crate) async fn connect(fleet: &Fleet) -> Result<Client> {
 
 /// A project that this agent pulls from this URI to `a1:NAME`.
 pub(crate) fn project(name: &str, uri: &str, agent: &str) -> v1::Project {
-    let origin = v1::PlacementTarget { agent: format!("agents/{agent}"), destination: String::new() };
+    let origin = v1::PlacementTarget { agent: format!("agents/{agent}"), ..Default::default() };
     v1::Project {
         name: format!("projects/{name}"),
         upstreams: vec![v1::Upstream { uri: uri.to_owned(), ..v1::Upstream::default() }],
         destination: format!("a1:{name}"),
-        placement: Some(v1::PlacementSettings { origins: vec![origin] }),
+        placement: Some(v1::PlacementSettings { origins: vec![origin], ..Default::default() }),
         ..v1::Project::default()
     }
 }
@@ -72,7 +72,7 @@ pub(crate) async fn declare(client: &Client, projects: Vec<v1::Project>) -> Resu
 /// Starts a run and returns its name.
 pub(crate) async fn run(client: &Client, project: &str) -> Result<String> {
     let name = format!("projects/{project}");
-    let request = v1::RunProjectRequest { name, request_id: String::new() };
+    let request = v1::RunProjectRequest { name, ..Default::default() };
     let answer = client.projects().run_project(request).await.context("RunProject")?.into_inner();
     Ok(answer.run.context("RunProject answers with the run")?.name)
 }

@@ -82,5 +82,7 @@ fn placement(
         progress: attempt.and_then(|attempt| attempt.progress),
         files: placement.files,
         size_bytes: placement.size_bytes,
+        hold: placement.hold.as_ref().map(|hold| convert::hold_to_wire(hold, project)),
+        standby: placement.standby,
     }
 }

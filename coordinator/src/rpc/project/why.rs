@@ -310,22 +310,24 @@ impl Teller<'_> {
         if self.project.record.paused.is_some() {
             return self.paused("; nothing waits for the resume");
         }
-        if let Some(hold) = self.project.origin().and_then(|origin| origin.hold) {
+        if let Some(hold) = self.project.origin().and_then(|origin| origin.hold.as_ref()) {
             return self.held(hold);
         }
         self.not_due()
     }
 
     /// `debian is held since 25h: 61,204 deletes wanted, 40,000 allowed; ...`
-    fn held(&self, hold: Hold) -> String {
+    fn held(&self, hold: &Hold) -> String {
         let allowed = self.past.first_held.as_ref().map(|first| first.max_delete);
         let counts = match allowed {
             // The first attempt deleted up to the limit; what it skipped came on top.
             Some(allowed) if hold.newest == hold.first => {
-                let wanted = hold.wanted.saturating_add(allowed);
+                let wanted = hold.evidence.wanted.saturating_add(allowed);
                 format!("{} deletes wanted, {} allowed", commas(wanted), commas(allowed))
             }
-            Some(allowed) => format!("{} deletes wanted, {} allowed", commas(hold.wanted), commas(allowed)),
+            Some(allowed) => {
+                format!("{} deletes wanted, {} allowed", commas(hold.evidence.wanted), commas(allowed))
+            }
             None => "more deletes wanted than are allowed".to_owned(),
         };
         let again = match self.project.state.next_fire {
@@ -434,6 +436,7 @@ fn class_word(class: ExitClass) -> &'static str {
         ExitClass::Config => "configuration",
         ExitClass::RejectedByAgent => "rejected by the agent",
         ExitClass::Interrupted => "interrupted",
+        ExitClass::Guard => "guard",
     }
 }
 

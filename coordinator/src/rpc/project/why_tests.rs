@@ -86,7 +86,8 @@ fn project(uid: u64, name: &str, host: &str, agent: AgentUid) -> ProjectRecord {
             schedule: Schedule::new(Cadence::Manual, fleet::schedule::parse_zone("UTC").unwrap()),
             rsync: RsyncSettings::default(),
             placement: PlacementSettings { origins: vec![target], ..PlacementSettings::default() },
-            max_delete: None,
+            guard: fleet::project::GuardSettings::default(),
+            partial_is_success: String::new(),
             retry: RetrySettings::default(),
         },
         paused: None,
@@ -105,6 +106,7 @@ fn placement(project: &ProjectRecord, role: Role) -> PlacementRecord {
         have_tree: None,
         have_time: None,
         gave_up_on: None,
+        standby: false,
         files: 0,
         size_bytes: 0,
         hold: None,
@@ -134,6 +136,7 @@ fn run(project: &ProjectRecord, id: RunId, state: RunState) -> RunRecord {
         end_time: None,
         current_tree: false,
         traceparent: String::new(),
+        wish: fleet::run::Wish::default(),
     }
 }
 
@@ -151,6 +154,7 @@ fn attempt(project: &ProjectRecord, run: RunId, number: u32, state: AttemptState
         first_sync: false,
         mixed: false,
         max_delete: 0,
+        source: None,
         spec_hash: String::new(),
         state,
     }
@@ -323,7 +327,14 @@ fn a_hold_counts_what_was_deleted_and_what_is_wanted_on_top() {
     let mut changes = waiting(&debian, 0);
     changes.truncate(2);
     let first = AttemptId { run: run_id(1), number: 1 };
-    let hold = Hold { first, newest: first, since: ago(25 * HOUR), wanted: 21_204 };
+    let evidence = fleet::outcome::Evidence {
+        kind: fleet::outcome::GuardKind::Deletes,
+        wanted: 21_204,
+        allowed: 40_000,
+        names: Vec::new(),
+        sentence: String::new(),
+    };
+    let hold = Hold { first, newest: first, since: ago(25 * HOUR), evidence };
     let held = PlacementRecord { hold: Some(hold), ..placement(&debian, Role::Origin) };
     changes.push(Change::Put(Record::Placement(held)));
     let fire = ahead(4 * HOUR + 28 * MINUTE);

@@ -7,8 +7,9 @@ use fleet::{
     engine::{WaitReason, Why},
     id::{AgentUid, ProjectUid},
     input::Ask,
+    project::{Pick, Replicas},
     record::{Key, Record},
-    run::TriggerKind,
+    run::{TriggerKind, Wish},
     schedule::{Cadence, Schedule},
 };
 
@@ -16,6 +17,14 @@ use crate::{
     planted::Planted,
     world::{Event, World},
 };
+
+/// The agent that replicas are named by, where they are.
+fn named(replicas: &Replicas) -> Option<AgentUid> {
+    match &replicas.pick {
+        Pick::Agent(agent) => Some(*agent),
+        Pick::Labels(_) => None,
+    }
+}
 
 /// How often the operator looks in the calm end, in ms.
 const OPERATOR_MS: u64 = 300_000;
@@ -34,7 +43,13 @@ impl World {
             self.people.last_asked = true;
             for project in self.projects() {
                 let kind = TriggerKind::User;
-                self.ask(Ask::Run { project, kind, request: None, traceparent: String::new() });
+                self.ask(Ask::Run {
+                    project,
+                    kind,
+                    wish: Wish::default(),
+                    request: None,
+                    traceparent: String::new(),
+                });
             }
             return;
         }
@@ -104,15 +119,17 @@ impl World {
         }
         let mut spec = record.spec.clone();
         spec.schedule = Schedule::new(Cadence::Manual, spec.schedule.time_zone);
-        spec.placement.replicas.retain(|target| !revoked.contains(&target.agent));
+        spec.placement
+            .replicas
+            .retain(|replicas| named(replicas).is_none_or(|agent| !revoked.contains(&agent)));
         if revoked.contains(&spec.placement.origins[0].agent) {
             let present = self.hosts.iter().filter(|host| !host.retired).filter_map(|host| host.uid);
             let taken =
-                |agent: &AgentUid| spec.placement.replicas.iter().any(|target| target.agent == *agent);
+                |agent: &AgentUid| spec.placement.replicas.iter().any(|one| named(one) == Some(*agent));
             let free = present.into_iter().find(|agent| !revoked.contains(agent) && !taken(agent));
             match free {
                 Some(agent) => spec.placement.origins[0].agent = agent,
-                None => spec.placement.origins[0] = spec.placement.replicas.pop()?,
+                None => spec.placement.origins[0].agent = named(&spec.placement.replicas.pop()?)?,
             }
         }
         (spec != record.spec).then(|| Ask::UpdateProject {

@@ -6,9 +6,12 @@ use std::{collections::BTreeMap, sync::LazyLock, time::Duration};
 use fleet::{
     id::{AgentUid, Name, ProjectUid, RunId},
     input::{Ask, Input},
-    project::{PlacementSettings, ProjectSpec, RetrySettings, RsyncSettings, Target, Upstream},
+    project::{
+        GuardSettings, Pick, PlacementSettings, ProjectSpec, Replicas, RetrySettings, RsyncSettings, Target,
+        Upstream,
+    },
     record::Record,
-    run::TriggerKind,
+    run::{TriggerKind, Wish},
     schedule::{Cadence, Cron, IntervalFrom, OverlapPolicy, Schedule, parse_zone},
 };
 
@@ -116,7 +119,13 @@ impl World {
                 let kinds =
                     [TriggerKind::User, TriggerKind::User, TriggerKind::Push, TriggerKind::UpstreamChange];
                 let kind = *self.rng.pick(&kinds)?;
-                Ask::Run { project: project?, kind, request: None, traceparent: String::new() }
+                Ask::Run {
+                    project: project?,
+                    kind,
+                    wish: Wish::default(),
+                    request: None,
+                    traceparent: String::new(),
+                }
             }
             Do::Cancel => {
                 let project = project?;
@@ -189,7 +198,8 @@ impl World {
             2 => spec.placement = drawn.placement,
             _ => spec = drawn,
         }
-        if spec.placement.replicas.iter().any(|replica| replica.agent == spec.placement.origins[0].agent) {
+        if spec.placement.replicas.iter().any(|one| one.pick == Pick::Agent(spec.placement.origins[0].agent))
+        {
             return None;
         }
         Some(Ask::UpdateProject {
@@ -228,12 +238,19 @@ impl World {
             rsync: RsyncSettings::default(),
             placement: PlacementSettings {
                 origins: vec![Target { agent: origin, destination: None }],
-                replicas: agents.into_iter().map(|agent| Target { agent, destination: None }).collect(),
+                replicas: agents
+                    .into_iter()
+                    .map(|agent| Replicas { pick: Pick::Agent(agent), destination: None })
+                    .collect(),
                 max_parallel: u32::try_from(self.rng.below(3)).ok()?,
                 propagation_timeout: span(&mut self.rng),
                 drain_timeout: span(&mut self.rng),
             },
-            max_delete: self.rng.chance(200).then_some(100),
+            guard: GuardSettings {
+                max_delete: self.rng.chance(200).then_some(100),
+                ..GuardSettings::default()
+            },
+            partial_is_success: String::new(),
             retry: RetrySettings {
                 attempts: self.rng.chance(500).then(|| u32::try_from(self.rng.between(1, 4)).expect("small")),
                 initial_backoff: self.rng.chance(500).then_some(Duration::from_secs(20)),
