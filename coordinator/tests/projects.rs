@@ -273,3 +273,39 @@ async fn a_deleted_project_is_gone() {
     assert_eq!(fleet.projects().get_project(request).await.unwrap_err().code(), Code::NotFound);
     fleet.end().await;
 }
+
+#[tokio::test]
+async fn a_destination_is_free_again_when_its_project_moves_or_goes() {
+    let fleet = Fleet::start().await;
+    fleet.enrol("ftp1").await;
+    fleet.declare("debian", "ftp1").await;
+    let create = |name: &'static str, destination: &'static str| {
+        let destination = destination.to_owned();
+        let project = v1::Project { destination, ..project(name, "ftp1") };
+        let request = v1::CreateProjectRequest { project: Some(project), ..Default::default() };
+        let mut client = fleet.projects();
+        async move { client.create_project(request).await }
+    };
+    for clash in ["a1:debian", "a1:debian/pool"] {
+        assert_eq!(fields(&create("cd", clash).await.unwrap_err()), ["destination"], "{clash}");
+    }
+    create("cd", "a1:debian-cd").await.unwrap();
+
+    let moved = v1::UpdateProjectRequest {
+        project: Some(v1::Project {
+            name: named("debian"),
+            destination: "a1:pub/debian".to_owned(),
+            ..Default::default()
+        }),
+        update_mask: mask(&["destination"]),
+        validate_only: false,
+    };
+    fleet.projects().update_project(moved).await.unwrap();
+    create("pool", "a1:debian/pool").await.unwrap();
+    assert_eq!(fields(&create("all", "a1:pub").await.unwrap_err()), ["destination"]);
+
+    let delete = v1::DeleteProjectRequest { name: named("debian"), ..Default::default() };
+    fleet.projects().delete_project(delete).await.unwrap();
+    create("all", "a1:pub").await.unwrap();
+    fleet.end().await;
+}

@@ -1,7 +1,7 @@
 //! A project: what is copied from where to where and when. The text of URIs and options is checked where
 //! both the model and rsync's grammar are known (crate `mirror-proto`); here they are opaque and valid.
 
-use std::{collections::BTreeMap, fmt, str::FromStr, time::Duration};
+use std::{collections::BTreeMap, fmt, ops::Range, str::FromStr, time::Duration};
 
 use crate::{
     defaults,
@@ -56,6 +56,19 @@ impl Destination {
             inner == outer || inner.strip_prefix(outer).is_some_and(|rest| rest.starts_with('/'))
         };
         self.root == other.root && (inside(&self.path, &other.path) || inside(&other.path, &self.path))
+    }
+
+    /// This destination and all that it lies inside of, outermost first.
+    pub(crate) fn around(&self) -> impl Iterator<Item = Self> + '_ {
+        let ends = self.path.match_indices('/').map(|(end, _)| end).chain([self.path.len()]);
+        ends.map(|end| Self { root: self.root.clone(), path: self.path[..end].to_owned() })
+    }
+
+    /// Everything that lies inside of it, in the order of destinations.
+    pub(crate) fn within(&self) -> Range<Self> {
+        let at = |after: char| Self { root: self.root.clone(), path: format!("{}{after}", self.path) };
+        // In ASCII the character after '/' is '0'.
+        at('/')..at('0')
     }
 }
 
@@ -331,5 +344,17 @@ mod tests {
         assert!(of("a1:pub/debian").overlaps(&of("a1:pub")));
         assert!(!of("a1:pub").overlaps(&of("a1:public")));
         assert!(!of("a1:pub").overlaps(&of("a2:pub")));
+    }
+
+    #[test]
+    fn around_and_within_are_what_overlaps() {
+        let texts = ["a", "a+b", "a-b/c", "a.b", "a/b", "a/b/c", "a/b0", "a/bc", "a0", "ab", "b"];
+        let of = |text: &str| format!("a1:{text}").parse::<Destination>().expect("a good destination");
+        for one in texts.map(of) {
+            for other in texts.map(of).into_iter().chain(["a2:a".parse().unwrap()]) {
+                let found = one.around().any(|outer| outer == other) || one.within().contains(&other);
+                assert_eq!(found, one.overlaps(&other), "{one} and {other}");
+            }
+        }
     }
 }

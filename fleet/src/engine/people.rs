@@ -186,15 +186,12 @@ impl Engine {
         agent: AgentUid,
         wanted: &Destination,
     ) -> Option<Violation> {
-        let others = self.placements_on(agent).filter(|project| Some(*project) != own);
-        let clash = others
-            .filter_map(|project| self.projects.get(&project))
-            .filter_map(|project| project.placements.get(&agent).map(|placement| (project, placement)))
-            .find(|(_, placement)| placement.destination.overlaps(wanted))?;
+        let mut others = self.placements_overlapping(agent, wanted);
+        let (destination, other) = others.find(|(_, project)| Some(*project) != own)?;
+        let name = self.projects.get(&other).map_or("?", |project| project.record.name.as_str());
         let agent = self.agents.get(&agent).map_or("?", |agent| agent.name.as_str());
         let text = format!(
-            "\"{wanted}\": on agent \"{agent}\" it lies inside, around or at {} of project \"{}\"",
-            clash.1.destination, clash.0.record.name
+            "\"{wanted}\": on agent \"{agent}\" it lies inside, around or at {destination} of project \"{name}\""
         );
         Some(Violation::new("destination", text))
     }

@@ -15,7 +15,7 @@ use crate::{
     defaults::{self, Limits},
     id::{AgentUid, AttemptId, Name, ProjectUid, RunId},
     placement::PlacementRecord,
-    project::{ProjectRecord, ProjectState},
+    project::{Destination, ProjectRecord, ProjectState},
     record::{Change, FleetRecord, Key, Record, RequestRecord, Volatile},
     run::{RunRecord, RunState},
     time::{Mono, Now, Wall},
@@ -71,6 +71,8 @@ pub struct Engine {
     pub(super) timers: Timers,
     /// Every placement by its agent, so that an agent's coming and going costs what it holds.
     pub(super) placed: BTreeSet<(AgentUid, ProjectUid)>,
+    /// Every placement by where it lies, so that a declaration does not look at all that its agent holds.
+    pub(super) destinations: BTreeSet<(AgentUid, Destination, ProjectUid)>,
     pub(super) idle_replicas: BTreeSet<(ProjectUid, AgentUid)>,
     pub(super) close_checks: BTreeSet<RunId>,
     /// Where the look through the waiting attempts goes on; `None`: nothing to look for.
@@ -211,8 +213,12 @@ impl Engine {
 
     fn put_placement(&mut self, placement: &PlacementRecord) {
         let Some(project) = self.projects.get_mut(&placement.project) else { return };
-        project.placements.insert(placement.agent, placement.clone());
-        self.placed.insert((placement.agent, placement.project));
+        let (agent, uid) = (placement.agent, placement.project);
+        if let Some(old) = project.placements.insert(agent, placement.clone()) {
+            self.destinations.remove(&(agent, old.destination, uid));
+        }
+        self.destinations.insert((agent, placement.destination.clone(), uid));
+        self.placed.insert((agent, uid));
         self.reindex_replica(placement.project, placement.agent);
         self.check_closing(placement.project);
     }
@@ -332,8 +338,9 @@ impl Engine {
             Key::Project(uid) => self.delete_project(*uid),
             Key::ProjectState(_) => {}
             Key::Placement(project, agent) => {
-                if let Some(project) = self.projects.get_mut(project) {
-                    project.placements.remove(agent);
+                let owner = self.projects.get_mut(project);
+                if let Some(old) = owner.and_then(|owner| owner.placements.remove(agent)) {
+                    self.destinations.remove(&(*agent, old.destination, *project));
                 }
                 self.placed.remove(&(*agent, *project));
                 self.idle_replicas.remove(&(*project, *agent));
@@ -383,9 +390,10 @@ impl Engine {
             self.runs.remove(run);
             self.stop_propagating(*run);
         }
-        for agent in project.placements.keys() {
-            self.placed.remove(&(*agent, uid));
-            self.idle_replicas.remove(&(uid, *agent));
+        for (agent, placement) in project.placements {
+            self.placed.remove(&(agent, uid));
+            self.destinations.remove(&(agent, placement.destination, uid));
+            self.idle_replicas.remove(&(uid, agent));
         }
         self.rescan();
     }
@@ -469,6 +477,21 @@ impl Engine {
     pub(super) fn placements_on(&self, agent: AgentUid) -> impl Iterator<Item = ProjectUid> + '_ {
         let last = ProjectUid(u64::MAX);
         self.placed.range((agent, ProjectUid(0))..=(agent, last)).map(|(_, project)| *project)
+    }
+
+    /// The projects with a placement on this agent that is at `wanted`, around it or inside of it.
+    pub(super) fn placements_overlapping(
+        &self,
+        agent: AgentUid,
+        wanted: &Destination,
+    ) -> impl Iterator<Item = (&Destination, ProjectUid)> {
+        let (first, last) = (ProjectUid(0), ProjectUid(u64::MAX));
+        let around = wanted.around().flat_map(move |outer| {
+            self.destinations.range((agent, outer.clone(), first)..=(agent, outer, last))
+        });
+        let within = wanted.within();
+        let within = self.destinations.range((agent, within.start, first)..(agent, within.end, first));
+        around.chain(within).map(|(_, destination, project)| (destination, *project))
     }
 
     /// Whether this placement is a replica that has work, whose agent is here, and on which nothing is going.

@@ -35,7 +35,7 @@ const ASKERS: usize = 64;
 /// Projects on one agent, about as a large mirror has them.
 const PROJECTS_PER_AGENT: usize = 128;
 /// Turns of ours and of bare sled: the disk's mood hits both.
-const TURNS: usize = 8;
+const TURNS: usize = 32;
 /// Bytes of the envelope that the store puts around a value.
 const ENVELOPE_BYTES: usize = 15;
 /// Page cache of bare sled, as the store's.
