@@ -9,7 +9,7 @@ use fleet_tests::{
 };
 
 /// Keepalive finds a dead link within 20 s + 10 s; the rest is room for a busy machine.
-const NOTICED: Duration = Duration::from_secs(90);
+pub(crate) const NOTICED: Duration = Duration::from_secs(90);
 
 fn cut_and_heal(cut: Cut) {
     let hosts = match Netns::new() {

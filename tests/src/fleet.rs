@@ -37,6 +37,8 @@ pub struct FleetOptions {
     pub limits: String,
     /// Environment of the three programs.
     pub environment: Vec<(String, String)>,
+    /// Lines in front of each agent's `agent.toml`.
+    pub agent_config: String,
 }
 
 impl Default for FleetOptions {
@@ -48,6 +50,7 @@ impl Default for FleetOptions {
             // Everything here is one upstream host: the pause between two starts would be all that is tested.
             limits: "upstream_spacing = \"0s\"\nupstream_slots = 100\n".to_owned(),
             environment: Vec::new(),
+            agent_config: String::new(),
         }
     }
 }
@@ -64,7 +67,7 @@ pub struct Fleet {
     options: FleetOptions,
     address: Ipv4Addr,
     ca_hash: String,
-    /// The two hosts, where the fleet is spread over two; dropped after every process of it.
+    /// Its hosts, where the fleet is spread over several; dropped after every process of it.
     hosts: Option<Netns>,
     dir: TempDir,
 }
@@ -78,8 +81,7 @@ impl Fleet {
         Self::prepare(options)?.up()
     }
 
-    /// A fleet over two hosts with a cable that can be cut: the coordinator on one, agents and upstream on the
-    /// other.
+    /// A fleet over several hosts with cables that can be cut.
     ///
     /// # Errors
     /// As [`Fleet::start`].
@@ -111,7 +113,7 @@ impl Fleet {
     fn prepare_on(hosts: Option<Netns>, options: FleetOptions) -> Result<Self> {
         let dir = tempfile::Builder::new().prefix("fleet-").tempdir()?;
         let address = if hosts.is_some() { netns::COORDINATOR } else { address::unique() };
-        let upstream_address = if hosts.is_some() { netns::AGENT } else { address };
+        let upstream_address = if hosts.is_some() { netns::UPSTREAM } else { address };
         let upstream_tree = dir.path().join("upstream");
         tree::fill(&upstream_tree, options.files, options.file_bytes, 42)?;
         let upstream =
@@ -197,7 +199,7 @@ impl Fleet {
         &self.ca_hash
     }
 
-    /// The two hosts, where the fleet is spread over two.
+    /// Its hosts, where the fleet is spread over several.
     #[must_use]
     pub fn hosts(&self) -> Option<&Netns> {
         self.hosts.as_ref()
@@ -213,11 +215,25 @@ impl Fleet {
     #[must_use]
     pub fn command(&self, name: &str, args: &[&str]) -> Command {
         let path = program(name);
-        let mut command = match &self.hosts {
+        let command = match &self.hosts {
             None => Command::new(path),
-            Some(hosts) if name == "mirror-agent" => hosts.on_agent(&path),
             Some(hosts) => hosts.on_coordinator(&path),
         };
+        self.own_environment(command, args)
+    }
+
+    /// `mirror-agent` on an agent's host, in an environment that is the fleet's own.
+    #[must_use]
+    pub fn agent_command(&self, index: usize, args: &[&str]) -> Command {
+        let path = program("mirror-agent");
+        let command = match &self.hosts {
+            None => Command::new(path),
+            Some(hosts) => hosts.on_agent(index, &path),
+        };
+        self.own_environment(command, args)
+    }
+
+    fn own_environment(&self, mut command: Command, args: &[&str]) -> Command {
         command.env_clear().env("PATH", std::env::var_os("PATH").unwrap_or_default());
         command.env("HOME", self.path()).env("LC_ALL", "C.UTF-8").env("TZ", "UTC");
         command.env("MIRRORCTL_CONFIG", self.admin_dir().join("mirrorctl.toml"));
@@ -287,6 +303,11 @@ impl Fleet {
         fs::create_dir_all(self.root(index))?;
         let done = Finished::run(&mut self.enroll_command(index, token));
         ensure!(done.code == 0, "enroll: {}{}", done.stdout, done.stderr);
+        if !self.options.agent_config.is_empty() {
+            let file = self.agent_dir(index).join("agent.toml");
+            let text = format!("{}\n{}", self.options.agent_config, fs::read_to_string(&file)?);
+            fs::write(file, text)?;
+        }
         Ok(())
     }
 
@@ -295,7 +316,7 @@ impl Fleet {
     pub fn enroll_command(&self, index: usize, token: &str) -> Command {
         let server = self.server();
         let root = format!("a1={}", self.root(index).display());
-        let mut command = self.command("mirror-agent", &["enroll", &server, "--token", token]);
+        let mut command = self.agent_command(index, &["enroll", &server, "--token", token]);
         command.args(["--ca-hash", &self.ca_hash, "--root", &root, "--label", "role=edge"]);
         command
             .args(["--allow-upstream", "127.0.0.0/8", "--allow-upstream", "10.77.0.0/24"])
@@ -309,7 +330,7 @@ impl Fleet {
     /// # Errors
     /// When it cannot be started.
     pub fn start_agent(&mut self, index: usize) -> Result<()> {
-        let mut command = self.command("mirror-agent", &["run", "--config"]);
+        let mut command = self.agent_command(index, &["run", "--config"]);
         command.arg(self.agent_dir(index).join("agent.toml"));
         let name = format!("agent {}", self.options.agents[index]);
         let log = self.path().join(format!("agent-{}.log", self.options.agents[index]));

@@ -69,7 +69,7 @@ impl Rsyncd {
         let file = dir.join("rsyncd.conf");
         fs::write(&file, config)?;
         drop(fs::remove_file(dir.join("pid")));
-        let mut command = on_agent(hosts, "rsync");
+        let mut command = on_upstream(hosts, "rsync");
         command.arg("--daemon").arg("--no-detach").arg(format!("--config={}", file.display()));
         Process::start("rsyncd", &mut command, &dir.join("output"))
     }
@@ -77,7 +77,7 @@ impl Rsyncd {
     fn await_port(&self, hosts: Option<&Netns>) {
         let modules = format!("rsync://{}:{PORT}/", self.address);
         eventually("the rsync daemon answers", || {
-            let listed = Finished::run(on_agent(hosts, "rsync").args(["--contimeout=5", &modules]));
+            let listed = Finished::run(on_upstream(hosts, "rsync").args(["--contimeout=5", &modules]));
             (listed.code == 0).then_some(())
         });
     }
@@ -118,6 +118,6 @@ impl Rsyncd {
     }
 }
 
-fn on_agent(hosts: Option<&Netns>, program: &str) -> Command {
-    hosts.map_or_else(|| Command::new(program), |hosts| hosts.on_agent(Path::new(program)))
+fn on_upstream(hosts: Option<&Netns>, program: &str) -> Command {
+    hosts.map_or_else(|| Command::new(program), |hosts| hosts.on_upstream(Path::new(program)))
 }
