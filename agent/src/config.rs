@@ -3,6 +3,7 @@
 //! are told at once. Reads the one file it is given; whether directories and programs are there is asked elsewhere.
 
 mod keys;
+mod serve;
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -17,6 +18,7 @@ use serde::de::DeserializeOwned;
 use toml::Table;
 
 pub use self::keys::Overrides;
+pub use self::serve::{ServeKeys, Told};
 use crate::guard::upstream::{Allowed, UpstreamRules};
 use crate::journal::HELD_MAX;
 
@@ -173,6 +175,8 @@ pub struct Config {
     pub log_level: String,
     /// Where traces are sent.
     pub otlp_endpoint: Option<String>,
+    /// Serving replicas.
+    pub serve: ServeKeys,
 }
 
 impl Config {
@@ -206,7 +210,7 @@ impl Config {
     /// # Errors
     /// Everything that is wrong.
     pub fn check(table: Table, base: &Path) -> Result<Self, Vec<Fault>> {
-        let mut keys = Reader { table, faults: Vec::new() };
+        let mut keys = Reader { table: serve::flattened(table), faults: Vec::new() };
         let data_dir = base.join(keys.take("data_dir", PathBuf::new()));
         let config = Self {
             name: keys.take("name", String::new()),
@@ -240,8 +244,10 @@ impl Config {
             log_format: keys.log_format(),
             log_level: keys.take("log_level", "info".to_owned()),
             otlp_endpoint: keys.otlp_endpoint(),
+            serve: ServeKeys::read(&mut keys),
         };
         config.check_paths(&mut keys.faults);
+        config.serve.check_roots(&config.roots, &mut keys.faults);
         keys.finish().map(|()| config)
     }
 

@@ -32,6 +32,7 @@ pub mod outcome;
 pub mod progress;
 pub mod renewal;
 pub mod rundir;
+pub mod serve;
 pub mod slots;
 pub mod state;
 pub mod supervisor;

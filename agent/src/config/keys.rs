@@ -42,12 +42,13 @@ struct Row {
 }
 
 impl Row {
+    /// `serve.listen` is `--serve-listen`.
     fn flag(&self) -> String {
-        self.key.replace('_', "-")
+        self.key.replace(['_', '.'], "-")
     }
 
     fn variable(&self) -> String {
-        format!("{ENV_PREFIX}{}", self.key.to_uppercase())
+        format!("{ENV_PREFIX}{}", self.key.replace('.', "_").to_uppercase())
     }
 }
 
@@ -100,8 +101,33 @@ const KEYS: &[Row] = &[
         "off",
         "Send traces there by OTLP over gRPC, such as http://127.0.0.1:4317",
     ),
+    row(
+        "serve.enabled",
+        Kind::Bool,
+        "true",
+        "Serve trees to replicas by rsync when this host is their origin",
+    ),
+    row(
+        "serve.listen",
+        Kind::Text,
+        "[::]:8730",
+        "ADDRESS:PORT for replicas, open while there is something to serve",
+    ),
+    row(
+        "serve.address",
+        Kind::Text,
+        "as seen",
+        "Host name or address that replicas are told instead of the one this host dials out from",
+    ),
+    row("serve.connections", Kind::Number, "16", "Connections of replicas at once, 1 to 1000"),
     row("coordinators", Kind::List, "", "HOST[:PORT] of the coordinators, tried in turn"),
     row("allow_upstreams", Kind::List, "none", "Hosts and networks that are allowed besides public ones"),
+    row(
+        "serve.external",
+        Kind::Map,
+        "none",
+        "Roots that a daemon of your own serves: a1 = \"rsync://ftp.example.org/mirror/\"",
+    ),
     row("roots", Kind::Map, "", "Named directories below which trees may lie: a1 = \"/srv/mirror\""),
 ];
 

@@ -1,6 +1,9 @@
 //! `mirror-agent jail --spec SPEC.json [--cgroup DIR] -- PROGRAM ARGS`: confines itself, then becomes the
 //! program.
 //!
+//! `mirror-agent jail --jail JAIL.json -- PROGRAM ARGS`: the same for a program without a supervisor, which leads a
+//! session of its own and may outlive who started it.
+//!
 //! In this order: the run's cgroup, TERM when the supervisor dies, resource limits, umask, `no_new_privs`,
 //! Landlock, exec. Everything is set on this process by safe calls, so nothing has to happen between fork and
 //! exec. Environment, working directory and descriptors are the supervisor's matter and pass through.
@@ -20,9 +23,11 @@ use std::process::{Command, ExitCode};
 
 use rustix::fs::Mode;
 use rustix::process::{
-    Pid, Resource, Rlimit, Signal, getppid, getrlimit, set_parent_process_death_signal, setrlimit, umask,
+    Pid, Resource, Rlimit, Signal, getppid, getrlimit, set_parent_process_death_signal, setrlimit, setsid,
+    umask,
 };
 use rustix::thread::set_no_new_privs;
+use serde::de::DeserializeOwned;
 
 use crate::rundir::{JailSpec, ProgramSpec, procfs};
 
@@ -71,33 +76,43 @@ fn refuse(text: impl std::fmt::Display) -> Refusal {
 
 fn run(args: impl Iterator<Item = OsString>) -> Result<std::convert::Infallible, Refusal> {
     let args = Args::parse(args)?;
-    let spec = fs::read(&args.spec)
-        .map_err(|error| refuse(format!("cannot read {}: {error}", args.spec.display())))?;
-    let spec: ProgramSpec = serde_json::from_slice(&spec)
-        .map_err(|error| refuse(format!("{} is damaged: {error}", args.spec.display())))?;
+    let jail = match &args.source {
+        Source::Spec(path) => read::<ProgramSpec>(path)?.jail,
+        Source::Jail(path) => read::<JailSpec>(path)?,
+    };
     if let Some(cgroup) = &args.cgroup {
         // Refused where the delegation does not reach up to the common ancestor: then group and session have
         // to do.
         let _ = fs::write(cgroup.join("cgroup.procs"), "0");
     }
-    // TERM, not KILL: rsync then ends its other processes, removes its temporary files and keeps partial
-    // ones.
-    set_parent_process_death_signal(Some(Signal::TERM))
-        .map_err(|error| refuse(format!("death signal: {error}")))?;
+    match args.source {
+        // TERM, not KILL: rsync then ends its other processes, removes its temporary files and keeps partial
+        // ones.
+        Source::Spec(_) => set_parent_process_death_signal(Some(Signal::TERM))
+            .map_err(|error| refuse(format!("death signal: {error}")))?,
+        Source::Jail(_) => {
+            setsid().map_err(|error| refuse(format!("session: {error}")))?;
+        }
+    }
     // The signal comes only for a death from now on: a supervisor that is gone already is noticed here.
     if args.parent.is_some_and(|parent| getppid() != Some(parent)) {
         return Err(refuse("the supervisor is gone; nothing is started without one"));
     }
-    limit(&spec.jail).map_err(|error| refuse(format!("resource limits: {error}")))?;
+    limit(&jail).map_err(|error| refuse(format!("resource limits: {error}")))?;
     umask(UMASK);
-    if !spec.jail.off {
+    if !jail.off {
         set_no_new_privs(true).map_err(|error| refuse(format!("no_new_privs: {error}")))?;
-        rules::confine(&spec.jail, Path::new(&args.program)).map_err(|faults| refuse(faults.join("; ")))?;
+        rules::confine(&jail, Path::new(&args.program)).map_err(|faults| refuse(faults.join("; ")))?;
     }
     #[allow(clippy::disallowed_methods, reason = "becomes the program; nothing is spawned")]
     let error = Command::new(&args.program).args(&args.rest).exec();
     let code = if error.kind() == io::ErrorKind::NotFound { NOT_FOUND_CODE } else { NOT_EXECUTABLE_CODE };
     Err(Refusal { code, text: format!("cannot execute {}: {error}", Path::new(&args.program).display()) })
+}
+
+fn read<T: DeserializeOwned>(path: &Path) -> Result<T, Refusal> {
+    let text = fs::read(path).map_err(|error| refuse(format!("cannot read {}: {error}", path.display())))?;
+    serde_json::from_slice(&text).map_err(|error| refuse(format!("{} is damaged: {error}", path.display())))
 }
 
 /// No core files (they would hold what the program read), and the descriptors asked for, as far as the hard
@@ -111,9 +126,18 @@ fn limit(jail: &JailSpec) -> rustix::io::Result<()> {
     Ok(())
 }
 
+/// Where it stands what the program may touch.
+#[derive(Debug, PartialEq, Eq)]
+enum Source {
+    /// In the specification of a supervised run.
+    Spec(PathBuf),
+    /// On its own.
+    Jail(PathBuf),
+}
+
 #[derive(Debug, PartialEq, Eq)]
 struct Args {
-    spec: PathBuf,
+    source: Source,
     cgroup: Option<PathBuf>,
     parent: Option<Pid>,
     program: OsString,
@@ -121,16 +145,16 @@ struct Args {
 }
 
 impl Args {
-    /// By hand: this is called by the supervisor alone, once per run, and has to stay small.
+    /// By hand: this is called by the agent and the supervisor alone, and has to stay small.
     fn parse(mut args: impl Iterator<Item = OsString>) -> Result<Args, Refusal> {
-        const USAGE: &str =
-            "usage: mirror-agent jail --spec SPEC.json [--cgroup DIR] [--parent PID] -- PROGRAM ARGS";
-        let (mut spec, mut cgroup, mut parent) = (None, None, None);
+        const USAGE: &str = "usage: mirror-agent jail --spec SPEC.json|--jail JAIL.json [--cgroup DIR] [--parent PID] -- PROGRAM ARGS";
+        let (mut spec, mut jail, mut cgroup, mut parent) = (None, None, None, None);
         loop {
             let word = args.next().ok_or_else(|| refuse(USAGE))?;
             let slot = match word.to_str() {
                 Some("--") => break,
                 Some("--spec") => &mut spec,
+                Some("--jail") => &mut jail,
                 Some("--cgroup") => &mut cgroup,
                 Some("--parent") => &mut parent,
                 _ => return Err(refuse(USAGE)),
@@ -138,12 +162,17 @@ impl Args {
             *slot = Some(PathBuf::from(args.next().ok_or_else(|| refuse(USAGE))?));
         }
         let program = args.next().filter(|program| Path::new(program).is_absolute());
-        let (Some(spec), Some(program)) = (spec, program) else { return Err(refuse(USAGE)) };
+        let source = match (spec, jail) {
+            (Some(spec), None) => Source::Spec(spec),
+            (None, Some(jail)) => Source::Jail(jail),
+            _ => return Err(refuse(USAGE)),
+        };
+        let Some(program) = program else { return Err(refuse(USAGE)) };
         let parent = match parent {
             None => None,
             Some(text) => Some(read_pid(&text).ok_or_else(|| refuse(USAGE))?),
         };
-        Ok(Args { spec, cgroup, parent, program, rest: args.collect() })
+        Ok(Args { source, cgroup, parent, program, rest: args.collect() })
     }
 }
 
@@ -164,7 +193,9 @@ mod tests {
         let words = ["--spec", "/s", "--cgroup", "/c", "--parent", "7", "--", "/bin/echo", "--spec", "--"];
         let args = parse(&words).unwrap();
         assert_eq!(args.parent, Pid::from_raw(7));
-        assert_eq!(args.spec, Path::new("/s"));
+        assert_eq!(args.source, Source::Spec("/s".into()));
+        let bare = parse(&["--jail", "/j", "--", "/bin/echo"]).unwrap();
+        assert_eq!(bare.source, Source::Jail("/j".into()));
         assert_eq!(args.cgroup.as_deref(), Some(Path::new("/c")));
         assert_eq!(args.program, "/bin/echo");
         assert_eq!(args.rest, ["--spec", "--"]);
@@ -178,6 +209,7 @@ mod tests {
             &["--", "/bin/echo"],
             &["--spec", "/s", "--", "echo"],
             &["--other", "--", "/bin/echo"],
+            &["--spec", "/s", "--jail", "/j", "--", "/bin/echo"],
             &["--spec", "/s", "--parent", "x", "--", "/bin/echo"],
             &["--spec"],
             &[],

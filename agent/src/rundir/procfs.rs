@@ -119,6 +119,13 @@ pub(crate) fn io_bytes(pid: u32) -> Option<(u64, u64)> {
     Some((field("rchar:")?, field("read_bytes:")?.saturating_add(field("write_bytes:")?)))
 }
 
+/// `wchar` (bytes given to write calls, sockets included) of one process, from `/proc/PID/io`; none where the kernel
+/// does not account them.
+pub(crate) fn written_bytes(pid: u32) -> Option<u64> {
+    let text = fs::read_to_string(format!("/proc/{pid}/io")).ok()?;
+    text.lines().find_map(|line| line.strip_prefix("wchar:"))?.trim().parse().ok()
+}
+
 /// The name in field 2 may hold anything, blanks and parentheses included: fields count from the last `)`.
 fn parse_stat(line: &[u8]) -> Option<Stat> {
     let name_end = line.iter().rposition(|&byte| byte == b')')?;
