@@ -15,7 +15,7 @@ use crate::config::{Config, Fault, Faults, Overrides};
 use crate::executor::{Executor, Live};
 use crate::guard::Guard;
 use crate::journal::{Journal, JournalError};
-use crate::link::Link;
+use crate::link::{Exporter, Link};
 use crate::renewal::Renewal;
 use crate::state::{State, StateError};
 use crate::{identity, outcome};
@@ -109,8 +109,10 @@ pub async fn run(path: PathBuf, overrides: Overrides, live: Live, tls: ClientTls
     let version = live.version.to_string();
     let executor = Executor::start(live, journal);
     let wake = Arc::new(Notify::new());
+    let exporter = Exporter::start(executor.clone());
     let link = Arc::new(Link {
         executor: executor.clone(),
+        exporter: exporter.clone(),
         state: Mutex::new(state),
         tls: Arc::new(tls),
         trust_domain: trust_domain.clone(),
@@ -141,6 +143,7 @@ pub async fn run(path: PathBuf, overrides: Overrides, live: Live, tls: ClientTls
     notify(&[NotifyState::Stopping]);
     tracing::info!("stopping; what runs goes on under its supervisors and is adopted at the next start");
     executor.stop_taking();
+    exporter.stop();
     stop.cancel();
     // It ends at its next wait; a panic in it was told by the runtime.
     let _ = running.await;

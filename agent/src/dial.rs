@@ -59,18 +59,28 @@ pub enum DialError {
     },
 }
 
+/// A connection.
+#[derive(Debug)]
+pub struct Dialled {
+    /// For gRPC clients.
+    pub channel: Channel,
+    /// This host's own address on it.
+    pub local: IpAddr,
+}
+
 /// Makes a connection.
 ///
 /// # Errors
 /// [`DialError`], at the latest after some ten seconds.
-pub async fn dial(address: &Address, tls: Arc<ClientConfig>) -> Result<Channel, DialError> {
+pub async fn dial(address: &Address, tls: Arc<ClientConfig>) -> Result<Dialled, DialError> {
     let host = address.host.clone();
     let tcp = in_time(TcpStream::connect((host.as_str(), address.port))).await;
-    let tcp = tcp
+    let (tcp, local) = tcp
         .and_then(|tcp| {
             tcp.set_nodelay(true)?;
             rustix::net::sockopt::set_tcp_user_timeout(&tcp, TCP_USER_TIMEOUT_MS)?;
-            Ok(tcp)
+            let local = tcp.local_addr()?.ip();
+            Ok((tcp, local))
         })
         .map_err(|cause| DialError::Unreachable { address: address.clone(), cause })?;
     let name = match host.parse::<IpAddr>() {
@@ -82,8 +92,9 @@ pub async fn dial(address: &Address, tls: Arc<ClientConfig>) -> Result<Channel, 
         Err(error) => Err(error),
     };
     let stream = connected.map_err(|cause| DialError::Tls { address: address.clone(), cause })?;
-    over(address, TokioIo::new(stream))
-        .await
+    let channel = over(address, TokioIo::new(stream)).await;
+    channel
+        .map(|channel| Dialled { channel, local })
         .map_err(|source| DialError::Http { address: address.clone(), source })
 }
 

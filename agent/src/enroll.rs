@@ -241,7 +241,7 @@ async fn ask_as(
     agent: String,
 ) -> Result<(v1::EnrollResponse, String), EnrollError> {
     let bootstrap = PinnedBootstrap::new(&input.pins)?;
-    let channel = dial::dial(&input.coordinator, bootstrap.config()).await.map_err(|error| {
+    let dialled = dial::dial(&input.coordinator, bootstrap.config()).await.map_err(|error| {
         bootstrap.mismatch().map_or_else(|| EnrollError::Dial(error), EnrollError::Mismatch)
     })?;
     let request = v1::EnrollRequest {
@@ -251,13 +251,13 @@ async fn ask_as(
         labels: input.labels.clone(),
     };
     let response =
-        EnrollmentServiceClient::new(channel).enroll(request).await.map_err(|status| {
-            match status.code() {
-                Code::Unavailable | Code::Unknown | Code::Cancelled | Code::DeadlineExceeded => {
-                    EnrollError::Broken(status)
-                }
-                _ => EnrollError::Refused(status),
+        EnrollmentServiceClient::new(dialled.channel).enroll(request).await.map_err(|status| match status
+            .code()
+        {
+            Code::Unavailable | Code::Unknown | Code::Cancelled | Code::DeadlineExceeded => {
+                EnrollError::Broken(status)
             }
+            _ => EnrollError::Refused(status),
         })?;
     let no_ca = || EnrollError::Answer("it showed no CA".to_owned());
     Ok((response.into_inner(), bootstrap.ca_pem().ok_or_else(no_ca)?))

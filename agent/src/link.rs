@@ -3,8 +3,10 @@
 //! link is gone, or is listened to no more, so that nothing is taken behind its back. Nothing is obeyed from a coordinator of a lower term.
 
 mod backoff;
+mod exports;
 mod session;
 
+use std::net::IpAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -16,6 +18,7 @@ use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use self::backoff::Backoff;
+pub use self::exports::Exporter;
 pub use self::session::End;
 use crate::config::Address;
 use crate::executor::{Executor, Live};
@@ -32,6 +35,8 @@ const GAP_BYTES_MAX: usize = 200;
 pub struct Link {
     /// The attempts.
     pub executor: Executor,
+    /// What is served to replicas.
+    pub exporter: Exporter,
     /// What must never be forgotten.
     pub state: Mutex<State>,
     /// Certificate, key and CAs, read again at a reload.
@@ -94,8 +99,9 @@ impl Link {
         self.wake.notify_one();
     }
 
-    /// Everything the coordinator needs to know, so that it asks nothing back.
-    async fn hello(&self) -> v1::Hello {
+    /// Everything the coordinator needs to know, so that it asks nothing back. `local` is this host's address on the
+    /// connection.
+    async fn hello(&self, local: IpAddr) -> v1::Hello {
         let live = self.executor.live();
         let (attempts, inventory) = (self.executor.descriptors().await, self.inventory().await);
         let state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
@@ -109,8 +115,8 @@ impl Link {
             inventory: Some(inventory),
             slots: live.config.slots,
             jail_gaps: jail_gaps(&live.config),
-            serve_uri: String::new(),
-            external_roots: Default::default(),
+            serve_uri: self.exporter.uri(local),
+            external_roots: live.config.serve.external_roots(),
         }
     }
 

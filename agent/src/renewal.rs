@@ -160,7 +160,7 @@ impl Renewal {
         let mut last = None;
         for address in &config.coordinators {
             let asked = async {
-                let channel = dial::dial(address, tls.config()).await?;
+                let channel = dial::dial(address, tls.config()).await?.channel;
                 let mut client = EnrollmentServiceClient::new(channel);
                 let answer = tokio::time::timeout(ANSWER_WAIT_MAX, client.renew(request.clone())).await;
                 let late =

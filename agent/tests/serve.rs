@@ -497,13 +497,14 @@ async fn an_export_without_users_or_with_bad_ones_is_not_served_at_all() {
     let origin = Origin::exporting();
     origin.put(&export(DEBIAN, "debian", &[]));
     assert_eq!(origin.serve.exports(), [FEDORA]);
+    symlink(origin.tree("fedora"), origin.tree("link")).unwrap();
     for bad in [
         export(DEBIAN, "debian", &["edge 1"]),
         export(DEBIAN, "debian", &["@all"]),
         export(DEBIAN, "debian", &["edge1:rw"]),
         export(DEBIAN, "debian", &["edge1", "edge1"]),
         export_with(DEBIAN, "debian", &[("edge1", "short".to_owned())]),
-        export(DEBIAN, "absent", &["edge1"]),
+        export(DEBIAN, "link", &["edge1"]),
     ] {
         origin.put(&export(DEBIAN, "debian", &["edge1"]));
         let faults = origin.serve.set_all(&origin.guard, vec![bad, export(FEDORA, "fedora", &["edge3"])]);

@@ -73,6 +73,13 @@ impl ServeKeys {
         RsyncUri::parse(&format!("{}/{}/", root.trim_end_matches('/'), destination.path())).ok()
     }
 
+    /// All roots that another daemon serves, by name, as the coordinator is told.
+    #[must_use]
+    pub fn external_roots(&self) -> BTreeMap<String, String> {
+        let told = |(root, uri): (&String, &RsyncUri)| (root.clone(), uri.to_string());
+        self.external.iter().map(told).collect()
+    }
+
     pub(super) fn check_roots(&self, roots: &BTreeMap<String, PathBuf>, faults: &mut Vec<Fault>) {
         for name in self.external.keys().filter(|name| !roots.contains_key(*name)) {
             faults

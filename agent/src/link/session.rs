@@ -1,6 +1,7 @@
 //! One session: from the dial to the end of the stream, whichever way it ends.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -12,11 +13,11 @@ use mirror_proto::v1::{self, OpenSessionRequest, OpenSessionResponse};
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 use tokio_stream::wrappers::ReceiverStream;
-use tonic::transport::Channel;
 use tonic::{Code, Status, Streaming};
 
 use super::Link;
 use crate::config::Address;
+use crate::dial::Dialled;
 use crate::executor::Answer;
 use crate::key::{BadKey, Key};
 use crate::state::StateError;
@@ -32,6 +33,8 @@ const WELCOME_WAIT_MAX: Duration = Duration::from_secs(15);
 const MESSAGE_BYTES_MAX: usize = 1 << 20;
 /// Offers that are being looked at, at once.
 const OFFERS_MAX: usize = 64;
+/// Messages of exports that may wait while one is being done: as many as a coordinator may have in its queue.
+const EXPORTS_WAITING_MAX: usize = 1024;
 /// Pause between two reports of progress.
 const PROGRESS_PACE: Duration = Duration::from_secs(1);
 /// Pause between two pieces of a followed log.
@@ -77,11 +80,11 @@ impl From<Status> for End {
 pub(super) async fn run(link: &Link, address: &Address) -> End {
     // From before the certificate is taken: none that comes later is missed.
     let mut renewals = link.renewals.subscribe();
-    let channel = match dial::dial(address, link.tls.config()).await {
-        Ok(channel) => channel,
+    let dialled = match dial::dial(address, link.tls.config()).await {
+        Ok(dialled) => dialled,
         Err(error) => return End::Lost(outcome::chain(&error)),
     };
-    let mut session = match Session::open(link, address, channel).await {
+    let mut session = match Session::open(link, address, dialled).await {
         Ok(session) => session,
         Err(end) => return end,
     };
@@ -89,13 +92,15 @@ pub(super) async fn run(link: &Link, address: &Address) -> End {
         let over = session.serve(address, &mut renewals).await;
         // Offers in the middle are dropped here, before the next hello is composed.
         session.offers.shutdown().await;
-        let channel = match over {
+        // What is being written is written to its end; the next hello brings the whole list again.
+        while session.exporting.join_next().await.is_some() {}
+        let dialled = match over {
             Over::Ended(end) => return end,
-            Over::Renewed(channel) => channel,
+            Over::Renewed(dialled) => dialled,
         };
         // The old stream is listened to no more and stays open until the new one is welcomed: the agent is not away for
         // a moment. That the coordinator ends it as superseded is as it should be.
-        session = match Session::open(link, address, channel).await {
+        session = match Session::open(link, address, dialled).await {
             Ok(session) => session,
             Err(end) => return end,
         };
@@ -108,18 +113,19 @@ enum Over {
     /// The session is over.
     Ended(End),
     /// There is a connection with a renewed certificate.
-    Renewed(Channel),
+    Renewed(Dialled),
 }
 
 impl<'a> Session<'a> {
     /// Opens the stream, says hello and hears the welcome.
-    async fn open(link: &'a Link, address: &Address, channel: Channel) -> Result<Self, End> {
+    async fn open(link: &'a Link, address: &Address, dialled: Dialled) -> Result<Self, End> {
+        let Dialled { channel, local } = dialled;
         let mut client = SessionServiceClient::new(channel)
             .max_decoding_message_size(MESSAGE_BYTES_MAX)
             .max_encoding_message_size(MESSAGE_BYTES_MAX);
         let (outbox, queue) = mpsc::channel(OUTBOX_LEN);
         // The hello waits in the queue before the stream opens: the coordinator may answer nothing before it has it.
-        if outbox.try_send(message(Out::Hello(link.hello().await))).is_err() {
+        if outbox.try_send(message(Out::Hello(link.hello(local).await))).is_err() {
             return Err(End::Lost("the hello could not be queued".to_owned()));
         }
         let opened = async {
@@ -139,10 +145,13 @@ impl<'a> Session<'a> {
         tracing::info!(coordinator = %address, term = welcome.term, agent = welcome.agent, "connected");
         Ok(Self {
             link,
+            local,
             inbound,
             outbox,
             term: welcome.term,
             offers: JoinSet::new(),
+            exports: VecDeque::new(),
+            exporting: JoinSet::new(),
             said: BTreeMap::new(),
             told: BTreeMap::new(),
             followed: BTreeMap::new(),
@@ -151,10 +160,10 @@ impl<'a> Session<'a> {
 }
 
 /// A connection with the certificate that was renewed. Until there is one, the session goes on over the old one.
-async fn dial_again(tls: Arc<ClientTls>, address: Address) -> Channel {
+async fn dial_again(tls: Arc<ClientTls>, address: Address) -> Dialled {
     loop {
         match dial::dial(&address, tls.config()).await {
-            Ok(channel) => return channel,
+            Ok(dialled) => return dialled,
             Err(error) => {
                 let error = outcome::chain(&error);
                 tracing::warn!(error, "no connection with the renewed certificate yet; the session goes on");
@@ -181,10 +190,15 @@ fn check_welcome(link: &Link, welcome: &v1::Welcome) -> Result<(), End> {
 
 struct Session<'a> {
     link: &'a Link,
+    /// This host's address as the coordinator sees it.
+    local: IpAddr,
     inbound: Streaming<OpenSessionResponse>,
     outbox: mpsc::Sender<OpenSessionRequest>,
     term: u64,
     offers: JoinSet<Result<Answer, BadKey>>,
+    /// What is to be served, in the order it was said, and the one that is being done.
+    exports: VecDeque<v1::Exports>,
+    exporting: JoinSet<Option<v1::Exporting>>,
     /// Outcomes that were said in this session, and when.
     said: BTreeMap<Key, Instant>,
     /// Progress as it was told last.
@@ -215,6 +229,7 @@ impl Session<'_> {
                     Err(status) => Err(status.into()),
                 },
                 Some(answered) = self.offers.join_next() => self.say_answer(answered).await,
+                Some(done) = self.exporting.join_next() => self.say_exporting(done).await,
                 () = self.link.executor.ended() => self.say_outcomes().await,
                 _ = progress.tick() => {
                     self.tell_progress();
@@ -229,7 +244,7 @@ impl Session<'_> {
                     dialling.spawn(dial_again(self.link.tls.clone(), address.clone()));
                     Ok(())
                 }
-                Some(Ok(channel)) = dialling.join_next() => return Over::Renewed(channel),
+                Some(Ok(dialled)) = dialling.join_next() => return Over::Renewed(dialled),
             };
             if let Err(end) = result {
                 return Over::Ended(end);
@@ -267,7 +282,15 @@ impl Session<'_> {
                     self.followed.entry(key).or_insert(0);
                 }
             }
-            In::Exports(exports) => tracing::warn!(serial = exports.serial, "this agent serves no replicas"),
+            In::Exports(exports) => {
+                if self.exports.len() >= EXPORTS_WAITING_MAX {
+                    return Err(End::Lost(
+                        "more exports came than this host's disk keeps up with".to_owned(),
+                    ));
+                }
+                self.exports.push_back(exports);
+                self.export_next();
+            }
             In::LogUnsubscribe(unsubscribe) => {
                 if let Some(key) = known(unsubscribe.key.as_ref()) {
                     self.followed.remove(&key);
@@ -275,6 +298,28 @@ impl Session<'_> {
             }
         }
         Ok(())
+    }
+
+    /// One after the other, in order, beside everything else: each is written to disk.
+    fn export_next(&mut self) {
+        if self.exporting.is_empty()
+            && let Some(exports) = self.exports.pop_front()
+        {
+            let (exporter, local) = (self.link.exporter.clone(), self.local);
+            self.exporting.spawn(async move { exporter.obey(exports, local).await });
+        }
+    }
+
+    async fn say_exporting(
+        &mut self,
+        done: Result<Option<v1::Exporting>, tokio::task::JoinError>,
+    ) -> Result<(), End> {
+        self.export_next();
+        match done {
+            Ok(Some(exporting)) => self.say(Out::Exporting(exporting)).await,
+            Ok(None) => Ok(()),
+            Err(error) => Err(End::Lost(format!("serving replicas failed: {error}"))),
+        }
     }
 
     /// An offer is looked at beside everything else: name servers may take their time.

@@ -47,14 +47,31 @@ pub(crate) fn overwrite(file: &File, size: usize, content: &[u8]) -> io::Result<
 /// Writes `content` to `path` through a temporary name: readers see all of it or nothing. Not synced: for what
 /// means nothing after a power cut.
 pub(crate) fn publish(path: &Path, content: &[u8]) -> io::Result<()> {
+    let temporary = temporary(path);
+    write_new(&temporary, content)?;
+    fs::rename(&temporary, path)
+}
+
+/// Writes `content` to `path` through a temporary name: all of it or nothing, on disk when this returns.
+pub(crate) fn write_atomic(path: &Path, content: &[u8]) -> io::Result<()> {
+    let temporary = temporary(path);
+    write_new(&temporary, content)?.sync_all()?;
+    fs::rename(&temporary, path)?;
+    let parent = path.parent().ok_or_else(|| io::Error::other("a file has a directory"))?;
+    File::open(parent)?.sync_all()
+}
+
+fn temporary(path: &Path) -> PathBuf {
     let mut temporary = path.as_os_str().to_owned();
     temporary.push(".new");
-    let temporary = PathBuf::from(temporary);
+    PathBuf::from(temporary)
+}
+
+fn write_new(path: &Path, content: &[u8]) -> io::Result<File> {
     let mut options = OpenOptions::new();
-    let mut file = options.write(true).create(true).truncate(true).mode(FILE_MODE).open(&temporary)?;
+    let mut file = options.write(true).create(true).truncate(true).mode(FILE_MODE).open(path)?;
     file.write_all(content)?;
-    drop(file);
-    fs::rename(&temporary, path)
+    Ok(file)
 }
 
 /// A new file that only the owner reads; refuses one that is there.

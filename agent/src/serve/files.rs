@@ -89,7 +89,8 @@ impl Module {
         if export.name.chars().any(char::is_control) {
             return Err(ServeError::Name(export.name.clone()));
         }
-        let path = guard.look_at(&export.destination)?;
+        // Made where it is missing: a tree that is exported before its first copy is empty, and nobody is sent to it.
+        let path = guard.make(&export.destination)?;
         let metadata = fs::metadata(&path).map_err(io_error(&path))?;
         let owner = privileged.then(|| (metadata.uid(), metadata.gid()));
         let module = Self { project: export.project, name: export.name.clone(), path, owner, users };
