@@ -102,7 +102,7 @@ pub async fn run(path: PathBuf, overrides: Overrides, live: Live, tls: ClientTls
         // Nothing is held from now on. Under the old id the coordinator would take that for the end of everything.
         state.renew_id()?;
     }
-    let held = journal.entries().count();
+    let held = journal.book().entries().count();
     let (identity, ca) = (live.config.identity.clone(), live.config.ca.clone());
     let trust_domain = live.config.trust_domain.clone().or_else(|| identity::trust_domain_of(&ca));
     let coordinators = live.config.coordinators.iter().map(ToString::to_string).collect::<Vec<_>>().join(" ");

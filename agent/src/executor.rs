@@ -3,6 +3,7 @@
 //! the same while there is none.
 
 mod attempt;
+mod ledger;
 mod reading;
 mod reports;
 
@@ -21,10 +22,11 @@ use tokio::sync::Notify;
 use tracing::Instrument as _;
 
 use self::attempt::Attempt;
+use self::ledger::{Ledger, blocking};
 use crate::config::Config;
 use crate::guard::upstream::resolve;
 use crate::guard::{DestinationFault, Guard, LockFault, ProjectLock};
-use crate::journal::{Entry, Journal, JournalError, Step};
+use crate::journal::{Book, Entry, Journal, JournalError, Step};
 use crate::key::{BadKey, Key};
 use crate::logs::Logs;
 use crate::order::Order;
@@ -90,13 +92,14 @@ fn remember(refused: &mut Refusals, key: Key, reason: Reason, detail: &str) {
 }
 
 /// What offers, attempts and the link share. Locks are taken in the order `refused`, then the others one at a time.
+/// `refused` alone is held over waits: whoever takes an offer has it until the journal is synced.
 #[derive(Debug)]
 struct Shared {
     live: ArcSwap<Live>,
-    journal: Mutex<Journal>,
+    journal: Ledger,
     slots: Mutex<Slots>,
     attempts: Mutex<BTreeMap<AttemptId, Arc<Attempt>>>,
-    refused: Mutex<Refusals>,
+    refused: Arc<tokio::sync::Mutex<Refusals>>,
     logs: Logs,
     ended: Notify,
     stopping: AtomicBool,
@@ -107,8 +110,9 @@ impl Shared {
         self.live.load_full()
     }
 
-    fn journal(&self) -> MutexGuard<'_, Journal> {
-        held(&self.journal)
+    /// What the journal says.
+    fn book(&self) -> Arc<Book> {
+        self.journal.book()
     }
 
     fn runs_dir(&self) -> PathBuf {
@@ -133,13 +137,13 @@ impl Executor {
     pub fn start(live: Live, journal: Journal) -> Self {
         let logs = Logs::new(&live.config.data_dir);
         let unfinished: Vec<Entry> =
-            journal.entries().filter(|entry| entry.ended.is_none()).cloned().collect();
+            journal.book().entries().filter(|entry| entry.ended.is_none()).cloned().collect();
         let shared = Arc::new(Shared {
             live: ArcSwap::from_pointee(live),
-            journal: Mutex::new(journal),
+            journal: Ledger::new(journal),
             slots: Mutex::default(),
             attempts: Mutex::default(),
-            refused: Mutex::default(),
+            refused: Arc::default(),
             logs,
             ended: Notify::new(),
             stopping: AtomicBool::new(false),
@@ -177,7 +181,7 @@ impl Executor {
         let answer = match self.take(key, assignment, highest_term).await {
             Ok(()) => Answer::Accepted(key),
             Err((reason, detail)) => {
-                remember(&mut held(&self.shared.refused), key, reason, &detail);
+                remember(&mut *self.shared.refused.lock().await, key, reason, &detail);
                 Answer::Refused(key, reason, detail)
             }
         };
@@ -196,7 +200,7 @@ impl Executor {
         mut assignment: v1::Assignment,
         highest_term: u64,
     ) -> Result<(), (Reason, String)> {
-        self.refused_before(key, &held(&self.shared.refused))?;
+        refused_before(key, &*self.shared.refused.lock().await)?;
         if self.shared.stopping.load(Ordering::Acquire) {
             return Err((Reason::Stopping, "the agent is being stopped".to_owned()));
         }
@@ -207,12 +211,26 @@ impl Executor {
         if self.judge(&order, highest_term)? {
             return Ok(());
         }
-        self.check(&order)?;
+        let executor = self.clone();
+        let order = blocking(move || executor.check(&order).map(|()| order)).await?;
         self.check_upstream(&order).await?;
-        // From here on nothing waits: an offer whose link breaks is taken whole or not at all. Others were taken, and
-        // this one may have been cancelled, meanwhile; so it is judged once more.
-        let refused = held(&self.shared.refused);
-        self.refused_before(key, &refused)?;
+        // From here on it is done although nobody may wait for it any more: an offer whose link breaks is taken whole
+        // or not at all, and the next hello waits for that.
+        let refused = self.shared.refused.clone().lock_owned().await;
+        let executor = self.clone();
+        blocking(move || executor.take_checked(&refused, order, assignment, password, highest_term)).await
+    }
+
+    /// Others were taken, and this one may have been cancelled, while it was checked; so it is judged once more.
+    fn take_checked(
+        &self,
+        refused: &Refusals,
+        order: Order,
+        assignment: v1::Assignment,
+        password: Option<Password>,
+        highest_term: u64,
+    ) -> Result<(), (Reason, String)> {
+        refused_before(order.key, refused)?;
         if self.judge(&order, highest_term)? {
             return Ok(());
         }
@@ -220,18 +238,15 @@ impl Executor {
         self.accept(order, assignment, password, lock)
     }
 
-    fn refused_before(&self, key: Key, refused: &Refusals) -> Result<(), (Reason, String)> {
-        refused.get(&key).map_or(Ok(()), |answer| Err(answer.clone()))
-    }
-
     /// True: it was taken before.
     fn judge(&self, order: &Order, highest_term: u64) -> Result<bool, (Reason, String)> {
-        let settled = self.shared.journal().settled_epoch(order.key.id);
+        let book = self.shared.book();
+        let settled = book.settled_epoch(order.key.id);
         let limit = self.shared.live().config.slots as usize;
         let slots = held(&self.shared.slots);
         let verdict = slots.judge(order.key, order.project, &order.destination, limit, highest_term, settled);
         drop(slots);
-        let ended = self.shared.journal().get(order.key.id).map(|entry| entry.key);
+        let ended = book.get(order.key.id).map(|entry| entry.key);
         match (verdict, ended) {
             (Verdict::Again, _) => Ok(true),
             (Verdict::Free, Some(known)) if known == order.key => Ok(true),
@@ -284,7 +299,10 @@ impl Executor {
         lock: Option<ProjectLock>,
     ) -> Result<(), (Reason, String)> {
         let key = order.key;
-        self.shared.journal().accept(key, assignment, password.is_some()).map_err(|error| match error {
+        let needs_password = password.is_some();
+        let accepted =
+            self.shared.journal.write_here(|journal| journal.accept(key, assignment, needs_password));
+        accepted.map_err(|error| match error {
             JournalError::TooLarge(_) => not_allowed(error.to_string()),
             _ => (Reason::JournalFull, outcome::chain(&error)),
         })?;
@@ -304,7 +322,8 @@ impl Executor {
                     rsync::Fault::Yours,
                     "change the project",
                 );
-                let journaled = self.shared.journal().end(entry.key, outcome, String::new());
+                let end = |journal: &mut Journal| journal.end(entry.key, outcome, String::new());
+                let journaled = self.shared.journal.write_here(end);
                 if let Err(error) = journaled {
                     tracing::error!(key = %entry.key, error = outcome::chain(&error), "cannot end the attempt");
                 }
@@ -345,10 +364,9 @@ impl Executor {
             tracing::warn!(error = outcome::chain(&error), "cannot remove what was left unfinished");
         }
         // What has ended is told by the journal alone; its directory is a leftover too.
-        let known: Vec<String> = {
-            let journal = self.shared.journal();
-            journal.entries().filter(|entry| entry.ended.is_none()).map(|entry| entry.key.slug()).collect()
-        };
+        let book = self.shared.book();
+        let going = book.entries().filter(|entry| entry.ended.is_none());
+        let known: Vec<String> = going.map(|entry| entry.key.slug()).collect();
         let runs = RunDir::list(&dir).unwrap_or_else(|error| {
             tracing::warn!(error = outcome::chain(&error), "cannot list earlier runs");
             Vec::new()
@@ -368,6 +386,10 @@ impl Executor {
     }
 }
 
+fn refused_before(key: Key, refused: &Refusals) -> Result<(), (Reason, String)> {
+    refused.get(&key).map_or(Ok(()), |answer| Err(answer.clone()))
+}
+
 fn not_allowed(detail: impl Into<String>) -> (Reason, String) {
     (Reason::NotAllowed, detail.into())
 }
@@ -385,11 +407,12 @@ async fn finish(shared: &Arc<Shared>, attempt: &Arc<Attempt>, outcome: v1::Outco
     let good = outcome.class() == v1::outcome::Class::Ok;
     let traceparent = telemetry::traceparent(&tracing::Span::current())
         .unwrap_or_else(|| attempt.order.traceparent.clone());
-    held(&attempt.log).finish(good);
+    let ending = attempt.clone();
+    blocking(move || held(&ending.log).finish(good)).await;
     tracing::info!(class = outcome.class().as_str_name(), cause = %outcome.cause, "attempt ended");
     loop {
-        let journaled = shared.journal().end(key, outcome.clone(), traceparent.clone());
-        match journaled {
+        let (outcome, traceparent) = (outcome.clone(), traceparent.clone());
+        match shared.journal.write(move |journal| journal.end(key, outcome, traceparent)).await {
             Ok(()) => break,
             Err(error) => {
                 tracing::error!(

@@ -11,6 +11,7 @@ mod frame;
 use std::collections::{BTreeMap, VecDeque};
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use fleet::id::AttemptId;
 use mirror_proto::v1;
@@ -126,13 +127,49 @@ pub struct Opened {
     pub torn: Option<TornTail>,
 }
 
+/// What a journal says. As it is on disk; a copy of it shares the entries.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Book {
+    entries: BTreeMap<AttemptId, Arc<Entry>>,
+    settled: VecDeque<Key>,
+}
+
+impl Book {
+    /// All attempts that are held.
+    pub fn entries(&self) -> impl Iterator<Item = &Entry> {
+        self.entries.values().map(Arc::as_ref)
+    }
+
+    /// One of them.
+    #[must_use]
+    pub fn get(&self, id: AttemptId) -> Option<&Entry> {
+        self.entries.get(&id).map(Arc::as_ref)
+    }
+
+    /// The highest epoch under which an attempt was settled, among the last [`SETTLED_MAX`] ones.
+    #[must_use]
+    pub fn settled_epoch(&self, id: AttemptId) -> Option<fleet::id::Epoch> {
+        self.settled.iter().filter(|key| key.id == id).map(|key| key.epoch).max()
+    }
+
+    fn entry_mut(&mut self, key: Key) -> Option<&mut Entry> {
+        self.entries.get_mut(&key.id).filter(|entry| entry.key == key).map(Arc::make_mut)
+    }
+
+    fn settle(&mut self, key: Key) {
+        if self.settled.len() >= SETTLED_MAX {
+            self.settled.pop_front();
+        }
+        self.settled.push_back(key);
+    }
+}
+
 /// The journal. One process may have it open: the caller holds the data directory's lock.
 #[derive(Debug)]
 pub struct Journal {
     path: PathBuf,
     frames: Frames,
-    entries: BTreeMap<AttemptId, Entry>,
-    settled: VecDeque<Key>,
+    book: Arc<Book>,
 }
 
 impl Journal {
@@ -146,20 +183,23 @@ impl Journal {
         let found = Frames::open(&path).map_err(io)?;
         let opened =
             Opened { fresh: found.is_none(), torn: found.as_ref().and_then(|(_, contents)| contents.torn) };
-        let (mut entries, mut settled) = (BTreeMap::new(), VecDeque::new());
+        let mut book = Book::default();
         for payload in found.iter().flat_map(|(_, contents)| &contents.payloads) {
             // A record of a later version of the agent: what it says is not known, the rest is.
             let change = Record::decode(payload.as_slice()).ok().and_then(|record| record.change);
-            change.into_iter().for_each(|change| replay(change, &mut entries, &mut settled));
+            change.into_iter().for_each(|change| replay(change, &mut book));
         }
         let frames = match found {
             Some((frames, contents)) if contents.torn.is_none() => frames,
-            _ => {
-                let payloads = payloads(&entries, &settled);
-                Frames::replace(&path, &spare(&path), &payloads).map_err(io)?
-            }
+            _ => Frames::replace(&path, &spare(&path), &payloads(&book)).map_err(io)?,
         };
-        Ok((Self { path, frames, entries, settled }, opened))
+        Ok((Self { path, frames, book: Arc::new(book) }, opened))
+    }
+
+    /// What it says now.
+    #[must_use]
+    pub fn book(&self) -> Arc<Book> {
+        self.book.clone()
     }
 
     /// Notes that an assignment is taken. Its secrets are left out; `needs_password` is whether there were any.
@@ -179,27 +219,27 @@ impl Journal {
         }
         let entry = Entry { key, assignment, needs_password, step: Step::Accepted, ended: None };
         let payload = accepted(&entry);
-        let open = self.entries.values().filter(|entry| entry.ended.is_none()).count() as u64 + 1;
-        let kept: u64 =
-            payloads(&self.entries, &self.settled).iter().map(|p| p.len() as u64 + FRAME_BYTES).sum();
+        let held = self.book.entries.len();
+        let open = self.book.entries().filter(|entry| entry.ended.is_none()).count() as u64 + 1;
+        let kept: u64 = payloads(&self.book).iter().map(|p| p.len() as u64 + FRAME_BYTES).sum();
         let wanted = kept + payload.len() as u64 + open * RESERVE_BYTES + 4 * FRAME_BYTES;
-        if self.entries.len() >= HELD_MAX || wanted > frame::FILE_BYTES {
-            return Err(JournalError::Full(self.entries.len()));
+        if held >= HELD_MAX || wanted > frame::FILE_BYTES {
+            return Err(JournalError::Full(held));
         }
         self.append(&payload, true)?;
-        self.entries.insert(key.id, entry);
+        self.change().entries.insert(key.id, Arc::new(entry));
         Ok(())
     }
 
-    /// Notes that a step begins. Synced where a power cut would otherwise lose that a program may have left
-    /// something: a step after [`Step::Accepted`] or [`Step::Pull`] is gone on with as these are.
+    /// Notes that a step begins. Not synced: the end of this process loses nothing that is written, and a power cut
+    /// ends the program as well, so that an attempt whose last step it loses is begun anew.
     ///
     /// # Errors
     /// [`JournalError::Unknown`] and [`JournalError::Io`]: the step must not begin then.
     pub fn step(&mut self, key: Key, step: Step) -> Result<(), JournalError> {
-        self.held(key)?;
-        self.append(&stepped(key, step), step == Step::Pull)?;
-        self.held(key)?.step = step;
+        self.holds(key)?;
+        self.append(&stepped(key, step), false)?;
+        self.entry_mut(key)?.step = step;
         Ok(())
     }
 
@@ -213,14 +253,14 @@ impl Journal {
         mut outcome: v1::Outcome,
         traceparent: String,
     ) -> Result<(), JournalError> {
-        self.held(key)?;
+        self.holds(key)?;
         for text in [&mut outcome.cause, &mut outcome.advice, &mut outcome.fault] {
             crate::text::cut(text, TEXT_BYTES_MAX);
         }
         let ended =
             v1::Ended { key: Some(key.to_wire()), outcome: Some(outcome), log_tail: Vec::new(), traceparent };
         self.append(&encode(Change::Ended(ended.clone())), true)?;
-        self.held(key)?.ended = Some(ended);
+        self.entry_mut(key)?.ended = Some(ended);
         Ok(())
     }
 
@@ -230,42 +270,36 @@ impl Journal {
     /// # Errors
     /// [`JournalError::Io`]; it is forgotten all the same.
     pub fn settle(&mut self, key: Key) -> Result<bool, JournalError> {
-        if self.entries.get(&key.id).is_none_or(|entry| entry.key != key || entry.ended.is_none()) {
+        if self.book.get(key.id).is_none_or(|entry| entry.key != key || entry.ended.is_none()) {
             return Ok(false);
         }
-        self.entries.remove(&key.id);
-        remember(&mut self.settled, key);
+        let book = self.change();
+        book.entries.remove(&key.id);
+        book.settle(key);
         self.append(&encode(Change::Settled(key.to_wire())), false)?;
         Ok(true)
     }
 
-    /// All attempts that are held.
-    pub fn entries(&self) -> impl Iterator<Item = &Entry> {
-        self.entries.values()
+    /// To change it; who reads it meanwhile goes on with what it said before.
+    fn change(&mut self) -> &mut Book {
+        Arc::make_mut(&mut self.book)
     }
 
-    /// One of them.
-    #[must_use]
-    pub fn get(&self, id: AttemptId) -> Option<&Entry> {
-        self.entries.get(&id)
+    fn holds(&self, key: Key) -> Result<(), JournalError> {
+        let there = self.book.get(key.id).is_some_and(|entry| entry.key == key);
+        if there { Ok(()) } else { Err(JournalError::Unknown(key)) }
     }
 
-    /// The highest epoch under which an attempt was settled, among the last [`SETTLED_MAX`] ones.
-    #[must_use]
-    pub fn settled_epoch(&self, id: AttemptId) -> Option<fleet::id::Epoch> {
-        self.settled.iter().filter(|key| key.id == id).map(|key| key.epoch).max()
-    }
-
-    fn held(&mut self, key: Key) -> Result<&mut Entry, JournalError> {
-        self.entries.get_mut(&key.id).filter(|entry| entry.key == key).ok_or(JournalError::Unknown(key))
+    fn entry_mut(&mut self, key: Key) -> Result<&mut Entry, JournalError> {
+        self.change().entry_mut(key).ok_or(JournalError::Unknown(key))
     }
 
     fn append(&mut self, payload: &[u8], sync: bool) -> Result<(), JournalError> {
         debug_assert!(payload.len() <= PAYLOAD_BYTES_MAX);
         let io = |source| JournalError::Io { path: self.path.clone(), source };
         if !self.frames.fits(payload) {
-            let payloads = payloads(&self.entries, &self.settled);
-            self.frames = Frames::replace(&self.path, &spare(&self.path), &payloads).map_err(io)?;
+            self.frames =
+                Frames::replace(&self.path, &spare(&self.path), &payloads(&self.book)).map_err(io)?;
         }
         self.frames.append(payload, sync).map_err(io)
     }
@@ -275,54 +309,40 @@ fn spare(path: &Path) -> PathBuf {
     path.with_extension("spare")
 }
 
-fn replay(change: Change, entries: &mut BTreeMap<AttemptId, Entry>, settled: &mut VecDeque<Key>) {
-    let held = |key: Option<&v1::AttemptKey>| -> Option<(Key, AttemptId)> {
-        let key = Key::from_wire(key).ok()?;
-        entries.get(&key.id).filter(|entry| entry.key == key).map(|entry| (key, entry.key.id))
-    };
+fn replay(change: Change, book: &mut Book) {
+    let key_of = |key: Option<&v1::AttemptKey>| Key::from_wire(key).ok();
     match change {
         Change::Accepted(AcceptedChange { assignment, needs_password }) => {
             let Some(assignment) = assignment else { return };
-            let Ok(key) = Key::from_wire(assignment.key.as_ref()) else { return };
+            let Some(key) = key_of(assignment.key.as_ref()) else { return };
             let entry = Entry { key, assignment, needs_password, step: Step::Accepted, ended: None };
-            entries.insert(key.id, entry);
+            book.entries.insert(key.id, Arc::new(entry));
         }
         Change::Step(change) => {
-            if let Some((_, id)) = held(change.key.as_ref())
-                && let Some(entry) = entries.get_mut(&id)
-            {
+            if let Some(entry) = key_of(change.key.as_ref()).and_then(|key| book.entry_mut(key)) {
                 entry.step = change.step();
             }
         }
         Change::Ended(ended) => {
-            if let Some((_, id)) = held(ended.key.as_ref())
-                && let Some(entry) = entries.get_mut(&id)
-            {
+            if let Some(entry) = key_of(ended.key.as_ref()).and_then(|key| book.entry_mut(key)) {
                 entry.ended = Some(ended);
             }
         }
         Change::Settled(key) => {
-            if let Some((_, id)) = held(Some(&key)) {
-                entries.remove(&id);
+            let Some(key) = key_of(Some(&key)) else { return };
+            if book.entry_mut(key).is_some() {
+                book.entries.remove(&key.id);
             }
-            if let Ok(key) = Key::from_wire(Some(&key)) {
-                remember(settled, key);
-            }
+            book.settle(key);
         }
     }
 }
 
-fn remember(settled: &mut VecDeque<Key>, key: Key) {
-    if settled.len() >= SETTLED_MAX {
-        settled.pop_front();
-    }
-    settled.push_back(key);
-}
-
 /// The shortest row of records that says the same.
-fn payloads(entries: &BTreeMap<AttemptId, Entry>, settled: &VecDeque<Key>) -> Vec<Vec<u8>> {
-    let mut all: Vec<Vec<u8>> = settled.iter().map(|key| encode(Change::Settled(key.to_wire()))).collect();
-    for entry in entries.values() {
+fn payloads(book: &Book) -> Vec<Vec<u8>> {
+    let mut all: Vec<Vec<u8>> =
+        book.settled.iter().map(|key| encode(Change::Settled(key.to_wire()))).collect();
+    for entry in book.entries() {
         all.push(accepted(entry));
         if entry.step != Step::Accepted {
             all.push(stepped(entry.key, entry.step));

@@ -18,7 +18,7 @@ use uuid::Uuid;
 use self::backoff::Backoff;
 pub use self::session::End;
 use crate::config::Address;
-use crate::executor::Executor;
+use crate::executor::{Executor, Live};
 use crate::state::State;
 use crate::{clock, identity, outcome, text};
 
@@ -95,8 +95,9 @@ impl Link {
     }
 
     /// Everything the coordinator needs to know, so that it asks nothing back.
-    fn hello(&self) -> v1::Hello {
+    async fn hello(&self) -> v1::Hello {
         let live = self.executor.live();
+        let (attempts, inventory) = (self.executor.descriptors().await, self.inventory().await);
         let state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         v1::Hello {
             instance_id: self.instance.to_string(),
@@ -104,8 +105,8 @@ impl Link {
             highest_term: state.highest_term(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
             rsync_version: live.version.to_string(),
-            attempts: self.executor.descriptors(),
-            inventory: Some(self.inventory()),
+            attempts,
+            inventory: Some(inventory),
             slots: live.config.slots,
             jail_gaps: jail_gaps(&live.config),
             serve_uri: String::new(),
@@ -113,39 +114,47 @@ impl Link {
         }
     }
 
-    /// Disks and certificate.
-    fn inventory(&self) -> v1::Inventory {
-        let live = self.executor.live();
-        let roots = live.guard.roots().map(|(name, root)| {
-            let space = root.space().unwrap_or_else(|error| {
-                tracing::warn!(root = name, %error, "cannot examine the volume");
-                crate::guard::Space { total_bytes: 0, free_bytes: 0, total_inodes: 0, free_inodes: 0 }
-            });
-            v1::Root {
-                name: name.to_owned(),
-                path: root.path().display().to_string(),
-                total_bytes: space.total_bytes,
-                free_bytes: space.free_bytes,
-                total_inodes: space.total_inodes,
-                free_inodes: space.free_inodes,
-            }
-        });
-        let own = self.trust_domain.as_ref().map(|domain| identity::read(&live.config.identity, domain));
-        let expires = match own {
-            Some(Ok(own)) => Some(utc_to_wire(own.not_after)),
-            Some(Err(error)) => {
-                tracing::warn!(error = outcome::chain(&error), "cannot tell when the certificate expires");
-                None
-            }
-            None => None,
-        };
-        v1::Inventory { roots: roots.collect(), certificate_expire_time: expires }
+    /// Disks and certificate. Looked at where a disk that hangs holds up nothing else.
+    async fn inventory(&self) -> v1::Inventory {
+        let (live, domain) = (self.executor.live(), self.trust_domain.clone());
+        let looked = tokio::task::spawn_blocking(move || take_inventory(&live, domain.as_ref())).await;
+        looked.unwrap_or_else(|error| {
+            tracing::error!(%error, "cannot tell of this host's disks");
+            v1::Inventory::default()
+        })
     }
 
     /// Notes the coordinator's term, before anything it says is followed.
     fn observe_term(&self, term: u64) -> Result<(), crate::state::StateError> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner).observe_term(term)
     }
+}
+
+fn take_inventory(live: &Live, domain: Option<&TrustDomain>) -> v1::Inventory {
+    let roots = live.guard.roots().map(|(name, root)| {
+        let space = root.space().unwrap_or_else(|error| {
+            tracing::warn!(root = name, %error, "cannot examine the volume");
+            crate::guard::Space { total_bytes: 0, free_bytes: 0, total_inodes: 0, free_inodes: 0 }
+        });
+        v1::Root {
+            name: name.to_owned(),
+            path: root.path().display().to_string(),
+            total_bytes: space.total_bytes,
+            free_bytes: space.free_bytes,
+            total_inodes: space.total_inodes,
+            free_inodes: space.free_inodes,
+        }
+    });
+    let own = domain.map(|domain| identity::read(&live.config.identity, domain));
+    let expires = match own {
+        Some(Ok(own)) => Some(utc_to_wire(own.not_after)),
+        Some(Err(error)) => {
+            tracing::warn!(error = outcome::chain(&error), "cannot tell when the certificate expires");
+            None
+        }
+        None => None,
+    };
+    v1::Inventory { roots: roots.collect(), certificate_expire_time: expires }
 }
 
 /// What the host lacks of the jail, bounded as the hello has it.

@@ -47,20 +47,6 @@ enum Command {
     /// Run the agent until SIGTERM or SIGINT; SIGHUP reloads roots, limits, upstreams and certificates
     #[command(after_help = EXIT_CODES)]
     Run(Box<RunArgs>),
-    /// Owns one program run; started by the agent itself
-    #[command(hide = true)]
-    Supervise {
-        /// The run's directory.
-        #[arg(long)]
-        run_dir: PathBuf,
-    },
-    /// Confines itself, then becomes a program; started by the supervisor
-    #[command(hide = true)]
-    Jail {
-        /// See the module `jail`.
-        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
-        words: Vec<OsString>,
-    },
 }
 
 #[derive(clap::Args)]
@@ -76,12 +62,27 @@ struct RunArgs {
 }
 
 fn main() -> ExitCode {
+    if let Some(code) = own_command(std::env::args_os().skip(1)) {
+        return code;
+    }
     match Cli::parse().command {
         Command::Enroll(args) => run_enroll(*args),
         Command::Run(args) => run_agent(*args),
-        Command::Supervise { run_dir } => supervisor::main(&run_dir),
-        Command::Jail { words } => jail::main(words),
     }
+}
+
+/// The two commands that the agent gives itself for each program run: `supervise`, which owns it, and `jail`, which
+/// becomes it. Seen to before the parser of the others, which costs each of them time and the first one memory.
+fn own_command(mut words: impl Iterator<Item = OsString>) -> Option<ExitCode> {
+    let command = words.next()?;
+    if command == "jail" {
+        return Some(jail::main(words));
+    }
+    if command != "supervise" || words.next()? != "--run-dir" {
+        return None;
+    }
+    let run_dir = PathBuf::from(words.next()?);
+    Some(supervisor::main(&run_dir))
 }
 
 fn run_enroll(args: EnrollArgs) -> ExitCode {

@@ -305,6 +305,41 @@ async fn a_coordinator_of_a_lower_term_is_not_obeyed() {
 }
 
 #[tokio::test]
+async fn what_a_power_cut_left_unwritten_is_begun_anew() {
+    let (mut coordinator, mut host, upstream) = fleet(LOCAL).await;
+    let runs = host.data().join("runs");
+    {
+        // Neither a step nor a run directory is synced: any of it may be lost, and the rest be there.
+        let (mut journal, _) = mirror_agent::journal::Journal::open(&host.data()).unwrap();
+        let supervisor = r#"{"pid":1,"start_ticks":1,"boot_id":"another","cgroup":null,"no_cgroup":"-"}"#;
+        for (number, spec, step) in [(1_u64, "", true), (2, "blank", false), (3, "blank", true)] {
+            let mut wanted = assignment(number.into(), number, &upstream.uri("m"));
+            (wanted.project_uid, wanted.destination) = (70 + number, format!("a1:p{number}"));
+            let held = mirror_agent::key::Key::from_wire(wanted.key.as_ref()).unwrap();
+            journal.accept(held, wanted, false).unwrap();
+            if step {
+                journal.step(held, mirror_agent::journal::Step::Pull).unwrap();
+            }
+            let dir = runs.join(held.slug()).join("pull-1");
+            std::fs::create_dir_all(&dir).unwrap();
+            std::fs::write(dir.join("supervisor.json"), supervisor).unwrap();
+            if spec == "blank" {
+                std::fs::write(dir.join("spec.json"), [0; 64]).unwrap();
+            }
+        }
+    }
+    host.start();
+    let mut session = coordinator.welcomed().await;
+    for _ in 0..3 {
+        let ended = session.ended().await;
+        let outcome = ended.outcome.unwrap();
+        assert_eq!(outcome.class(), Class::Ok, "{}", outcome.cause);
+        session.acknowledge(ended.key.unwrap()).await;
+    }
+    eventually("no run directory is left", || host.runs().is_empty()).await;
+}
+
+#[tokio::test]
 async fn a_password_is_asked_for_again_after_a_restart_and_is_never_on_disk() {
     let (mut coordinator, mut host, upstream) = fleet(LOCAL).await;
     let secret = v1::Assignment { user: "mirror".into(), ..assignment(1, 1, &upstream.uri("secret")) };

@@ -209,6 +209,9 @@ fn closed(reason: CloseReason) -> Status {
     match reason {
         CloseReason::Superseded => Status::aborted("superseded by a newer session of this agent"),
         CloseReason::Revoked => Status::permission_denied("this agent is revoked; do not come back"),
+        CloseReason::AgentStopping => {
+            Status::unavailable("this agent is being stopped: come back afterwards")
+        }
         CloseReason::OfferUnanswered => {
             Status::unavailable("an assignment was neither taken nor refused in time; say hello again")
         }
@@ -334,6 +337,7 @@ mod tests {
             (CloseReason::Superseded, tonic::Code::Aborted),
             (CloseReason::Revoked, tonic::Code::PermissionDenied),
             (CloseReason::OfferUnanswered, tonic::Code::Unavailable),
+            (CloseReason::AgentStopping, tonic::Code::Unavailable),
         ] {
             welcome(&outbox, FTP1, epoch(2));
             let Claimed { mut line, cut } = outbox.claim(FTP1, epoch(2)).unwrap();

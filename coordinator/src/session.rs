@@ -303,12 +303,12 @@ impl Session {
     }
 
     async fn refused(&self, refusal: &v1::Refused) -> Result<(), Status> {
-        let convert::ReadRefused { attempt, epoch, for_good, detail } =
+        let convert::ReadRefused { attempt, epoch, why, detail } =
             convert::refused_from_wire(refusal).map_err(|fault| refused("report refused", fault))?;
         let known = self.known(attempt);
         let span = self.span(known.as_ref(), attempt, epoch);
-        span.in_scope(|| tracing::warn!(for_good, detail, "the agent refuses the assignment"));
-        let input = AgentInput::Refused { agent: self.agent, attempt, epoch, for_good, detail };
+        span.in_scope(|| tracing::warn!(?why, detail, "the agent refuses the assignment"));
+        let input = AgentInput::Refused { agent: self.agent, attempt, epoch, why, detail };
         self.tell(input).instrument(span).await
     }
 

@@ -243,8 +243,8 @@ pub enum AgentInput {
         attempt: AttemptId,
         /// Under which token.
         epoch: Epoch,
-        /// Its own file forbids it: trying again would not help.
-        for_good: bool,
+        /// Why, by what follows from it.
+        why: NotTaken,
         /// In words.
         detail: String,
     },
@@ -281,6 +281,17 @@ pub enum AgentInput {
         /// Its roots.
         roots: Vec<Root>,
     },
+}
+
+/// Why an agent did not take an assignment.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum NotTaken {
+    /// Its own file forbids it: trying again would not help.
+    Forbidden,
+    /// Something is in the way that only it sees: it is asked again later.
+    Busy,
+    /// It is being stopped: it is asked again when it is back.
+    Stopping,
 }
 
 /// An attempt that an agent holds, as its hello tells.
@@ -467,6 +478,8 @@ pub enum CloseReason {
     Revoked,
     /// An offer was neither taken nor refused in time: the next hello tells what happened.
     OfferUnanswered,
+    /// The agent is being stopped and takes nothing any more: it is offered again what it refused when it is back.
+    AgentStopping,
 }
 
 /// What the asker is told, after the commit.

@@ -5,7 +5,7 @@ use std::time::Duration;
 use fleet::{
     attempt::Role,
     id::{AttemptId, Epoch, ProjectUid, RunId},
-    input::Offer,
+    input::{NotTaken, Offer},
     outcome::{ExitClass, Outcome},
     refusal::Violation,
     time::Wall,
@@ -144,10 +144,15 @@ fn a_refusal_says_whether_to_try_again() {
     let read =
         |reason: i32| refused_from_wire(&v1::Refused { key: key(), reason, detail: "a\u{7}".repeat(2_000) });
     let for_good = read(Reason::NotAllowed.into()).expect("a refusal");
-    assert!(for_good.for_good && for_good.detail.len() <= 1_024 && !for_good.detail.contains('\u{7}'));
-    for reason in [Reason::Busy, Reason::JournalFull, Reason::Stale, Reason::Stopping] {
-        assert!(!read(reason.into()).expect("a refusal").for_good);
+    assert!(
+        for_good.why == NotTaken::Forbidden
+            && for_good.detail.len() <= 1_024
+            && !for_good.detail.contains('\u{7}')
+    );
+    for reason in [Reason::Busy, Reason::JournalFull, Reason::Stale] {
+        assert_eq!(read(reason.into()).expect("a refusal").why, NotTaken::Busy);
     }
+    assert_eq!(read(Reason::Stopping.into()).expect("a refusal").why, NotTaken::Stopping);
     for reason in [0, 99] {
         assert_eq!(read(reason).expect_err("no reason").field, "refused.reason");
     }

@@ -2,6 +2,7 @@
 //! agent that was killed goes on: it adopts a program that still runs, reads the end of one that does not, and begins
 //! anew what never started. Secrets come over the link and stay in memory.
 
+use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -9,10 +10,13 @@ use std::time::{Duration, Instant};
 use mirror_proto::v1;
 use mirror_proto::v1::outcome::Class;
 use rsync::{Fault, Password};
+use tokio::io::Interest;
+use tokio::io::unix::AsyncFd;
 use tokio::sync::watch;
 use tracing::Instrument as _;
 
 use super::Shared;
+use super::ledger::blocking;
 use super::reading::Reading;
 use crate::guard::upstream::resolve;
 use crate::guard::{DestinationFault, LockFault, ProjectLock};
@@ -30,7 +34,8 @@ const PASS: &str = "pull-1";
 const LOCK_WAIT_MAX: Duration = Duration::from_secs(30);
 /// Pause between two tries.
 const LOCK_PACE: Duration = Duration::from_millis(250);
-/// Shortest and longest pause between two looks at a run: short runs are seen to end at once, long ones cost nothing.
+/// Shortest and longest pause between two looks at a run: the longest where the kernel tells of its end, else by its
+/// age, so that short runs are seen to end at once and long ones cost nothing.
 const LOOK_PACE: (Duration, Duration) = (Duration::from_millis(10), Duration::from_millis(250));
 /// How the log writes a time.
 const TIME_FORMAT: &str = "%Y-%m-%d %H:%M:%S UTC";
@@ -104,8 +109,63 @@ pub(super) async fn after_panic(shared: &Shared, attempt: &Attempt) -> v1::Outco
     of_class(Class::Internal, "the agent panicked; its log says where", Fault::Fleet, "report it: a bug")
 }
 
-fn pass_dir(shared: &Shared, order: &Order) -> PathBuf {
+/// Where an attempt's one run is.
+pub(super) fn pass_dir(shared: &Shared, order: &Order) -> PathBuf {
     shared.runs_dir().join(order.key.slug()).join(PASS)
+}
+
+/// The end of a supervisor, as the kernel tells it.
+#[derive(Debug, Default)]
+enum End {
+    /// There is none yet, or it cannot be watched: looks have to do.
+    #[default]
+    Unwatched,
+    Watched(AsyncFd<OwnedFd>),
+    Reached,
+}
+
+impl End {
+    fn is_unwatched(&self) -> bool {
+        matches!(self, Self::Unwatched)
+    }
+
+    #[allow(
+        deprecated,
+        reason = "its successor is unsafe code; what that is for, a descriptor that changes, no OwnedFd does"
+    )]
+    fn watch(&mut self, pidfd: Option<OwnedFd>) {
+        if let Some(Ok(pidfd)) = pidfd.map(|fd| AsyncFd::with_interest(fd, Interest::READABLE)) {
+            *self = Self::Watched(pidfd);
+        }
+    }
+
+    /// Comes back once, when the supervisor is gone.
+    async fn reached(&mut self) {
+        match self {
+            Self::Watched(pidfd) => match pidfd.readable().await {
+                Ok(_) => *self = Self::Reached,
+                // The runtime is being shut down; the looks go on to its end.
+                Err(_) => *self = Self::Unwatched,
+            },
+            Self::Unwatched | Self::Reached => std::future::pending().await,
+        }
+    }
+
+    /// Pause before the next look at a run of this age.
+    fn pace(&self, age: Duration) -> Duration {
+        match self {
+            Self::Watched(_) => LOOK_PACE.1,
+            Self::Unwatched | Self::Reached => (age / 8).clamp(LOOK_PACE.0, LOOK_PACE.1),
+        }
+    }
+}
+
+/// What tells the end of a run's supervisor; none where it cannot be had.
+fn watched(run: &RunDir) -> Option<OwnedFd> {
+    run.supervisor_end().unwrap_or_else(|error| {
+        tracing::debug!(error = outcome::chain(&error), "its supervisor is looked at, not waited for");
+        None
+    })
 }
 
 struct Machine<'a> {
@@ -116,18 +176,14 @@ struct Machine<'a> {
 impl Machine<'_> {
     /// From the beginning.
     async fn begin(&self, lock: Option<ProjectLock>) -> Early<v1::Outcome> {
-        self.step(Step::Preflight)?;
+        self.step(Step::Preflight).await?;
         let secret = self.secret().await?;
         let lock = match lock {
             Some(lock) => lock,
             None => self.lock().await?,
         };
         self.check_upstream().await?;
-        let run = self.prepare(&lock)?;
-        if let Some(reason) = self.attempt.stop.borrow().clone() {
-            return early(cancelled(&reason));
-        }
-        let run = self.start(run, secret, lock).await?;
+        let run = self.start(secret, lock).await?;
         self.follow(run).await
     }
 
@@ -137,14 +193,14 @@ impl Machine<'_> {
         match RunDir::open(&path) {
             Ok(run) => {
                 if let Some(lock) = self.never_begun(&run).await {
-                    run.remove().or_else(|error| early(not_started(&error)))?;
                     return self.begin(Some(lock)).await;
                 }
                 tracing::info!("adopted: its program was begun before this agent");
                 self.attempt.line("goes on after a restart of the agent");
                 self.follow(run).await
             }
-            Err(_) if !path.exists() => self.begin(lock).await,
+            // Not made yet, or a power cut came before it was on disk.
+            Err(_) if matches!(RunDir::was_started(&path), Ok(false)) => self.begin(lock).await,
             Err(error) => early(of_local_error("cannot read what its program left", &error)),
         }
     }
@@ -152,11 +208,8 @@ impl Machine<'_> {
     /// The lock, where a program was prepared and never begun. A supervisor holds it from before it says that it is
     /// there, and to its end: who gets it, and still sees no supervisor, is the first.
     async fn never_begun(&self, run: &RunDir) -> Option<ProjectLock> {
-        let order = &self.attempt.order;
         while matches!(run.status(), Ok(ProgramStatus::Starting)) {
-            let live = self.shared.live();
-            let root = live.guard.root_of(&order.destination).ok()?;
-            match live.guard.lock(root, order.project) {
+            match self.try_lock().await.ok()? {
                 Ok(lock) => return matches!(run.status(), Ok(ProgramStatus::Starting)).then_some(lock),
                 Err(LockFault::Held(_)) => tokio::time::sleep(LOCK_PACE).await,
                 Err(LockFault::Io { .. }) => return None,
@@ -165,8 +218,9 @@ impl Machine<'_> {
         None
     }
 
-    fn step(&self, step: Step) -> Early<()> {
-        let journaled = self.shared.journal().step(self.attempt.order.key, step);
+    async fn step(&self, step: Step) -> Early<()> {
+        let key = self.attempt.order.key;
+        let journaled = self.shared.journal.write(move |journal| journal.step(key, step)).await;
         journaled.or_else(|error| early(of_local_error("cannot begin a step", &error)))
     }
 
@@ -206,13 +260,19 @@ impl Machine<'_> {
         cancelled(&self.wish().await)
     }
 
+    async fn try_lock(&self) -> Result<Result<ProjectLock, LockFault>, DestinationFault> {
+        let (live, attempt) = (self.shared.live(), self.attempt.clone());
+        blocking(move || {
+            let root = live.guard.root_of(&attempt.order.destination)?;
+            Ok(live.guard.lock(root, attempt.order.project))
+        })
+        .await
+    }
+
     async fn lock(&self) -> Early<ProjectLock> {
         let deadline = Instant::now() + LOCK_WAIT_MAX;
         loop {
-            let live = self.shared.live();
-            let order = &self.attempt.order;
-            let root = live.guard.root_of(&order.destination).or_else(|fault| early(rejected(&fault)))?;
-            match live.guard.lock(root, order.project) {
+            match self.try_lock().await.or_else(|fault| early(rejected(&fault)))? {
                 Ok(lock) => return Ok(lock),
                 Err(fault @ LockFault::Held(_)) if Instant::now() >= deadline => {
                     return early(interrupted(&fault.to_string()));
@@ -244,43 +304,21 @@ impl Machine<'_> {
         live.config.upstreams.judge(source.host(), &addresses).or_else(|refusal| early(rejected(&refusal)))
     }
 
-    /// Makes the destination and the run directory.
-    fn prepare(&self, lock: &ProjectLock) -> Early<RunDir> {
-        let live = self.shared.live();
-        let order = &self.attempt.order;
-        let root = live.guard.root_of(&order.destination).or_else(|fault| early(rejected(&fault)))?;
-        let space =
-            root.space().or_else(|error| early(of_local_error("cannot examine the volume", &error)))?;
-        if let Some(lack) = space.below_floor() {
-            let cause = format!("{} holds {}: {lack}", root.path().display(), order.destination);
-            let advice = "free space on the volume; nothing was started";
-            return early(of_class(Class::DiskFull, &cause, Fault::Fleet, advice));
-        }
-        let path = live.guard.make(&order.destination).or_else(|fault| {
-            early(match fault {
-                DestinationFault::Io { .. } => of_local_error("cannot begin", &fault),
-                fault => rejected(&fault),
-            })
-        })?;
-        let spec = order
-            .program(&live.config, &live.version, root.path(), &path, &lock.path)
-            .or_else(|faults| early(rejected(&faults.join("; "))))?;
-        self.step(Step::Pull)?;
-        RunDir::create(&self.shared.runs_dir(), &order.key.slug(), PASS, &spec)
-            .or_else(|error| early(not_started(&error)))
-    }
-
-    async fn start(&self, run: RunDir, secret: Option<Secret>, lock: ProjectLock) -> Early<RunDir> {
-        let program = self.shared.live().program.clone();
-        let started = blocking(move || {
-            let result = match program {
-                Some(program) => run.start_with(&program, secret.as_ref(), &lock.file),
+    /// Makes destination and run directory and starts the program, where waiting for disks holds up nobody.
+    async fn start(&self, secret: Option<Secret>, lock: ProjectLock) -> Early<RunDir> {
+        let (shared, attempt) = (self.shared.clone(), self.attempt.clone());
+        blocking(move || {
+            let run = prepare(&shared, &attempt.order, &lock)?;
+            if let Some(reason) = attempt.stop.borrow().clone() {
+                return early(cancelled(&reason));
+            }
+            let started = match &shared.live().program {
+                Some(program) => run.start_with(program, secret.as_ref(), &lock.file),
                 None => run.start(secret.as_ref(), &lock.file),
             };
-            result.map(|()| run)
+            started.map(|()| run).or_else(|error| early(not_started(&error)))
         })
-        .await;
-        started.or_else(|error| early(not_started(&error)))
+        .await
     }
 
     /// Reads the program's output until it has ended.
@@ -299,14 +337,18 @@ impl Machine<'_> {
         let mut tracker = Tracker::default();
         let mut asked_to_end = false;
         let mut failed = 0;
+        let mut end = End::default();
         loop {
-            let (attempt, mut taken) = (self.attempt.clone(), reading);
-            let (back, status) = blocking(move || {
+            let (attempt, mut taken, open) = (self.attempt.clone(), reading, end.is_unwatched());
+            let (back, status, pidfd) = blocking(move || {
+                // Before the look: an end in between is seen by the look.
+                let pidfd = open.then(|| watched(&taken.run)).flatten();
                 let status = taken.step(&mut attempt.log.lock().unwrap_or_else(PoisonError::into_inner));
-                (taken, status)
+                (taken, status, pidfd)
             })
             .await;
             reading = back;
+            end.watch(pidfd);
             let elapsed = reading.since.elapsed();
             let report = tracker.report(&reading.parser.progress(), elapsed, clock::wire_now());
             self.attempt
@@ -314,7 +356,7 @@ impl Machine<'_> {
                 .send_if_modified(|old| differs(old, &report).then(|| *old = report).is_some());
             match status {
                 Ok(ProgramStatus::Exited(exit)) => {
-                    if let Err(outcome) = self.step(Step::Finish) {
+                    if let Err(outcome) = self.step(Step::Finish).await {
                         return *outcome;
                     }
                     let evidence = Evidence { stderr: &reading.stderr_end, stats: reading.parser.stats() };
@@ -336,9 +378,9 @@ impl Machine<'_> {
                     }
                 }
             }
-            let pace = (elapsed / 8).clamp(LOOK_PACE.0, LOOK_PACE.1);
             tokio::select! {
-                () = tokio::time::sleep(pace) => {}
+                () = tokio::time::sleep(end.pace(elapsed)) => {}
+                () = end.reached() => {}
                 reason = self.wish(), if !asked_to_end => {
                     asked_to_end = true;
                     reading = self.ask_to_end(reading, reason).await;
@@ -370,6 +412,31 @@ impl Machine<'_> {
             (Err(error), _) => interrupted(&outcome::chain(&error)),
         }
     }
+}
+
+/// Makes the destination and the run directory.
+fn prepare(shared: &Shared, order: &Order, lock: &ProjectLock) -> Early<RunDir> {
+    let live = shared.live();
+    let root = live.guard.root_of(&order.destination).or_else(|fault| early(rejected(&fault)))?;
+    let space = root.space().or_else(|error| early(of_local_error("cannot examine the volume", &error)))?;
+    if let Some(lack) = space.below_floor() {
+        let cause = format!("{} holds {}: {lack}", root.path().display(), order.destination);
+        let advice = "free space on the volume; nothing was started";
+        return early(of_class(Class::DiskFull, &cause, Fault::Fleet, advice));
+    }
+    let path = live.guard.make(&order.destination).or_else(|fault| {
+        early(match fault {
+            DestinationFault::Io { .. } => of_local_error("cannot begin", &fault),
+            fault => rejected(&fault),
+        })
+    })?;
+    let spec = order
+        .program(&live.config, &live.version, root.path(), &path, &lock.path)
+        .or_else(|faults| early(rejected(&faults.join("; "))))?;
+    let journaled = shared.journal.write_here(|journal| journal.step(order.key, Step::Pull));
+    journaled.or_else(|error| early(of_local_error("cannot begin a step", &error)))?;
+    RunDir::create(&shared.runs_dir(), &order.key.slug(), PASS, &spec)
+        .or_else(|error| early(not_started(&error)))
 }
 
 /// Whether watchers should hear of it; the time alone is no news.
@@ -408,18 +475,6 @@ fn closing_line(outcome: &v1::Outcome) -> String {
     });
     let cause = if outcome.cause.is_empty() { String::new() } else { format!("; {}", outcome.cause) };
     format!("{} {class}{code}{stats}{cause}", clock::now().format(TIME_FORMAT))
-}
-
-/// Runs what blocks for a moment where it holds up nobody. A panic in it is a panic here.
-async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
-    match tokio::task::spawn_blocking(work).await {
-        Ok(value) => value,
-        Err(error) => match error.try_into_panic() {
-            Ok(panic) => std::panic::resume_unwind(panic),
-            // The runtime is being shut down: this task ends at its next wait, which is here.
-            Err(_) => std::future::pending().await,
-        },
-    }
 }
 
 /// The span of an attempt, a child of what asked for it.

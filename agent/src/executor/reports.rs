@@ -4,22 +4,24 @@ use fleet::id::ProjectUid;
 use mirror_proto::v1;
 use mirror_proto::v1::refused::Reason;
 
-use super::attempt::Attempt;
+use super::attempt::{Attempt, pass_dir};
+use super::ledger::blocking;
 use super::{Executor, held, read_password, remember};
 use crate::journal::{Entry, JournalError, Step};
 use crate::key::Key;
 use crate::outcome::cancelled;
+use crate::rundir::RunDir;
 
 impl Executor {
-    /// Everything held: for the hello.
-    #[must_use]
-    pub fn descriptors(&self) -> Vec<v1::AttemptDescriptor> {
+    /// Everything held: for the hello. An offer that is being taken is waited for.
+    pub async fn descriptors(&self) -> Vec<v1::AttemptDescriptor> {
+        let _none_is_taken = self.shared.refused.lock().await;
         let lacking: Vec<Key> = {
             let attempts: Vec<_> = held(&self.shared.attempts).values().cloned().collect();
             let lacking = attempts.iter().filter(|attempt| self.lacks_password(attempt));
             lacking.map(|attempt| attempt.order.key).collect()
         };
-        let journal = self.shared.journal();
+        let book = self.shared.book();
         let describe = |entry: &Entry| v1::AttemptDescriptor {
             key: Some(entry.key.to_wire()),
             project_uid: entry.assignment.project_uid,
@@ -29,28 +31,32 @@ impl Executor {
             ended: entry.ended.is_some(),
             needs_secrets: lacking.contains(&entry.key),
         };
-        journal.entries().map(describe).collect()
+        book.entries().map(describe).collect()
     }
 
     /// Whether an attempt has still to start its program and has no password for it.
     fn lacks_password(&self, attempt: &Attempt) -> bool {
-        let step = self.shared.journal().get(attempt.order.key.id).map(|entry| entry.step);
-        let started = step.is_none_or(|step| step >= Step::Pull);
-        attempt.order.needs_password() && attempt.password.borrow().is_none() && !started
+        if !attempt.order.needs_password() || attempt.password.borrow().is_some() {
+            return false;
+        }
+        let step = self.shared.book().get(attempt.order.key.id).map(|entry| entry.step);
+        // Where no supervisor was started the attempt is begun anew, whatever its step.
+        let started = || RunDir::was_started(&pass_dir(&self.shared, &attempt.order)).unwrap_or(true);
+        step.is_some_and(|step| step < Step::Pull || !started())
     }
 
     /// The attempts whose outcomes are not acknowledged.
     pub fn ended_keys(&self) -> impl Iterator<Item = Key> + use<> {
-        let journal = self.shared.journal();
-        let ended = journal.entries().filter(|entry| entry.ended.is_some());
+        let book = self.shared.book();
+        let ended = book.entries().filter(|entry| entry.ended.is_some());
         ended.map(|entry| entry.key).collect::<Vec<_>>().into_iter()
     }
 
     /// The outcome of one of them, with the end of its log.
-    #[must_use]
-    pub fn outcome(&self, key: Key) -> Option<v1::Ended> {
-        let entry = self.shared.journal().get(key.id).filter(|entry| entry.key == key).cloned()?;
-        let log_tail = self.shared.logs.tail(ProjectUid(entry.assignment.project_uid), key);
+    pub async fn outcome(&self, key: Key) -> Option<v1::Ended> {
+        let entry = self.shared.book().get(key.id).filter(|entry| entry.key == key).cloned()?;
+        let (logs, project) = (self.shared.logs.clone(), ProjectUid(entry.assignment.project_uid));
+        let log_tail = blocking(move || logs.tail(project, key)).await;
         entry.ended.map(|ended| v1::Ended { log_tail, ..ended })
     }
 
@@ -92,9 +98,9 @@ impl Executor {
     /// Ends an attempt. One that is not held, such as an offer that is still being looked at, is never taken from now
     /// on, and the outcome to say is returned, so that nobody waits for it. One that has ended needs no answer: its
     /// outcome is on the way.
-    pub fn cancel(&self, key: Key, reason: &str) -> Option<v1::Ended> {
+    pub async fn cancel(&self, key: Key, reason: &str) -> Option<v1::Ended> {
         // Held until the answer is clear: an offer is accepted under the same lock.
-        let mut refused = held(&self.shared.refused);
+        let mut refused = self.shared.refused.lock().await;
         let attempt = held(&self.shared.attempts).get(&key.id).cloned();
         if let Some(attempt) = attempt.filter(|attempt| attempt.order.key == key) {
             attempt.stop.send_if_modified(|stop| {
@@ -104,7 +110,7 @@ impl Executor {
             });
             return None;
         }
-        if self.shared.journal().get(key.id).is_some_and(|entry| entry.key == key) {
+        if self.shared.book().get(key.id).is_some_and(|entry| entry.key == key) {
             return None;
         }
         remember(&mut refused, key, Reason::Stale, "it was cancelled before it was taken");
@@ -116,7 +122,7 @@ impl Executor {
     ///
     /// # Errors
     /// As [`crate::journal::Journal::settle`].
-    pub fn acknowledge(&self, key: Key) -> Result<bool, JournalError> {
-        self.shared.journal().settle(key)
+    pub async fn acknowledge(&self, key: Key) -> Result<bool, JournalError> {
+        self.shared.journal.write(move |journal| journal.settle(key)).await
     }
 }

@@ -38,10 +38,10 @@ fn everything_is_there_after_a_restart_and_no_secret_ever_was() {
     assert!(!journal.settle(first).unwrap(), "what runs cannot be settled");
 
     let again = open(&dir);
-    assert_eq!(again.entries, journal.entries);
-    assert_eq!(again.get(first.id).map(|e| (e.step, e.needs_password)), Some((Step::Pull, true)));
-    assert_eq!(again.get(second.id).unwrap().ended.as_ref().unwrap().traceparent, "00-trace");
-    assert_eq!(again.settled_epoch(third.id), Some(third.epoch));
+    assert_eq!(again.book, journal.book);
+    assert_eq!(again.book.get(first.id).map(|e| (e.step, e.needs_password)), Some((Step::Pull, true)));
+    assert_eq!(again.book.get(second.id).unwrap().ended.as_ref().unwrap().traceparent, "00-trace");
+    assert_eq!(again.book.settled_epoch(third.id), Some(third.epoch));
     for file in ["journal", "journal.spare"] {
         let bytes = std::fs::read(dir.path().join(file)).unwrap();
         assert_eq!(bytes.len() as u64, frame::FILE_BYTES);
@@ -66,7 +66,7 @@ fn a_torn_tail_is_told_once_and_cut_off() {
 
     let (journal, opened) = Journal::open(dir.path()).unwrap();
     assert_eq!(opened.torn.map(|torn| torn.at), Some(end as u64));
-    assert_eq!(journal.entries().map(|entry| entry.key).collect::<Vec<_>>(), [key(1, 1, 1)]);
+    assert_eq!(journal.book.entries().map(|entry| entry.key).collect::<Vec<_>>(), [key(1, 1, 1)]);
     drop(journal);
     assert_eq!(Journal::open(dir.path()).unwrap().1, Opened { fresh: false, torn: None });
 }
@@ -97,7 +97,7 @@ fn a_full_journal_refuses_new_attempts_and_takes_every_outcome() {
         journal.end(*one, long, "t".repeat(55)).unwrap();
     }
     let again = open(&dir);
-    assert_eq!(again.entries().filter(|entry| entry.ended.is_some()).count(), taken.len());
+    assert_eq!(again.book.entries().filter(|entry| entry.ended.is_some()).count(), taken.len());
     for one in &taken {
         assert!(journal.settle(*one).unwrap());
     }
@@ -117,10 +117,10 @@ fn it_runs_for_years_in_one_file() {
         assert!(journal.settle(one).unwrap());
     }
     let again = open(&dir);
-    assert_eq!(again.entries().count(), 0);
-    assert_eq!(again.settled.len(), SETTLED_MAX);
-    assert_eq!(again.settled_epoch(key(600, 1, 1).id), Some(key(600, 1, 1).epoch));
-    assert_eq!(again.settled_epoch(key(1, 1, 1).id), None);
+    assert_eq!(again.book.entries().count(), 0);
+    assert_eq!(again.book.settled.len(), SETTLED_MAX);
+    assert_eq!(again.book.settled_epoch(key(600, 1, 1).id), Some(key(600, 1, 1).epoch));
+    assert_eq!(again.book.settled_epoch(key(1, 1, 1).id), None);
 }
 
 #[test]

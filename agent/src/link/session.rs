@@ -119,7 +119,7 @@ impl<'a> Session<'a> {
             .max_encoding_message_size(MESSAGE_BYTES_MAX);
         let (outbox, queue) = mpsc::channel(OUTBOX_LEN);
         // The hello waits in the queue before the stream opens: the coordinator may answer nothing before it has it.
-        if outbox.try_send(message(Out::Hello(link.hello()))).is_err() {
+        if outbox.try_send(message(Out::Hello(link.hello().await))).is_err() {
             return Err(End::Lost("the hello could not be queued".to_owned()));
         }
         let opened = async {
@@ -224,7 +224,7 @@ impl Session<'_> {
                     self.send_logs();
                     Ok(())
                 }
-                _ = inventory.tick() => self.say(Out::Inventory(self.link.inventory())).await,
+                _ = inventory.tick() => self.say(Out::Inventory(self.link.inventory().await)).await,
                 Ok(()) = renewals.changed(), if dialling.is_empty() => {
                     dialling.spawn(dial_again(self.link.tls.clone(), address.clone()));
                     Ok(())
@@ -250,14 +250,14 @@ impl Session<'_> {
             In::Cancel(cancel) => {
                 if let Some(key) = known(cancel.key.as_ref()) {
                     tracing::info!(%key, reason = cancel.reason, "asked to end an attempt");
-                    if let Some(ended) = executor.cancel(key, &cancel.reason) {
+                    if let Some(ended) = executor.cancel(key, &cancel.reason).await {
                         return self.say(Out::Ended(ended)).await;
                     }
                 }
             }
             In::Acknowledge(acknowledge) => {
                 if let Some(key) = known(acknowledge.key.as_ref()) {
-                    self.acknowledged(key, acknowledge.fenced);
+                    self.acknowledged(key, acknowledge.fenced).await;
                 }
             }
             In::LogSubscribe(subscribe) => {
@@ -304,9 +304,9 @@ impl Session<'_> {
         }
     }
 
-    fn acknowledged(&mut self, key: Key, fenced: bool) {
+    async fn acknowledged(&mut self, key: Key, fenced: bool) {
         self.said.remove(&key);
-        match self.link.executor.acknowledge(key) {
+        match self.link.executor.acknowledge(key).await {
             Ok(true) if fenced => tracing::info!(%key, "acknowledged; another attempt has the tree since"),
             Ok(true) => tracing::info!(%key, "acknowledged"),
             Ok(false) => tracing::debug!(%key, "acknowledged before"),
@@ -326,13 +326,13 @@ impl Session<'_> {
             self.link.executor.ended_keys().filter(|key| due(self.said.get(key))).collect();
         let any = !unsaid.is_empty();
         for key in unsaid {
-            let Some(ended) = self.link.executor.outcome(key) else { continue };
+            let Some(ended) = self.link.executor.outcome(key).await else { continue };
             self.say(Out::Ended(ended)).await?;
             self.said.insert(key, Instant::now());
             self.told.remove(&key);
         }
         // An end is when disks have changed much.
-        if any { self.say(Out::Inventory(self.link.inventory())).await } else { Ok(()) }
+        if any { self.say(Out::Inventory(self.link.inventory().await)).await } else { Ok(()) }
     }
 
     /// The newest of each attempt that changed; dropped when the coordinator is slow.

@@ -25,6 +25,7 @@ mod spec;
 
 use std::fs::{self, DirBuilder, File};
 use std::io::{self, Read, Write};
+use std::os::fd::OwnedFd;
 use std::os::unix::fs::DirBuilderExt;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
@@ -85,7 +86,7 @@ pub enum RunDirError {
     /// The name is not one path component of `[A-Za-z0-9._-]`, or too long.
     #[error("{0:?} cannot name a run directory")]
     Name(String),
-    /// A run with this name has been created before.
+    /// A run with this name was started before, since this host was booted.
     #[error("the run directory {} exists already", .0.display())]
     Exists(PathBuf),
     /// The run was started before: one directory is one run.
@@ -153,8 +154,12 @@ pub struct RunDir {
 }
 
 impl RunDir {
-    /// Makes `<base>/<attempt_slug>/<pass>` with everything a run needs, its reserved bytes included. What an
-    /// agent that was killed in the middle of this left there is replaced.
+    /// Makes `<base>/<attempt_slug>/<pass>` with everything a run needs, its reserved bytes included. What is there
+    /// already is replaced unless a supervisor of this boot was started in it: an agent that was killed, or a power
+    /// cut, left it. For that the caller holds the destination's lock, as for [`RunDir::start`]: a supervisor that
+    /// is being started has it.
+    ///
+    /// Nothing of it is synced: after a power cut nothing runs, and what cannot be read is replaced.
     ///
     /// # Errors
     /// [`RunDirError::Spec`], [`RunDirError::Name`], [`RunDirError::Exists`], or the disk's refusal.
@@ -172,7 +177,7 @@ impl RunDir {
             check_name(name)?;
         }
         let path = base.join(attempt_slug).join(pass);
-        if path.join(name::SPEC).exists() {
+        if RunDir::was_started(&path)? {
             return Err(RunDirError::Exists(path));
         }
         if path.exists() {
@@ -186,7 +191,7 @@ impl RunDir {
         reserved::reserve(&stop, STOP_BYTES).map_err(io_error("reserve", &stop))?;
         // Last: a directory without a specification was never created.
         let file = path.join(name::SPEC);
-        reserved::write_atomic(&file, &json).map_err(io_error("write", &file))?;
+        reserved::publish(&file, &json).map_err(io_error("write", &file))?;
         Ok(RunDir { path, spec: spec.clone(), seen: Instant::now() })
     }
 
@@ -216,15 +221,33 @@ impl RunDir {
         Ok(paths.iter().map(|path| RunDir::open(path)).collect())
     }
 
-    /// Removes what a process left that was killed while it made or removed run directories: without a
-    /// specification nothing was started there yet, or nothing runs there any more. For the agent's start.
+    /// Whether a supervisor was started in the run directory at `path` since this host was booted: what it left is
+    /// to be read. Where none was, there is nothing to lose.
+    ///
+    /// # Errors
+    /// It cannot be found out.
+    pub fn was_started(path: &Path) -> Result<bool, RunDirError> {
+        // A record is published whole, so one that cannot be read is of an earlier boot: it was not on disk yet when
+        // the power was cut.
+        match read_json::<SupervisorRecord>(&path.join(name::SUPERVISOR)) {
+            Ok(None) | Err(RunDirError::Damaged { .. }) => Ok(false),
+            Ok(Some(record)) => {
+                record.is_of_this_boot().map_err(io_error("look for the supervisor of", path))
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Removes what a process left that was killed while it made or removed run directories, and what a power cut
+    /// made unreadable: without a specification nothing was started there yet, or nothing runs there any more. For
+    /// the agent's start.
     ///
     /// # Errors
     /// `base` cannot be listed, or the disk's refusal.
     pub fn sweep(base: &Path) -> Result<(), RunDirError> {
         for attempt in subdirectories(base)? {
             let passes = subdirectories(&attempt)?.into_iter();
-            for path in passes.filter(|path| !path.join(name::SPEC).exists()) {
+            for path in passes.filter(|path| !is_whole(path)) {
                 fs::remove_dir_all(&path).map_err(io_error("remove the unfinished", &path))?;
             }
             // Refused while there are others, which is what is wanted.
@@ -254,6 +277,15 @@ impl RunDir {
             let _ = fs::remove_dir(attempt);
         }
         Ok(())
+    }
+
+    /// What becomes readable, for poll and its kin, when the supervisor is gone; none when there is none (any more).
+    ///
+    /// # Errors
+    /// The system has no such descriptors, or none left: [`RunDir::status`] tells all the same.
+    pub fn supervisor_end(&self) -> Result<Option<OwnedFd>, RunDirError> {
+        let Some(record) = self.supervisor()? else { return Ok(None) };
+        record.end().map_err(io_error("watch the supervisor of", &self.path))
     }
 
     /// Where it is.
@@ -459,6 +491,13 @@ fn subdirectories(path: &Path) -> Result<Vec<PathBuf>, RunDirError> {
         }
     }
     Ok(found)
+}
+
+/// Whether there is a specification, and one that can be read where nothing was started since the boot.
+fn is_whole(path: &Path) -> bool {
+    let spec = path.join(name::SPEC);
+    let blank = || matches!(read_json::<ProgramSpec>(&spec), Err(RunDirError::Damaged { .. }));
+    spec.exists() && !(blank() && matches!(RunDir::was_started(path), Ok(false)))
 }
 
 /// None when there is no such file.

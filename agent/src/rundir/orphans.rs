@@ -6,6 +6,7 @@
 
 use std::fs;
 use std::io;
+use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -37,9 +38,22 @@ pub(crate) struct SupervisorRecord {
 }
 
 impl SupervisorRecord {
+    /// Whether it was written since the host was booted: else nothing of it runs any more.
+    pub(crate) fn is_of_this_boot(&self) -> io::Result<bool> {
+        Ok(self.boot_id == procfs::boot_id()?)
+    }
+
+    /// What becomes readable when the supervisor is gone, reaped or not; none when there is none (any more).
+    pub(crate) fn end(&self) -> io::Result<Option<OwnedFd>> {
+        if !self.is_of_this_boot()? {
+            return Ok(None);
+        }
+        procfs::pidfd(self.pid, self.start_ticks)
+    }
+
     /// Whether the supervisor still runs. A dead child of this process is reaped on the way.
     pub(crate) fn is_alive(&self) -> io::Result<bool> {
-        if self.boot_id != procfs::boot_id()? {
+        if !self.is_of_this_boot()? {
             return Ok(false);
         }
         let Some(stat) = procfs::look(self.pid)?.filter(|stat| stat.start_ticks == self.start_ticks) else {
@@ -61,7 +75,7 @@ impl SupervisorRecord {
 
     /// The living processes of its session, the supervisor itself left out.
     pub(crate) fn orphans(&self) -> io::Result<Vec<Stat>> {
-        if self.boot_id != procfs::boot_id()? {
+        if !self.is_of_this_boot()? {
             return Ok(Vec::new());
         }
         let ours = |stat: &Stat| {
@@ -83,7 +97,7 @@ impl SupervisorRecord {
         for orphan in &left {
             procfs::signal(orphan, Signal::KILL)?;
         }
-        let same_boot = self.boot_id == procfs::boot_id()?;
+        let same_boot = self.is_of_this_boot()?;
         if let Some(cgroup) = self.cgroup.as_deref().filter(|_| same_boot) {
             kill_cgroup(cgroup);
         }

@@ -4,6 +4,7 @@
 
 use std::fs;
 use std::io;
+use std::os::fd::OwnedFd;
 
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 
@@ -80,17 +81,21 @@ pub(crate) fn all_for_sure() -> io::Result<Vec<Stat>> {
     Ok(found)
 }
 
-/// Sends `signal` to the process that was seen as `seen`, and never to another that got its number since: the
-/// descriptor is taken first, then the start time is compared. A process that is gone is no error.
-pub(crate) fn signal(seen: &Stat, signal: Signal) -> io::Result<()> {
-    let Some(pid) = i32::try_from(seen.pid).ok().and_then(Pid::from_raw) else { return Ok(()) };
-    let pidfd = match pidfd_open(pid, PidfdFlags::empty()) {
-        Err(rustix::io::Errno::SRCH) => return Ok(()),
+/// A descriptor of the process `pid` that began at `start_ticks`, and never of another that got its number since:
+/// it is taken first, then the start time is compared. None when it is gone.
+pub(crate) fn pidfd(pid: u32, start_ticks: u64) -> io::Result<Option<OwnedFd>> {
+    let Some(number) = i32::try_from(pid).ok().and_then(Pid::from_raw) else { return Ok(None) };
+    let pidfd = match pidfd_open(number, PidfdFlags::empty()) {
+        Err(rustix::io::Errno::SRCH) => return Ok(None),
         opened => opened?,
     };
-    if stat(seen.pid).is_none_or(|now| now.start_ticks != seen.start_ticks) {
-        return Ok(());
-    }
+    Ok(look(pid)?.is_some_and(|now| now.start_ticks == start_ticks).then_some(pidfd))
+}
+
+/// Sends `signal` to the process that was seen as `seen`, and never to another that got its number since. A process
+/// that is gone is no error.
+pub(crate) fn signal(seen: &Stat, signal: Signal) -> io::Result<()> {
+    let Some(pidfd) = pidfd(seen.pid, seen.start_ticks)? else { return Ok(()) };
     match pidfd_send_signal(pidfd, signal) {
         Err(rustix::io::Errno::SRCH) => Ok(()),
         sent => Ok(sent?),

@@ -255,6 +255,54 @@ fn what_is_not_whole_is_swept_and_nothing_else() {
     RunDir::sweep(&base.join("absent")).unwrap();
 }
 
+/// The record of a supervisor before the host was booted, as a power cut leaves it.
+const OF_ANOTHER_BOOT: &str =
+    r#"{"pid":1,"start_ticks":1,"boot_id":"another","cgroup":null,"no_cgroup":"-"}"#;
+
+#[test]
+fn what_no_supervisor_of_this_boot_was_started_in_is_replaced() {
+    let run = Run::create(&sh("exit 1"));
+    let base: PathBuf = run.dir.path().ancestors().nth(2).unwrap().into();
+    let spec = run.dir.path().join("spec.json");
+    let again = |why: &str| {
+        assert!(!RunDir::was_started(run.dir.path()).unwrap(), "{why}");
+        let made = RunDir::create(&base, "attempt-1", "pull-1", &sh("exit 0"));
+        assert_eq!(made.unwrap().spec().argv, sh("exit 0").argv, "{why}");
+        let files = fs::read_dir(run.dir.path()).unwrap().count();
+        assert_eq!(files, 2, "{why}: nothing of the old one is left");
+    };
+    again("whole and never started");
+    fs::write(&spec, vec![0; 100]).unwrap();
+    again("its specification is blank");
+    fs::write(run.dir.path().join("supervisor.json"), OF_ANOTHER_BOOT).unwrap();
+    again("its supervisor was of another boot");
+    fs::write(run.dir.path().join("supervisor.json"), "").unwrap();
+    again("its supervisor's record is blank");
+
+    fs::write(&spec, "").unwrap();
+    RunDir::sweep(&base).unwrap();
+    assert!(!run.dir.path().exists(), "blank, and of nobody");
+}
+
+#[test]
+fn the_end_of_a_supervisor_is_told_at_once() {
+    use rustix::event::{PollFd, PollFlags, Timespec, poll};
+    let told = |fd: &std::os::fd::OwnedFd, seconds: i64| {
+        let limit = Timespec { tv_sec: seconds, tv_nsec: 0 };
+        poll(&mut [PollFd::new(fd, PollFlags::IN)], Some(&limit)).unwrap() == 1
+    };
+    let run = Run::start(&sh("exec sleep 1000"));
+    let end = run.dir.supervisor_end().unwrap().unwrap();
+    assert!(!told(&end, 0));
+    run.dir.stop("over").unwrap();
+    assert!(told(&end, 30));
+    run.exit();
+    assert!(run.dir.supervisor_end().unwrap().is_none(), "there is none any more");
+    fs::write(run.dir.path().join("supervisor.json"), OF_ANOTHER_BOOT).unwrap();
+    assert!(run.dir.supervisor_end().unwrap().is_none(), "process 1 is not waited for");
+    assert!(Run::create(&sh("")).dir.supervisor_end().unwrap().is_none(), "not started yet");
+}
+
 #[test]
 fn a_supervisor_that_cannot_start_is_an_error_with_its_words() {
     let run = Run::create(&sh(""));

@@ -57,8 +57,8 @@ impl Engine {
                 }
                 AgentInput::Gone { agent, session } => self.gone(now, agent, session),
                 AgentInput::Accepted { agent, attempt, epoch } => self.accepted(now, agent, attempt, epoch),
-                AgentInput::Refused { agent, attempt, epoch, for_good, detail } => {
-                    self.refused(now, agent, attempt, epoch, for_good, &detail)
+                AgentInput::Refused { agent, attempt, epoch, why, detail } => {
+                    self.refused(now, agent, attempt, epoch, why, &detail)
                 }
                 AgentInput::Ended { agent, attempt, epoch, outcome } => {
                     self.ended(now, agent, attempt, epoch, outcome)

@@ -10,11 +10,11 @@ use super::{
 use crate::{
     attempt::{AttemptEvent, AttemptRecord, AttemptState, End, Role},
     id::{AgentUid, AttemptId, Epoch, RunId},
-    input::{Decision, Message, Send},
+    input::{CloseReason, Decision, Message, NotTaken, Send},
     outcome::{Evidence, ExitClass, GuardKind, Outcome},
     placement::{Hold, PlacementRecord},
     project::ProjectState,
-    record::Record,
+    record::{Change, Record, Volatile},
     retry::{Verdict, verdict},
     run::{Missed, RunRecord, RunState},
     time::Now,
@@ -41,12 +41,13 @@ impl Engine {
         agent: AgentUid,
         id: AttemptId,
         epoch: Epoch,
-        for_good: bool,
+        why: NotTaken,
         detail: &str,
     ) -> Decision {
         let Some(attempt) = self.own_attempt(agent, id) else { return Decision::nothing() };
         let mut effects = Effects::of(self);
-        if for_good {
+        let goes_back = matches!(attempt.state, AttemptState::Cancelling { .. }) || why == NotTaken::Stopping;
+        if why == NotTaken::Forbidden {
             let outcome = Outcome {
                 cause: detail.to_owned(),
                 fault: "yours".to_owned(),
@@ -56,8 +57,11 @@ impl Engine {
             };
             let event = AttemptEvent::End(epoch, outcome);
             self.move_attempt(now, attempt, event, &mut effects);
-        } else if matches!(attempt.state, AttemptState::Cancelling { .. }) {
-            self.move_attempt(now, attempt, AttemptEvent::Return(epoch), &mut effects);
+        } else if goes_back {
+            let moved = self.move_attempt(now, attempt, AttemptEvent::Return(epoch), &mut effects);
+            if moved && why == NotTaken::Stopping {
+                self.close_stopping(agent, &mut effects);
+            }
         } else if attempt.state.on(AttemptEvent::Return(epoch), now.wall).is_ok() {
             // Busy for a reason we do not see: ask again, but not in a loop.
             let outcome =
@@ -65,6 +69,14 @@ impl Engine {
             self.move_attempt(now, attempt, AttemptEvent::End(epoch, outcome), &mut effects);
         }
         effects.decision()
+    }
+
+    /// Ends the session of an agent that is being stopped, so that nothing is offered to it until its next hello.
+    fn close_stopping(&self, agent: AgentUid, effects: &mut Effects<'_>) {
+        let Some(session) = self.sessions.get(&agent) else { return };
+        effects.change(Change::Volatile(Volatile::SessionClosed(agent, session.epoch)));
+        let message = Message::Close(CloseReason::AgentStopping);
+        effects.send(Send { agent, session: session.epoch, message });
     }
 
     pub(super) fn ended(

@@ -107,7 +107,7 @@ impl Config {
             snaps: *rng.pick(&[0, 10, 60]).expect("not empty"),
             pull: *rng.pick(&[SECOND, 10 * SECOND, MINUTE, 10 * MINUTE, HOUR]).expect("not empty"),
             pulls_ok: rng.between(200, 900),
-            refusals: *rng.pick(&[0, 200, 500]).expect("not empty"),
+            refusals: *rng.pick(&[0, 300, 600]).expect("not empty"),
             wall_start: if rng.chance(500) { near } else { any },
         }
     }

@@ -115,6 +115,7 @@ pub(crate) enum Meets {
     Accepted,
     RefusedBusy,
     RefusedForGood,
+    RefusedStopping,
     EndedOk,
     EndedHeld,
     EndedCancelled,
@@ -133,11 +134,12 @@ pub(crate) enum Meets {
 }
 
 impl Meets {
-    pub(crate) const ALL: [Self; 19] = [
+    pub(crate) const ALL: [Self; 20] = [
         Self::Offer,
         Self::Accepted,
         Self::RefusedBusy,
         Self::RefusedForGood,
+        Self::RefusedStopping,
         Self::EndedOk,
         Self::EndedHeld,
         Self::EndedCancelled,
@@ -164,7 +166,7 @@ impl Meets {
         match self {
             Self::Offer => &[Pending],
             Self::Accepted => &[Offered, Running, Cancelling, Ended],
-            Self::RefusedBusy | Self::RefusedForGood => &[Offered, Cancelling, Ended],
+            Self::RefusedBusy | Self::RefusedForGood | Self::RefusedStopping => &[Offered, Cancelling, Ended],
             Self::EndedOk | Self::EndedHeld | Self::EndedFailed => &[Running, Cancelling, Ended],
             Self::EndedCancelled => &[Cancelling, Ended],
             Self::HelloHolds | Self::HelloEnded => &[Offered, Running, Cancelling, Ended],

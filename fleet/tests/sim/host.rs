@@ -12,7 +12,7 @@ use fleet::{
     agent::{AgentFacts, Root},
     attempt::Role,
     id::{AgentUid, AttemptId, Epoch, Name, ProjectUid, RunId},
-    input::{AgentInput, Held, Message, Offer},
+    input::{AgentInput, Held, Message, NotTaken, Offer},
     outcome::{ExitClass, Outcome},
     project::Destination,
 };
@@ -281,11 +281,11 @@ impl World {
         let work = (offer.attempt, offer.epoch);
         self.check_offer_heard(work);
         let Some(agent) = self.hosts[host].uid else { return };
-        let refused = |for_good: bool| AgentInput::Refused {
+        let refused = |why| AgentInput::Refused {
             agent,
             attempt: work.0,
             epoch: work.1,
-            for_good,
+            why,
             detail: "refused".to_owned(),
         };
         if work.1.term < self.hosts[host].highest_term {
@@ -293,13 +293,14 @@ impl World {
         }
         if let Some(other) = self.hosts[host].busy(&offer.destination) {
             self.check_double(host, work, other);
-            return self.report(host, refused(false));
+            return self.report(host, refused(NotTaken::Busy));
         }
         if !self.calm && self.rng.chance(self.config.refusals) {
-            let for_good = self.rng.chance(500);
+            let ways = [NotTaken::Forbidden, NotTaken::Busy, NotTaken::Stopping];
+            let why = ways[self.rng.index(ways.len())];
             let (delay, boot) = (self.rng.between(0, self.config.fsync), self.hosts[host].boot);
             self.cancel_meanwhile(offer.project, work.0.run, delay, true);
-            return self.after(delay, Event::Refuses(host, boot, refused(for_good)));
+            return self.after(delay, Event::Refuses(host, boot, refused(why)));
         }
         let entry = Entry {
             spec_hash: offer.spec_hash(),

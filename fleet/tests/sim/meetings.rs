@@ -5,7 +5,7 @@ use fleet::{
     attempt::AttemptRecord,
     engine::Timer,
     id::{AgentUid, AttemptId},
-    input::{AgentInput, Ask, Held, Input},
+    input::{AgentInput, Ask, Held, Input, NotTaken},
     outcome::ExitClass,
     record::{Change, Record, Volatile},
 };
@@ -33,8 +33,9 @@ impl World {
     fn count_agent(&mut self, input: &AgentInput) {
         let (attempt, meets) = match input {
             AgentInput::Accepted { attempt, .. } => (attempt, Meets::Accepted),
-            AgentInput::Refused { attempt, for_good: false, .. } => (attempt, Meets::RefusedBusy),
-            AgentInput::Refused { attempt, for_good: true, .. } => (attempt, Meets::RefusedForGood),
+            AgentInput::Refused { attempt, why: NotTaken::Busy, .. } => (attempt, Meets::RefusedBusy),
+            AgentInput::Refused { attempt, why: NotTaken::Forbidden, .. } => (attempt, Meets::RefusedForGood),
+            AgentInput::Refused { attempt, why: NotTaken::Stopping, .. } => (attempt, Meets::RefusedStopping),
             AgentInput::Ended { attempt, outcome, .. } => (attempt, ended_as(outcome.class)),
             AgentInput::Hello { agent, state_id, attempts, .. } => {
                 return self.count_hello(*agent, state_id, attempts);

@@ -7,7 +7,7 @@ use fleet::{
     agent::{AgentFacts, Root},
     engine::HELLO_ATTEMPTS_MAX,
     id::{AttemptId, Epoch, Name, ProjectUid, RunId},
-    input::{Held, Offer},
+    input::{Held, NotTaken, Offer},
     project::Destination,
     refusal::Violation,
     time::Wall,
@@ -55,8 +55,8 @@ pub struct ReadRefused {
     pub attempt: AttemptId,
     /// Under which token.
     pub epoch: Epoch,
-    /// The agent's own file forbids it: trying again would not help.
-    pub for_good: bool,
+    /// Why.
+    pub why: NotTaken,
     /// In words, printable and cut.
     pub detail: String,
 }
@@ -232,9 +232,10 @@ pub fn attempt_key_from_wire(wire: Option<&v1::AttemptKey>) -> Result<(AttemptId
 pub fn refused_from_wire(wire: &v1::Refused) -> Result<ReadRefused, Violation> {
     use v1::refused::Reason;
     let (attempt, epoch) = attempt_key_from_wire(wire.key.as_ref())?;
-    let for_good = match Reason::try_from(wire.reason) {
-        Ok(Reason::NotAllowed) => true,
-        Ok(Reason::Busy | Reason::JournalFull | Reason::Stale | Reason::Stopping) => false,
+    let why = match Reason::try_from(wire.reason) {
+        Ok(Reason::NotAllowed) => NotTaken::Forbidden,
+        Ok(Reason::Busy | Reason::JournalFull | Reason::Stale) => NotTaken::Busy,
+        Ok(Reason::Stopping) => NotTaken::Stopping,
         Ok(Reason::Unspecified) | Err(_) => {
             return Err(Violation::new(
                 "refused.reason",
@@ -243,7 +244,7 @@ pub fn refused_from_wire(wire: &v1::Refused) -> Result<ReadRefused, Violation> {
         }
     };
     let detail = printable(wire.detail.as_bytes(), DETAIL_BYTES_MAX);
-    Ok(ReadRefused { attempt, epoch, for_good, detail: cut(&detail, DETAIL_BYTES_MAX).to_owned() })
+    Ok(ReadRefused { attempt, epoch, why, detail: cut(&detail, DETAIL_BYTES_MAX).to_owned() })
 }
 
 /// Work as an agent gets it. `password` is the unsealed one of the source; empty and `None` mean none.
