@@ -12,8 +12,10 @@ use fleet::{
     defaults::Limits,
     id::{AgentUid, Epoch, ProjectUid},
     input::{AgentInput, Ask, CloseReason, Input, Message, NotTaken, Person, Reply, Send},
-    project::{PlacementSettings, ProjectSpec, RetrySettings, RsyncSettings, Target, Upstream},
-    run::TriggerKind,
+    project::{
+        GuardSettings, PlacementSettings, ProjectSpec, RetrySettings, RsyncSettings, Target, Upstream,
+    },
+    run::{TriggerKind, Wish},
     schedule::{Cron, Schedule},
     time::{Mono, Now, Wall},
 };
@@ -100,7 +102,13 @@ impl World {
         world.agent = agent;
         world.hello(1);
         let project = world.project();
-        let run = Ask::Run { project, kind: TriggerKind::User, request: None, traceparent: String::new() };
+        let run = Ask::Run {
+            project,
+            kind: TriggerKind::User,
+            request: None,
+            traceparent: String::new(),
+            wish: Wish::default(),
+        };
         assert!(matches!(world.ask(run), Reply::Run { .. }));
         world.drain();
         assert!(matches!(world.attempt().state, AttemptState::Offered { .. }));
@@ -125,7 +133,8 @@ impl World {
                 origins: vec![Target { agent: self.agent, destination: None }],
                 ..PlacementSettings::default()
             },
-            max_delete: None,
+            guard: GuardSettings::default(),
+            partial_is_success: String::new(),
             retry: RetrySettings::default(),
         };
         let (name, spec) = ("p".parse().unwrap(), Box::new(spec));
