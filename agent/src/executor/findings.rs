@@ -86,7 +86,7 @@ mod tests {
 
     use super::*;
 
-    pub(in super::super) fn found(mut findings: Findings, output: &[u8]) -> Findings {
+    fn found(mut findings: Findings, output: &[u8]) -> Findings {
         let mut parser = OutputParser::new();
         parser.push(output, |event| _ = findings.take(&event));
         findings

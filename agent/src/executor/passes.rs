@@ -190,10 +190,11 @@ impl Machine<'_> {
         }
         let (shared, attempt) = (self.shared.clone(), self.attempt.clone());
         blocking(move || {
-            let run = prepare(&shared, &attempt.order, pass, number, &lock)?;
+            // Nothing is noted of what shall not be begun; a wish from here on ends the program.
             if let Some(reason) = attempt.stop.borrow().clone() {
                 return early(cancelled(&reason));
             }
+            let run = prepare(&shared, &attempt.order, pass, number, &lock)?;
             start(&shared, &run, secret.as_ref(), &lock).or_else(|error| early(not_started(&error)))?;
             Ok(run)
         })

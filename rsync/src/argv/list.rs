@@ -26,6 +26,8 @@ impl Plan {
         if !names.is_empty() {
             args.push("--relative", Origin::Forced);
         }
+        // A listing is a few small messages, each of which would wait for the acknowledgement of the one before: 40 ms.
+        args.push("--sockopts=TCP_NODELAY", Origin::Forced);
         for flag in [Flag::Ipv4, Flag::Ipv6].into_iter().filter(|flag| self.options.has(*flag)) {
             args.push(flag.word(), Origin::Project);
         }

@@ -120,7 +120,10 @@ fn a_listing_asks_for_literal_names() {
         plan.build().map(|_| line(plan))
     };
     let shown = list(&mut plan, &[]).unwrap();
-    assert!(shown.starts_with("/usr/bin/rsync --dirs --list-only --ipv4 --timeout=600"), "{shown}");
+    assert!(
+        shown.starts_with("/usr/bin/rsync --dirs --list-only --sockopts=TCP_NODELAY --ipv4 --timeout=600"),
+        "{shown}"
+    );
     assert!(shown.ends_with(" -- rsync://ftp.example.org/debian/ /nonexistent/"), "{shown}");
     let shown = list(&mut plan, &["dists/stable/Release", "a b"]).unwrap();
     let operands = "rsync://ftp.example.org/debian/./ rsync://ftp.example.org/debian/./dists/stable/Release \
