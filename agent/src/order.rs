@@ -70,6 +70,8 @@ pub struct Order {
     pub first_sync: bool,
     /// The most bytes that the tree may have.
     pub quota_bytes: Option<u64>,
+    /// Files in the tree after the last success.
+    pub known_files: Option<u64>,
     waived: Vec<Kind>,
     options: Options,
     delete: Option<Deletion>,
@@ -141,6 +143,7 @@ impl Order {
                     sentinels,
                     first_sync: assignment.first_sync,
                     quota_bytes: Some(assignment.quota_bytes).filter(|bytes| *bytes > 0),
+                    known_files: Some(assignment.known_files).filter(|files| *files > 0),
                     // A guard that this agent does not know is not one of its own.
                     waived: assignment.waived().collect(),
                     options,

@@ -150,8 +150,10 @@ pub(super) fn judge_probe(order: &Order, probe: Ended) -> Verdict {
     // Where names are missing rsync ends with 23 for these alone; else it could not read the directory.
     let whole = class == Class::Ok || !missing.is_empty();
     if *entries == 0 && whole && !order.waives(Kind::EmptyUpstream) && order.deletes() {
-        let sentence = format!("{} is empty: a pull would remove the whole tree", order.source);
-        return end(held(Kind::EmptyUpstream, (0, 1), Vec::new(), sentence, Fault::Upstream));
+        let all = order.known_files.map_or_else(String::new, |files| format!(" of {} files", count(files)));
+        let sentence = format!("{} is empty: a pull would remove the whole tree{all}", order.source);
+        let missing = order.known_files.unwrap_or(1);
+        return end(held(Kind::EmptyUpstream, (missing, 0), Vec::new(), sentence, Fault::Upstream));
     }
     if !missing.is_empty() && !order.waives(Kind::SentinelMissing) {
         let (lost, all) = (missing.len(), order.sentinels.len());

@@ -98,7 +98,14 @@ fn probes() {
     };
     assert!(evidence_of(probe(&assignment(), Class::Ok, LISTED)).is_none());
     let empty = evidence_of(probe(&assignment(), Class::Ok, EMPTY)).unwrap();
-    assert_eq!(empty.kind(), Kind::EmptyUpstream);
+    assert_eq!((empty.kind(), empty.wanted, empty.allowed), (Kind::EmptyUpstream, 1, 0));
+    let known = v1::Assignment { known_files: 61_204, ..assignment() };
+    let known = evidence_of(probe(&known, Class::Ok, EMPTY)).unwrap();
+    assert!(
+        known.wanted == 61_204 && known.sentence.ends_with("whole tree of 61,204 files"),
+        "{}",
+        known.sentence
+    );
     assert!(empty.sentence.contains("rsync://ftp.example.org/debian"), "{}", empty.sentence);
 
     let missing = evidence_of(probe(&sought, Class::Partial, LISTED)).unwrap();
