@@ -3,7 +3,10 @@
 //! the same while there is none.
 
 mod attempt;
+mod findings;
+mod guards;
 mod ledger;
+mod passes;
 mod reading;
 mod reports;
 
@@ -269,7 +272,8 @@ impl Executor {
             Err(DestinationFault::Io { .. }) => return Ok(()),
             Err(fault) => return Err(not_allowed(fault.to_string())),
         };
-        let command = order.program(&live.config, &live.version, root.path(), &path, root.path());
+        let command =
+            order.program(order.purpose(), &live.config, &live.version, root.path(), &path, root.path());
         command.map(|_| ()).map_err(|faults| not_allowed(faults.join("; ")))
     }
 

@@ -1,7 +1,9 @@
 //! What the agent lets nobody do with its disk, whoever asks: trees lie below the roots of its own file and are
-//! reached without a symbolic link, one program at a time writes to one project, and nothing starts on a full
-//! volume. The upstream's side of it is in [`upstream`]. Trusts no coordinator; starts no program.
+//! reached without a symbolic link, one program at a time writes to one project, nothing starts on a full volume, and
+//! a tree that others put there is known as such. The upstream's side of it is in [`upstream`]. Trusts no coordinator;
+//! starts no program.
 
+mod begun;
 pub mod upstream;
 
 use std::collections::BTreeMap;

@@ -14,6 +14,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use fleet::id::AttemptId;
+use fleet::outcome::EVIDENCE_NAMES_MAX;
 use mirror_proto::v1;
 use prost::Message as _;
 
@@ -27,10 +28,13 @@ pub const HELD_MAX: usize = fleet::engine::HELLO_ATTEMPTS_MAX;
 pub const SETTLED_MAX: usize = 256;
 /// Largest assignment, encoded, bytes: options have at most 16 KiB, a URI 8 KiB.
 pub const ASSIGNMENT_BYTES_MAX: usize = 48 << 10;
-/// Room set aside for what an accepted attempt has still to write, bytes: its steps and its outcome.
-const RESERVE_BYTES: u64 = 12 << 10;
+/// Room set aside for what an accepted attempt has still to write, bytes: its steps and its outcome with evidence.
+const RESERVE_BYTES: u64 = 20 << 10;
 /// Largest cause and advice that are journaled, bytes, so that an outcome always fits its reserve.
 const TEXT_BYTES_MAX: usize = 2 << 10;
+
+/// Longest name in an evidence that is journaled, bytes.
+const NAME_BYTES_MAX: usize = 400;
 
 /// What a running attempt does. Written before it is started; each step may be started again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, prost::Enumeration)]
@@ -38,11 +42,11 @@ const TEXT_BYTES_MAX: usize = 2 << 10;
 pub enum Step {
     /// Nothing yet.
     Accepted = 0,
-    /// Looks at upstream, disk and destination.
+    /// Looks at upstream, disk and destination, by programs of its own too: their run directories say how far it is.
     Preflight = 1,
-    /// rsync runs, or its supervisor is being started.
+    /// The last rsync runs, or its supervisor is being started.
     Pull = 2,
-    /// rsync has ended; the outcome is made from what it left.
+    /// It has ended; the outcome is made from what it left.
     Finish = 3,
 }
 
@@ -256,6 +260,11 @@ impl Journal {
         self.holds(key)?;
         for text in [&mut outcome.cause, &mut outcome.advice, &mut outcome.fault] {
             crate::text::cut(text, TEXT_BYTES_MAX);
+        }
+        if let Some(evidence) = &mut outcome.evidence {
+            evidence.names.truncate(EVIDENCE_NAMES_MAX);
+            evidence.names.iter_mut().for_each(|name| crate::text::cut(name, NAME_BYTES_MAX));
+            crate::text::cut(&mut evidence.sentence, TEXT_BYTES_MAX);
         }
         let ended =
             v1::Ended { key: Some(key.to_wire()), outcome: Some(outcome), log_tail: Vec::new(), traceparent };

@@ -10,9 +10,11 @@ use fleet::attempt::Role;
 use fleet::defaults;
 use fleet::id::ProjectUid;
 use fleet::project::Destination;
+use mirror_proto::convert::{SENTINELS_MAX, is_sentinel};
 use mirror_proto::v1;
-use rsync::options::{DeleteMode, Flag};
-use rsync::{Deletion, Options, Plan, Publish, RsyncUri, Version};
+use mirror_proto::v1::evidence::Kind;
+use rsync::options::{DeleteMode, Flag, MAX_DELETE_MAX};
+use rsync::{Deletion, Options, Plan, Publish, Purpose, RsyncUri, Version};
 
 use crate::config::Config;
 use crate::key::Key;
@@ -28,6 +30,8 @@ const STDERR_BYTES_MAX: u64 = 4 << 20;
 const OPEN_FILES_MAX: u64 = 1024;
 /// Most characters of a project's name that are kept, as it only names things for people.
 const NAME_CHARS_MAX: usize = 64;
+/// Longest listing of one directory of the upstream.
+const LIST_TIME_MAX: Duration = Duration::from_secs(10 * 60);
 /// What follows from `no_defaults` unset: flags in front of the given ones, unless these exclude them.
 const DEFAULT_FLAGS: &[Flag] = &[
     Flag::Recursive,
@@ -56,6 +60,19 @@ pub struct Order {
     pub destination: Destination,
     /// Trace context of what asked for it.
     pub traceparent: String,
+    /// Only tell what would change.
+    pub dry_run: bool,
+    /// First remove what the source no longer has, and copy nothing meanwhile.
+    pub reclaim: bool,
+    /// Paths that must exist at the source.
+    pub sentinels: Vec<String>,
+    /// The placement never had a whole tree.
+    pub first_sync: bool,
+    /// The most bytes that the tree may have.
+    pub quota_bytes: Option<u64>,
+    /// Files in the tree after the last success.
+    pub known_files: Option<u64>,
+    waived: Vec<Kind>,
     options: Options,
     delete: Option<Deletion>,
     limits: Limits,
@@ -98,8 +115,9 @@ impl Order {
         if role.is_none() {
             faults.push("no role; fault: the coordinator's".to_owned());
         }
-        match (source, destination, options, limits, role) {
-            (Some(source), Some(destination), Some(options), Some(limits), Some(role))
+        let sentinels = note(read_sentinels(&assignment.sentinels), &mut faults);
+        match (source, destination, options, limits, role, sentinels) {
+            (Some(source), Some(destination), Some(options), Some(limits), Some(role), Some(sentinels))
                 if faults.is_empty() =>
             {
                 // With default flags the tree is kept as the upstream's is; otherwise only what is said is done.
@@ -107,6 +125,11 @@ impl Order {
                     None if !assignment.no_defaults => Some(DeleteMode::Delay),
                     given => given,
                 };
+                if mode.is_none() && assignment.reclaim {
+                    let text =
+                        "reclaim: the project's options delete nothing, so there is nothing to reclaim";
+                    return Err(vec![text.to_owned()]);
+                }
                 Ok(Self {
                     key,
                     project: ProjectUid(assignment.project_uid),
@@ -115,6 +138,14 @@ impl Order {
                     source,
                     destination,
                     traceparent: assignment.traceparent.clone(),
+                    dry_run: assignment.dry_run,
+                    reclaim: assignment.reclaim,
+                    sentinels,
+                    first_sync: assignment.first_sync,
+                    quota_bytes: Some(assignment.quota_bytes).filter(|bytes| *bytes > 0),
+                    known_files: Some(assignment.known_files).filter(|files| *files > 0),
+                    // A guard that this agent does not know is not one of its own.
+                    waived: assignment.waived().collect(),
                     options,
                     delete: mode.map(|mode| Deletion { mode, limit: assignment.max_delete }),
                     limits,
@@ -131,12 +162,39 @@ impl Order {
         self.needs_password
     }
 
-    /// The program to run for it, into a directory that the caller has opened below the root.
+    /// Whether it may delete anything.
+    #[must_use]
+    pub fn deletes(&self) -> bool {
+        self.delete.is_some()
+    }
+
+    /// The most entries that it may delete.
+    #[must_use]
+    pub fn max_delete(&self) -> u64 {
+        let limit = self.delete.map_or(0, |deletion| deletion.limit);
+        self.options.max_delete().map_or(limit, |own| limit.min(own.into()))
+    }
+
+    /// Whether a person has waived a guard for it.
+    #[must_use]
+    pub fn waives(&self, guard: Kind) -> bool {
+        self.waived.contains(&guard)
+    }
+
+    /// What its last program is for.
+    #[must_use]
+    pub fn purpose(&self) -> Purpose {
+        if self.dry_run { Purpose::DryRun } else { Purpose::Pull }
+    }
+
+    /// A program to run for it, into a directory that the caller has opened below the root. Where nothing is written
+    /// it need not be there; then the caller takes it out of what the jail lets read.
     ///
     /// # Errors
     /// What this agent's own file or rsync does not allow, one sentence each.
     pub fn program(
         &self,
+        purpose: Purpose,
         config: &Config,
         version: &Version,
         root: &Path,
@@ -145,6 +203,13 @@ impl Order {
     ) -> Result<ProgramSpec, Vec<String>> {
         let cap = config.bandwidth_limit_kib;
         let bandwidth = self.limits.bandwidth_kib;
+        let (writes, dry) = (matches!(purpose, Purpose::Pull | Purpose::Reclaim), purpose == Purpose::DryRun);
+        // What would be deleted is wanted whole.
+        let all = |deletion: Deletion| Deletion { limit: MAX_DELETE_MAX.into(), ..deletion };
+        let run_timeout = match purpose {
+            Purpose::List(_) => Some(self.limits.run.map_or(LIST_TIME_MAX, |limit| limit.min(LIST_TIME_MAX))),
+            Purpose::Pull | Purpose::DryRun | Purpose::Reclaim => self.limits.run,
+        };
         let plan = Plan {
             program: config.rsync.clone(),
             features: version.features,
@@ -154,13 +219,13 @@ impl Order {
             confine_root: Some(root.to_owned()),
             publish: Publish::InPlace,
             options: self.options.clone(),
-            delete: self.delete,
+            delete: if dry { self.delete.map(all) } else { self.delete },
             io_timeout: self.limits.io,
             connect_timeout: self.limits.connect,
             bwlimit_kib: bandwidth.into_iter().chain(cap).min(),
             max_alloc: rsync::argv::MAX_ALLOC_DEFAULT,
             source_address: None,
-            dry_run: false,
+            purpose,
             privileged: rustix::process::geteuid().is_root(),
             acls_and_xattrs: config.acls_and_xattrs,
         };
@@ -172,12 +237,13 @@ impl Order {
             env: command.env().iter().map(|(name, value)| (name.as_bytes().to_vec(), bytes(value))).collect(),
             cwd: root.to_owned(),
             stall_timeout: self.limits.stall,
-            run_timeout: self.limits.run,
+            run_timeout,
             term_grace: TERM_GRACE,
             stdout_max: STDOUT_BYTES_MAX,
             stderr_max: STDERR_BYTES_MAX,
             jail: JailSpec {
-                write_paths: vec![destination.to_owned()],
+                write_paths: if writes { vec![destination.to_owned()] } else { Vec::new() },
+                read_paths: if dry { vec![destination.to_owned()] } else { Vec::new() },
                 connect_ports: vec![self.source.port()],
                 open_files: Some(OPEN_FILES_MAX),
                 off: !config.jail,
@@ -209,6 +275,16 @@ impl Limits {
             run: read("run_timeout", assignment.run_timeout.as_ref())?,
             bandwidth_kib: u32::try_from(kib).ok().filter(|kib| *kib > 0),
         })
+    }
+}
+
+fn read_sentinels(paths: &[String]) -> Result<Vec<String>, String> {
+    if paths.len() > SENTINELS_MAX {
+        return Err(format!("{} sentinels; at most {SENTINELS_MAX} are looked for", paths.len()));
+    }
+    match paths.iter().find(|path| !is_sentinel(path)) {
+        Some(bad) => Err(format!("sentinel \"{}\": not a plain relative path", printable(bad))),
+        None => Ok(paths.to_vec()),
     }
 }
 

@@ -64,6 +64,11 @@ pub const REQUEST_TTL: Duration = Duration::from_secs(DAY);
 pub const MAX_DELETE_FLOOR: u64 = 500;
 /// The largest number a person may give as delete limit.
 pub const MAX_DELETE_MAX: u64 = 1_000_000_000;
+/// Share of the entries of a tree that others put at the destination, percent: a first pull that would delete more is
+/// held.
+pub const ADOPT_DELETE_PERCENT: u64 = 2;
+/// Share of its bytes, percent: a first pull that would fetch more of them again is held.
+pub const ADOPT_AGAIN_PERCENT: u64 = 20;
 /// A join token's default life.
 pub const JOIN_TOKEN_TTL: Duration = Duration::from_secs(10 * MINUTE);
 /// A join token's longest life.

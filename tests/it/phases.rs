@@ -13,7 +13,7 @@ use std::{
 
 use fleet_tests::{
     Fleet, FleetOptions, eventually,
-    process::send_signal,
+    process::{living_with, send_signal},
     sentinel::{Sentinel, supervisors, writers},
     tree,
 };
@@ -41,6 +41,8 @@ enum Victim {
     AgentTwice,
     Supervisor,
     Rsync,
+    /// rsync that only lists the upstream: it writes to no tree.
+    Listing,
     CoordinatorAndAgent,
     AgentAndSupervisor,
 }
@@ -53,7 +55,7 @@ impl Victim {
             // Internal: it was killed before it could say that it is there, so that nothing was started.
             Self::Supervisor | Self::AgentAndSupervisor => &["INTERRUPTED", "INTERNAL"],
             // By a signal, or the receiver was hit and its other half says that it is gone.
-            Self::Rsync => &["INTERNAL", "NETWORK", "INTERRUPTED"],
+            Self::Rsync | Self::Listing => &["INTERNAL", "NETWORK", "INTERRUPTED"],
         }
     }
 }
@@ -69,6 +71,8 @@ enum Phase {
     Preparing,
     /// Its specification is there, its supervisor being started.
     Starting,
+    /// The supervisor of the look at the upstream is there, or that look is just over.
+    Probing,
     /// The supervisor is there, its program being started.
     Spawning,
     /// rsync is there.
@@ -189,6 +193,8 @@ impl Chaos {
             Victim::CoordinatorAndAgent => coordinator.chain(agent).map(fleet_tests::Process::pid).collect(),
             Victim::Supervisor => supervisors(&self.fleet.agent_dir(0)),
             Victim::AgentAndSupervisor => [self.pids(Victim::Agent), self.pids(Victim::Supervisor)].concat(),
+            // Its last words but one are the upstream, which no other fleet has, and what nothing is written to.
+            Victim::Listing => living_with(&format!("{} /nonexistent/", self.fleet.upstream.uri())),
             Victim::Rsync => writers(&self.fleet.root(0)).iter().map(|writer| writer.pid).collect(),
         }
     }
@@ -198,7 +204,7 @@ impl Chaos {
         if matches!(victim, Victim::Coordinator | Victim::CoordinatorAndAgent) {
             self.fleet.kill_coordinator();
         }
-        if !matches!(victim, Victim::Coordinator | Victim::Supervisor | Victim::Rsync) {
+        if !matches!(victim, Victim::Coordinator | Victim::Supervisor | Victim::Rsync | Victim::Listing) {
             self.fleet.kill_agent(0);
         }
     }
@@ -245,6 +251,9 @@ impl Chaos {
             Phase::BeforeOffer | Phase::Offer => {}
             Phase::Preparing => soon("a run directory", || self.run_dir().is_some()),
             Phase::Starting => soon("a specification", || pass("spec.json")),
+            Phase::Probing => soon("a probe", || {
+                self.run_dir().is_some_and(|dir| dir.join("probe-1/supervisor.json").exists())
+            }),
             Phase::Spawning => soon("a supervisor", || !supervisors(&agent).is_empty()),
             Phase::Early => soon("rsync", || !writers(&root).is_empty()),
             Phase::Middle => {
@@ -371,6 +380,20 @@ fn killed_while_the_program_is_prepared_and_started() {
     }
     chaos.kill(Phase::Starting, Victim::AgentTwice);
     chaos.kill(Phase::Spawning, Victim::AgentAndSupervisor);
+    chaos.finish();
+}
+
+#[test]
+fn killed_while_the_upstream_is_looked_at() {
+    let mut chaos = Chaos::start("probe");
+    // The first copy has nothing that a probe could protect.
+    chaos.kill(Phase::Early, Victim::Coordinator);
+    for victim in [Victim::Agent, Victim::AgentTwice, Victim::CoordinatorAndAgent] {
+        chaos.kill(Phase::Probing, victim);
+    }
+    for victim in [Victim::Supervisor, Victim::AgentAndSupervisor, Victim::Listing, Victim::Listing] {
+        chaos.kill(Phase::Probing, victim);
+    }
     chaos.finish();
 }
 

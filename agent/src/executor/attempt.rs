@@ -1,9 +1,8 @@
-//! The steps of one attempt: preflight, pull, finish. Each is journaled before it begins and may be begun again, so an
-//! agent that was killed goes on: it adopts a program that still runs, reads the end of one that does not, and begins
-//! anew what never started. Secrets come over the link and stay in memory.
+//! One attempt: what its programs need before they can start, and each of them followed to its end. Which ones there
+//! are is in [`super::passes`]. Steps are journaled before they begin and may be begun again, so an agent that was
+//! killed goes on. Secrets come over the link and stay in memory.
 
 use std::os::fd::OwnedFd;
-use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -16,7 +15,9 @@ use tokio::sync::watch;
 use tracing::Instrument as _;
 
 use super::Shared;
+use super::guards::{Brake, Ended, Pass, of_stop};
 use super::ledger::blocking;
+use super::passes::{findings, lack_of_space};
 use super::reading::Reading;
 use crate::guard::upstream::resolve;
 use crate::guard::{DestinationFault, LockFault, ProjectLock};
@@ -25,15 +26,13 @@ use crate::logs::AttemptLog;
 use crate::order::Order;
 use crate::outcome::{self, Evidence, cancelled, interrupted, of_class, of_local_error};
 use crate::progress::{self, Tracker};
-use crate::rundir::{ProgramStatus, RunDir, RunDirError, Secret};
+use crate::rundir::{EndedBy, ProgramExit, ProgramStatus, RunDir, RunDirError, Secret};
 use crate::{clock, telemetry};
 
-/// The directory of the one pass of an attempt's one stage.
-const PASS: &str = "pull-1";
 /// Longest wait for a lock that an earlier program of the same project may still hold.
 const LOCK_WAIT_MAX: Duration = Duration::from_secs(30);
 /// Pause between two tries.
-const LOCK_PACE: Duration = Duration::from_millis(250);
+pub(super) const LOCK_PACE: Duration = Duration::from_millis(250);
 /// Shortest and longest pause between two looks at a run: the longest where the kernel tells of its end, else by its
 /// age, so that short runs are seen to end at once and long ones cost nothing.
 const LOOK_PACE: (Duration, Duration) = (Duration::from_millis(10), Duration::from_millis(250));
@@ -72,9 +71,9 @@ impl Attempt {
 }
 
 /// The end of an attempt before its program's own; the outcome says why.
-type Early<T> = Result<T, Box<v1::Outcome>>;
+pub(super) type Early<T> = Result<T, Box<v1::Outcome>>;
 
-fn early<T>(outcome: v1::Outcome) -> Early<T> {
+pub(super) fn early<T>(outcome: v1::Outcome) -> Early<T> {
     Err(Box::new(outcome))
 }
 
@@ -89,29 +88,24 @@ pub(super) async fn run(
     let order = &attempt.order;
     let (time, project) = (clock::now().format(TIME_FORMAT), &order.project_name);
     attempt.line(&format!("{time} {project}: {} -> {}", order.source, order.destination));
-    let result = match begun {
-        Step::Accepted | Step::Preflight => machine.begin(lock).await,
-        Step::Pull | Step::Finish => machine.adopt(lock).await,
-    };
-    result.unwrap_or_else(|outcome| *outcome)
+    let outcome = machine.passes(begun, lock).await.unwrap_or_else(|outcome| *outcome);
+    attempt.line(&closing_line(&outcome));
+    outcome
 }
 
 /// The outcome of an attempt that panicked. Nobody reads its program's output any more, so it is ended.
 pub(super) async fn after_panic(shared: &Shared, attempt: &Attempt) -> v1::Outcome {
-    let path = pass_dir(shared, &attempt.order);
-    let stopped = blocking(move || match path.exists() {
-        true => RunDir::open(&path).and_then(|run| run.stop("a bug of the agent")),
-        false => Ok(()),
-    });
-    if let Err(error) = stopped.await {
-        tracing::error!(error = outcome::chain(&error), "its program could not be asked to end");
-    }
+    let dir = shared.runs_dir().join(attempt.order.key.slug());
+    blocking(move || {
+        let runs = std::fs::read_dir(dir).into_iter().flatten().flatten();
+        for run in runs.filter_map(|entry| RunDir::open(&entry.path()).ok()) {
+            if let Err(error) = run.stop("a bug of the agent") {
+                tracing::error!(error = outcome::chain(&error), "its program could not be asked to end");
+            }
+        }
+    })
+    .await;
     of_class(Class::Internal, "the agent panicked; its log says where", Fault::Fleet, "report it: a bug")
-}
-
-/// Where an attempt's one run is.
-pub(super) fn pass_dir(shared: &Shared, order: &Order) -> PathBuf {
-    shared.runs_dir().join(order.key.slug()).join(PASS)
 }
 
 /// The end of a supervisor, as the kernel tells it.
@@ -168,64 +162,20 @@ fn watched(run: &RunDir) -> Option<OwnedFd> {
     })
 }
 
-struct Machine<'a> {
-    shared: &'a Arc<Shared>,
-    attempt: &'a Arc<Attempt>,
+pub(super) struct Machine<'a> {
+    pub(super) shared: &'a Arc<Shared>,
+    pub(super) attempt: &'a Arc<Attempt>,
 }
 
 impl Machine<'_> {
-    /// From the beginning.
-    async fn begin(&self, lock: Option<ProjectLock>) -> Early<v1::Outcome> {
-        self.step(Step::Preflight).await?;
-        let secret = self.secret().await?;
-        let lock = match lock {
-            Some(lock) => lock,
-            None => self.lock().await?,
-        };
-        self.check_upstream().await?;
-        let run = self.start(secret, lock).await?;
-        self.follow(run).await
-    }
-
-    /// A program was being started, or ran, when the agent ended.
-    async fn adopt(&self, lock: Option<ProjectLock>) -> Early<v1::Outcome> {
-        let path = pass_dir(self.shared, &self.attempt.order);
-        match RunDir::open(&path) {
-            Ok(run) => {
-                if let Some(lock) = self.never_begun(&run).await {
-                    return self.begin(Some(lock)).await;
-                }
-                tracing::info!("adopted: its program was begun before this agent");
-                self.attempt.line("goes on after a restart of the agent");
-                self.follow(run).await
-            }
-            // Not made yet, or a power cut came before it was on disk.
-            Err(_) if matches!(RunDir::was_started(&path), Ok(false)) => self.begin(lock).await,
-            Err(error) => early(of_local_error("cannot read what its program left", &error)),
-        }
-    }
-
-    /// The lock, where a program was prepared and never begun. A supervisor holds it from before it says that it is
-    /// there, and to its end: who gets it, and still sees no supervisor, is the first.
-    async fn never_begun(&self, run: &RunDir) -> Option<ProjectLock> {
-        while matches!(run.status(), Ok(ProgramStatus::Starting)) {
-            match self.try_lock().await.ok()? {
-                Ok(lock) => return matches!(run.status(), Ok(ProgramStatus::Starting)).then_some(lock),
-                Err(LockFault::Held(_)) => tokio::time::sleep(LOCK_PACE).await,
-                Err(LockFault::Io { .. }) => return None,
-            }
-        }
-        None
-    }
-
-    async fn step(&self, step: Step) -> Early<()> {
+    pub(super) async fn step(&self, step: Step) -> Early<()> {
         let key = self.attempt.order.key;
         let journaled = self.shared.journal.write(move |journal| journal.step(key, step)).await;
         journaled.or_else(|error| early(of_local_error("cannot begin a step", &error)))
     }
 
     /// The password, waited for where a restart lost it.
-    async fn secret(&self) -> Early<Option<Secret>> {
+    pub(super) async fn secret(&self) -> Early<Option<Secret>> {
         if !self.attempt.order.needs_password() {
             return Ok(None);
         }
@@ -247,6 +197,11 @@ impl Machine<'_> {
         }
     }
 
+    /// Whether another program could start without waiting for a password.
+    pub(super) fn has_secret(&self) -> bool {
+        !self.attempt.order.needs_password() || self.attempt.password.borrow().is_some()
+    }
+
     /// Comes back with the reason when somebody wants the attempt's end.
     async fn wish(&self) -> String {
         let mut stop = self.attempt.stop.subscribe();
@@ -256,11 +211,11 @@ impl Machine<'_> {
     }
 
     /// The outcome when somebody wants the attempt's end before its program runs.
-    async fn stopped(&self) -> v1::Outcome {
+    pub(super) async fn stopped(&self) -> v1::Outcome {
         cancelled(&self.wish().await)
     }
 
-    async fn try_lock(&self) -> Result<Result<ProjectLock, LockFault>, DestinationFault> {
+    pub(super) async fn try_lock(&self) -> Result<Result<ProjectLock, LockFault>, DestinationFault> {
         let (live, attempt) = (self.shared.live(), self.attempt.clone());
         blocking(move || {
             let root = live.guard.root_of(&attempt.order.destination)?;
@@ -269,7 +224,7 @@ impl Machine<'_> {
         .await
     }
 
-    async fn lock(&self) -> Early<ProjectLock> {
+    pub(super) async fn lock(&self) -> Early<ProjectLock> {
         let deadline = Instant::now() + LOCK_WAIT_MAX;
         loop {
             match self.try_lock().await.or_else(|fault| early(rejected(&fault)))? {
@@ -289,7 +244,7 @@ impl Machine<'_> {
 
     /// Asked again although it was asked before the attempt was taken: names may have got other addresses, and
     /// what is adopted may be days old.
-    async fn check_upstream(&self) -> Early<()> {
+    pub(super) async fn check_upstream(&self) -> Early<()> {
         let source = &self.attempt.order.source;
         let resolved = tokio::select! {
             resolved = resolve(source.host(), source.port()) => resolved,
@@ -304,64 +259,36 @@ impl Machine<'_> {
         live.config.upstreams.judge(source.host(), &addresses).or_else(|refusal| early(rejected(&refusal)))
     }
 
-    /// Makes destination and run directory and starts the program, where waiting for disks holds up nobody.
-    async fn start(&self, secret: Option<Secret>, lock: ProjectLock) -> Early<RunDir> {
-        let (shared, attempt) = (self.shared.clone(), self.attempt.clone());
-        blocking(move || {
-            let run = prepare(&shared, &attempt.order, &lock)?;
-            if let Some(reason) = attempt.stop.borrow().clone() {
-                return early(cancelled(&reason));
-            }
-            let started = match &shared.live().program {
-                Some(program) => run.start_with(program, secret.as_ref(), &lock.file),
-                None => run.start(secret.as_ref(), &lock.file),
-            };
-            started.map(|()| run).or_else(|error| early(not_started(&error)))
-        })
-        .await
-    }
-
-    /// Reads the program's output until it has ended.
-    async fn follow(&self, run: RunDir) -> Early<v1::Outcome> {
-        let span = tracing::info_span!("rsync", exit_code = tracing::field::Empty);
-        let outcome = self.follow_to_end(run).instrument(span.clone()).await;
-        if let Some(code) = outcome.exit_code {
+    /// Reads a program's output until it has ended.
+    pub(super) async fn follow(&self, run: RunDir, pass: Pass) -> Ended {
+        let span = tracing::info_span!("rsync", pass = pass.name(), exit_code = tracing::field::Empty);
+        let ended = self.follow_to_end(run, pass).instrument(span.clone()).await;
+        if let Some(code) = ended.outcome.exit_code {
             span.record("exit_code", code);
         }
-        self.attempt.line(&closing_line(&outcome));
-        Ok(outcome)
+        ended
     }
 
-    async fn follow_to_end(&self, run: RunDir) -> v1::Outcome {
-        let mut reading = Reading::new(run);
+    async fn follow_to_end(&self, run: RunDir, pass: Pass) -> Ended {
+        let order = &self.attempt.order;
+        let mut reading = Reading::new(run, findings(pass, order));
         let mut tracker = Tracker::default();
+        let mut brake = Brake::of(pass, order, Instant::now());
         let mut asked_to_end = false;
         let mut failed = 0;
         let mut end = End::default();
         loop {
-            let (attempt, mut taken, open) = (self.attempt.clone(), reading, end.is_unwatched());
-            let (back, status, pidfd) = blocking(move || {
-                // Before the look: an end in between is seen by the look.
-                let pidfd = open.then(|| watched(&taken.run)).flatten();
-                let status = taken.step(&mut attempt.log.lock().unwrap_or_else(PoisonError::into_inner));
-                (taken, status, pidfd)
-            })
-            .await;
-            reading = back;
+            let (look, pidfd);
+            (reading, look, pidfd) =
+                self.look(reading, end.is_unwatched(), brake.is_due(Instant::now())).await;
             end.watch(pidfd);
             let elapsed = reading.since.elapsed();
-            let report = tracker.report(&reading.parser.progress(), elapsed, clock::wire_now());
-            self.attempt
-                .progress
-                .send_if_modified(|old| differs(old, &report).then(|| *old = report).is_some());
-            match status {
-                Ok(ProgramStatus::Exited(exit)) => {
-                    if let Err(outcome) = self.step(Step::Finish).await {
-                        return *outcome;
-                    }
-                    let evidence = Evidence { stderr: &reading.stderr_end, stats: reading.parser.stats() };
-                    return outcome::of_exit(&exit, evidence);
-                }
+            let progress = reading.parser.progress();
+            if matches!(pass, Pass::Reclaim | Pass::Pull) {
+                self.report(tracker.report(&progress, elapsed, clock::wire_now()));
+            }
+            match look.status {
+                Ok(ProgramStatus::Exited(exit)) => return self.read_end(reading, &exit, pass).await,
                 Ok(ProgramStatus::Vanished) => return self.bury(reading).await,
                 Ok(ProgramStatus::Starting | ProgramStatus::Running { .. }) => failed = 0,
                 Err(error) => {
@@ -378,6 +305,11 @@ impl Machine<'_> {
                     }
                 }
             }
+            if let Some(reason) = brake.judge(look.lack.as_deref(), progress.bytes).filter(|_| !asked_to_end)
+            {
+                asked_to_end = true;
+                reading = self.ask_to_end(reading, reason).await;
+            }
             tokio::select! {
                 () = tokio::time::sleep(end.pace(elapsed)) => {}
                 () = end.reached() => {}
@@ -387,6 +319,40 @@ impl Machine<'_> {
                 }
             }
         }
+    }
+
+    /// Takes what is new, where waiting for disks holds up nobody.
+    async fn look(&self, mut reading: Reading, watch: bool, space: bool) -> (Reading, Look, Option<OwnedFd>) {
+        let (shared, attempt) = (self.shared.clone(), self.attempt.clone());
+        blocking(move || {
+            // Before the look: an end in between is seen by the look.
+            let pidfd = watch.then(|| watched(&reading.run)).flatten();
+            let status = reading.step(&mut attempt.log.lock().unwrap_or_else(PoisonError::into_inner));
+            let lack = space.then(|| lack_of_space(&shared, &attempt.order)).flatten();
+            (reading, Look { status, lack }, pidfd)
+        })
+        .await
+    }
+
+    fn report(&self, report: v1::Progress) {
+        self.attempt.progress.send_if_modified(|old| differs(old, &report).then(|| *old = report).is_some());
+    }
+
+    /// What the end of a program is, by what it left.
+    async fn read_end(&self, reading: Reading, exit: &ProgramExit, pass: Pass) -> Ended {
+        let stats = *reading.parser.stats();
+        let mut outcome = outcome::of_exit(exit, Evidence { stderr: &reading.stderr_end, stats: &stats });
+        if let EndedBy::Stop(reason) = &exit.ended_by
+            && outcome.class() == Class::Cancelled
+        {
+            outcome = of_stop(outcome, reason, &self.attempt.order);
+        }
+        if pass == Pass::Pull
+            && let Err(failed) = self.step(Step::Finish).await
+        {
+            outcome = *failed;
+        }
+        Ended { outcome, stats, findings: reading.findings }
     }
 
     async fn ask_to_end(&self, reading: Reading, reason: String) -> Reading {
@@ -403,40 +369,24 @@ impl Machine<'_> {
     }
 
     /// The supervisor is gone and left no end: what it left behind is ended, and that is all that is known.
-    async fn bury(&self, reading: Reading) -> v1::Outcome {
+    async fn bury(&self, reading: Reading) -> Ended {
         let wish = self.attempt.stop.borrow().clone();
-        let result = blocking(move || reading.run.stop("its supervisor is gone")).await;
-        match (result, wish) {
+        let (stats, run, findings) = (*reading.parser.stats(), reading.run, reading.findings);
+        let result = blocking(move || run.stop("its supervisor is gone")).await;
+        let outcome = match (result, wish) {
             (Ok(()), Some(reason)) => cancelled(&reason),
             (Ok(()), None) => interrupted("the program's supervisor or this host stopped in the middle"),
             (Err(error), _) => interrupted(&outcome::chain(&error)),
-        }
+        };
+        Ended { outcome, stats, findings }
     }
 }
 
-/// Makes the destination and the run directory.
-fn prepare(shared: &Shared, order: &Order, lock: &ProjectLock) -> Early<RunDir> {
-    let live = shared.live();
-    let root = live.guard.root_of(&order.destination).or_else(|fault| early(rejected(&fault)))?;
-    let space = root.space().or_else(|error| early(of_local_error("cannot examine the volume", &error)))?;
-    if let Some(lack) = space.below_floor() {
-        let cause = format!("{} holds {}: {lack}", root.path().display(), order.destination);
-        let advice = "free space on the volume; nothing was started";
-        return early(of_class(Class::DiskFull, &cause, Fault::Fleet, advice));
-    }
-    let path = live.guard.make(&order.destination).or_else(|fault| {
-        early(match fault {
-            DestinationFault::Io { .. } => of_local_error("cannot begin", &fault),
-            fault => rejected(&fault),
-        })
-    })?;
-    let spec = order
-        .program(&live.config, &live.version, root.path(), &path, &lock.path)
-        .or_else(|faults| early(rejected(&faults.join("; "))))?;
-    let journaled = shared.journal.write_here(|journal| journal.step(order.key, Step::Pull));
-    journaled.or_else(|error| early(of_local_error("cannot begin a step", &error)))?;
-    RunDir::create(&shared.runs_dir(), &order.key.slug(), PASS, &spec)
-        .or_else(|error| early(not_started(&error)))
+/// What a look at a program found.
+struct Look {
+    status: Result<ProgramStatus, RunDirError>,
+    /// What the volume lacks, where that was looked at.
+    lack: Option<String>,
 }
 
 /// Whether watchers should hear of it; the time alone is no news.
@@ -444,12 +394,12 @@ fn differs(old: &v1::Progress, new: &v1::Progress) -> bool {
     v1::Progress { time: old.time, ..*new } != *old
 }
 
-fn rejected(why: &dyn std::fmt::Display) -> v1::Outcome {
+pub(super) fn rejected(why: &dyn std::fmt::Display) -> v1::Outcome {
     let advice = "change the project, or the agent's own file on its host";
     of_class(Class::RejectedByAgent, &why.to_string(), Fault::Yours, advice)
 }
 
-fn not_started(error: &RunDirError) -> v1::Outcome {
+pub(super) fn not_started(error: &RunDirError) -> v1::Outcome {
     match error {
         RunDirError::Spec(_) => of_class(Class::Config, &error.to_string(), Fault::Fleet, "report it: a bug"),
         RunDirError::NotStarted { .. } => {

@@ -7,6 +7,7 @@ use std::time::Instant;
 use rsync::progress::Change;
 use rsync::{Event, Item, OutputParser};
 
+use super::findings::Findings;
 use crate::logs::AttemptLog;
 use crate::rundir::{LogChunk, LogReader, ProgramStatus, RunDir, RunDirError};
 
@@ -24,6 +25,7 @@ pub(super) struct Reading {
     pub(super) parser: OutputParser,
     pub(super) stderr_end: Vec<u8>,
     pub(super) since: Instant,
+    pub(super) findings: Findings,
     stdout: LogReader,
     stderr: LogReader,
     stdout_next: u64,
@@ -32,13 +34,14 @@ pub(super) struct Reading {
 
 impl Reading {
     /// From the beginning of a run's output.
-    pub(super) fn new(run: RunDir) -> Self {
+    pub(super) fn new(run: RunDir, findings: Findings) -> Self {
         let (stdout, stderr) = (run.stdout(0), run.stderr(0));
         Self {
             run,
             parser: OutputParser::new(),
             stderr_end: Vec::new(),
             since: Instant::now(),
+            findings,
             stdout,
             stderr,
             stdout_next: 0,
@@ -76,13 +79,13 @@ impl Reading {
         let mut bytes = chunk.bytes.as_slice();
         if chunk.start > self.stdout_next {
             // What lies between is gone, and with it the end of one line and the beginning of another.
-            self.parser.push(b"\n", |event| note(event, log));
+            self.parser.push(b"\n", |event| note(event, &mut self.findings, log));
             log.line("[some of the output was not kept]");
             let next_line = bytes.iter().position(|byte| *byte == b'\n').map_or(bytes.len(), |at| at + 1);
             bytes = &bytes[next_line..];
         }
         self.stdout_next = chunk.start + chunk.bytes.len() as u64;
-        self.parser.push(bytes, |event| note(event, log));
+        self.parser.push(bytes, |event| note(event, &mut self.findings, log));
     }
 
     fn take_stderr(&mut self, bytes: &[u8], log: &mut AttemptLog) {
@@ -108,7 +111,7 @@ impl Reading {
 
     fn finish(&mut self, log: &mut AttemptLog) {
         if let Some(event) = self.parser.finish() {
-            note(event, log);
+            note(event, &mut self.findings, log);
         }
         self.end_stderr_line(log);
     }
@@ -120,7 +123,10 @@ fn told(chunk: io::Result<LogChunk>) -> Option<LogChunk> {
 }
 
 /// Writes what happened, without the noise of progress: that is shown elsewhere.
-fn note(event: Event, log: &mut AttemptLog) {
+fn note(event: Event, findings: &mut Findings, log: &mut AttemptLog) {
+    if findings.take(&event) {
+        return;
+    }
     match event {
         Event::Progress(_) | Event::Stats => {}
         Event::Item(item) => log.line(&item_line(&item)),
@@ -198,7 +204,7 @@ mod tests {
         std::fs::write(run.path().join("stdout.log"), stdout).unwrap();
         std::fs::write(run.path().join("stderr.log"), b"rsync: \x1b[31mred\nhalf a li").unwrap();
         let mut log = log_in(dir.path());
-        let mut reading = Reading::new(run);
+        let mut reading = Reading::new(run, Findings::default());
         assert_eq!(reading.step(&mut log).unwrap(), ProgramStatus::Starting);
         let shown = text(&log);
         let wanted = "received           5000 pool/a.deb\n\
@@ -223,7 +229,7 @@ mod tests {
         std::fs::write(run.path().join("stdout.log"), &first).unwrap();
         std::fs::write(run.path().join("stdout.log.3"), b"rest of a line\nwhole\n").unwrap();
         let mut log = log_in(dir.path());
-        let mut reading = Reading::new(run);
+        let mut reading = Reading::new(run, Findings::default());
         while reading.take_output(&mut log) {}
         let shown = text(&log);
         assert!(shown.ends_with("x\ncut-off1\n[some of the output was not kept]\nwhole\n"), "{shown}");

@@ -4,8 +4,10 @@ use fleet::id::ProjectUid;
 use mirror_proto::v1;
 use mirror_proto::v1::refused::Reason;
 
-use super::attempt::{Attempt, pass_dir};
+use super::attempt::Attempt;
+use super::guards::Pass;
 use super::ledger::blocking;
+use super::passes::pass_dir;
 use super::{Executor, held, read_password, remember};
 use crate::journal::{Entry, JournalError, Step};
 use crate::key::Key;
@@ -41,7 +43,8 @@ impl Executor {
         }
         let step = self.shared.book().get(attempt.order.key.id).map(|entry| entry.step);
         // Where no supervisor was started the attempt is begun anew, whatever its step.
-        let started = || RunDir::was_started(&pass_dir(&self.shared, &attempt.order)).unwrap_or(true);
+        let started =
+            || RunDir::was_started(&pass_dir(&self.shared, &attempt.order, Pass::Pull, 1)).unwrap_or(true);
         step.is_some_and(|step| step < Step::Pull || !started())
     }
 

@@ -120,3 +120,26 @@ fn the_floor_is_half_a_percent_of_bytes_and_of_inodes() {
     assert!(Space { free_inodes: 9, ..space }.below_floor().unwrap().contains("inodes"));
     assert_eq!(Space { total_inodes: 0, free_inodes: 0, ..space }.below_floor(), None);
 }
+
+#[test]
+fn a_tree_is_the_fleets_from_its_marker_on_and_at_its_destination_alone() {
+    let (dir, guard) = guard();
+    let root = guard.roots().next().unwrap().1;
+    let (here, there): (Destination, Destination) =
+        ("a1:debian".parse().unwrap(), "a1:other/debian".parse().unwrap());
+    let begun = |destination| root.has_begun(ProjectUid(7), destination).unwrap();
+    assert!(!begun(&here));
+    root.mark_begun(ProjectUid(7), &here).unwrap();
+    root.mark_begun(ProjectUid(7), &here).unwrap();
+    assert!(begun(&here) && !begun(&there) && !root.has_begun(ProjectUid(8), &here).unwrap());
+    root.mark_begun(ProjectUid(7), &there).unwrap();
+    assert!(begun(&there) && !begun(&here));
+    let left: Vec<_> = std::fs::read_dir(dir.path().join(".mirror/begun")).unwrap().collect();
+    assert_eq!(left.len(), 1);
+
+    assert!(!root.is_filled(&here).unwrap() && !root.is_filled(&there).unwrap());
+    std::fs::create_dir(dir.path().join("debian")).unwrap();
+    assert!(!root.is_filled(&here).unwrap());
+    std::fs::write(dir.path().join("debian/.hidden"), "").unwrap();
+    assert!(root.is_filled(&here).unwrap());
+}

@@ -92,6 +92,11 @@ fn a_full_journal_refuses_new_attempts_and_takes_every_outcome() {
             cause: "c".repeat(100_000),
             advice: "a".repeat(100_000),
             fault: "f".repeat(100_000),
+            evidence: Some(v1::Evidence {
+                names: vec!["n".repeat(10_000); 100],
+                sentence: "s".repeat(10_000),
+                ..v1::Evidence::default()
+            }),
             ..outcome("")
         };
         journal.end(*one, long, "t".repeat(55)).unwrap();

@@ -28,7 +28,14 @@ fn version() -> Version {
 fn line_with(assignment: &v1::Assignment, config: &Config) -> Result<String, Vec<String>> {
     let order = Order::read(key(1, 1, 1), assignment, assignment.secrets.is_some())?;
     let (root, path) = (Path::new("/srv/mirror"), Path::new("/srv/mirror/debian"));
-    let spec = order.program(config, &version(), root, path, Path::new("/srv/mirror/.mirror/locks/7"))?;
+    let spec = order.program(
+        order.purpose(),
+        config,
+        &version(),
+        root,
+        path,
+        Path::new("/srv/mirror/.mirror/locks/7"),
+    )?;
     assert!(spec.faults().is_empty(), "{:?}", spec.faults());
     let words: Vec<String> = spec.argv.into_iter().map(|word| String::from_utf8(word).unwrap()).collect();
     Ok(words.join(" "))
@@ -76,6 +83,12 @@ fn hostile_assignments_are_refused_with_every_reason() {
         v1::Assignment { user: "-x:y".into(), ..base() },
         v1::Assignment { user: "a@b".into(), ..base() },
         v1::Assignment { role: 0, ..base() },
+        v1::Assignment { sentinels: vec!["../up".into()], ..base() },
+        v1::Assignment { sentinels: vec!["/etc/passwd".into()], ..base() },
+        v1::Assignment { sentinels: vec!["dists/*".into()], ..base() },
+        v1::Assignment { sentinels: vec!["a".repeat(513)], ..base() },
+        v1::Assignment { sentinels: vec!["a".into(); 17], ..base() },
+        v1::Assignment { reclaim: true, no_defaults: true, ..options(&["-rt"]) },
         v1::Assignment { io_timeout: Some(prost_types::Duration { seconds: -5, nanos: 0 }), ..base() },
         v1::Assignment { stall_timeout: Some(prost_types::Duration { seconds: 0, nanos: 5 }), ..base() },
     ] {
@@ -121,6 +134,22 @@ fn given_flags_follow_the_default_ones_or_replace_them() {
     let deleting = with(&["-rt", "--delete-after"], true);
     assert!(deleting.contains("--delete-after") || deleting.contains("--delete-delay"), "{deleting}");
     assert!(deleting.contains("--max-delete=500"), "{deleting}");
+}
+
+#[test]
+fn what_only_looks_writes_nothing() {
+    let looks = v1::Assignment { dry_run: true, sentinels: vec!["dists/Release".into()], ..assignment() };
+    let order = Order::read(key(1, 1, 1), &looks, false).unwrap();
+    let (root, path) = (Path::new("/srv/mirror"), Path::new("/srv/mirror/debian"));
+    let spec = |purpose| order.program(purpose, &config(), &version(), root, path, Path::new("/l")).unwrap();
+    for purpose in [order.purpose(), Purpose::List(order.sentinels.clone())] {
+        assert!(spec(purpose).jail.write_paths.is_empty());
+    }
+    let dry = line(&looks);
+    assert!(dry.contains(" --dry-run ") && dry.contains(" --max-delete=1000000000 "), "{dry}");
+    assert_eq!(order.max_delete(), 500);
+    assert_eq!(spec(Purpose::List(Vec::new())).run_timeout, Some(LIST_TIME_MAX));
+    assert_eq!(spec(Purpose::Reclaim).jail.write_paths, [path]);
 }
 
 #[test]

@@ -23,12 +23,14 @@ struct Door {
 
 #[derive(Default)]
 struct DoorState {
-    closed: bool,
+    /// Connections behind this many wait.
+    closed_behind: Option<usize>,
     connections: usize,
 }
 
 impl Upstream {
-    /// An upstream with module `m`, which anybody may read, and `secret`, which wants user mirror, password hunter2.
+    /// An upstream with module `m`, which anybody may read, `secret`, which wants user mirror, password hunter2, and `one`,
+    /// which serves one connection at a time.
     pub(crate) fn start() -> Self {
         let dir = tempfile::tempdir().unwrap();
         let tree = dir.path().join("tree");
@@ -41,7 +43,8 @@ impl Upstream {
         std::fs::write(&secrets, "mirror:hunter2\n").unwrap();
         let config = format!(
             "use chroot = no\nstrict modes = no\nread only = yes\nlog file = {0}/log\n[m]\npath = {0}/tree\n\
-             [secret]\npath = {0}/tree\nauth users = mirror\nsecrets file = {0}/secrets\n",
+             [secret]\npath = {0}/tree\nauth users = mirror\nsecrets file = {0}/secrets\n\
+             [one]\npath = {0}/tree\nmax connections = 1\nlock file = {0}/lock\n",
             dir.path().display()
         );
         let config_path = dir.path().join("rsyncd.conf");
@@ -69,12 +72,17 @@ impl Upstream {
 
     /// From now on connections wait.
     pub(crate) fn close(&self) {
-        self.door.state.lock().unwrap().closed = true;
+        self.close_behind(0);
+    }
+
+    /// From now on connections wait but the first ones, counted from the start.
+    pub(crate) fn close_behind(&self, connections: usize) {
+        self.door.state.lock().unwrap().closed_behind = Some(connections);
     }
 
     /// Lets all in that wait, and all that come.
     pub(crate) fn open(&self) {
-        self.door.state.lock().unwrap().closed = false;
+        self.door.state.lock().unwrap().closed_behind = None;
         self.door.changed.notify_all();
     }
 
@@ -93,7 +101,9 @@ impl Drop for Upstream {
 fn serve(door: &Door, config: &Path, connection: TcpStream) {
     let mut state = door.state.lock().unwrap();
     state.connections += 1;
-    let state = door.changed.wait_while(state, |state| state.closed).unwrap();
+    let number = state.connections;
+    let waits = |state: &mut DoorState| state.closed_behind.is_some_and(|open| number > open);
+    let state = door.changed.wait_while(state, waits).unwrap();
     drop(state);
     // A daemon with a socket as standard input serves that one connection.
     let input: OwnedFd = connection.try_clone().unwrap().into();

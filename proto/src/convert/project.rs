@@ -424,8 +424,10 @@ fn read_guard(wire: Option<&v1::GuardSettings>) -> Result<GuardSettings, Vec<Vio
     if faults.is_empty() { Ok(settings) } else { Err(faults) }
 }
 
-/// Daemons glob what they are asked for, so what could be a pattern is no path here.
-fn is_sentinel(path: &str) -> bool {
+/// Whether a path can be a sentinel: relative, at most [`SENTINEL_BYTES_MAX`] bytes, and one name. Daemons glob what
+/// they are asked for, so what could be a pattern is no path here.
+#[must_use]
+pub fn is_sentinel(path: &str) -> bool {
     let part_ok = |part: &str| !part.is_empty() && part != "." && part != "..";
     path.len() <= SENTINEL_BYTES_MAX
         && !path.starts_with('-')

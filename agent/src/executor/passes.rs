@@ -1,0 +1,282 @@
+//! The programs of one attempt, one after the other under one lock. Each has a run directory of its own, from which an
+//! agent that was killed takes it up again: what ended is judged anew and alike, what runs is followed, what never began
+//! is begun. Once the last one has begun, nothing before it is asked again: it may have changed the tree.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use mirror_proto::v1;
+use mirror_proto::v1::outcome::Class;
+use rsync::{Fault, Purpose};
+
+use super::Shared;
+use super::attempt::{Early, LOCK_PACE, Machine, early, not_started, rejected};
+use super::findings::Findings;
+use super::guards::{self, Ended, Facts, Pass, Verdict};
+use super::ledger::blocking;
+use crate::guard::{DestinationFault, LockFault, ProjectLock, Root, Space};
+use crate::journal::Step;
+use crate::order::Order;
+use crate::outcome::{cancelled, of_class, of_local_error};
+use crate::rundir::{ProgramStatus, RunDir, Secret};
+
+/// Tries of a program that meets "max connections" directly behind another one of the same attempt: a daemon frees the
+/// place of a connection a moment after its end.
+const BUSY_TRIES: u32 = 5;
+/// Pause before the second try; each later one is longer by as much: 2 s in all.
+const BUSY_PAUSE: Duration = Duration::from_millis(200);
+
+/// What is kept from one program of an attempt to the next.
+#[derive(Debug)]
+pub(super) struct Hands {
+    /// The project's lock, once it was got. Every program has a copy.
+    lock: Option<Arc<ProjectLock>>,
+    /// Another agent may have begun what is to be done.
+    resumed: bool,
+    /// The upstream's addresses were checked.
+    checked: bool,
+    /// A program of this attempt has ended before.
+    ran: bool,
+}
+
+/// Where a pass of an attempt runs: its first try, or a later one.
+pub(super) fn pass_dir(shared: &Shared, order: &Order, pass: Pass, number: u32) -> PathBuf {
+    shared.runs_dir().join(order.key.slug()).join(format!("{}-{number}", pass.name()))
+}
+
+impl Machine<'_> {
+    /// Takes an attempt through its programs.
+    pub(super) async fn passes(&self, begun: Step, lock: Option<ProjectLock>) -> Early<v1::Outcome> {
+        let order = &self.attempt.order;
+        let mut hands =
+            Hands { lock: lock.map(Arc::new), resumed: begun != Step::Accepted, checked: false, ran: false };
+        if matches!(begun, Step::Pull | Step::Finish)
+            && let Some(run) = self.take_up(Pass::Pull, 1, &mut hands).await?
+        {
+            let before = |pass: &Pass| self.was_started(*pass);
+            hands.ran = [Pass::Probe, Pass::Adoption, Pass::Reclaim].iter().any(before);
+            let pull = self.pass_from(Pass::Pull, Some(run), &mut hands).await?;
+            return Ok(guards::judge_pull(order, pull));
+        }
+        self.step(Step::Preflight).await?;
+        for pass in guards::before_pull(order, self.facts().await?) {
+            let ended = self.pass_from(pass, None, &mut hands).await?;
+            match self.judge(pass, ended).await? {
+                Verdict::GoOn(found) => self.attempt.line(&format!("{}: {found}", pass.name())),
+                Verdict::End(outcome) => return Ok(*outcome),
+            }
+        }
+        let pull = self.pass_from(Pass::Pull, None, &mut hands).await?;
+        Ok(guards::judge_pull(order, pull))
+    }
+
+    async fn judge(&self, pass: Pass, ended: Ended) -> Early<Verdict> {
+        let order = &self.attempt.order;
+        Ok(match pass {
+            Pass::Probe => guards::judge_probe(order, ended),
+            Pass::Adoption => guards::judge_adoption(ended),
+            Pass::Reclaim => {
+                let space = self.at_root(|root, _| root.space()).await?;
+                guards::judge_reclaim(order, ended, space)
+            }
+            Pass::Pull => Verdict::End(Box::new(guards::judge_pull(order, ended))),
+        })
+    }
+
+    async fn facts(&self) -> Early<Facts> {
+        let look = |root: &Root, order: &Order| {
+            let filled = root.is_filled(&order.destination)?;
+            Ok(Facts { filled, begun: root.has_begun(order.project, &order.destination)? })
+        };
+        self.at_root(look).await
+    }
+
+    /// Asks the destination's root something, where waiting for its disk holds up nobody.
+    async fn at_root<T: Send + 'static>(
+        &self,
+        ask: impl FnOnce(&Root, &Order) -> std::io::Result<T> + Send + 'static,
+    ) -> Early<T> {
+        let (live, attempt) = (self.shared.live(), self.attempt.clone());
+        blocking(move || {
+            let root =
+                live.guard.root_of(&attempt.order.destination).or_else(|fault| early(rejected(&fault)))?;
+            ask(root, &attempt.order)
+                .or_else(|error| early(of_local_error("cannot examine the destination", &error)))
+        })
+        .await
+    }
+
+    fn was_started(&self, pass: Pass) -> bool {
+        RunDir::was_started(&pass_dir(self.shared, &self.attempt.order, pass, 1)).unwrap_or(true)
+    }
+
+    /// One pass to its end; a busy upstream is asked again where its one connection may just have been ours.
+    async fn pass_from(&self, pass: Pass, mut first: Option<RunDir>, hands: &mut Hands) -> Early<Ended> {
+        let mut number = 1;
+        loop {
+            let run = match first.take() {
+                Some(run) => Some(run),
+                None if hands.resumed => self.take_up(pass, number, hands).await?,
+                None => None,
+            };
+            let run = match run {
+                Some(run) => run,
+                None => self.start(pass, number, hands).await?,
+            };
+            let ended = self.follow(run, pass).await;
+            let own_place = hands.ran && ended.outcome.class() == Class::Busy && self.has_secret();
+            if !own_place || number == BUSY_TRIES {
+                hands.ran = true;
+                return Ok(ended);
+            }
+            self.attempt.line("the upstream is full: perhaps by our own connection, so it is asked again");
+            tokio::select! {
+                () = tokio::time::sleep(BUSY_PAUSE * number) => {}
+                outcome = self.stopped() => return early(outcome),
+            }
+            number += 1;
+        }
+    }
+
+    /// What an earlier agent began; `None`: nothing.
+    async fn take_up(&self, pass: Pass, number: u32, hands: &mut Hands) -> Early<Option<RunDir>> {
+        let path = pass_dir(self.shared, &self.attempt.order, pass, number);
+        match RunDir::open(&path) {
+            Ok(run) => {
+                if self.never_begun(&run, hands).await {
+                    return Ok(None);
+                }
+                tracing::info!(pass = pass.name(), "adopted: its program was begun before this agent");
+                self.attempt.line("goes on after a restart of the agent");
+                Ok(Some(run))
+            }
+            // Not made yet, or a power cut came before it was on disk.
+            Err(_) if matches!(RunDir::was_started(&path), Ok(false)) => Ok(None),
+            Err(error) => early(of_local_error("cannot read what its program left", &error)),
+        }
+    }
+
+    /// Whether a program was prepared and never begun; then the lock is had. A supervisor holds it from before it says
+    /// that it is there, and to its end: who has it, and still sees no supervisor, is the first.
+    async fn never_begun(&self, run: &RunDir, hands: &mut Hands) -> bool {
+        while matches!(run.status(), Ok(ProgramStatus::Starting)) {
+            if hands.lock.is_some() {
+                return true;
+            }
+            match self.try_lock().await {
+                Ok(Ok(lock)) => hands.lock = Some(Arc::new(lock)),
+                Ok(Err(LockFault::Held(_))) => tokio::time::sleep(LOCK_PACE).await,
+                Ok(Err(LockFault::Io { .. })) | Err(_) => return false,
+            }
+        }
+        false
+    }
+
+    /// Prepares and starts a program, where waiting for disks holds up nobody.
+    async fn start(&self, pass: Pass, number: u32, hands: &mut Hands) -> Early<RunDir> {
+        let secret = self.secret().await?;
+        let lock = match hands.lock.take() {
+            Some(lock) => lock,
+            None => Arc::new(self.lock().await?),
+        };
+        hands.lock = Some(lock.clone());
+        if !hands.checked {
+            self.check_upstream().await?;
+            hands.checked = true;
+        }
+        if let Some(heading) = pass.heading(&self.attempt.order) {
+            self.attempt.line(heading);
+        }
+        let (shared, attempt) = (self.shared.clone(), self.attempt.clone());
+        blocking(move || {
+            // Nothing is noted of what shall not be begun; a wish from here on ends the program.
+            if let Some(reason) = attempt.stop.borrow().clone() {
+                return early(cancelled(&reason));
+            }
+            let run = prepare(&shared, &attempt.order, pass, number, &lock)?;
+            start(&shared, &run, secret.as_ref(), &lock).or_else(|error| early(not_started(&error)))?;
+            Ok(run)
+        })
+        .await
+    }
+}
+
+fn start(
+    shared: &Shared,
+    run: &RunDir,
+    secret: Option<&Secret>,
+    lock: &ProjectLock,
+) -> Result<(), crate::rundir::RunDirError> {
+    match &shared.live().program {
+        Some(program) => run.start_with(program, secret, &lock.file),
+        None => run.start(secret, &lock.file),
+    }
+}
+
+/// Makes the run directory, and the destination where the program writes to it.
+fn prepare(shared: &Shared, order: &Order, pass: Pass, number: u32, lock: &ProjectLock) -> Early<RunDir> {
+    let live = shared.live();
+    let root = live.guard.root_of(&order.destination).or_else(|fault| early(rejected(&fault)))?;
+    // What makes room may begin without any, and what changes nothing needs none.
+    let makes_room = order.reclaim && pass != Pass::Pull;
+    if !order.dry_run && !makes_room {
+        let space =
+            root.space().or_else(|error| early(of_local_error("cannot examine the volume", &error)))?;
+        check_space(space, root, order)?;
+    }
+    let writes = pass.writes(order);
+    let path =
+        if writes { live.guard.make(&order.destination) } else { live.guard.look_at(&order.destination) };
+    let path = path.or_else(|fault| {
+        early(match fault {
+            DestinationFault::Io { .. } => of_local_error("cannot begin", &fault),
+            fault => rejected(&fault),
+        })
+    })?;
+    let mut spec = order
+        .program(purpose(pass, order), &live.config, &live.version, root.path(), &path, &lock.path)
+        .or_else(|faults| early(rejected(&faults.join("; "))))?;
+    // A jail knows only what is there.
+    spec.jail.read_paths.retain(|path| path.is_dir());
+    if writes {
+        let marked = root.mark_begun(order.project, &order.destination);
+        marked.or_else(|error| early(of_local_error("cannot note that the tree is begun", &error)))?;
+    }
+    if pass == Pass::Pull {
+        let journaled = shared.journal.write_here(|journal| journal.step(order.key, Step::Pull));
+        journaled.or_else(|error| early(of_local_error("cannot begin a step", &error)))?;
+    }
+    let name = format!("{}-{number}", pass.name());
+    RunDir::create(&shared.runs_dir(), &order.key.slug(), &name, &spec)
+        .or_else(|error| early(not_started(&error)))
+}
+
+fn check_space(space: Space, root: &Root, order: &Order) -> Early<()> {
+    let Some(lack) = space.below_floor() else { return Ok(()) };
+    let cause = format!("{} holds {}: {lack}", root.path().display(), order.destination);
+    let advice = "free space on the volume, or let mirrorctl project run --reclaim remove what the upstream no longer \
+                  has; nothing was started";
+    early(of_class(Class::DiskFull, &cause, Fault::Fleet, advice))
+}
+
+fn purpose(pass: Pass, order: &Order) -> Purpose {
+    match pass {
+        Pass::Probe => Purpose::List(order.sentinels.clone()),
+        Pass::Adoption => Purpose::DryRun,
+        Pass::Reclaim => Purpose::Reclaim,
+        Pass::Pull => order.purpose(),
+    }
+}
+
+/// What is to be found in a pass's output.
+pub(super) fn findings(pass: Pass, order: &Order) -> Findings {
+    if pass == Pass::Probe { Findings::of_listing(&order.sentinels) } else { Findings::default() }
+}
+
+/// What the destination's volume lacks, where it can be told; a program that runs is not ended for a look that failed.
+pub(super) fn lack_of_space(shared: &Shared, order: &Order) -> Option<String> {
+    let live = shared.live();
+    let root = live.guard.root_of(&order.destination).ok()?;
+    root.space().ok()?.below_floor()
+}
