@@ -99,13 +99,18 @@ pub fn replaced(view: &View, old: &str, projects: &[v1::ReplacedUpstream], dry_r
         format!("{} {done} from elsewhere:\n", plural(projects.len() as u64, "project", "projects"));
     let mut table = Table::new(["PROJECT", "FROM", "TO"]);
     for one in projects {
-        let dropped = if one.password_dropped { " (password dropped)" } else { "" };
         table.row([
             Cell::from(names::last(&one.project)),
             one.from_uri.as_str().into(),
-            format!("{}{dropped}", one.to_uri).into(),
+            one.to_uri.as_str().into(),
         ]);
     }
     text.push_str(&table.render(view));
+    let dropped = projects.iter().filter(|one| one.password_dropped).map(|one| names::last(&one.project));
+    let dropped: Vec<&str> = dropped.collect();
+    if !dropped.is_empty() {
+        let done = if dry_run { "would be dropped" } else { "dropped" };
+        text.push_str(&format!("Passwords {done}: {}\n", dropped.join(", ")));
+    }
     text
 }
