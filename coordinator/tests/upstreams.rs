@@ -137,7 +137,7 @@ async fn a_replacement_is_refused_whole_and_takes_no_password_along() {
         to_uri: "rsync://new.example.net/pub/debian/".to_owned(),
         password_dropped: true,
     };
-    assert_eq!(looked.projects, [expected.clone()]);
+    assert_eq!(looked.projects, std::slice::from_ref(&expected));
     let done = fleet.upstreams().replace_upstream(replace(old, new, false, true)).await.unwrap().into_inner();
     assert_eq!(done.projects, [expected]);
     assert_eq!(uri(&fleet, "debian"), ("rsync://new.example.net/pub/debian/".to_owned(), true));

@@ -154,7 +154,7 @@ impl Upstreams {
         match (etag, limits) {
             (Ok(etag), Ok((slots, spacing))) => {
                 // Who names one of the two means the other one as it is now.
-                let revision = Some(etag.unwrap_or(known.map_or(0, |known| known.revision)));
+                let revision = Some(etag.unwrap_or_else(|| known.map_or(0, |known| known.revision)));
                 Ok(Ask::SetUpstream { host: host.to_owned(), slots, spacing, revision })
             }
             (etag, limits) => Err(etag.err().into_iter().chain(limits.err().into_iter().flatten()).collect()),
