@@ -7,13 +7,14 @@ use std::{env, fs, io, path::PathBuf};
 use prost::Message as _;
 
 /// The contract.
-const SERVED: [&str; 6] = [
+const SERVED: [&str; 7] = [
     "mirror/v1/project.proto",
     "mirror/v1/run.proto",
     "mirror/v1/agent.proto",
     "mirror/v1/enrollment.proto",
     "mirror/v1/session.proto",
     "mirror/v1/fleet.proto",
+    "mirror/v1/upstream.proto",
 ];
 
 /// What the coordinator's store holds.

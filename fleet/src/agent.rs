@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use crate::{
+    defaults::{self, Limits},
     id::{AgentUid, Epoch, Name},
     time::Wall,
 };
@@ -51,6 +52,34 @@ pub struct Root {
     pub total_inodes: u64,
     /// Free inodes.
     pub free_inodes: u64,
+}
+
+impl Root {
+    /// Bytes that stay free on it: the larger of the two limits, and never more than a tenth of a volume, or a small
+    /// one could not be used at all.
+    #[must_use]
+    pub fn reserve_bytes(&self, limits: &Limits) -> u64 {
+        let percent = |percent: u32| share(self.total_bytes, percent);
+        let wanted = percent(limits.volume_reserve_percent).max(limits.volume_reserve_bytes);
+        wanted.min(percent(defaults::VOLUME_RESERVE_PERCENT_MAX))
+    }
+
+    /// Inodes that stay free on it.
+    #[must_use]
+    pub fn reserve_inodes(&self, limits: &Limits) -> u64 {
+        share(self.total_inodes, limits.volume_reserve_percent)
+    }
+
+    /// Whether it has less free than its reserve: nothing that may grow starts there.
+    #[must_use]
+    pub fn is_short(&self, limits: &Limits) -> bool {
+        self.free_bytes < self.reserve_bytes(limits) || self.free_inodes < self.reserve_inodes(limits)
+    }
+}
+
+/// `percent` of `whole`, rounded down.
+fn share(whole: u64, percent: u32) -> u64 {
+    u64::try_from(u128::from(whole) * u128::from(percent) / 100).unwrap_or(u64::MAX)
 }
 
 /// What an agent says of itself in its hello.
@@ -167,6 +196,30 @@ pub enum UserRole {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_reserve_is_the_larger_limit_and_never_a_tenth_of_a_volume() {
+        let limits = Limits::default();
+        let root = |total: u64, free: u64| Root {
+            name: "a1".to_owned(),
+            path: "/a1".to_owned(),
+            total_bytes: total,
+            free_bytes: free,
+            total_inodes: 1_000,
+            free_inodes: 20,
+        };
+        const GIB: u64 = 1 << 30;
+        assert_eq!(root(2_000 * GIB, 0).reserve_bytes(&limits), 40 * GIB);
+        assert_eq!(root(500 * GIB, 0).reserve_bytes(&limits), 20 * GIB);
+        assert_eq!(root(100 * GIB, 0).reserve_bytes(&limits), 10 * GIB);
+        assert_eq!(root(u64::MAX, 0).reserve_bytes(&limits), u64::MAX / 50);
+        assert!(
+            !root(100 * GIB, 10 * GIB).is_short(&limits) && root(100 * GIB, 10 * GIB - 1).is_short(&limits)
+        );
+        assert!(Root { free_inodes: 19, ..root(100 * GIB, 90 * GIB) }.is_short(&limits));
+        let none = Limits { volume_reserve_bytes: 0, volume_reserve_percent: 0, ..limits };
+        assert!(!Root { free_inodes: 0, ..root(100 * GIB, 0) }.is_short(&none));
+    }
 
     #[test]
     fn token_patterns_fit_whole_names() {

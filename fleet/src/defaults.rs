@@ -46,6 +46,28 @@ pub const FIRST_SYNCS: u32 = 1;
 pub const UPSTREAM_SLOTS: u32 = 2;
 /// Pause between two starts at one upstream host.
 pub const UPSTREAM_SPACING: Duration = Duration::from_secs(10);
+/// The most connections that a person may allow to one upstream host.
+pub const UPSTREAM_SLOTS_MAX: u32 = 100;
+/// The longest pause between two starts at one upstream host that a person may set.
+pub const UPSTREAM_SPACING_MAX: Duration = Duration::from_secs(HOUR);
+/// Most upstream hosts for which people have set something.
+pub const UPSTREAMS_MAX: usize = 1_000;
+/// Attempts in a row, over the whole fleet, that did not reach an upstream host: after so many its breaker opens.
+pub const BREAKER_FAILURES: u32 = 5;
+/// An open breaker lets one probe through after this; each probe in vain doubles it.
+pub const BREAKER_PAUSE: Duration = Duration::from_secs(15 * MINUTE);
+/// The longest pause between two probes.
+pub const BREAKER_PAUSE_MAX: Duration = Duration::from_secs(2 * HOUR);
+/// A probe that goes on for this long has reached its host: longer than any connect timeout.
+pub const PROBE_PATIENCE: Duration = Duration::from_secs(15 * MINUTE);
+/// How an upstream host answered is remembered for this long after it was last asked.
+pub const HOST_MEMORY: Duration = Duration::from_secs(DAY);
+/// Percent of a volume's bytes that stay free, and of its inodes.
+pub const VOLUME_RESERVE_PERCENT: u32 = 2;
+/// Bytes of a volume that stay free, where that is more.
+pub const VOLUME_RESERVE_BYTES: u64 = 20 << 30;
+/// The reserve of a volume is never more than this part of it, in percent: a small one could not be used at all.
+pub const VOLUME_RESERVE_PERCENT_MAX: u32 = 10;
 /// Replicas that pull from one origin agent at once.
 pub const ORIGIN_UPLINK: u32 = 4;
 /// How long an origin waits for replicas that are still pulling.
@@ -101,6 +123,10 @@ pub struct Limits {
     pub upstream_spacing: Duration,
     /// Replicas that pull from one origin agent at once.
     pub origin_uplink: u32,
+    /// Percent of a volume's bytes that stay free, and of its inodes; at most [`VOLUME_RESERVE_PERCENT_MAX`].
+    pub volume_reserve_percent: u32,
+    /// Bytes of a volume that stay free, where that is more.
+    pub volume_reserve_bytes: u64,
     /// An agent away for longer no longer holds up runs and slots.
     pub lost_after: Duration,
     /// An offer unanswered for longer costs the session.
@@ -118,6 +144,8 @@ impl Default for Limits {
             upstream_slots: UPSTREAM_SLOTS,
             upstream_spacing: UPSTREAM_SPACING,
             origin_uplink: ORIGIN_UPLINK,
+            volume_reserve_percent: VOLUME_RESERVE_PERCENT,
+            volume_reserve_bytes: VOLUME_RESERVE_BYTES,
             lost_after: LOST_AFTER,
             offer_timeout: OFFER_TIMEOUT,
             catch_up_spread: CATCH_UP_SPREAD,

@@ -169,6 +169,17 @@ pub enum Ask {
         /// Which.
         id: String,
     },
+    /// Set the limits of one upstream host.
+    SetUpstream {
+        /// As in URIs.
+        host: String,
+        /// Connections over the whole fleet; `None`: the fleet's limit.
+        slots: Option<u32>,
+        /// Pause between two starts; `None`: the fleet's limit.
+        spacing: Option<Duration>,
+        /// Must be this, where given; 0: nothing is set.
+        revision: Option<u64>,
+    },
     /// Enter a user, or give a user another role (`init` enters the first admin).
     PutUser(UserRecord),
 }

@@ -10,6 +10,7 @@ use crate::{
     project::{ProjectRecord, ProjectState},
     run::RunRecord,
     time::{Mono, Wall},
+    upstream::UpstreamRecord,
 };
 
 /// A fleet-wide stop.
@@ -78,6 +79,7 @@ pub enum Record {
     Request(RequestRecord),
     Run(RunRecord),
     Attempt(AttemptRecord),
+    Upstream(UpstreamRecord),
 }
 
 /// What a record is found by.
@@ -94,6 +96,7 @@ pub enum Key {
     Request(String),
     Run(ProjectUid, RunId),
     Attempt(ProjectUid, AttemptId),
+    Upstream(String),
 }
 
 impl Record {
@@ -111,6 +114,7 @@ impl Record {
             Self::Request(r) => Key::Request(r.key.clone()),
             Self::Run(r) => Key::Run(r.project, r.id),
             Self::Attempt(r) => Key::Attempt(r.project, r.id),
+            Self::Upstream(r) => Key::Upstream(r.host.clone()),
         }
     }
 
@@ -128,7 +132,8 @@ impl Record {
             | Self::Agent(_)
             | Self::JoinToken(_)
             | Self::User(_)
-            | Self::Request(_) => true,
+            | Self::Request(_)
+            | Self::Upstream(_) => true,
         }
     }
 }
@@ -176,6 +181,8 @@ pub enum Volatile {
         next: Option<AttemptId>,
         /// When time alone may let one of them through.
         wake: Option<Mono>,
+        /// When the first window opens for one of them, by the wall clock.
+        opening: Option<Wall>,
     },
     /// It was seen whether a propagating run can close.
     CloseChecked(RunId),

@@ -13,6 +13,7 @@ use mirror_proto::v1::agent_service_client::AgentServiceClient;
 use mirror_proto::v1::fleet_service_client::FleetServiceClient;
 use mirror_proto::v1::project_service_client::ProjectServiceClient;
 use mirror_proto::v1::run_service_client::RunServiceClient;
+use mirror_proto::v1::upstream_service_client::UpstreamServiceClient;
 use rustls_pki_types::ServerName;
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
@@ -96,6 +97,13 @@ impl Client {
     #[must_use]
     pub fn agents(&self) -> AgentServiceClient<Transport> {
         let client = AgentServiceClient::with_interceptor(self.channel.clone(), self.metadata.clone());
+        client.max_decoding_message_size(ANSWER_BYTES_MAX)
+    }
+
+    /// The upstream service.
+    #[must_use]
+    pub fn upstreams(&self) -> UpstreamServiceClient<Transport> {
+        let client = UpstreamServiceClient::with_interceptor(self.channel.clone(), self.metadata.clone());
         client.max_decoding_message_size(ANSWER_BYTES_MAX)
     }
 

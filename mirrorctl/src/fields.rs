@@ -1,7 +1,7 @@
 //! Field paths of the wire, as the flags that people typed.
 
 /// A wire path and the flag that fills it. The first entry that fits counts, so longer paths stand before shorter.
-const FLAGS: [(&str, &str); 37] = [
+const FLAGS: [(&str, &str); 43] = [
     ("name", "NAME"),
     ("display_name", "--display-name"),
     ("labels", "--label"),
@@ -18,6 +18,7 @@ const FLAGS: [(&str, &str); 37] = [
     ("schedule.overlap_policy", "--overlap"),
     ("schedule.catch_up_window", "--catch-up"),
     ("schedule.dst_overlap", "--dst-overlap"),
+    ("schedule.windows", "--window"),
     ("schedule", "--cron"),
     ("rsync.options", "--rsync-option"),
     ("rsync.no_defaults", "--no-default-options"),
@@ -31,6 +32,11 @@ const FLAGS: [(&str, &str); 37] = [
     ("guard", "--max-delete"),
     ("retry.initial_backoff", "--retry-backoff"),
     ("retry", "--retry-attempts"),
+    ("upstream.slots", "--slots"),
+    ("upstream.spacing", "--spacing"),
+    ("upstream.name", "HOST"),
+    ("from", "OLD"),
+    ("to", "NEW"),
     ("agent", "--name"),
     ("pattern", "--pattern"),
     ("uses", "--uses"),

@@ -47,6 +47,12 @@ pub fn agent(name: &str) -> String {
     format!("agents/{}", name.strip_prefix("agents/").unwrap_or(name))
 }
 
+/// `upstreams/ftp.gnu.org`.
+#[must_use]
+pub fn upstream(host: &str) -> String {
+    format!("upstreams/{}", host.strip_prefix("upstreams/").unwrap_or(host))
+}
+
 /// `joinTokens/…`.
 #[must_use]
 pub fn join_token(name: &str) -> String {

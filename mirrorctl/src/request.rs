@@ -2,7 +2,7 @@
 //! what is wrong with a value is the coordinator's to say.
 
 use chrono::{DateTime, TimeDelta, Utc};
-use fleet::schedule::{CronFields, parse_date, parse_span};
+use fleet::schedule::{CronFields, Window, parse_date, parse_span};
 use mirror_proto::v1;
 use mirror_proto::v1::schedule::Cadence;
 use prost_types::{Duration, Timestamp};
@@ -159,6 +159,10 @@ fn schedule(flags: &ProjectFlags, project: &mut v1::Project, faults: &mut Faults
             *field = span(text, flag, faults);
         }
     }
+    if !flags.windows.is_empty() {
+        given = true;
+        schedule.windows = windows(&flags.windows, faults);
+    }
     if let Some(overlap) = flags.overlap {
         given = true;
         schedule.overlap_policy = match overlap {
@@ -195,6 +199,20 @@ fn cadence(flags: &ProjectFlags, faults: &mut Faults) -> Option<Option<Cadence>>
         return Some(every.map(|every| Cadence::Interval(v1::Interval { every: Some(every), from: 0 })));
     }
     flags.manual.then_some(Some(Cadence::Manual(())))
+}
+
+/// The windows that were typed; a single empty one stands for none.
+fn windows(typed: &[String], faults: &mut Faults) -> Vec<v1::Window> {
+    if typed == [""] {
+        return Vec::new();
+    }
+    let read = |text: &String| {
+        let window = text.parse::<Window>().map_err(|bad| format!("{text:?}: {bad}"));
+        let window = faults.check("--window", window)?;
+        let days = window.days().into_iter().map(|day| day.to_string().to_lowercase());
+        Some(v1::Window { start: window.start(), end: window.end(), days_of_week: days.collect() })
+    };
+    typed.iter().filter_map(read).collect()
 }
 
 fn cron(fields: CronFields) -> v1::Cron {
@@ -308,7 +326,7 @@ mod tests {
             "--every|6h|--time-zone|Europe/Berlin|--start|2026-12-01|--end|2027-01-01|--jitter|5m|--overlap|skip\
              |--catch-up|1d|--dst-overlap|both|--no-default-options|--connect-timeout|30s|--io-timeout|5m\
              |--stall-timeout|1h|--run-timeout|2d|--bandwidth|1000|--max-delete|40000|--retry-attempts|2\
-             |--retry-backoff|1m|-l|tier=1|--display-name|Debian GNU|--user|mirror",
+             |--retry-backoff|1m|--window|22:00-06:00|--window|01:00-02:00 sat,sun|-l|tier=1|--display-name|Debian GNU|--user|mirror",
         );
         assert_eq!(faults, [""; 0]);
         let schedule = project.schedule.unwrap();
@@ -317,6 +335,9 @@ mod tests {
         assert_eq!(schedule.overlap_policy(), v1::OverlapPolicy::Skip);
         assert_eq!(schedule.dst_overlap(), v1::DstOverlap::Both);
         assert_eq!((schedule.start_time.as_str(), schedule.end_time.as_str()), ("2026-12-01", "2027-01-01"));
+        let windows: Vec<_> =
+            schedule.windows.iter().map(|one| (one.start.as_str(), one.days_of_week.len())).collect();
+        assert_eq!(windows, [("22:00", 0), ("01:00", 2)]);
         let rsync = project.rsync.unwrap();
         assert!(rsync.no_defaults && rsync.bandwidth_limit_kib == 1000);
         assert_eq!(rsync.run_timeout.unwrap().seconds, 172_800);

@@ -133,6 +133,62 @@ fn agents_and_tokens() {
 }
 
 #[test]
+fn upstreams() {
+    let host = |name: &str, slots: u32, spacing: i64| v1::UpstreamHost {
+        name: format!("upstreams/{name}"),
+        slots_in_force: slots,
+        spacing_in_force: Some(prost_types::Duration { seconds: spacing, nanos: 0 }),
+        breaker: v1::upstream_host::Breaker::Closed.into(),
+        ..v1::UpstreamHost::default()
+    };
+    let fedora = v1::UpstreamHost {
+        slots: 1,
+        in_use: 1,
+        waiting: 1,
+        projects: 2,
+        ..host("dl.fedoraproject.org", 1, 10)
+    };
+    let gnu = v1::UpstreamHost {
+        waiting: 1,
+        projects: 1,
+        breaker: v1::upstream_host::Breaker::Open.into(),
+        breaker_until_time: wire("2026-11-20T07:57:10Z"),
+        failures: 5,
+        last_failure_time: wire("2026-11-20T07:31:10Z"),
+        last_failure_class: v1::outcome::Class::Network.into(),
+        last_failure_cause: "Connection refused".to_owned(),
+        ..host("ftp.gnu.org", 2, 10)
+    };
+    let six = v1::UpstreamHost {
+        spacing: Some(prost_types::Duration { seconds: 90, nanos: 0 }),
+        breaker: v1::upstream_host::Breaker::Probing.into(),
+        ..host("[2001:db8::1]", 2, 90)
+    };
+    let all = [six, fedora.clone(), gnu];
+    golden_80("upstream-list.txt", &text::upstream::list(&view(), &all));
+    golden("upstream-list-wide.txt", &text::upstream::list(&View { wide: true, ..piped() }, &all));
+    let response = v1::ListUpstreamsResponse { upstreams: all.into(), next_page_token: String::new() };
+    let json =
+        serde_json::to_string_pretty(&json::value(&response, "ListUpstreamsResponse").unwrap()).unwrap();
+    golden("upstream-list.json", &(json + "\n"));
+    assert_eq!(
+        text::upstream::told(&fedora),
+        "dl.fedoraproject.org has 1 slot and a spacing of 10s (the default)."
+    );
+    let replaced = |project: &str, password_dropped| v1::ReplacedUpstream {
+        project: format!("projects/{project}"),
+        from_uri: format!("rsync://old.example.org/{project}"),
+        to_uri: format!("rsync://new.example.org/pub/{project}"),
+        password_dropped,
+    };
+    let both = [replaced("debian", false), replaced("gnu", true)];
+    let mut text = text::upstream::replaced(&view(), "old.example.org", &both, false);
+    text.push_str(&text::upstream::replaced(&view(), "old.example.org", &both[..1], true));
+    text.push_str(&text::upstream::replaced(&view(), "old.example.org", &[], true));
+    golden("upstream-replace.txt", &text);
+}
+
+#[test]
 fn watching() {
     let mut text = String::new();
     let run = v1::Run {

@@ -225,9 +225,13 @@ fn what_is_in_the_way_is_named() {
         },
         until: Some(Wall(7_000)),
         position: 2,
+        line: 5,
     };
     let wire = wait_to_wire(&why, &Fleet);
-    assert_eq!((wire.reason(), wire.position, wire.until), (v1::wait::Reason::UpstreamSlots, 2, time(7)));
+    assert_eq!(
+        (wire.reason(), wire.position, wire.line, wire.until),
+        (v1::wait::Reason::UpstreamSlots, 2, 5, time(7))
+    );
     assert_eq!(
         wire.blockers,
         ["upstreams/h.example", "projects/debian", "agents/ftp1", "agents/ftp1/roots/a1", "projects/?"]

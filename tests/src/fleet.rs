@@ -21,6 +21,8 @@ use crate::{
 pub const GRPC_PORT: u16 = 7443;
 /// HTTP port of every test's coordinator.
 pub const HTTP_PORT: u16 = 7480;
+/// Limits by which volumes may be filled to the last byte.
+const NO_RESERVE: &str = "volume_reserve_percent = 0\nvolume_reserve_bytes = 0\n";
 /// Trust domain of every test's fleet.
 pub const TRUST_DOMAIN: &str = "test.example.org";
 
@@ -145,9 +147,10 @@ impl Fleet {
         let at = said.find("sha256:").context("init prints the CA hash")?;
         self.ca_hash = said[at..].chars().take_while(|c| c.is_ascii_alphanumeric() || *c == ':').collect();
         ensure!(self.ca_hash.len() == 71, "the CA hash is cut: {}", self.ca_hash);
-        if !self.options.limits.is_empty() {
-            set_limits(&self.coordinator_dir().join("coordinator.toml"), &self.options.limits)?;
-        }
+        // How full this machine's disk is must not decide a test.
+        let reserve = if self.options.limits.contains("volume_reserve") { "" } else { NO_RESERVE };
+        let limits = format!("{reserve}{}", self.options.limits);
+        set_limits(&self.coordinator_dir().join("coordinator.toml"), &limits)?;
         Ok(())
     }
 

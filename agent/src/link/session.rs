@@ -369,15 +369,17 @@ impl Session<'_> {
         let due = |at: Option<&Instant>| at.is_none_or(|at| at.elapsed() >= RESEND_AFTER);
         let unsaid: Vec<Key> =
             self.link.executor.ended_keys().filter(|key| due(self.said.get(key))).collect();
-        let any = !unsaid.is_empty();
+        if !unsaid.is_empty() {
+            // An end is when disks have changed much; what follows from it must know.
+            self.say(Out::Inventory(self.link.inventory().await)).await?;
+        }
         for key in unsaid {
             let Some(ended) = self.link.executor.outcome(key).await else { continue };
             self.say(Out::Ended(ended)).await?;
             self.said.insert(key, Instant::now());
             self.told.remove(&key);
         }
-        // An end is when disks have changed much.
-        if any { self.say(Out::Inventory(self.link.inventory().await)).await } else { Ok(()) }
+        Ok(())
     }
 
     /// The newest of each attempt that changed; dropped when the coordinator is slow.

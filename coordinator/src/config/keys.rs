@@ -3,6 +3,7 @@
 use std::{net::SocketAddr, time::Duration};
 
 use clap::Arg;
+use fleet::defaults::VOLUME_RESERVE_PERCENT_MAX;
 use rustls::pki_types::ServerName;
 
 use super::{Config, LogFormat, Reflection, Source};
@@ -237,6 +238,22 @@ pub const KEYS: &[Key] = &[
         show: |config| config.limits.origin_uplink.to_string(),
     },
     Key {
+        name: "limits.volume_reserve_percent",
+        value: "N",
+        about: "Percent of a volume's bytes, and of its inodes, that stay free: below, nothing that may grow starts there",
+        set: |config, text| {
+            counted(text, 0, VOLUME_RESERVE_PERCENT_MAX, &mut config.limits.volume_reserve_percent)
+        },
+        show: |config| config.limits.volume_reserve_percent.to_string(),
+    },
+    Key {
+        name: "limits.volume_reserve_bytes",
+        value: "SIZE",
+        about: "Bytes of a volume that stay free where that is more, as in 20GiB; never more than a tenth of the volume",
+        set: |config, text| sized(text, &mut config.limits.volume_reserve_bytes),
+        show: |config| size(config.limits.volume_reserve_bytes),
+    },
+    Key {
         name: "limits.lost_after",
         value: "TIME",
         about: "An agent away for longer no longer holds up runs and slots",
@@ -363,6 +380,26 @@ fn timed(text: &str, least: Duration, value: &mut Duration) -> Result<(), String
 
 fn span(time: Duration) -> String {
     humantime::format_duration(time).to_string()
+}
+
+/// Units of sizes, the largest first.
+const UNITS: [(&str, u64); 5] =
+    [("TiB", 1 << 40), ("GiB", 1 << 30), ("MiB", 1 << 20), ("KiB", 1 << 10), ("", 1)];
+
+/// `20GiB`, `500MiB`, or bytes.
+fn sized(text: &str, value: &mut u64) -> Result<(), String> {
+    let digits = text.bytes().take_while(|byte| byte.is_ascii_digit() || *byte == b'_').count();
+    let (number, unit) = text.split_at(digits);
+    let unit = UNITS.iter().find(|(name, _)| *name == unit.trim()).map(|(_, bytes)| *bytes);
+    let number = number.replace('_', "").parse::<u64>().ok();
+    let bytes = number.zip(unit).and_then(|(number, unit)| number.checked_mul(unit));
+    *value = bytes.ok_or("wanted is a size such as 20GiB, 500MiB or 0")?;
+    Ok(())
+}
+
+fn size(bytes: u64) -> String {
+    let fits = UNITS.iter().find(|(_, unit)| bytes >= *unit && bytes.is_multiple_of(*unit));
+    fits.map_or_else(|| bytes.to_string(), |(name, unit)| format!("{}{name}", bytes / unit))
 }
 
 fn cron(text: &str, value: &mut String) -> Result<(), String> {

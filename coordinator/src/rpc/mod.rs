@@ -12,6 +12,7 @@ pub mod policy;
 pub mod project;
 pub mod request;
 pub mod run;
+pub mod upstream;
 
 use std::{sync::Arc, time::Duration};
 
@@ -26,7 +27,7 @@ use mirror_proto::{
     v1::{
         agent_service_server::AgentServiceServer, enrollment_service_server::EnrollmentServiceServer,
         fleet_service_server::FleetServiceServer, project_service_server::ProjectServiceServer,
-        run_service_server::RunServiceServer,
+        run_service_server::RunServiceServer, upstream_service_server::UpstreamServiceServer,
     },
 };
 use tonic::{
@@ -179,12 +180,14 @@ fn routes(services: &Services) -> Result<Routes, tonic_reflection::server::Error
     let runs = RunServiceServer::new(run::Runs::new(services.clone()));
     let agents = AgentServiceServer::new(agent::Agents::new(services.clone()));
     let fleet = FleetServiceServer::new(fleet::Fleet::new(services.clone()));
+    let upstreams = UpstreamServiceServer::new(upstream::Upstreams::new(services.clone()));
     let enrollment = EnrollmentServiceServer::new(enrollment::Enrollment::new(services.clone()));
     let mut routes = Routes::default()
         .add_service(projects.max_decoding_message_size(REQUEST_BYTES_MAX))
         .add_service(runs.max_decoding_message_size(REQUEST_BYTES_MAX))
         .add_service(agents.max_decoding_message_size(REQUEST_BYTES_MAX))
         .add_service(fleet.max_decoding_message_size(REQUEST_BYTES_MAX))
+        .add_service(upstreams.max_decoding_message_size(REQUEST_BYTES_MAX))
         .add_service(enrollment.max_decoding_message_size(ENROLL_BYTES_MAX))
         .add_service(session::service(services.clone()))
         .add_service(HealthServer::new(health));

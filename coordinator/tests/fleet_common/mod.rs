@@ -25,14 +25,15 @@ use mirror_coordinator::{
     config::Config,
     init::{NewFleet, init},
     listener::PeerInfo,
-    rpc::{Caller, project::Projects, run::Runs},
+    rpc::{Caller, project::Projects, run::Runs, upstream::Upstreams},
     session,
 };
 use mirror_proto::v1::{
     self, open_session_request::Message as Says, open_session_response::Message as Hears,
     project_service_client::ProjectServiceClient, project_service_server::ProjectServiceServer,
     run_service_client::RunServiceClient, run_service_server::RunServiceServer,
-    session_service_client::SessionServiceClient,
+    session_service_client::SessionServiceClient, upstream_service_client::UpstreamServiceClient,
+    upstream_service_server::UpstreamServiceServer,
 };
 use tempfile::TempDir;
 use tokio::{net::TcpListener, sync::mpsc, time::timeout};
@@ -101,6 +102,10 @@ impl Fleet {
 
     pub fn runs(&self) -> Runners {
         RunServiceClient::with_interceptor(self.channel.clone(), as_maria)
+    }
+
+    pub fn upstreams(&self) -> UpstreamServiceClient<InterceptedService<Channel, As>> {
+        UpstreamServiceClient::with_interceptor(self.channel.clone(), as_maria)
     }
 
     pub fn runs_service(&self) -> Runs {
@@ -218,6 +223,7 @@ async fn serve(services: mirror_coordinator::Services, listener: TcpListener, st
         .layer(tonic::service::InterceptorLayer::new(tell))
         .add_service(session::service(services.clone()))
         .add_service(ProjectServiceServer::new(Projects::new(services.clone())))
+        .add_service(UpstreamServiceServer::new(Upstreams::new(services.clone())))
         .add_service(RunServiceServer::new(Runs::new(services)))
         .serve_with_incoming_shutdown(TcpListenerStream::new(listener), stop.cancelled_owned())
         .await

@@ -2,10 +2,11 @@
 //! answers `mirrorctl why`, so what is shown is what is done; a reason is computed when it is asked for and
 //! can therefore never be stale.
 
-use std::time::Duration;
+use std::{collections::BTreeSet, time::Duration};
 
 use super::{
     effects::Effects,
+    hosts::host_of,
     state::{Engine, Project},
     usage::count,
 };
@@ -17,11 +18,14 @@ use crate::{
     placement::PlacementRecord,
     record::{Change, Record, Volatile},
     run::{RunRecord, RunState},
-    time::{Mono, Now},
+    time::{Mono, Now, Wall},
 };
 
 /// Most attempts looked at in one decision; the look goes on in the next.
 const SCAN_STEPS_MAX: usize = 1_024;
+
+/// Where no window opens for long, it is looked for again after this.
+const OPENING_LOOK: Duration = Duration::from_secs(24 * 3_600);
 
 /// What kind of limit holds an attempt back.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -45,6 +49,9 @@ pub enum WaitReason {
     ReplicasPulling,
     MaxParallel,
     NoSuchRoot,
+    UpstreamBreaker,
+    OutsideWindow,
+    DiskSpace,
 }
 
 /// What is in the way.
@@ -81,6 +88,10 @@ impl Wait {
 
     fn by(reason: WaitReason, blocker: Blocker) -> Self {
         Self { reason, until: None, blockers: vec![blocker] }
+    }
+
+    fn at_host(reason: WaitReason, until: Mono, host: &str) -> Self {
+        Self { reason, until: Some(until), blockers: vec![Blocker::Host(host.to_owned())] }
     }
 
     fn until(reason: WaitReason, until: Mono) -> Self {
@@ -143,8 +154,14 @@ impl Engine {
             waits.push(Wait::by(WaitReason::AgentDraining, Blocker::Agent(agent)));
         }
         let root = case.attempt.destination.root();
-        if !session.facts.roots.iter().any(|known| known.name == root) {
+        let known = session.facts.roots.iter().find(|known| known.name == root);
+        if known.is_none() {
             waits.push(Wait::by(WaitReason::NoSuchRoot, Blocker::Volume(agent, root.to_owned())));
+        }
+        // What only looks, and what first makes room, need not wait for room.
+        let grows = !case.run.wish.dry_run && !case.run.wish.reclaim;
+        if grows && known.is_some_and(|known| known.is_short(&self.limits)) {
+            waits.push(Wait::by(WaitReason::DiskSpace, Blocker::Volume(agent, root.to_owned())));
         }
         let own = if session.facts.slots == 0 { u32::MAX } else { session.facts.slots };
         if count(&self.usage.agents, &agent) >= own.min(self.limits.agent_slots) {
@@ -163,25 +180,40 @@ impl Engine {
         if case.run.state == RunState::Queued {
             self.wait_for_active_run(now, case, waits);
         }
-        let host = &case.attempt.upstream_host;
-        if host.is_empty() {
-            return;
+        if !case.run.by_person {
+            self.wait_for_window(now, case, waits);
         }
-        if count(&self.usage.hosts, host) >= self.limits.upstream_slots {
-            let mut wait = self.slots_wait(WaitReason::UpstreamSlots, self.usage.hosts.get(host));
-            wait.blockers.insert(0, Blocker::Host(host.clone()));
+        if let Some(host) = host_of(case.attempt) {
+            self.wait_for_host(now, host, waits);
+        }
+    }
+
+    fn wait_for_host(&self, now: Now, host: &str, waits: &mut Vec<Wait>) {
+        let taken = self.usage.hosts.get(host);
+        if taken.map_or(0, BTreeSet::len) >= usize::try_from(self.upstream_slots(host)).unwrap_or(usize::MAX)
+        {
+            let mut wait = self.slots_wait(WaitReason::UpstreamSlots, taken);
+            wait.blockers.insert(0, Blocker::Host(host.to_owned()));
             wait.blockers.truncate(BLOCKERS_MAX);
             waits.push(wait);
         }
-        if let Some(last) = self.host_starts.get(host) {
-            let next = last.plus(self.limits.upstream_spacing);
-            if next > now.mono {
-                waits.push(Wait {
-                    reason: WaitReason::UpstreamSpacing,
-                    until: Some(next),
-                    blockers: vec![Blocker::Host(host.clone())],
-                });
-            }
+        let Some(state) = self.hosts.get(host) else { return };
+        let next = state.last_start.map(|last| last.plus(self.upstream_spacing(host)));
+        if let Some(next) = next.filter(|next| *next > now.mono) {
+            waits.push(Wait::at_host(WaitReason::UpstreamSpacing, next, host));
+        }
+        if let Some(breaker) = state.breaker.as_ref().filter(|breaker| breaker.until > now.mono) {
+            let mut wait = Wait::at_host(WaitReason::UpstreamBreaker, breaker.until, host);
+            let probe = breaker.probe.and_then(|probe| self.attempts.get(&probe));
+            wait.blockers.extend(probe.map(|probe| Blocker::Project(probe.project, probe.agent)));
+            waits.push(wait);
+        }
+    }
+
+    /// The schedule's windows hold for what nobody asked for; what runs when one closes goes on.
+    fn wait_for_window(&self, now: Now, case: &Case<'_>, waits: &mut Vec<Wait>) {
+        if let Some(opening) = opening(now, case) {
+            waits.push(Wait::until(WaitReason::OutsideWindow, now.mono.plus(opening.since(now.wall))));
         }
     }
 
@@ -243,7 +275,7 @@ impl Engine {
         u32::try_from(pulling.map(|(_, set)| set.len()).sum::<usize>()).unwrap_or(u32::MAX)
     }
 
-    fn slots_wait(&self, reason: WaitReason, taken: Option<&std::collections::BTreeSet<AttemptId>>) -> Wait {
+    fn slots_wait(&self, reason: WaitReason, taken: Option<&BTreeSet<AttemptId>>) -> Wait {
         let attempts = taken.into_iter().flatten().filter_map(|id| self.attempts.get(id));
         let blockers = attempts.map(|attempt| Blocker::Project(attempt.project, attempt.agent));
         Wait { reason, until: None, blockers: blockers.take(BLOCKERS_MAX).collect() }
@@ -252,24 +284,33 @@ impl Engine {
     /// Looks on through the line and offers the first attempt that may start.
     pub(super) fn scan(&self, now: Now, from: AttemptId) -> Decision {
         let mut wake: Option<Mono> = None;
+        let mut first_opening: Option<Wall> = None;
         let mut line = self.pending.range(from..);
         for _ in 0..SCAN_STEPS_MAX {
             let Some(id) = line.next() else {
-                return scanned(None, wake);
+                return scanned(None, wake, first_opening);
             };
             let Some(attempt) = self.attempts.get(id) else { continue };
             let waits = self.waits(now, attempt);
             if waits.is_empty() {
                 let mut effects = Effects::of(self);
                 // Before the offer: what that frees asks for a look through the whole line again.
-                effects.change(Change::Volatile(Volatile::Scanned { next: line.next().copied(), wake }));
+                effects.change(Change::Volatile(Volatile::Scanned {
+                    next: line.next().copied(),
+                    wake,
+                    opening: first_opening,
+                }));
                 self.offer(now, attempt, &mut effects);
                 return effects.decision();
             }
             let clears = waits.iter().filter_map(|wait| wait.until).max();
             wake = [wake, clears].into_iter().flatten().min();
+            if waits.iter().any(|wait| wait.reason == WaitReason::OutsideWindow) {
+                let opening = self.case(attempt).and_then(|case| opening(now, &case));
+                first_opening = [first_opening, opening].into_iter().flatten().min();
+            }
         }
-        scanned(line.next().copied(), wake)
+        scanned(line.next().copied(), wake, first_opening)
     }
 
     fn offer(&self, now: Now, attempt: &AttemptRecord, effects: &mut Effects<'_>) {
@@ -380,8 +421,21 @@ impl Engine {
     }
 }
 
-fn scanned(next: Option<AttemptId>, wake: Option<Mono>) -> Decision {
-    Decision { changes: vec![Change::Volatile(Volatile::Scanned { next, wake })], ..Decision::nothing() }
+fn scanned(next: Option<AttemptId>, wake: Option<Mono>, opening: Option<Wall>) -> Decision {
+    let changes = vec![Change::Volatile(Volatile::Scanned { next, wake, opening })];
+    Decision { changes, ..Decision::nothing() }
+}
+
+/// When the next window opens for an attempt that is outside of all; `None`: it is inside, or there are none.
+fn opening(now: Now, case: &Case<'_>) -> Option<Wall> {
+    let schedule = &case.project.record.spec.schedule;
+    let at = now.wall.to_utc();
+    if schedule.is_open(at) {
+        return None;
+    }
+    // None within two weeks: it is looked for again after a day.
+    let next = schedule.next_opening(at).map_or_else(|| now.wall.plus(OPENING_LOOK), Wall::from);
+    Some(next.max(now.wall.plus(Duration::from_millis(1))))
 }
 
 /// The most files the next attempt may delete. While a hold is open: none, or each fire would delete up to

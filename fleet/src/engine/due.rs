@@ -41,7 +41,9 @@ impl Engine {
         if let Some(from) = self.scan_from.filter(|_| !self.pending.is_empty()) {
             return self.scan(now, from);
         }
-        if self.scan_wake.is_some_and(|wake| wake <= now.mono) && !self.pending.is_empty() {
+        let opens = self.openings.is_some_and(|(looked, at)| now.wall < looked || at <= now.wall);
+        let wakes = self.scan_wake.is_some_and(|wake| wake <= now.mono);
+        if (wakes || opens) && !self.pending.is_empty() {
             return self.scan(now, AttemptId { run: RunId::NIL, number: 0 });
         }
         Decision::nothing()

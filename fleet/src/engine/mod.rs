@@ -10,25 +10,29 @@
 //!           agents.rs   hello, enrol, renew           usage.rs  slots in use
 //!           report.rs   accepted, ended               timers.rs what is due when
 //!           due.rs      fires, timers, replicas with work, closing
-//!           admit.rs    who may start, or what it waits for
+//!           admit.rs    who may start, or what it waits for   hosts.rs  how upstream hosts answer
 //! ```
 
 mod admit;
 mod agents;
 mod due;
 mod effects;
+mod hosts;
 mod people;
 mod report;
 mod state;
 mod timers;
+mod upstreams;
 mod usage;
 mod view;
 
 pub use admit::{BLOCKERS_MAX, Blocker, Wait, WaitReason};
 pub use agents::HELLO_ATTEMPTS_MAX;
+pub use hosts::{Breaker, HostFailure, HostState};
 pub use people::SWEEP_MAX;
 pub use state::{Engine, Project};
 pub use timers::Timer;
+pub use upstreams::UpstreamView;
 pub use view::Why;
 
 use crate::{

@@ -54,6 +54,9 @@ impl Engine {
                 self.create_token(now, by, id, hash, names, uses, ttl)
             }
             Ask::DeleteJoinToken { id } => self.delete_token(id),
+            Ask::SetUpstream { host, slots, spacing, revision } => {
+                self.set_upstream(now, host, slots, spacing, revision)
+            }
             Ask::PutUser(user) => {
                 let changes = vec![Change::Put(Record::User(user))];
                 Ok(Decision { changes, ..Decision::nothing() })

@@ -5,6 +5,7 @@ use std::time::Duration;
 use super::{
     admit::allowed_deletes,
     effects::Effects,
+    hosts::{Hearing, hearing, host_of},
     state::{Engine, Project},
 };
 use crate::{
@@ -257,15 +258,28 @@ impl Engine {
     ) {
         // A waiting run asks the upstream again anyway: no need to try the old one any longer.
         let newer_waits = project.runs.range(RunId(run.id.0)..).any(|id| *id != run.id);
+        let knocked = self.knocked_in_vain(attempt);
         let again = match verdict(class, attempt.attempt_try, project.record.spec.retry, now) {
+            _ if knocked => (!newer_waits && effects.retries()).then_some(Duration::ZERO),
             Verdict::Again(_) if class == ExitClass::Busy && newer_waits => None,
             Verdict::Again(delay) => effects.retries().then_some(delay),
             Verdict::GiveUp => None,
         };
         match again {
             Some(delay) => self.next_try(project, run, attempt, delay, effects),
+            // A full upstream is no failure: the next run takes over.
+            None if class == ExitClass::Busy && newer_waits => {
+                self.close_run(now, run, RunState::Cancelled, effects);
+            }
             None => self.close_run(now, run, RunState::Failed, effects),
         }
+    }
+
+    /// Whether this attempt ended without reaching a host whose breaker was open already: that is no try of its own.
+    fn knocked_in_vain(&self, attempt: &AttemptRecord) -> bool {
+        let outcome = attempt.state.end().and_then(End::outcome);
+        let open = host_of(attempt).and_then(|host| self.hosts.get(host)?.breaker.as_ref());
+        open.is_some() && outcome.is_some_and(|outcome| hearing(outcome) == Hearing::Unreached)
     }
 
     /// Another try on the same placement in the same run.
@@ -285,7 +299,7 @@ impl Engine {
             run.id,
             number,
             failed.tree,
-            failed.attempt_try + 1,
+            failed.attempt_try + u32::from(!self.knocked_in_vain(failed)),
             delay,
         );
         effects.put(Record::Run(RunRecord { attempts: number, origin_attempt, ..run }));

@@ -6,11 +6,12 @@ use std::{
 };
 
 use super::{
+    hosts::{Hosts, host_of},
     timers::{Timer, Timers},
-    usage::{HostStarts, Usage},
+    usage::Usage,
 };
 use crate::{
-    agent::{AgentRecord, JoinToken, Session, UserRecord},
+    agent::{AgentRecord, JoinToken, Root, Session, UserRecord},
     attempt::AttemptRecord,
     defaults::{self, Limits},
     id::{AgentUid, AttemptId, Name, ProjectUid, RunId},
@@ -19,6 +20,7 @@ use crate::{
     record::{Change, FleetRecord, Key, Record, RequestRecord, Volatile},
     run::{RunRecord, RunState},
     time::{Mono, Now, Wall},
+    upstream::UpstreamRecord,
 };
 
 /// All that is known of one project.
@@ -48,13 +50,14 @@ pub struct Engine {
     pub(super) requests: BTreeMap<String, RequestRecord>,
     pub(super) runs: BTreeMap<RunId, RunRecord>,
     pub(super) attempts: BTreeMap<AttemptId, AttemptRecord>,
+    pub(super) upstreams: BTreeMap<String, UpstreamRecord>,
 
     // Known and not stored.
     pub(super) sessions: BTreeMap<AgentUid, Session>,
     /// The newest connection over which each agent said hello, open or not.
     pub(super) connections: BTreeMap<AgentUid, u64>,
     pub(super) given_up: BTreeSet<AgentUid>,
-    pub(super) host_starts: HostStarts,
+    pub(super) hosts: Hosts,
     pub(super) ready_at: BTreeMap<AttemptId, Mono>,
     pub(super) propagating_since: BTreeMap<RunId, Mono>,
     pub(super) last_counter: u64,
@@ -78,6 +81,8 @@ pub struct Engine {
     /// Where the look through the waiting attempts goes on; `None`: nothing to look for.
     pub(super) scan_from: Option<AttemptId>,
     pub(super) scan_wake: Option<Mono>,
+    /// Since when by the wall clock what waits for windows was looked at, and when the first of them opens.
+    pub(super) openings: Option<(Wall, Wall)>,
 }
 
 const LINE_START: AttemptId = AttemptId { run: RunId::NIL, number: 0 };
@@ -135,6 +140,7 @@ impl Engine {
             .chain(self.requests.values().cloned().map(Record::Request))
             .chain(self.runs.values().cloned().map(Record::Run))
             .chain(self.attempts.values().cloned().map(Record::Attempt))
+            .chain(self.upstreams.values().cloned().map(Record::Upstream))
     }
 
     fn put(&mut self, now: Now, record: &Record) {
@@ -155,6 +161,10 @@ impl Engine {
             }
             Record::Run(run) => self.put_run(now, run),
             Record::Attempt(attempt) => self.put_attempt(now, attempt),
+            Record::Upstream(upstream) => {
+                self.upstreams.insert(upstream.host.clone(), upstream.clone());
+                self.rescan();
+            }
         }
     }
 
@@ -276,6 +286,7 @@ impl Engine {
 
     fn put_attempt(&mut self, now: Now, attempt: &AttemptRecord) {
         if let Some(old) = self.attempts.remove(&attempt.id) {
+            self.hear_of_host(now, &old, attempt);
             self.forget_attempt(&old);
         }
         self.last_run = self.last_run.max(Some(attempt.id.run));
@@ -298,6 +309,17 @@ impl Engine {
         self.check_closing(attempt.project);
     }
 
+    /// What the step of an attempt that was out says of the host it asked.
+    fn hear_of_host(&mut self, now: Now, old: &AttemptRecord, new: &AttemptRecord) {
+        let Some(host) = host_of(old).filter(|_| old.state.is_out()) else { return };
+        if let Some(end) = new.state.end() {
+            self.hosts.ended(now, host, old.id, end.outcome());
+        } else if new.state.is_pending() {
+            self.hosts.free_probe(host, old.id);
+            self.rescan();
+        }
+    }
+
     /// Takes an attempt out of all that is derived from it.
     fn forget_attempt(&mut self, old: &AttemptRecord) {
         self.pending.remove(&old.id);
@@ -318,8 +340,8 @@ impl Engine {
         if let crate::attempt::AttemptState::Offered { epoch, .. } = attempt.state {
             self.timers.set(now.mono.plus(self.limits.offer_timeout), Timer::Offer(attempt.id, epoch));
             self.ready_at.remove(&attempt.id);
-            if !attempt.upstream_host.is_empty() {
-                self.host_starts.insert(attempt.upstream_host.clone(), now.mono);
+            if let Some(host) = host_of(attempt) {
+                self.hosts.started(now, host, attempt.id);
             }
         }
     }
@@ -371,8 +393,13 @@ impl Engine {
             }
             Key::Attempt(_, id) => {
                 if let Some(old) = self.attempts.remove(id) {
+                    self.hosts.free_probe(&old.upstream_host, old.id);
                     self.forget_attempt(&old);
                 }
+            }
+            Key::Upstream(host) => {
+                self.upstreams.remove(host);
+                self.rescan();
             }
         }
     }
@@ -424,9 +451,11 @@ impl Engine {
             }
             Volatile::Inventory(agent, roots) => {
                 let Some(session) = self.sessions.get_mut(agent) else { return };
-                // Admission asks for their names; how full they are changes with each inventory.
-                let same =
-                    roots.iter().map(|root| &root.name).eq(session.facts.roots.iter().map(|root| &root.name));
+                // Admission asks for their names and whether there is room; how full they are changes with each
+                // inventory.
+                let limits = &self.limits;
+                let told = |root: &Root| (root.name.clone(), root.is_short(limits));
+                let same = roots.iter().map(told).eq(session.facts.roots.iter().map(told));
                 session.facts.roots.clone_from(roots);
                 if !same {
                     self.rescan();
@@ -441,19 +470,23 @@ impl Engine {
                 self.given_up.insert(*agent);
                 for attempt in self.attempts.values().filter(|a| a.agent == *agent && a.state.is_out()) {
                     self.usage.remove_remote(attempt);
+                    self.hosts.free_probe(&attempt.upstream_host, attempt.id);
                 }
                 self.agent_changed(*agent);
             }
             Volatile::TimerDone(timer) => self.timers.end(*timer),
-            Volatile::Scanned { next, wake } => {
+            Volatile::Scanned { next, wake, opening } => {
                 // A look through the line is over when it reaches the end; a new one asks everybody again.
-                self.scan_wake = if self.scan_from == Some(LINE_START) || self.scan_from.is_none() {
-                    *wake
-                } else {
-                    match (self.scan_wake, *wake) {
-                        (Some(old), Some(new)) => Some(old.min(new)),
-                        (old, new) => old.or(new),
+                if self.scan_from == Some(LINE_START) || self.scan_from.is_none() {
+                    (self.scan_wake, self.openings) = (None, None);
+                }
+                self.scan_wake = [self.scan_wake, *wake].into_iter().flatten().min();
+                let opening = opening.map(|opening| (now.wall, opening));
+                self.openings = match (self.openings, opening) {
+                    (Some((since, first)), Some((looked, opening))) => {
+                        Some((since.max(looked), first.min(opening)))
                     }
+                    (old, new) => old.or(new),
                 };
                 self.scan_from = *next;
             }
@@ -549,7 +582,11 @@ impl Engine {
         let pause = self.pause_ends.first().map(|(at, _)| at.since(now.wall));
         let timer = self.timers.first().map(|(at, _)| at.since(now.mono));
         let wake = self.scan_wake.filter(|_| !self.pending.is_empty()).map(|at| at.since(now.mono));
-        [fire, pause, timer, wake].into_iter().flatten().min()
+        let opening = self.openings.filter(|_| !self.pending.is_empty());
+        // A clock that was set back may read the inside of a window again.
+        let opening =
+            opening.map(|(looked, at)| if now.wall < looked { Duration::ZERO } else { at.since(now.wall) });
+        [fire, pause, timer, wake, opening].into_iter().flatten().min()
     }
 }
 

@@ -5,7 +5,6 @@ use std::collections::{BTreeMap, BTreeSet};
 use crate::{
     attempt::{AttemptRecord, Role},
     id::{AgentUid, AttemptId, ProjectUid},
-    time::Mono,
 };
 
 /// What attempts that are out take up.
@@ -22,9 +21,6 @@ pub(super) struct Usage {
     /// Replicas pulling, by project.
     pub(super) replicas: BTreeMap<ProjectUid, BTreeSet<AttemptId>>,
 }
-
-/// When each upstream host was last asked; never stored, so a restart spaces anew.
-pub(super) type HostStarts = BTreeMap<String, Mono>;
 
 impl Usage {
     pub(super) fn add(&mut self, attempt: &AttemptRecord) {

@@ -27,6 +27,8 @@ pub struct Why {
     pub until: Option<Wall>,
     /// Its place in the line for that limit, from 1; 0 where there is no line.
     pub position: u32,
+    /// How many stand in that line; 0 where there is no line.
+    pub line: u32,
 }
 
 impl Engine {
@@ -166,22 +168,25 @@ impl Engine {
     /// Why a project's waiting attempts do not start; the reason that clears last first. Empty: none waits.
     #[must_use]
     pub fn why(&self, now: Now, project: ProjectUid) -> Vec<Why> {
-        let mut lines: BTreeMap<(WaitReason, Option<Blocker>), u32> = BTreeMap::new();
+        let mut lines: BTreeMap<(WaitReason, Blocker), u32> = BTreeMap::new();
         let mut found = Vec::new();
         for attempt in self.pending.iter().filter_map(|id| self.attempts.get(id)) {
             for wait in self.waits(now, attempt) {
-                let line = queue_of(&wait).map(|blocker| (wait.reason, blocker));
-                let position = line.map_or(0, |line| {
+                let line = queue_of(&wait, attempt).map(|blocker| (wait.reason, blocker));
+                let position = line.clone().map_or(0, |line| {
                     let place = lines.entry(line).or_default();
                     *place += 1;
                     *place
                 });
                 if attempt.project == project {
                     let until = wait.until.map(|at| now.wall.plus(remaining(now, at)));
-                    found.push(Why { attempt: attempt.id, wait, until, position });
+                    found.push((line, Why { attempt: attempt.id, wait, until, position, line: 0 }));
                 }
             }
         }
+        let length = |line: Option<(WaitReason, Blocker)>| line.and_then(|line| lines.get(&line)).copied();
+        let counted = |(line, why)| Why { line: length(line).unwrap_or(0), ..why };
+        let mut found: Vec<Why> = found.into_iter().map(counted).collect();
         // Without a time it may last longest of all.
         found.sort_by_key(|why| std::cmp::Reverse(why.until.map_or(i64::MAX, |until| until.0)));
         found
@@ -189,14 +194,18 @@ impl Engine {
 }
 
 /// What attempts that wait for the same thing stand in line for; `None`: it is no line.
-fn queue_of(wait: &Wait) -> Option<Option<Blocker>> {
+fn queue_of(wait: &Wait, attempt: &AttemptRecord) -> Option<Blocker> {
     match wait.reason {
-        WaitReason::AgentSlots
-        | WaitReason::VolumeSlots
-        | WaitReason::FirstSync
-        | WaitReason::OriginUplink
-        | WaitReason::MaxParallel => Some(None),
-        WaitReason::UpstreamSlots | WaitReason::UpstreamSpacing => Some(wait.blockers.first().cloned()),
+        WaitReason::AgentSlots => Some(Blocker::Agent(attempt.agent)),
+        WaitReason::VolumeSlots | WaitReason::FirstSync | WaitReason::DiskSpace => {
+            Some(Blocker::Volume(attempt.agent, attempt.destination.root().to_owned()))
+        }
+        WaitReason::OriginUplink => wait.blockers.first().cloned(),
+        // The line is the project's, whichever agents its replicas are on.
+        WaitReason::MaxParallel => Some(Blocker::Project(attempt.project, AgentUid(0))),
+        WaitReason::UpstreamSlots | WaitReason::UpstreamSpacing | WaitReason::UpstreamBreaker => {
+            Some(Blocker::Host(attempt.upstream_host.clone()))
+        }
         WaitReason::Paused
         | WaitReason::Frozen
         | WaitReason::RunActive
@@ -207,6 +216,7 @@ fn queue_of(wait: &Wait) -> Option<Option<Blocker>> {
         | WaitReason::OriginAway
         | WaitReason::OriginNotServing
         | WaitReason::ReplicasPulling
+        | WaitReason::OutsideWindow
         | WaitReason::NoSuchRoot => None,
     }
 }

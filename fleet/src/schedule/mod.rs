@@ -2,7 +2,7 @@
 //! an end.
 //!
 //! Pure: everything is computed from the instants handed in. Knows nothing of runs, of the jitter drawn for a fire (the
-//! engine draws and stores it) or of windows; and of missed fires only how long they may be caught up.
+//! engine draws and stores it); and of missed fires only how long they may be caught up.
 //!
 //! ```
 //! use chrono::{DateTime, Utc};
@@ -24,6 +24,7 @@ mod preview;
 mod search;
 mod span;
 mod tzdata;
+mod windows;
 mod zones;
 
 use chrono::{DateTime, Duration, SubsecRound, TimeDelta, Utc};
@@ -37,6 +38,7 @@ pub use dates::{DATE_BYTES_MAX, DateFault, ParsedDate, parse_date};
 pub use preview::Fire;
 pub use span::{SPAN_SECONDS_MAX, SpanFault, parse_span};
 pub use tzdata::in_zone;
+pub use windows::{BadWindow, WINDOWS_MAX, Window};
 pub use zones::parse_zone;
 
 /// Shortest period of an interval, in seconds.
@@ -116,6 +118,8 @@ pub struct Schedule {
     /// How long after its time a missed fire is still caught up, in seconds, up to [`CATCH_UP_SECONDS_MAX`]; `None` is
     /// [`Schedule::catch_up_window`]'s default.
     pub catch_up_window_seconds: Option<u64>,
+    /// When runs that nobody asked for may begin, at most [`WINDOWS_MAX`]; none: always.
+    pub windows: Vec<Window>,
 }
 
 impl Schedule {
@@ -130,6 +134,7 @@ impl Schedule {
             dst_overlap: None,
             overlap_policy: OverlapPolicy::BufferOne,
             catch_up_window_seconds: None,
+            windows: Vec::new(),
         }
     }
 
@@ -216,6 +221,9 @@ impl Schedule {
         check(jitter > JITTER_SECONDS_MAX, "jitter", seconds(jitter.into()), "must be 24h at most");
         let window = self.catch_up_window_seconds.unwrap_or(0);
         check(window > CATCH_UP_SECONDS_MAX, "catch_up_window", seconds(window), "must be 366d at most");
+        let windows = self.windows.len();
+        let rule = format!("at most {WINDOWS_MAX} are accepted");
+        check(windows > WINDOWS_MAX, "windows", format!("{windows} given"), &rule);
         let backwards = matches!((self.start, self.end), (Some(start), Some(end)) if end < start);
         let end = self.end.map(|end| end.to_rfc3339()).unwrap_or_default();
         check(backwards, "end_time", end, "must not be before start_time");

@@ -28,7 +28,19 @@ impl fmt::Display for Fire {
 impl Schedule {
     /// How one of this schedule's fires reads on its own wall clock.
     pub fn describe(&self, fire: DateTime<Utc>) -> Fire {
-        Fire { time: in_zone(self.time_zone, fire), remark: self.remark(fire) }
+        let remarks = [self.remark(fire), self.window_remark(fire)];
+        let remarks: Vec<String> = remarks.into_iter().flatten().collect();
+        Fire {
+            time: in_zone(self.time_zone, fire),
+            remark: (!remarks.is_empty()).then(|| remarks.join("; ")),
+        }
+    }
+
+    /// Where the fire lies outside of all windows: when its run may begin.
+    fn window_remark(&self, fire: DateTime<Utc>) -> Option<String> {
+        let opening = self.next_opening(fire).filter(|opening| *opening != fire)?;
+        let opening = in_zone(self.time_zone, opening);
+        Some(format!("waits for the window at {}", opening.format("%Y-%m-%d %H:%M %:z")))
     }
 
     fn remark(&self, fire: DateTime<Utc>) -> Option<String> {

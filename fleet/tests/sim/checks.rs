@@ -1,6 +1,7 @@
 //! What must hold at every step: the rules of the model against what is put on disk, and against what really
 //! happened on the machines.
 
+mod limits;
 mod rest;
 mod schedule;
 mod units;
@@ -9,13 +10,15 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use fleet::{
     Engine,
+    agent::Root,
     attempt::{AttemptState, End},
     defaults::Limits,
+    engine::WaitReason,
     id::{AgentUid, AttemptId, Epoch, ProjectUid, RunId},
     input::Offer,
     outcome::ExitClass,
     project::Destination,
-    record::{Change, Key},
+    record::{Change, Key, Record},
     run::RunState,
     time::{Mono, Wall},
 };
@@ -51,6 +54,14 @@ pub(crate) struct Checks {
     fired: BTreeSet<(ProjectUid, u64, Wall)>,
     schedules: BTreeMap<ProjectUid, u64>,
     away_since: BTreeMap<AgentUid, Mono>,
+    /// Origins' pulls that did not reach their upstream host.
+    pub(crate) unreached: BTreeSet<Work>,
+    gates: BTreeMap<String, limits::Gate>,
+    upstreams: limits::Upstreams,
+    /// What agents last told of their roots.
+    disks: BTreeMap<AgentUid, Vec<Root>>,
+    /// Reasons of waiting that were met.
+    pub(crate) waited: BTreeMap<WaitReason, u64>,
     /// A backup was put back: what was recorded since is forgotten, so the machines know more than the store.
     restored: bool,
 }
@@ -81,7 +92,12 @@ impl Checks {
             .filter_map(|key| match key {
                 Key::Project(uid) | Key::ProjectState(uid) | Key::Placement(uid, _) => Some(uid),
                 Key::Run(uid, _) | Key::Attempt(uid, _) => Some(uid),
-                Key::Fleet | Key::Agent(_) | Key::JoinToken(_) | Key::User(_) | Key::Request(_) => None,
+                Key::Fleet
+                | Key::Agent(_)
+                | Key::JoinToken(_)
+                | Key::User(_)
+                | Key::Request(_)
+                | Key::Upstream(_) => None,
             })
             .collect();
         touched.into_iter().try_for_each(|project| self.check_project(store, project))
@@ -106,6 +122,15 @@ impl Checks {
     /// A coordinator begins: every agent is away from now on.
     pub(crate) fn restarted(&mut self, mono: Mono, engine: &Engine) {
         self.away_since = engine.agents_by_name().map(|agent| (agent.uid, mono)).collect();
+        // How hosts answered is not stored; limits are, and what was decided may not have got there.
+        self.restart_gates(mono, engine);
+        self.upstreams =
+            engine
+                .records()
+                .filter_map(|record| {
+                    if let Record::Upstream(one) = record { Some((one.host.clone(), one)) } else { None }
+                })
+                .collect();
     }
 
     /// Agents that the store knows and nobody has ever seen come or go are away since they were entered.

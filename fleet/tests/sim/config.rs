@@ -10,6 +10,8 @@ use crate::{cover::Fault, prng::Prng};
 const SECOND: u64 = 1_000;
 const MINUTE: u64 = 60 * SECOND;
 const HOUR: u64 = 60 * MINUTE;
+/// What stays free on each volume; they have 1 TiB.
+const RESERVE_BYTES: u64 = 30 << 30;
 
 /// One seed's world.
 #[derive(Debug, Clone)]
@@ -61,6 +63,8 @@ fn weight(fault: Fault) -> u64 {
         Fault::StateLoss | Fault::CommitError | Fault::PowerLoss => 6,
         Fault::LongOutage => 5,
         Fault::Restore => 30,
+        Fault::UpstreamDown => 6,
+        Fault::DiskFills => 5,
         Fault::WallBack | Fault::WallForward | Fault::AgentClock | Fault::RootsChange => 5,
         // These happen by themselves.
         Fault::LostUnits | Fault::LateReport | Fault::LateHello | Fault::RequestRepeat => 0,
@@ -76,6 +80,8 @@ impl Config {
             upstream_slots: number(rng, 1, 2),
             upstream_spacing: Duration::from_millis(rng.below(20) * SECOND),
             origin_uplink: number(rng, 1, 3),
+            volume_reserve_percent: 2,
+            volume_reserve_bytes: RESERVE_BYTES,
             lost_after: Duration::from_millis(
                 *rng.pick(&[20 * SECOND, MINUTE, 10 * MINUTE]).expect("not empty"),
             ),

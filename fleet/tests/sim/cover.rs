@@ -3,7 +3,7 @@
 
 use std::{collections::BTreeMap, fmt};
 
-use fleet::attempt::AttemptState;
+use fleet::{attempt::AttemptState, engine::WaitReason};
 
 /// Faults that the simulator injects, or that follow from them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -44,6 +44,10 @@ pub(crate) enum Fault {
     AgentClock,
     /// A disk of an agent comes or goes.
     RootsChange,
+    /// An upstream host cannot be reached for a while.
+    UpstreamDown,
+    /// A volume of an agent fills up to its reserve, or has room again.
+    DiskFills,
     /// Decided units were lost in a crash before they were on disk.
     LostUnits,
     /// A report over an old connection arrived after the new hello.
@@ -55,7 +59,7 @@ pub(crate) enum Fault {
 }
 
 impl Fault {
-    pub(crate) const ALL: [Self; 22] = [
+    pub(crate) const ALL: [Self; 24] = [
         Self::CutLink,
         Self::HalfOpen,
         Self::PartitionBoth,
@@ -74,6 +78,8 @@ impl Fault {
         Self::WallForward,
         Self::AgentClock,
         Self::RootsChange,
+        Self::UpstreamDown,
+        Self::DiskFills,
         Self::LostUnits,
         Self::LateReport,
         Self::LateHello,
@@ -188,6 +194,8 @@ impl Meets {
 pub(crate) struct Cover {
     pub(crate) pairs: BTreeMap<(Meets, At), u64>,
     pub(crate) faults: BTreeMap<Fault, u64>,
+    /// How often something was found waiting, by reason.
+    pub(crate) waits: BTreeMap<WaitReason, u64>,
     pub(crate) steps: u64,
     pub(crate) commits: u64,
 }
@@ -207,6 +215,9 @@ impl Cover {
         }
         for (fault, count) in &other.faults {
             *self.faults.entry(*fault).or_default() += count;
+        }
+        for (reason, count) in &other.waits {
+            *self.waits.entry(*reason).or_default() += count;
         }
         self.steps += other.steps;
         self.commits += other.commits;
@@ -230,6 +241,9 @@ impl fmt::Display for Cover {
         }
         for fault in Fault::ALL {
             writeln!(f, "{:18}{:>12}", format!("{fault:?}"), self.faults.get(&fault).copied().unwrap_or(0))?;
+        }
+        for (reason, count) in &self.waits {
+            writeln!(f, "waits {:18}{count:>12}", format!("{reason:?}"))?;
         }
         Ok(())
     }

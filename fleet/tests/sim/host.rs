@@ -6,7 +6,7 @@
 
 mod pulls;
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use fleet::{
     agent::{AgentFacts, Root},
@@ -69,6 +69,8 @@ struct Pull {
     /// Of a replica: where from, and what was there at the start.
     source: Option<(usize, Destination, Tree)>,
     class: ExitClass,
+    /// Its upstream host cannot be reached.
+    unreached: bool,
     killed: bool,
     stages_left: u32,
     /// It waits for the agent to give it its secrets again.
@@ -108,6 +110,8 @@ pub(crate) struct Host {
     pub(crate) blocked: [bool; 2],
     pub(crate) clock_shift: i64,
     pub(crate) roots: Vec<&'static str>,
+    /// Volumes that are full down to their reserve.
+    pub(crate) full: BTreeSet<&'static str>,
     pub(crate) slots: u32,
     pub(crate) serves: bool,
     said: VecDeque<AgentInput>,
@@ -133,6 +137,7 @@ impl Host {
             blocked: [false; 2],
             clock_shift: 0,
             roots: vec!["a1", "a2"],
+            full: BTreeSet::new(),
             slots: 0,
             serves: true,
             said: VecDeque::new(),
@@ -149,7 +154,7 @@ impl Host {
             name: (*name).to_owned(),
             path: format!("/data/{name}"),
             total_bytes: 1 << 40,
-            free_bytes: 1 << 39,
+            free_bytes: if self.full.contains(name) { 1 << 30 } else { 1 << 39 },
             total_inodes: 0,
             free_inodes: 0,
         };

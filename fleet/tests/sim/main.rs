@@ -26,6 +26,7 @@ mod world;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use cover::{Cover, Fault, Meets};
+use fleet::engine::WaitReason;
 use planted::Planted;
 use world::World;
 
@@ -33,6 +34,14 @@ use world::World;
 const SEEDS: u64 = 9_000;
 /// Least count of each meeting and fault over the standard budget; over fewer seeds, as much less.
 const LEAST: u64 = 1_000;
+/// Reasons of waiting that must be met as often.
+const WAITS: [WaitReason; 5] = [
+    WaitReason::UpstreamSlots,
+    WaitReason::UpstreamSpacing,
+    WaitReason::UpstreamBreaker,
+    WaitReason::OutsideWindow,
+    WaitReason::DiskSpace,
+];
 /// A planted fault must be found within so many steps.
 const PLANTED_STEPS_MAX: u64 = 200_000;
 
@@ -48,6 +57,7 @@ fn simulate(seed: u64, planted: Option<Planted>, traced: bool) -> (Result<(), St
         let text = text.or_else(|| panic.downcast_ref::<&str>().map(|text| (*text).to_owned()));
         Err(format!("panicked: {}", text.unwrap_or_default()))
     });
+    world.cover.waits.clone_from(&world.checks.waited);
     (result, world.cover.clone(), world.notes())
 }
 
@@ -100,6 +110,12 @@ fn assert_covered(cover: &Cover, seeds: u64) {
         let count = cover.faults.get(&fault).copied().unwrap_or(0);
         if count < least {
             rare.push(format!("fault {fault:?}: {count}"));
+        }
+    }
+    for reason in WAITS {
+        let count = cover.waits.get(&reason).copied().unwrap_or(0);
+        if count < least {
+            rare.push(format!("wait {reason:?}: {count}"));
         }
     }
     for meets in Meets::ALL {

@@ -63,7 +63,8 @@ fn mark(record: &Record) -> Option<u64> {
         | Record::Placement(_)
         | Record::JoinToken(_)
         | Record::User(_)
-        | Record::Request(_) => None,
+        | Record::Request(_)
+        | Record::Upstream(_) => None,
     }
 }
 

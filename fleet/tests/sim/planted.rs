@@ -50,10 +50,14 @@ pub(crate) enum Planted {
     LateHelloObeyed,
     /// An agent forgets an outcome that is not acknowledged.
     AgentForgetsUnacknowledged,
+    /// What rsync exits with is not looked at, so no breaker ever opens.
+    ExitCodeForgotten,
+    /// What an agent tells of its disks after its hello is not looked at.
+    InventoryForgotten,
 }
 
 impl Planted {
-    pub(crate) const ALL: [Self; 18] = [
+    pub(crate) const ALL: [Self; 20] = [
         Self::AnswerBeforeCommit,
         Self::SendBeforeCommit,
         Self::TermNotRaised,
@@ -72,6 +76,8 @@ impl Planted {
         Self::EndMisread,
         Self::LateHelloObeyed,
         Self::AgentForgetsUnacknowledged,
+        Self::ExitCodeForgotten,
+        Self::InventoryForgotten,
     ];
 
     /// Bends what the engine is told.
@@ -80,6 +86,7 @@ impl Planted {
         match input {
             AgentInput::Hello { attempts, .. } if self == Self::HeldIgnored => attempts.clear(),
             AgentInput::Hello { connection, .. } if self == Self::LateHelloObeyed => *connection = u64::MAX,
+            AgentInput::Ended { outcome, .. } if self == Self::ExitCodeForgotten => outcome.exit_code = None,
             AgentInput::Accepted { attempt, epoch, .. }
             | AgentInput::Refused { attempt, epoch, .. }
             | AgentInput::Ended { attempt, epoch, .. }
@@ -116,6 +123,9 @@ impl Planted {
             Self::NextFireLate if source == Source::Tick => return Some(keep_fires(engine, changes)),
             Self::UsageKept => {
                 changes.retain(|change| !matches!(change, Change::Volatile(Volatile::GivenUp(_))));
+            }
+            Self::InventoryForgotten => {
+                changes.retain(|change| !matches!(change, Change::Volatile(Volatile::Inventory(..))));
             }
             Self::MixedIgnored => {
                 for change in changes.iter_mut() {

@@ -166,6 +166,9 @@ impl World {
         self.note(|| format!("decides {input:?}"));
         let Some(engine) = &mut self.coordinator.engine else { return };
         let mut decision = engine.decide(now, input);
+        if let Err(text) = self.checks.decided(engine, now, &decision.changes) {
+            self.failure.get_or_insert(text);
+        }
         if source == Source::Tick && decision.changes.is_empty() {
             return self.fail("next_deadline said zero, and Tick had nothing to do".to_owned());
         }

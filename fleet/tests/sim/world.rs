@@ -1,6 +1,6 @@
 //! The simulated world: one queue of events, one clock, one source of chance. The same seed is the same world.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use fleet::{
     id::{AgentUid, ProjectUid, RunId},
@@ -19,6 +19,8 @@ use crate::{
     shell::Coordinator,
 };
 
+/// Hosts that origins pull from.
+pub(crate) const UPSTREAMS: [&str; 2] = ["up0", "up1"];
 /// Steps of the calm end that must be enough for everything to settle.
 const CALM_STEPS_MAX: u64 = 10_000;
 /// Last events kept for the report of a failure.
@@ -47,6 +49,7 @@ pub(crate) enum Event {
     Fault,
     Meddles(ProjectUid, AgentUid),
     Cancels(ProjectUid, RunId),
+    Reachable(&'static str),
     Operator,
 }
 
@@ -62,6 +65,8 @@ pub(crate) struct World {
     pub(crate) streams: BTreeMap<StreamId, Stream>,
     /// The newest connection of each host that said hello.
     pub(crate) newest_hello: BTreeMap<usize, StreamId>,
+    /// Upstream hosts that cannot be reached now.
+    pub(crate) down: BTreeSet<&'static str>,
     pub(crate) people: People,
     pub(crate) checks: Checks,
     pub(crate) cover: Cover,
@@ -87,6 +92,7 @@ impl World {
             hosts: Vec::new(),
             streams: BTreeMap::new(),
             newest_hello: BTreeMap::new(),
+            down: BTreeSet::new(),
             people: People::default(),
             checks: Checks::new(config.limits.clone()),
             cover: Cover::default(),
@@ -165,6 +171,7 @@ impl World {
             Event::Meddles(project, agent) if !self.calm => self.meddle(project, agent),
             Event::Cancels(project, run) if !self.calm => self.person_cancels(project, run),
             Event::Operator => self.operator_looks(),
+            Event::Reachable(upstream) => drop(self.down.remove(upstream)),
             Event::Person | Event::Fault | Event::Meddles(..) | Event::Cancels(..) => {}
         }
     }
@@ -303,6 +310,20 @@ impl World {
                 self.inventory(host);
                 true
             }
+            Fault::UpstreamDown => {
+                let upstream = *self.rng.pick(&UPSTREAMS).expect("not empty");
+                let span = self.rng.between(60_000, 10 * 3_600_000);
+                self.after(span, Event::Reachable(upstream));
+                self.down.insert(upstream)
+            }
+            Fault::DiskFills => {
+                let root = if self.rng.chance(800) { "a1" } else { "a2" };
+                if !self.hosts[host].full.remove(root) {
+                    self.hosts[host].full.insert(root);
+                }
+                self.inventory(host);
+                true
+            }
             Fault::LostUnits | Fault::LateReport | Fault::LateHello | Fault::RequestRepeat => false,
         };
         if happened {
@@ -352,8 +373,10 @@ impl World {
         self.note(|| "calm".to_owned());
         self.calm = true;
         self.coordinator.commit_fails = false;
+        self.down.clear();
         for host in 0..self.hosts.len() {
             self.hosts[host].roots = vec!["a1", "a2"];
+            self.hosts[host].full.clear();
             self.hosts[host].serves = true;
             self.heal(host);
             self.agent_starts(host);

@@ -100,6 +100,9 @@ pub enum Command {
     /// Secrets by which hosts join the fleet
     #[command(subcommand)]
     JoinToken(JoinTokenCommand),
+    /// The hosts that origins pull from, and how much of them the fleet may take
+    #[command(subcommand)]
+    Upstream(UpstreamCommand),
     /// What needs you, how old the trees are, and what runs
     Status {
         /// All projects, the calm ones too
@@ -250,6 +253,37 @@ pub enum JoinTokenCommand {
     Delete {
         /// The token's id, from join-token list
         token: String,
+    },
+}
+
+/// `mirrorctl upstream`.
+#[derive(Debug, Subcommand)]
+pub enum UpstreamCommand {
+    /// Every host that a project names or that has limits of its own
+    List,
+    /// Set the limits of one host, over the whole fleet
+    Set {
+        /// The host, as in URIs
+        host: String,
+        /// Connections at once, 1 to 100; 0 is the fleet's default
+        #[arg(long, value_name = "N")]
+        slots: Option<u32>,
+        /// Pause between two starts, 0s to 1h; `default` is the fleet's
+        #[arg(long, value_name = "SPAN")]
+        spacing: Option<String>,
+    },
+    /// Put one upstream in the place of another in all projects
+    Replace {
+        /// What is replaced: a host, HOST:PORT, or the beginning of URIs as in rsync://ftp.example.org/pub
+        old: String,
+        /// What takes its place, in the same forms
+        new: String,
+        /// Check everything, change nothing
+        #[arg(long)]
+        dry_run: bool,
+        /// Drop stored passwords, which are not taken along to another host, instead of refusing
+        #[arg(long)]
+        drop_passwords: bool,
     },
 }
 

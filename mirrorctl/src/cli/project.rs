@@ -165,6 +165,10 @@ pub struct ProjectFlags {
     /// How late a missed fire may still start [default: one period, 6h to 7d]
     #[arg(long, value_name = "SPAN", help_heading = "Schedule")]
     pub catch_up: Option<String>,
+    /// Start runs that nobody asked for only in this time of day, as in 22:00-06:00 or '22:00-06:00 sat,sun'; may be
+    /// repeated; on edit the given ones replace all, and a single empty one removes all
+    #[arg(long = "window", value_name = "START-END", help_heading = "Schedule")]
+    pub windows: Vec<String>,
     /// What happens in the hour that clocks repeat [default: once for fixed hours, otherwise both]
     #[arg(long, value_enum, help_heading = "Schedule")]
     pub dst_overlap: Option<DstOverlapArg>,

@@ -8,6 +8,7 @@ mod manual;
 mod project;
 mod run;
 pub mod schedule;
+mod upstream;
 
 use mirror_proto::v1;
 use tonic::{Code, Status};
@@ -32,6 +33,7 @@ pub async fn run(app: &App, command: Command) -> Outcome<Exit> {
         Command::Run(command) => run::run(app, command).await,
         Command::Agent(command) => agent::run(app, command).await,
         Command::JoinToken(command) => join_token::run(app, command).await,
+        Command::Upstream(command) => upstream::run(app, command).await,
         Command::Status { all, exit_code } => fleet::status(app, all, exit_code).await,
         Command::Why { project } => fleet::why(app, &project).await,
         Command::Freeze { reason } => fleet::freeze(app, reason).await,

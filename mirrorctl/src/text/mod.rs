@@ -5,6 +5,7 @@ pub mod agent;
 pub mod project;
 pub mod run;
 pub mod status;
+pub mod upstream;
 
 use chrono::{DateTime, TimeDelta, Utc};
 use fleet::schedule::CronFields;

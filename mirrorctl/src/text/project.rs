@@ -179,6 +179,10 @@ fn schedule_line(view: &View, project: &v1::Project) -> String {
             line.push_str(&format!(", {word} {text}"));
         }
     }
+    if !schedule.windows.is_empty() {
+        let windows: Vec<String> = schedule.windows.iter().map(window).collect();
+        line.push_str(&format!(", only {}", windows.join(" and ")));
+    }
     let status = project.status.clone().unwrap_or_default();
     let mut fires = status.next_fire_times.iter().filter_map(|fire| time(Some(*fire)));
     match fires.next() {
@@ -192,6 +196,13 @@ fn schedule_line(view: &View, project: &v1::Project) -> String {
         None => line.push_str("; no more fires"),
     }
     line
+}
+
+/// `22:00-06:00 sat,sun`.
+fn window(window: &v1::Window) -> String {
+    let days = window.days_of_week.join(",");
+    let blank = if days.is_empty() { "" } else { " " };
+    format!("{}-{}{blank}{days}", window.start, window.end)
 }
 
 fn placement_line(

@@ -128,6 +128,9 @@ pub(crate) mod wire {
         ReplicasPulling,
         MaxParallel,
         NoSuchRoot,
+        UpstreamBreaker,
+        OutsideWindow,
+        DiskSpace,
     });
 }
 
@@ -172,7 +175,7 @@ mod tests {
         paired(2, wire::interval_from::read, wire::interval_from::number);
         paired(2, wire::overlap_policy::read, wire::overlap_policy::number);
         paired(2, wire::dst_overlap::read, wire::dst_overlap::number);
-        paired(18, wire::wait_reason::read, wire::wait_reason::number);
+        paired(21, wire::wait_reason::read, wire::wait_reason::number);
     }
 
     #[test]

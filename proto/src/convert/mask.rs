@@ -88,6 +88,7 @@ const PATHS: &[(&str, Copy)] = &[
     part!(schedule.overlap_policy),
     part!(schedule.catch_up_window),
     part!(schedule.dst_overlap),
+    part!(schedule.windows),
     whole!(rsync),
     part!(rsync.options),
     part!(rsync.no_defaults),

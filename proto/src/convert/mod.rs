@@ -13,6 +13,7 @@ mod schedule;
 mod session;
 mod standing;
 mod time;
+mod upstream;
 
 pub use agent::*;
 pub use mask::*;
@@ -24,6 +25,7 @@ pub use schedule::*;
 pub use session::*;
 pub use standing::*;
 pub use time::*;
+pub use upstream::*;
 
 use std::collections::BTreeMap;
 

@@ -7,6 +7,7 @@ use fleet::{
     id::{AgentUid, AttemptId, Name, ProjectUid, RunId},
     refusal::Violation,
 };
+use rsync::uri::{PORT_DEFAULT, RsyncUri};
 
 use super::fault;
 
@@ -66,6 +67,12 @@ pub fn attempt_name(project: &Name, attempt: AttemptId) -> String {
 #[must_use]
 pub fn agent_name(agent: &Name) -> String {
     format!("agents/{agent}")
+}
+
+/// `upstreams/{host}`; the host as in URIs, an IPv6 address in brackets.
+#[must_use]
+pub fn upstream_name(host: &str) -> String {
+    format!("upstreams/{host}")
 }
 
 /// `joinTokens/{id}`.
@@ -136,6 +143,23 @@ pub fn parse_run_or_attempt(field: &str, text: &str) -> Result<(Name, RunRef, Op
 pub fn parse_agent(field: &str, text: &str) -> Result<Name, Violation> {
     let [name] = parts(field, text, ["agents"], "agents/{agent}")?;
     parse_name(field, name)
+}
+
+/// Reads `upstreams/{host}`; the answer is the host as URIs have it.
+///
+/// # Errors
+/// Another form, or neither a host name nor an address.
+pub fn parse_upstream(field: &str, text: &str) -> Result<String, Violation> {
+    let [host] = parts(field, text, ["upstreams"], "upstreams/{host}")?;
+    let alone = |uri: &RsyncUri| uri.user().is_none() && uri.port() == PORT_DEFAULT;
+    match RsyncUri::parse(&format!("rsync://{host}/")) {
+        Ok(uri) if alone(&uri) && !host.ends_with(":873") => Ok(uri.host().to_string()),
+        Ok(_) | Err(_) => Err(fault(
+            field,
+            host,
+            "is neither a host name nor an address; an IPv6 address stands in brackets",
+        )),
+    }
 }
 
 /// Reads `joinTokens/{id}`; the answer is the id.
@@ -279,6 +303,28 @@ mod tests {
             assert!(parse_run_or_attempt("name", &text).is_err(), "{bad}");
         }
         assert!(parse_join_token("name", "joinTokens/a b").is_err());
+    }
+
+    #[test]
+    fn upstreams_are_named_by_their_hosts() {
+        for (text, host) in [
+            ("upstreams/ftp.gnu.org", "ftp.gnu.org"),
+            ("upstreams/192.0.2.7", "192.0.2.7"),
+            ("upstreams/[2001:db8::1]", "[2001:db8::1]"),
+        ] {
+            assert_eq!(parse_upstream("name", text).as_deref(), Ok(host));
+            assert_eq!(upstream_name(host), text);
+        }
+        for bad in [
+            "upstreams/",
+            "upstreams/a b",
+            "upstreams/u@h",
+            "upstreams/h:873",
+            "upstreams/h:1",
+            "upstreams/-h",
+        ] {
+            assert!(parse_upstream("name", bad).is_err(), "{bad}");
+        }
     }
 
     #[test]

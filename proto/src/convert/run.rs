@@ -11,7 +11,7 @@ use fleet::{
 
 use super::{
     enums::wire,
-    names::{Names, agent_name_of, attempt_name, project_name_of, run_name, user_name},
+    names::{Names, agent_name_of, attempt_name, project_name_of, run_name, upstream_name, user_name},
     outcome::outcome_to_wire,
     time::wall_to_wire,
 };
@@ -160,7 +160,7 @@ pub fn wait_to_wire(why: &Why, names: &dyn Names) -> v1::Wait {
     let blocker = |blocker: &Blocker| match blocker {
         Blocker::Agent(agent) => agent_name_of(names, *agent),
         Blocker::Project(project, _) => project_name_of(names, *project),
-        Blocker::Host(host) => format!("upstreams/{host}"),
+        Blocker::Host(host) => upstream_name(host),
         Blocker::Volume(agent, root) => format!("{}/roots/{root}", agent_name_of(names, *agent)),
     };
     v1::Wait {
@@ -168,5 +168,6 @@ pub fn wait_to_wire(why: &Why, names: &dyn Names) -> v1::Wait {
         position: why.position,
         until: why.until.map(wall_to_wire),
         blockers: why.wait.blockers.iter().take(BLOCKERS_MAX).map(blocker).collect(),
+        line: why.line,
     }
 }

@@ -6,8 +6,8 @@ use fleet::{
     refusal::Violation,
     schedule::{
         CATCH_UP_SECONDS_MAX, Cadence, Cron, CronFields, EVERY_SECONDS_MAX, EVERY_SECONDS_MIN, FieldFault,
-        Fire, JITTER_SECONDS_MAX, OverlapPolicy, Schedule, YEAR_MAX, YEAR_MIN, parse_crontab, parse_date,
-        parse_zone,
+        Fire, JITTER_SECONDS_MAX, OverlapPolicy, Schedule, WINDOWS_MAX, Window, YEAR_MAX, YEAR_MIN,
+        parse_crontab, parse_date, parse_zone,
     },
 };
 
@@ -21,6 +21,7 @@ use crate::v1::{self, schedule::Cadence as WireCadence};
 
 const EVERY: Seconds = Seconds { min: EVERY_SECONDS_MIN, max: EVERY_SECONDS_MAX };
 const JITTER: Seconds = Seconds { min: 0, max: JITTER_SECONDS_MAX as u64 };
+const WEEK: [&str; 7] = ["mon", "tue", "wed", "thu", "fri", "sat", "sun"];
 const CATCH_UP: Seconds = Seconds { min: 0, max: CATCH_UP_SECONDS_MAX };
 
 /// A schedule, and what was understood in a way worth saying.
@@ -58,6 +59,7 @@ pub fn schedule_from_wire(wire: Option<&v1::Schedule>) -> Result<ReadSchedule, V
     schedule.overlap_policy = overlap.or_note(&mut faults).flatten().unwrap_or(OverlapPolicy::BufferOne);
     let dst = read_enum("schedule.dst_overlap", wire.dst_overlap, wire::dst_overlap::read);
     schedule.dst_overlap = dst.or_note(&mut faults).flatten();
+    schedule.windows = read_windows(&wire.windows).or_note(&mut faults).unwrap_or_default();
     // What the parts mean together is judged only when each is right.
     if faults.is_empty() {
         faults.extend(schedule.faults().iter().map(|fault| field_fault("schedule", fault)));
@@ -77,6 +79,7 @@ pub fn schedule_to_wire(schedule: &Schedule, notes: Vec<String>) -> v1::Schedule
         dst_overlap,
         overlap_policy,
         catch_up_window_seconds,
+        windows,
     } = schedule;
     let seconds = |seconds| duration_to_wire(std::time::Duration::from_secs(seconds));
     v1::Schedule {
@@ -89,6 +92,7 @@ pub fn schedule_to_wire(schedule: &Schedule, notes: Vec<String>) -> v1::Schedule
         catch_up_window: catch_up_window_seconds.map(seconds),
         dst_overlap: dst_overlap.map_or(0, wire::dst_overlap::number),
         notes,
+        windows: windows.iter().map(window_to_wire).collect(),
     }
 }
 
@@ -100,6 +104,42 @@ pub fn fire_to_wire(fire: &Fire) -> v1::Fire {
         local_time: fire.time.to_rfc3339_opts(SecondsFormat::AutoSi, true),
         remark: fire.remark.clone().unwrap_or_default(),
     }
+}
+
+fn window_to_wire(window: &Window) -> v1::Window {
+    let days = window.days().into_iter().map(|day| day.to_string().to_lowercase());
+    v1::Window { start: window.start(), end: window.end(), days_of_week: days.collect() }
+}
+
+fn read_windows(wire: &[v1::Window]) -> Result<Vec<Window>, Vec<Violation>> {
+    if wire.len() > WINDOWS_MAX {
+        let text = format!("{} given; at most {WINDOWS_MAX} are accepted", wire.len());
+        return Err(vec![Violation::new("schedule.windows", text)]);
+    }
+    let mut faults = Vec::new();
+    let windows = wire.iter().enumerate().filter_map(|(index, wire)| {
+        let at = format!("schedule.windows[{index}]");
+        read_window(&at, wire).or_note(&mut faults)
+    });
+    let windows: Vec<Window> = windows.collect();
+    if faults.is_empty() { Ok(windows) } else { Err(faults) }
+}
+
+fn read_window(at: &str, wire: &v1::Window) -> Result<Window, Vec<Violation>> {
+    let v1::Window { start, end, days_of_week } = wire;
+    let mut faults = Vec::new();
+    let known = |day: &&String| WEEK.contains(&day.as_str());
+    let days = days_of_week.iter().take(WEEK.len() + 1);
+    if let Some(bad) = days.clone().find(|day| !known(day)) {
+        let rule = "must be mon, tue, wed, thu, fri, sat or sun";
+        faults.push(fault(format!("{at}.days_of_week"), bad, rule));
+    } else if days_of_week.len() > WEEK.len() {
+        faults.push(Violation::new(format!("{at}.days_of_week"), "a week has 7 days"));
+    }
+    let days: Vec<_> = days.filter_map(|day| day.parse().ok()).collect();
+    let window = Window::new(start, end, &days).map_err(|bad| fault(at, &format!("{start}-{end}"), bad));
+    let window = window.or_note(&mut faults);
+    window.filter(|_| faults.is_empty()).ok_or(faults)
 }
 
 fn read_zone(name: &str) -> Result<Tz, Violation> {
@@ -254,6 +294,31 @@ mod tests {
         Some(prost_types::Duration { seconds, nanos: 0 })
     }
 
+    fn window(start: &str, end: &str, days: &[&str]) -> v1::Window {
+        let days_of_week = days.iter().map(|day| (*day).to_owned()).collect();
+        v1::Window { start: start.to_owned(), end: end.to_owned(), days_of_week }
+    }
+
+    #[test]
+    fn every_bad_window_is_told_by_its_place() {
+        let windows = vec![
+            window("22:00", "22:00", &[]),
+            window("24:00", "6:00", &["mon"]),
+            window("01:00", "02:00", &["monday"]),
+            window("01:00", "02:00", &["mon"; 9]),
+            window("01:00", "02:00", &[]),
+        ];
+        let found = faults(v1::Schedule { windows, ..v1::Schedule::default() });
+        let fields: Vec<&str> = found.iter().map(|(field, _)| field.as_str()).collect();
+        let at =
+            ["[0]", "[1]", "[2].days_of_week", "[3].days_of_week"].map(|at| format!("schedule.windows{at}"));
+        assert_eq!(fields, at);
+        assert!(found[0].1.starts_with("\"22:00-22:00\": begins when it ends"), "{found:?}");
+        let many = vec![window("01:00", "02:00", &[]); 17];
+        let found = faults(v1::Schedule { windows: many, ..v1::Schedule::default() });
+        assert_eq!(found, [("schedule.windows".to_owned(), "17 given; at most 16 are accepted".to_owned())]);
+    }
+
     #[test]
     fn nothing_is_manual_in_utc() {
         let manual = Schedule::new(Cadence::Manual, Tz::UTC);
@@ -350,12 +415,14 @@ mod tests {
             catch_up_window: seconds(0),
             dst_overlap: v1::DstOverlap::Both.into(),
             notes: vec!["ignored".to_owned()],
+            windows: vec![window("22:00", "06:00", &[]), window("00:00", "12:30", &["sat", "sun"])],
         };
         let read = schedule_from_wire(Some(&wire)).unwrap();
         assert!(read.notes.len() == 1 && read.notes[0].contains("IST is read as +05:30"), "{:?}", read.notes);
         let echo = schedule_to_wire(&read.schedule, Vec::new());
         assert_eq!(echo.start_time, "2026-11-20T17:00:00.500Z");
         assert_eq!(echo.end_time, "2027-11-20T12:30:00Z");
+        assert_eq!(echo.windows, wire.windows);
         assert_eq!(schedule_from_wire(Some(&echo)).unwrap().schedule, read.schedule);
     }
 

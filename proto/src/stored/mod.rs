@@ -36,11 +36,12 @@ pub enum Table {
     Request,
     Run,
     Attempt,
+    Upstream,
 }
 
 impl Table {
     /// All of them.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 11] = [
         Self::Fleet,
         Self::Project,
         Self::ProjectState,
@@ -51,6 +52,7 @@ impl Table {
         Self::Request,
         Self::Run,
         Self::Attempt,
+        Self::Upstream,
     ];
 
     /// The table of a record.
@@ -67,6 +69,7 @@ impl Table {
             Record::Request(_) => Self::Request,
             Record::Run(_) => Self::Run,
             Record::Attempt(_) => Self::Attempt,
+            Record::Upstream(_) => Self::Upstream,
         }
     }
 
@@ -84,6 +87,7 @@ impl Table {
             Key::Request(_) => Self::Request,
             Key::Run(..) => Self::Run,
             Key::Attempt(..) => Self::Attempt,
+            Key::Upstream(_) => Self::Upstream,
         }
     }
 
@@ -101,6 +105,7 @@ impl Table {
             Self::Request => "request",
             Self::Run => "run",
             Self::Attempt => "attempt",
+            Self::Upstream => "upstream",
         }
     }
 }
@@ -131,6 +136,7 @@ pub fn encode(record: &Record) -> Vec<u8> {
         Record::Request(record) => records::request(record).encode_to_vec(),
         Record::Run(record) => run::record(record).encode_to_vec(),
         Record::Attempt(record) => run::attempt(record).encode_to_vec(),
+        Record::Upstream(record) => records::upstream(record).encode_to_vec(),
     }
 }
 
@@ -152,6 +158,7 @@ pub fn decode(table: Table, bytes: &[u8]) -> Result<Record, StoredFault> {
         Table::Request => message(bytes).and_then(records::read_request).map(Record::Request),
         Table::Run => message(bytes).and_then(run::read_record).map(Record::Run),
         Table::Attempt => message(bytes).and_then(run::read_attempt).map(Record::Attempt),
+        Table::Upstream => message(bytes).and_then(records::read_upstream).map(Record::Upstream),
     };
     record.map_err(|Bad { field, problem }| StoredFault { table, field, problem })
 }

@@ -5,13 +5,14 @@ use fleet::{
     placement::{Hold, PlacementRecord},
     record::{Answer, FleetRecord, Freeze, RequestRecord},
     time::Wall,
+    upstream::UpstreamRecord,
 };
 
 use super::{
-    Read, agent_uid, attempt_id, choice, destination, maybe, maybe_run_id, name, need, part, project_uid,
-    read_attempt_id,
+    Read, agent_uid, attempt_id, choice, destination, maybe, maybe_run_id, name, nanos, need, part,
+    project_uid, read_attempt_id,
     run::{read_evidence, write_evidence},
-    run_bytes, run_id, wall,
+    run_bytes, run_id, span, wall,
 };
 use crate::{
     convert::enums::stored,
@@ -149,6 +150,29 @@ pub(super) fn read_agent(message: store::AgentRecord) -> Read<AgentRecord> {
         last_seen: message.last_seen_ms.map(Wall),
         revision: need("revision", message.revision)?,
         create_time: wall("create_time_ms", message.create_time_ms)?,
+    })
+}
+
+pub(super) fn upstream(record: &UpstreamRecord) -> store::UpstreamRecord {
+    let UpstreamRecord { host, slots, spacing, revision, create_time, update_time } = record;
+    store::UpstreamRecord {
+        host: Some(host.clone()),
+        slots: *slots,
+        spacing_ns: spacing.map(nanos),
+        revision: Some(*revision),
+        create_time_ms: Some(create_time.0),
+        update_time_ms: Some(update_time.0),
+    }
+}
+
+pub(super) fn read_upstream(message: store::UpstreamRecord) -> Read<UpstreamRecord> {
+    Ok(UpstreamRecord {
+        host: need("host", message.host)?,
+        slots: message.slots,
+        spacing: span(message.spacing_ns),
+        revision: need("revision", message.revision)?,
+        create_time: wall("create_time_ms", message.create_time_ms)?,
+        update_time: wall("update_time_ms", message.update_time_ms)?,
     })
 }
 

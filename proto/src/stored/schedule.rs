@@ -1,9 +1,9 @@
 //! Schedules, by the texts they were given in: what these mean is found again by the schedule's own parsers.
 
 use chrono::{DateTime, Utc};
-use fleet::schedule::{Cadence, Cron, CronFields, Schedule};
+use fleet::schedule::{Cadence, Cron, CronFields, Schedule, Window};
 
-use super::{At as _, Bad, Read, choice, maybe, need, part};
+use super::{At as _, Bad, Read, choice, list, maybe, need, part};
 use crate::{
     convert::enums::stored,
     store::{self, schedule::Cadence as StoredCadence},
@@ -19,6 +19,7 @@ pub(super) fn schedule(schedule: &Schedule) -> store::Schedule {
         dst_overlap,
         overlap_policy,
         catch_up_window_seconds,
+        windows,
     } = schedule;
     store::Schedule {
         cadence: Some(write_cadence(cadence)),
@@ -29,6 +30,7 @@ pub(super) fn schedule(schedule: &Schedule) -> store::Schedule {
         dst_overlap: dst_overlap.map(stored::dst_overlap::number),
         overlap_policy: Some(stored::overlap_policy::number(*overlap_policy)),
         catch_up_window_seconds: *catch_up_window_seconds,
+        windows: windows.iter().map(ToString::to_string).collect(),
     }
 }
 
@@ -45,7 +47,12 @@ pub(super) fn read_schedule(message: store::Schedule) -> Read<Schedule> {
         dst_overlap: dst_overlap.transpose()?,
         overlap_policy: choice("overlap_policy", message.overlap_policy, stored::overlap_policy::read)?,
         catch_up_window_seconds: message.catch_up_window_seconds,
+        windows: list("windows", message.windows, read_window)?,
     })
+}
+
+fn read_window(text: String) -> Read<Window> {
+    text.parse().map_err(|bad| Bad::new("window", format!("{text:?}: {bad}")))
 }
 
 fn write_cadence(cadence: &Cadence) -> StoredCadence {

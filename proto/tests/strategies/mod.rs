@@ -13,6 +13,7 @@ use fleet::{
     project::Destination,
     record::{Answer, FleetRecord, Freeze, Record, RequestRecord},
     time::Wall,
+    upstream::UpstreamRecord,
 };
 use proptest::{collection::btree_map, option, prelude::*};
 
@@ -32,7 +33,22 @@ pub(crate) fn record() -> impl Strategy<Value = Record> {
         request().prop_map(Record::Request).boxed(),
         runs::run().prop_map(Record::Run).boxed(),
         runs::attempt().prop_map(Record::Attempt).boxed(),
+        upstream().prop_map(Record::Upstream).boxed(),
     ]
+}
+
+fn upstream() -> impl Strategy<Value = UpstreamRecord> {
+    let slots = option::of(any::<u32>());
+    (text(), slots, maybe_span(), any::<u64>(), wall(), wall()).prop_map(
+        |(host, slots, spacing, revision, create_time, update_time)| UpstreamRecord {
+            host,
+            slots,
+            spacing,
+            revision,
+            create_time,
+            update_time,
+        },
+    )
 }
 
 fn wall() -> impl Strategy<Value = Wall> {

@@ -6,7 +6,9 @@ use fleet::{
         GuardSettings, LastRun, NextFire, Pause, Pick, PlacementSettings, ProjectRecord, ProjectSpec,
         ProjectState, Replicas, RetrySettings, RsyncSettings, Target, Upstream,
     },
-    schedule::{Cadence, Cron, CronFields, DstOverlap, IntervalFrom, OverlapPolicy, Schedule, parse_crontab},
+    schedule::{
+        Cadence, Cron, CronFields, DstOverlap, IntervalFrom, OverlapPolicy, Schedule, Window, parse_crontab,
+    },
 };
 use proptest::{
     collection::{btree_map, vec},
@@ -116,8 +118,17 @@ fn schedule() -> impl Strategy<Value = Schedule> {
     let overlap = prop_oneof![Just(OverlapPolicy::BufferOne), Just(OverlapPolicy::Skip)];
     let dst = option::of(prop_oneof![Just(DstOverlap::Once), Just(DstOverlap::Both)]);
     let window = (option::of(instant()), option::of(instant()));
-    (cadence(), zone, window, any::<u32>(), overlap, dst, option::of(any::<u64>())).prop_map(
-        |(cadence, time_zone, (start, end), jitter_seconds, overlap_policy, dst_overlap, catch_up)| {
+    let more = (option::of(any::<u64>()), vec(open_window(), 0..3));
+    (cadence(), zone, window, any::<u32>(), overlap, dst, more).prop_map(
+        |(
+            cadence,
+            time_zone,
+            (start, end),
+            jitter_seconds,
+            overlap_policy,
+            dst_overlap,
+            (catch_up, windows),
+        )| {
             Schedule {
                 start,
                 end,
@@ -125,10 +136,16 @@ fn schedule() -> impl Strategy<Value = Schedule> {
                 overlap_policy,
                 dst_overlap,
                 catch_up_window_seconds: catch_up,
+                windows,
                 ..Schedule::new(cadence, time_zone)
             }
         },
     )
+}
+
+fn open_window() -> impl Strategy<Value = Window> {
+    const TEXTS: &[&str] = &["22:00-06:00", "00:00-23:59 mon", "01:30-01:31 sat,sun"];
+    select(TEXTS).prop_map(|text| text.parse().expect("a window"))
 }
 
 fn instant() -> impl Strategy<Value = DateTime<Utc>> {

@@ -127,7 +127,7 @@ impl Session {
         let dir = fleet.agent_dir(index);
         let identity = IdentityFiles { certificate: dir.join("identity.pem"), key: dir.join("identity.pem") };
         let tls = ClientTls::load(ClientFiles { identity: Some(identity), ca: dir.join("ca.pem") })?;
-        let channel = dial::dial(&fleet.server().parse()?, tls.config()).await?;
+        let channel = dial::dial(&fleet.server().parse()?, tls.config()).await?.channel;
         let (say, said) = mpsc::channel(SAY_LEN);
         say.send(request(Says::Hello(hello(index)))).await?;
         let mut client = SessionServiceClient::new(channel);

@@ -16,7 +16,7 @@ use fleet::{
     time::{Now, Wall},
 };
 
-use super::words::{commas, moment, ordinal, relative, span};
+use super::words::{bytes, commas, moment, ordinal, relative, span};
 
 /// What only the history knows.
 #[derive(Debug, Default)]
@@ -77,7 +77,7 @@ impl Teller<'_> {
                 "{subject} is {} in line for {}: starts there are {} apart; it may start {}.",
                 ordinal(why.position),
                 attempt.upstream_host,
-                span(self.view.limits().upstream_spacing),
+                span(self.view.upstream_spacing(&attempt.upstream_host)),
                 self.at_or_soon(why.until),
             ),
             WaitReason::Backoff => self.backoff(why, attempt, &subject),
@@ -107,6 +107,9 @@ impl Teller<'_> {
                 self.takers(&why.wait.blockers)
             ),
             WaitReason::NoSuchRoot => self.no_such_root(attempt, &subject, &agent),
+            WaitReason::UpstreamBreaker => self.breaker(why, &attempt.upstream_host, &subject),
+            WaitReason::OutsideWindow => self.window(why, &subject),
+            WaitReason::DiskSpace => self.disk_space(why, attempt, &subject, &volume),
         }
     }
 
@@ -236,6 +239,67 @@ impl Teller<'_> {
         };
         let place = ordinal(why.position);
         format!("{subject} is {place} in line for {what_for}: {slots} ({}).", self.takers(&why.wait.blockers))
+    }
+
+    /// `nongnu waits: ftp.gnu.org refused 5 connections in a row (last 11m ago); one probe goes out at ...`
+    fn breaker(&self, why: &Why, host: &str, subject: &str) -> String {
+        let known = self.view.upstream_host_state(host);
+        let failures = known.map_or(0, |known| known.failures);
+        let last = known.and_then(|known| known.last_failure.as_ref());
+        let last = last.map_or_else(String::new, |last| format!(" (last {} ago)", self.ago(last.time)));
+        let probe = why.wait.blockers.iter().any(|blocker| matches!(blocker, Blocker::Project(..)));
+        let next = if probe {
+            format!("the probe is going ({})", self.takers(&why.wait.blockers))
+        } else {
+            format!("one probe goes out at {}", self.until(why.until))
+        };
+        let others = match why.line {
+            0 | 1 => "all projects of that host wait for it".to_owned(),
+            line => {
+                format!("all projects of that host wait for it, {subject} {}", place_in(why.position, line))
+            }
+        };
+        format!(
+            "{subject} waits: {host} could not be reached {} times in a row{last}; {next} and {others}. Next: mirrorctl \
+             upstream list",
+            commas(failures.into())
+        )
+    }
+
+    /// `alpine may only run 22:00-06:00 Europe/Berlin; the window opens at 21:00 UTC (in 13h).`
+    fn window(&self, why: &Why, subject: &str) -> String {
+        let schedule = &self.project.record.spec.schedule;
+        let windows: Vec<String> = schedule.windows.iter().map(ToString::to_string).collect();
+        format!(
+            "{subject} may only run {} {}; the window opens at {}.",
+            windows.join(", "),
+            schedule.time_zone.name(),
+            self.until(why.until)
+        )
+    }
+
+    /// `opensuse waits for room: ftp1:a2 has 12.1 GiB free and its reserve is 160 GiB; ...`
+    fn disk_space(&self, why: &Why, attempt: &AttemptRecord, subject: &str, volume: &str) -> String {
+        let roots = self.view.session(attempt.agent).map_or(&[][..], |session| &session.facts.roots);
+        let limits = self.view.limits();
+        let root = roots.iter().find(|root| root.name == attempt.destination.root());
+        let figures = root.map_or_else(String::new, |root| {
+            if root.free_bytes < root.reserve_bytes(limits) {
+                let (free, reserve) = (bytes(root.free_bytes), bytes(root.reserve_bytes(limits)));
+                return format!(": {volume} has {free} free and its reserve is {reserve}");
+            }
+            let (free, reserve) = (commas(root.free_inodes), commas(root.reserve_inodes(limits)));
+            format!(": {volume} has {free} inodes free and its reserve is {reserve}")
+        });
+        let line = match why.line {
+            0 | 1 => String::new(),
+            line => format!(", {}", place_in(why.position, line)),
+        };
+        format!(
+            "{subject} waits for room{figures}; it starts by itself when there is room{line}. Next: mirrorctl project run \
+             {} --reclaim",
+            self.name
+        )
     }
 
     fn uplink(&self, why: &Why, subject: &str) -> String {
@@ -369,6 +433,11 @@ impl Teller<'_> {
         };
         format!("{} is not waiting: {tree} and {next}.{run}", self.name)
     }
+}
+
+/// `2nd of 3`.
+fn place_in(position: u32, line: u32) -> String {
+    format!("{} of {line}", ordinal(position))
 }
 
 /// Since when an attempt may be on its agent.

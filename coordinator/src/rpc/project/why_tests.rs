@@ -296,6 +296,78 @@ fn a_pause_after_a_failure_names_the_failure_and_the_try() {
     assert_eq!(one(&engine, 7), "apache is tried again at 07:55 UTC (in 13m).", "history was pruned");
 }
 
+/// An attempt that has gone out and come back without reaching its host.
+fn knocks(record: &ProjectRecord, number: u32) -> Vec<Change> {
+    let epoch = Epoch { term: 1, counter: u64::from(number) + 1 };
+    let outcome = Outcome {
+        exit_code: Some(10),
+        cause: "Connection refused".to_owned(),
+        ..Outcome::of_class(ExitClass::Network)
+    };
+    let at = ago(11 * MINUTE);
+    let ended =
+        AttemptState::Ended { epoch, offered: Some(at), started: Some(at), at, end: End::Failed(outcome) };
+    [AttemptState::Offered { epoch, at }, ended]
+        .map(|state| Change::Put(Record::Attempt(attempt(record, run_id(1), number, state))))
+        .into()
+}
+
+#[test]
+fn an_open_breaker_is_told_with_the_probe_that_all_wait_for() {
+    let nongnu = project(7, "nongnu", "ftp.gnu.org", FTP1);
+    let mut changes = waiting(&nongnu, 0);
+    changes.truncate(3);
+    changes.push(Change::Put(Record::Run(run(&nongnu, run_id(1), RunState::Running))));
+    for number in 1..=5 {
+        changes.extend(knocks(&nongnu, number));
+    }
+    changes.push(Change::Put(Record::Attempt(attempt(&nongnu, run_id(1), 6, pending(0)))));
+    let limits = Limits { upstream_spacing: Duration::ZERO, ..Limits::default() };
+    let engine = fleet(limits, changes);
+    assert_eq!(
+        one(&engine, 7),
+        "nongnu waits: ftp.gnu.org could not be reached 5 times in a row (last 0s ago); one probe goes out at 07:57 UTC \
+         (in 15m) and all projects of that host wait for it. Next: mirrorctl upstream list"
+    );
+}
+
+#[test]
+fn a_closed_window_is_told_with_its_zone_and_when_it_opens() {
+    let mut alpine = project(7, "alpine", "rsync.alpinelinux.org", FTP1);
+    alpine.spec.schedule.time_zone = fleet::schedule::parse_zone("Europe/Berlin").unwrap();
+    alpine.spec.schedule.windows = vec!["22:00-06:00".parse().unwrap()];
+    let engine = fleet(Limits::default(), waiting(&alpine, 0));
+    assert_eq!(
+        one(&engine, 7),
+        "alpine may only run 22:00-06:00 Europe/Berlin; the window opens at 21:00 UTC (in 13h)."
+    );
+}
+
+#[test]
+fn a_full_volume_is_told_with_its_figures() {
+    let opensuse = project(7, "opensuse", "stage.opensuse.org", FTP1);
+    let full = Root {
+        name: "a1".to_owned(),
+        path: "/srv".to_owned(),
+        total_bytes: 8 << 40,
+        free_bytes: 12_992_276_071,
+        total_inodes: 1_000_000,
+        free_inodes: 900_000,
+    };
+    let mut changes = waiting(&opensuse, 0);
+    changes.push(Change::Volatile(Volatile::Inventory(FTP1, vec![full.clone()])));
+    let engine = fleet(Limits::default(), changes.clone());
+    assert_eq!(
+        one(&engine, 7),
+        "opensuse waits for room: ftp1:a1 has 12.1 GiB free and its reserve is 163 GiB; it starts by itself when there is \
+         room. Next: mirrorctl project run opensuse --reclaim"
+    );
+    let inodes = Root { free_bytes: 4 << 40, free_inodes: 19_999, ..full };
+    changes.push(Change::Volatile(Volatile::Inventory(FTP1, vec![inodes])));
+    let engine = fleet(Limits::default(), changes);
+    assert!(one(&engine, 7).contains("ftp1:a1 has 19,999 inodes free and its reserve is 20,000; "));
+}
+
 #[test]
 fn an_agent_that_is_away_is_named_with_when_it_was_seen() {
     let edge3 = AgentUid(3);

@@ -50,6 +50,22 @@ pub(super) fn commas(count: u64) -> String {
     text
 }
 
+/// A size with three figures: `12.1 GiB`, `160 GiB`, `0 B`.
+pub(super) fn bytes(bytes: u64) -> String {
+    const UNITS: [(&str, u64); 4] = [("TiB", 1 << 40), ("GiB", 1 << 30), ("MiB", 1 << 20), ("KiB", 1 << 10)];
+    let Some((name, unit)) = UNITS.into_iter().find(|(_, unit)| bytes >= *unit) else {
+        return format!("{bytes} B");
+    };
+    // Rounded down: room that is not there is not promised.
+    let hundredths = u128::from(bytes) * 100 / u128::from(unit);
+    let (whole, rest) = (hundredths / 100, hundredths % 100);
+    match whole {
+        0..10 => format!("{whole}.{rest:02} {name}"),
+        10..100 => format!("{whole}.{} {name}", rest / 10),
+        _ => format!("{whole} {name}"),
+    }
+}
+
 /// A place in a line: `1st`, `2nd`, `11th`.
 pub(super) fn ordinal(place: u32) -> String {
     let ending = match (place % 100, place % 10) {
@@ -65,6 +81,20 @@ pub(super) fn ordinal(place: u32) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn sizes_have_three_figures() {
+        for (size, text) in [
+            (0, "0 B"),
+            (1_023, "1023 B"),
+            (1_024, "1.00 KiB"),
+            (12_992_276_071, "12.1 GiB"),
+            (160 << 30, "160 GiB"),
+            (3 << 40, "3.00 TiB"),
+        ] {
+            assert_eq!(bytes(size), text);
+        }
+    }
 
     #[test]
     fn spans_are_told_with_one_unit() {

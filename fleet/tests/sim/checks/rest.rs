@@ -26,7 +26,7 @@ impl World {
 }
 
 impl Checks {
-    fn at_rest(&self, engine: &Engine, now: Now, deadline: Option<Duration>) -> Result<(), String> {
+    fn at_rest(&mut self, engine: &Engine, now: Now, deadline: Option<Duration>) -> Result<(), String> {
         for project in engine.projects_by_name() {
             if project.state.next_fire.is_some_and(|fire| fire.at <= now.wall) {
                 return Err(format!(
@@ -67,6 +67,9 @@ impl Checks {
                 }
                 let found: BTreeSet<WaitReason> = waits().map(|why| why.wait.reason).collect();
                 self.compare_reasons(engine, now, attempt, &found)?;
+                for reason in found {
+                    *self.waited.entry(reason).or_default() += 1;
+                }
             }
         }
         Ok(())
@@ -103,6 +106,7 @@ impl Checks {
             ]);
         }
         expected.extend(self.remote_reasons(engine, now, attempt));
+        expected.extend(self.start_reasons(engine, now, attempt));
         for (reason, holds) in expected {
             if found.contains(&reason) != holds {
                 return Err(format!("{attempt:?} waits for {found:?}; a recount says {reason:?}: {holds}"));
@@ -121,7 +125,10 @@ impl Checks {
                         && other.upstream_host == attempt.upstream_host
                         && counts(other)
                 };
-                vec![(WaitReason::UpstreamSlots, count(engine, same) >= self.limits.upstream_slots)]
+                vec![(
+                    WaitReason::UpstreamSlots,
+                    count(engine, same) >= self.slots_of(&attempt.upstream_host),
+                )]
             }
             Role::Replica => {
                 let origin = |project| {

@@ -11,13 +11,24 @@ use fleet::{
 use super::{Content, Pull, Tree, Work};
 use crate::world::{Event, World};
 
+/// What rsync exits with when it cannot connect.
+const EXIT_SOCKET: i32 = 10;
+/// Any other exit: which one is of no interest here.
+const EXIT_OTHER: i32 = 12;
+
 /// The agent program and its machine, as they end and begin again; and pulls.
 impl World {
     pub(super) fn begin_pull(&mut self, host: usize, work: Work) {
         let Some(entry) = self.hosts[host].journal.get(&work) else { return };
         let (offer, cancelled) = (entry.offer.clone(), entry.cancelled);
         self.check_one_writer(host, work, &offer.destination);
-        let class = if cancelled { ExitClass::Cancelled } else { self.draw_class() };
+        let drawn = self.draw_class();
+        let unreached = self.is_down(&offer);
+        let class = match (cancelled, unreached) {
+            (true, _) => ExitClass::Cancelled,
+            (false, true) => ExitClass::Network,
+            (false, false) => drawn,
+        };
         let source = match offer.role {
             Role::Origin => {
                 self.hosts[host].modules.insert(offer.project, offer.destination.clone());
@@ -36,8 +47,9 @@ impl World {
             destination: offer.destination.clone(),
             source,
             class,
+            unreached,
             killed: cancelled,
-            stages_left: u32::from(self.rng.chance(300)),
+            stages_left: u32::from(!unreached && self.rng.chance(300)),
             parked: false,
         };
         let tree = self.hosts[host].trees.entry(offer.destination.clone()).or_default();
@@ -87,6 +99,12 @@ impl World {
         *self.rng.pick(&classes).expect("not empty")
     }
 
+    /// Whether the upstream host of an origin's pull cannot be reached now.
+    fn is_down(&self, offer: &Offer) -> bool {
+        let host = offer.source_uri.strip_prefix("rsync://").and_then(|rest| rest.split('/').next());
+        offer.role == Role::Origin && host.is_some_and(|host| self.down.contains(host))
+    }
+
     fn find_source(&self, offer: &Offer) -> Option<(usize, Destination, Tree)> {
         let rest = offer.source_uri.strip_prefix("rsync://h")?;
         let (host, _) = rest.split_once('/')?;
@@ -126,7 +144,12 @@ impl World {
         if class == ExitClass::Ok {
             tree.content = content;
         }
-        let outcome = self.outcome(host, class);
+        let unreached = pull.unreached && class == ExitClass::Network;
+        if unreached {
+            self.checks.unreached.insert(pull.work);
+        }
+        let code = if unreached { EXIT_SOCKET } else { EXIT_OTHER };
+        let outcome = Outcome { exit_code: Some(code), ..self.outcome(host, class) };
         self.checks.pulled.insert(pull.work, (class, content));
         self.hosts[host].exits.insert(pull.work, outcome);
         if self.hosts[host].up {

@@ -104,7 +104,10 @@ impl World {
         for project in self.projects() {
             asks.extend(self.put_project_right(project, &revoked));
         }
-        asks.extend(self.cancel_the_stuck());
+        // Before the last runs all was at rest; an offer that is on its way now only looks stuck.
+        if !self.people.last_asked {
+            asks.extend(self.cancel_the_stuck());
+        }
         let any = !asks.is_empty();
         for ask in asks {
             self.ask(ask);

@@ -15,7 +15,12 @@ use fleet::{
     schedule::{Cadence, Cron, IntervalFrom, OverlapPolicy, Schedule, parse_zone},
 };
 
-use crate::{cover::At, prng::Prng, shell::Tag, world::World};
+use crate::{
+    cover::At,
+    prng::Prng,
+    shell::Tag,
+    world::{UPSTREAMS, World},
+};
 
 /// Projects at a time.
 const PROJECTS_MAX: usize = 6;
@@ -44,9 +49,10 @@ enum Do {
     Sweep,
     Repeat,
     Check,
+    Upstream,
 }
 
-const DEEDS: [(Do, u64); 15] = [
+const DEEDS: [(Do, u64); 16] = [
     (Do::Create, 40),
     (Do::Update, 24),
     (Do::Delete, 14),
@@ -58,6 +64,7 @@ const DEEDS: [(Do, u64); 15] = [
     (Do::Thaw, 4),
     (Do::Drain, 3),
     (Do::Undrain, 5),
+    (Do::Upstream, 6),
     (Do::Revoke, 8),
     (Do::Sweep, 4),
     (Do::Repeat, 14),
@@ -143,6 +150,12 @@ impl World {
             Do::Drain => Ask::Drain { agent: agent?, draining: true },
             Do::Undrain => Ask::Drain { agent: agent?, draining: false },
             Do::Revoke => Ask::RevokeAgent { agent: agent?, reason: "stolen".to_owned() },
+            Do::Upstream => Ask::SetUpstream {
+                host: (*self.rng.pick(&UPSTREAMS)?).to_owned(),
+                slots: self.rng.chance(700).then(|| u32::try_from(self.rng.between(1, 4)).expect("small")),
+                spacing: self.rng.chance(500).then(|| Duration::from_secs(self.rng.below(60))),
+                revision: None,
+            },
             Do::Sweep | Do::Repeat => return None,
         })
     }
@@ -221,7 +234,7 @@ impl World {
             agents.remove(self.rng.index(agents.len()));
         }
         let root = if self.rng.chance(700) { "a1" } else { "a2" };
-        let host = *self.rng.pick(&["up0", "up1"])?;
+        let host = *self.rng.pick(&UPSTREAMS)?;
         let upstream = Upstream {
             uri: format!("rsync://{host}/{name}"),
             host: host.to_owned(),
@@ -276,6 +289,11 @@ impl World {
         }
         if self.rng.chance(300) {
             schedule.overlap_policy = OverlapPolicy::Skip;
+        }
+        if self.rng.chance(100) {
+            let windows = ["22:00-06:00", "02:15-02:45", "12:00-13:00 sat,sun", "06:00-22:00 mon,wed,fri"];
+            let window = self.rng.pick(&windows)?;
+            schedule.windows = vec![window.parse().ok()?];
         }
         Some(schedule)
     }
