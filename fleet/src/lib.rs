@@ -32,5 +32,6 @@ pub mod retry;
 pub mod run;
 pub mod schedule;
 pub mod time;
+pub mod words;
 
 pub use engine::Engine;

@@ -208,7 +208,7 @@ fn missing(field: &str) -> Violation {
     Violation::new(field, "is required")
 }
 
-fn unexpected(reply: &Reply) -> Status {
+pub(super) fn unexpected(reply: &Reply) -> Status {
     tracing::error!(?reply, "the engine gave an answer of another kind; this is a bug");
     internal("INTERNAL", "the coordinator gave itself an answer of another kind; please report it")
 }
@@ -363,11 +363,15 @@ impl v1::project_service_server::ProjectService for Projects {
         let id = key(&by, "RunProject", &request.request_id, &request);
         let id = id.map_err(|fault| invalid(WHAT, vec![fault]))?;
         let project = find(&self.services.driver.view(), WHAT, "name", &request.name)?.record.uid;
-        let run =
-            Ask::Run { project, kind: TriggerKind::User, wish: Wish::default(), request: id, traceparent };
+        let v1::RunProjectRequest { name, dry_run, reclaim, allow_deletes, .. } = request;
+        let wish = Wish { dry_run, reclaim, allow_deletes, ..Wish::default() };
+        let run = Ask::Run { project, kind: TriggerKind::User, wish, request: id, traceparent };
         match ask(&self.services, &by, run).await? {
             Reply::Run { project, run, coalesced, notes } => {
-                tracing::info!(target: "audit", %by, project = request.name, %run, coalesced, "run asked for");
+                tracing::info!(
+                    target: "audit", %by, project = name, %run, coalesced, dry_run, reclaim, allow_deletes,
+                    "run asked for"
+                );
                 let run = run::shown(&self.services, project, run).await?;
                 Ok(Response::new(v1::RunProjectResponse { run: Some(run), coalesced, notes }))
             }

@@ -71,6 +71,7 @@ struct Pull {
     class: ExitClass,
     killed: bool,
     stages_left: u32,
+    dry_run: bool,
     /// It waits for the agent to give it its secrets again.
     parked: bool,
 }
@@ -192,6 +193,7 @@ impl World {
             destination: entry.offer.destination.clone(),
             spec_hash: entry.spec_hash.clone(),
             ended: entry.ended.is_some(),
+            dry_run: entry.offer.dry_run,
             recorded: false,
         });
         let serve_uri = if one.serves { format!("rsync://h{host}") } else { String::new() };

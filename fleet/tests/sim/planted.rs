@@ -5,6 +5,7 @@ use fleet::{
     Engine,
     attempt::{AttemptState, End, Role},
     input::{AgentInput, Decision, Input, Message},
+    outcome::GuardKind,
     record::{Change, Record, Volatile},
     run::RunState,
 };
@@ -50,10 +51,16 @@ pub(crate) enum Planted {
     LateHelloObeyed,
     /// An agent forgets an outcome that is not acknowledged.
     AgentForgetsUnacknowledged,
+    /// What a dry run would have copied passes for a tree.
+    DryRunServed,
+    /// An approval allows more than was seen.
+    ApprovalWidened,
+    /// A failed try closes the hold.
+    HoldDropped,
 }
 
 impl Planted {
-    pub(crate) const ALL: [Self; 18] = [
+    pub(crate) const ALL: [Self; 21] = [
         Self::AnswerBeforeCommit,
         Self::SendBeforeCommit,
         Self::TermNotRaised,
@@ -72,6 +79,9 @@ impl Planted {
         Self::EndMisread,
         Self::LateHelloObeyed,
         Self::AgentForgetsUnacknowledged,
+        Self::DryRunServed,
+        Self::ApprovalWidened,
+        Self::HoldDropped,
     ];
 
     /// Bends what the engine is told.
@@ -139,6 +149,17 @@ impl Planted {
                 }
             }
             Self::EndMisread => misread_end(decision),
+            Self::DryRunServed => serve_dry_run(engine, changes),
+            Self::ApprovalWidened if source == Source::Person => {
+                for change in changes.iter_mut() {
+                    if let Change::Put(Record::Run(run)) = change
+                        && run.wish.waived.contains(&GuardKind::Deletes)
+                    {
+                        run.wish.allow_deletes = run.wish.allow_deletes.map(|allowed| allowed * 2);
+                    }
+                }
+            }
+            Self::HoldDropped if source == Source::Report => drop_hold(engine, changes),
             _ => {}
         }
         None
@@ -222,5 +243,34 @@ fn misread_end(decision: &mut Decision) {
         {
             *end = End::Lost;
         }
+    }
+}
+
+fn serve_dry_run(engine: &Engine, changes: &mut Vec<Change>) {
+    let done = changes.iter().find_map(|change| match change {
+        Change::Put(Record::Run(run)) if run.wish.dry_run && run.state == RunState::Succeeded => {
+            Some((run.project, run.id))
+        }
+        _ => None,
+    });
+    let Some((project, run)) = done else { return };
+    if let Some(project) = engine.project(project) {
+        let state = fleet::project::ProjectState { tree: Some(run), ..project.state.clone() };
+        changes.push(Change::Put(Record::ProjectState(state)));
+    }
+}
+
+fn drop_hold(engine: &Engine, changes: &mut Vec<Change>) {
+    let failed = changes.iter().find_map(|change| match change {
+        Change::Put(Record::Attempt(a)) if matches!(a.state.end(), Some(End::Failed(_))) => {
+            Some((a.project, a.agent))
+        }
+        _ => None,
+    });
+    let Some((project, agent)) = failed else { return };
+    let placement = engine.project(project).and_then(|project| project.placements.get(&agent));
+    if let Some(placement) = placement.filter(|placement| placement.hold.is_some()) {
+        let dropped = fleet::placement::PlacementRecord { hold: None, ..placement.clone() };
+        changes.push(Change::Put(Record::Placement(dropped)));
     }
 }

@@ -118,7 +118,9 @@ impl ProjectService for Services {
     }
 
     async fn run_project(&self, request: Request<v1::RunProjectRequest>) -> Answer<v1::RunProjectResponse> {
-        let name = request.into_inner().name;
+        let request = request.into_inner();
+        let name = request.name.clone();
+        self.script.lock().unwrap().started.push(request);
         let run = v1::Run { name: format!("{name}/runs/{RUN}"), ..v1::Run::default() };
         Ok(Response::new(v1::RunProjectResponse { run: Some(run), coalesced: false, notes: Vec::new() }))
     }
@@ -221,6 +223,14 @@ impl RunService for Services {
     async fn cancel_run(&self, request: Request<v1::CancelRunRequest>) -> Answer<v1::Run> {
         let run = v1::Run { name: request.into_inner().name, ..v1::Run::default() };
         Ok(Response::new(run))
+    }
+
+    async fn approve_run(&self, request: Request<v1::ApproveRunRequest>) -> Answer<v1::Run> {
+        let request = request.into_inner();
+        let project = request.name.split('/').nth(1).unwrap().to_owned();
+        self.script.lock().unwrap().approved.push(request);
+        let name = format!("projects/{project}/runs/{RUN}");
+        Ok(Response::new(v1::Run { name, state: RunState::Queued.into(), ..v1::Run::default() }))
     }
 }
 

@@ -3,13 +3,22 @@
 use fleet::{
     attempt::Role,
     input::Offer,
-    outcome::{ExitClass, Outcome, Stats},
+    outcome::{Evidence, ExitClass, GuardKind, Outcome, Stats},
     project::Destination,
     time::Wall,
 };
 
 use super::{Content, Pull, Tree, Work};
-use crate::world::{Event, World};
+use crate::{
+    cover::Fault,
+    world::{Event, World},
+};
+
+/// The guards that agents have of their own.
+const GUARDS: [GuardKind; 4] =
+    [GuardKind::EmptyUpstream, GuardKind::SentinelMissing, GuardKind::Adoption, GuardKind::Quota];
+/// Most files of a simulated tree.
+const FILES_MAX: u64 = 50_000;
 
 /// The agent program and its machine, as they end and begin again; and pulls.
 impl World {
@@ -17,7 +26,7 @@ impl World {
         let Some(entry) = self.hosts[host].journal.get(&work) else { return };
         let (offer, cancelled) = (entry.offer.clone(), entry.cancelled);
         self.check_one_writer(host, work, &offer.destination);
-        let class = if cancelled { ExitClass::Cancelled } else { self.draw_class() };
+        let class = if cancelled { ExitClass::Cancelled } else { self.draw_class(&offer) };
         let source = match offer.role {
             Role::Origin => {
                 self.hosts[host].modules.insert(offer.project, offer.destination.clone());
@@ -39,16 +48,19 @@ impl World {
             killed: cancelled,
             stages_left: u32::from(self.rng.chance(300)),
             parked: false,
+            dry_run: offer.dry_run,
         };
-        let tree = self.hosts[host].trees.entry(offer.destination.clone()).or_default();
-        tree.stamp += 1;
-        tree.writers += 1;
+        if !pull.dry_run {
+            let tree = self.hosts[host].trees.entry(offer.destination.clone()).or_default();
+            tree.stamp += 1;
+            tree.writers += 1;
+        }
         self.hosts[host].pulls.push(pull);
         let span = if cancelled { 0 } else { self.rng.span(self.config.pull) };
         self.after(span, Event::Pulled(host, id));
     }
 
-    fn draw_class(&mut self) -> ExitClass {
+    fn draw_class(&mut self, offer: &Offer) -> ExitClass {
         if self.calm || self.rng.chance(self.config.pulls_ok) {
             return ExitClass::Ok;
         }
@@ -72,6 +84,12 @@ impl World {
             C::MaxDelete,
             C::MaxDelete,
             C::MaxDelete,
+            C::Guard,
+            C::Guard,
+            C::Guard,
+            C::Guard,
+            C::Guard,
+            C::Guard,
             C::Busy,
             C::Busy,
             C::Auth,
@@ -84,7 +102,9 @@ impl World {
             C::Protocol,
             C::Config,
         ];
-        *self.rng.pick(&classes).expect("not empty")
+        let class = *self.rng.pick(&classes).expect("not empty");
+        // A guard of the agent that a person told it to pass over finds nothing.
+        if class == C::Guard && GUARDS.iter().any(|kind| offer.waived.contains(kind)) { C::Ok } else { class }
     }
 
     fn find_source(&self, offer: &Offer) -> Option<(usize, Destination, Tree)> {
@@ -118,15 +138,18 @@ impl World {
             return;
         }
         let pull = one.pulls.remove(index);
+        let known = one.journal.get(&pull.work).map_or(0, |entry| entry.offer.known_files);
         let class = if pull.killed { ExitClass::Cancelled } else { pull.class };
         let content = self.pulled_content(&pull, class);
-        let tree = self.hosts[host].trees.entry(pull.destination.clone()).or_default();
-        tree.stamp += 1;
-        tree.writers -= 1;
-        if class == ExitClass::Ok {
-            tree.content = content;
+        if !pull.dry_run {
+            let tree = self.hosts[host].trees.entry(pull.destination.clone()).or_default();
+            tree.stamp += 1;
+            tree.writers -= 1;
+            if matches!(class, ExitClass::Ok | ExitClass::Partial) {
+                tree.content = content;
+            }
         }
-        let outcome = self.outcome(host, class);
+        let outcome = self.outcome(host, class, known);
         self.checks.pulled.insert(pull.work, (class, content));
         self.hosts[host].exits.insert(pull.work, outcome);
         if self.hosts[host].up {
@@ -136,8 +159,8 @@ impl World {
 
     fn pulled_content(&self, pull: &Pull, class: ExitClass) -> Content {
         match (&pull.source, pull.role, class) {
-            (_, Role::Origin, ExitClass::Ok) => Content::Tree(pull.tree),
-            (Some((host, module, before)), Role::Replica, ExitClass::Ok) => {
+            (_, Role::Origin, ExitClass::Ok | ExitClass::Partial) => Content::Tree(pull.tree),
+            (Some((host, module, before)), Role::Replica, ExitClass::Ok | ExitClass::Partial) => {
                 let now = self.hosts[*host].trees.get(module);
                 let same = now.is_some_and(|now| now.stamp == before.stamp) && before.writers == 0;
                 if same { before.content } else { Content::Mixed }
@@ -146,13 +169,32 @@ impl World {
         }
     }
 
-    fn outcome(&mut self, host: usize, class: ExitClass) -> Outcome {
+    /// What the agent says; `known` is how many files the tree had after its last success.
+    fn outcome(&mut self, host: usize, class: ExitClass, known: u64) -> Outcome {
         let wall = self.config.wall_start + i64::try_from(self.time).expect("a simulation is short");
-        let files = self.rng.between(1, 50_000);
+        let files = match known {
+            0 => self.rng.between(1, FILES_MAX),
+            // Trees change a little each time, and sometimes half of one is gone.
+            _ if !self.calm && self.rng.chance(350) => known / 2,
+            _ => known + self.rng.below(known / 20 + 2),
+        };
+        let evidence = match class {
+            ExitClass::Guard => {
+                let kind = *self.rng.pick(&GUARDS).expect("not empty");
+                let names = vec!["dists/stable/Release".to_owned()];
+                let wanted = self.rng.between(1, 3);
+                Some(Evidence { kind, wanted, allowed: 0, names, sentence: String::new() })
+            }
+            _ => None,
+        };
+        if evidence.is_some() {
+            self.cover.fault(Fault::GuardStop);
+        }
         Outcome {
             time: Wall(wall + self.hosts[host].clock_shift),
             stats: Some(Stats { files, total_bytes: files * 1_000, ..Stats::default() }),
             deletes_skipped: (class == ExitClass::MaxDelete).then(|| self.rng.below(3_000)),
+            evidence,
             ..Outcome::of_class(class)
         }
     }
@@ -162,7 +204,7 @@ impl World {
         let boot = self.hosts[host].boot;
         let Some(outcome) = self.hosts[host].exits.remove(&work) else { return };
         if let Some(entry) = self.hosts[host].journal.get_mut(&work) {
-            let held = outcome.class == ExitClass::MaxDelete;
+            let held = matches!(outcome.class, ExitClass::MaxDelete | ExitClass::Guard);
             entry.ended = Some(outcome);
             let project = entry.offer.project;
             let delay = self.rng.between(0, self.config.fsync);
@@ -188,7 +230,7 @@ impl World {
             }
         }
         if machine {
-            for pull in std::mem::take(&mut one.pulls) {
+            for pull in std::mem::take(&mut one.pulls).into_iter().filter(|pull| !pull.dry_run) {
                 let tree = one.trees.entry(pull.destination).or_default();
                 tree.stamp += 1;
                 tree.writers -= 1;
@@ -227,7 +269,7 @@ impl World {
             }
             let going = one.pulls.iter().any(|pull| pull.work == work);
             if !going && !one.exits.contains_key(&work) {
-                let outcome = self.outcome(host, ExitClass::Interrupted);
+                let outcome = self.outcome(host, ExitClass::Interrupted, 0);
                 self.checks.pulled.insert(work, (ExitClass::Interrupted, Content::Nothing));
                 self.hosts[host].exits.insert(work, outcome);
             }

@@ -44,9 +44,10 @@ enum Do {
     Sweep,
     Repeat,
     Check,
+    Approve,
 }
 
-const DEEDS: [(Do, u64); 15] = [
+const DEEDS: [(Do, u64); 16] = [
     (Do::Create, 40),
     (Do::Update, 24),
     (Do::Delete, 14),
@@ -62,6 +63,7 @@ const DEEDS: [(Do, u64); 15] = [
     (Do::Sweep, 4),
     (Do::Repeat, 14),
     (Do::Check, 3),
+    (Do::Approve, 60),
 ];
 
 /// How often each deed is done in one seed's world.
@@ -122,7 +124,7 @@ impl World {
                 Ask::Run {
                     project: project?,
                     kind,
-                    wish: Wish::default(),
+                    wish: self.wish(),
                     request: None,
                     traceparent: String::new(),
                 }
@@ -143,8 +145,34 @@ impl World {
             Do::Drain => Ask::Drain { agent: agent?, draining: true },
             Do::Undrain => Ask::Drain { agent: agent?, draining: false },
             Do::Revoke => Ask::RevokeAgent { agent: agent?, reason: "stolen".to_owned() },
+            Do::Approve => return self.approval(),
             Do::Sweep | Do::Repeat => return None,
         })
+    }
+
+    fn wish(&mut self) -> Wish {
+        Wish {
+            dry_run: self.rng.chance(150),
+            reclaim: self.rng.chance(100),
+            allow_deletes: self.rng.chance(100).then(|| self.rng.below(5_000)),
+            ..Wish::default()
+        }
+    }
+
+    /// Mostly of the newest hold of some project, sometimes of any other run.
+    fn approval(&mut self) -> Option<Ask> {
+        let live = self.coordinator.store.live.values();
+        let held = live.filter_map(|record| match record {
+            Record::Placement(one) => Some((one.project, one.hold.as_ref()?.newest.run)),
+            _ => None,
+        });
+        let held: Vec<(ProjectUid, RunId)> = held.collect();
+        let (project, newest) = *self.rng.pick(&held)?;
+        let stale = self.rng.chance(200);
+        let runs: Vec<RunId> = self.coordinator.store.live_runs(project).map(|run| run.id).collect();
+        let run = if stale { *self.rng.pick(&runs)? } else { newest };
+        let (reason, traceparent) = ("seen".to_owned(), String::new());
+        Some(Ask::Approve { project, run, reason, saw: None, traceparent })
     }
 
     /// Sometimes any, mostly one with an attempt in a drawn state: else the short states would hardly be met.
@@ -248,9 +276,10 @@ impl World {
             },
             guard: GuardSettings {
                 max_delete: self.rng.chance(200).then_some(100),
+                shrink_percent: self.rng.chance(200).then_some(if self.rng.chance(300) { 100 } else { 10 }),
                 ..GuardSettings::default()
             },
-            partial_is_success: String::new(),
+            partial_is_success: if self.rng.chance(100) { "known".to_owned() } else { String::new() },
             retry: RetrySettings {
                 attempts: self.rng.chance(500).then(|| u32::try_from(self.rng.between(1, 4)).expect("small")),
                 initial_backoff: self.rng.chance(500).then_some(Duration::from_secs(20)),
