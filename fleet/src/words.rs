@@ -35,10 +35,7 @@ impl Evidence {
             GuardKind::SentinelMissing => match self.names.first() {
                 Some(name) if self.wanted <= 1 => format!("the upstream lacks {name}, which must exist"),
                 Some(name) => {
-                    format!(
-                        "the upstream lacks {} paths that must exist, first {name}",
-                        commas(self.wanted)
-                    )
+                    format!("the upstream lacks {} paths that must exist, first {name}", commas(self.wanted))
                 }
                 None => told("the upstream lacks a path that must exist"),
             },
@@ -91,7 +88,10 @@ mod tests {
             missing.figures(false),
             "the upstream lacks 2 paths that must exist, first dists/stable/Release"
         );
-        let adoption = Evidence { sentence: "12 of 40 files would go.".to_owned(), ..evidence(GuardKind::Adoption, 12, &[]) };
+        let adoption = Evidence {
+            sentence: "12 of 40 files would go.".to_owned(),
+            ..evidence(GuardKind::Adoption, 12, &[])
+        };
         assert_eq!(adoption.figures(true), "12 of 40 files would go");
     }
 }

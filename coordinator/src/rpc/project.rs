@@ -12,7 +12,7 @@ use ::fleet::{
     Engine,
     attempt::AttemptRecord,
     engine::{Project, WaitReason},
-    id::{AttemptId, Name, ProjectUid},
+    id::{Name, ProjectUid},
     input::{Ask, Reply},
     project::ProjectRecord,
     refusal::{Refusal, RefusalCode, Violation},
@@ -164,16 +164,13 @@ impl Projects {
     /// What only the history knows about the reasons of waiting.
     async fn past(&self, uid: ProjectUid) -> Result<why::Past, Status> {
         let now = self.services.driver.now();
-        let (waiting, first_held) = {
+        let waiting: Vec<AttemptRecord> = {
             let view = self.services.driver.view();
             let waits = view.why(now, uid);
             let backoffs = waits.iter().filter(|why| why.wait.reason == WaitReason::Backoff);
-            let waiting: Vec<AttemptRecord> =
-                backoffs.filter_map(|why| view.attempt(why.attempt).cloned()).collect();
-            let hold = view.project(uid).and_then(|project| project.origin()?.hold.clone());
-            (waiting, hold.map(|hold| hold.first))
+            backoffs.filter_map(|why| view.attempt(why.attempt).cloned()).collect()
         };
-        if waiting.is_empty() && first_held.is_none() {
+        if waiting.is_empty() {
             return Ok(why::Past::default());
         }
         history::read(&self.services.driver, move |store| {
@@ -183,8 +180,7 @@ impl Projects {
                 let before = attempts.into_iter().rev().find(|other| is_before(other, &one));
                 failed.extend(before.map(|before| (one.id, before)));
             }
-            let first_held = first_held.map(|id: AttemptId| store.attempt(uid, id)).transpose()?.flatten();
-            Ok(why::Past { failed, first_held })
+            Ok(why::Past { failed })
         })
         .await
     }

@@ -321,8 +321,7 @@ impl Engine {
     /// run does neither.
     fn begin_run(&self, now: Now, run: &RunRecord, project: &Project, effects: &mut Effects<'_>) {
         if run.wish.dry_run {
-            let begun =
-                RunRecord { state: RunState::Running, start_time: Some(now.wall), ..run.clone() };
+            let begun = RunRecord { state: RunState::Running, start_time: Some(now.wall), ..run.clone() };
             return effects.put(Record::Run(begun));
         }
         let mut state = project.state.clone();

@@ -215,8 +215,7 @@ impl World {
         let store = &self.coordinator.store;
         for ((id, epoch), kept) in self.checks.kept.iter().filter(|_| !self.checks.restored) {
             let recorded = store.attempt(kept.project, *id).is_some_and(|attempt| {
-                attempt.state.epoch() == Some(*epoch)
-                    && attempt.state.end().is_some_and(was_good)
+                attempt.state.epoch() == Some(*epoch) && attempt.state.end().is_some_and(was_good)
             });
             if !recorded && store.project(kept.project).is_some() {
                 let record = store.attempt(kept.project, *id);

@@ -72,6 +72,7 @@ struct Pull {
     killed: bool,
     stages_left: u32,
     dry_run: bool,
+    passes_partial: bool,
     /// It waits for the agent to give it its secrets again.
     parked: bool,
 }

@@ -47,6 +47,15 @@ pub enum ProjectCommand {
         /// Follow it until it ends, and exit by its end (`mirrorctl --help`); Ctrl-C stops watching, not the run
         #[arg(short, long)]
         watch: bool,
+        /// Only tell what would change; the tree stays as it is
+        #[arg(long)]
+        dry_run: bool,
+        /// First remove what the upstream no longer has, within the delete limit: makes room on a full volume
+        #[arg(long)]
+        reclaim: bool,
+        /// Allow this run so many deletes instead of the limit; void when it has not begun within 24h
+        #[arg(long, value_name = "N")]
+        allow_deletes: Option<u64>,
     },
     /// The next fires of the schedule
     Preview {

@@ -7,7 +7,9 @@ use crate::names;
 use crate::status::{self, Freshness};
 use crate::table::{Cell, Table};
 use crate::term::{Color, View};
-use crate::text::{ahead, block, cadence, host, plural, run_color, run_sign, run_word, since, span, time};
+use crate::text::{
+    ahead, block, cadence, hold, host, plural, run_color, run_sign, run_word, since, span, time,
+};
 use crate::units;
 
 /// How many of the last runs are shown as signs.
@@ -101,6 +103,11 @@ pub fn show(view: &View, project: &v1::Project, runs: &[v1::Run], why: &[String]
     }
     if !runs.is_empty() {
         lines.push(("last runs", last_runs(view, runs)));
+    }
+    for (placement, hold) in status.placements.iter().filter_map(|one| Some((one, one.hold.as_ref()?))) {
+        let age = time(hold.since).map(|since| format!(" {}", units::age(view.now - since)));
+        let (on, age) = (names::last(&placement.agent), age.unwrap_or_default());
+        lines.push(("held", format!("{on}{age}: {}", hold::figures(hold))));
     }
     for sentence in why {
         lines.push(("why", sentence.clone()));

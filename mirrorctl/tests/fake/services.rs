@@ -41,6 +41,31 @@ fn project(name: &str) -> v1::Project {
     }
 }
 
+/// The project with an open hold of its delete limit.
+fn held(project: v1::Project) -> v1::Project {
+    let attempt = "projects/debian/runs/01a1f797-47f1-7c02-9d1f-8a3b6f20c1de/attempts/1".to_owned();
+    let evidence = v1::Evidence {
+        kind: v1::evidence::Kind::Deletes.into(),
+        wanted: 21_204,
+        allowed: 40_000,
+        ..v1::Evidence::default()
+    };
+    let hold = v1::Hold {
+        first_attempt: attempt.clone(),
+        newest_attempt: attempt,
+        evidence: Some(evidence),
+        ..v1::Hold::default()
+    };
+    let placement = v1::PlacementStatus {
+        agent: "agents/edge1".to_owned(),
+        role: v1::Role::Origin.into(),
+        hold: Some(hold),
+        ..v1::PlacementStatus::default()
+    };
+    let status = v1::ProjectStatus { placements: vec![placement], ..v1::ProjectStatus::default() };
+    v1::Project { status: Some(status), ..project }
+}
+
 /// Faults as the coordinator finds them.
 fn check(project: &v1::Project) -> Result<(), Status> {
     let mut details = ErrorDetails::new();
@@ -82,7 +107,7 @@ impl ProjectService for Services {
 
     async fn get_project(&self, request: Request<v1::GetProjectRequest>) -> Answer<v1::Project> {
         match request.into_inner().name.as_str() {
-            "projects/debian" => Ok(Response::new(project("projects/debian"))),
+            "projects/debian" => Ok(Response::new(held(project("projects/debian")))),
             other => Err(Status::not_found(format!("no project {other:?}"))),
         }
     }

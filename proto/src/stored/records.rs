@@ -8,8 +8,8 @@ use fleet::{
 };
 
 use super::{
-    Read, agent_uid, attempt_id, choice, destination, list, maybe, maybe_run_id, name, need, part, project_uid,
-    read_attempt_id,
+    Read, agent_uid, attempt_id, choice, destination, list, maybe, maybe_run_id, name, need, part,
+    project_uid, read_attempt_id,
     run::{read_evidence, write_evidence},
     run_bytes, run_id, wall,
 };

@@ -6,6 +6,7 @@ use fleet::{
     defaults,
     outcome::{GuardKind, Outcome},
     placement::{Hold, PlacementRecord},
+    record::Record,
     run::{RunRecord, RunState, Wish},
 };
 
@@ -83,7 +84,7 @@ fn check_waiver(store: &Store, unit: &Unit, new: &RunRecord) -> Result<(), Strin
         return Ok(());
     }
     let range = store.live.values().filter_map(|record| match record {
-        fleet::record::Record::Placement(one) if one.project == new.project => one.hold.as_ref(),
+        Record::Placement(one) if one.project == new.project && one.role == Role::Origin => one.hold.as_ref(),
         _ => None,
     });
     let holds: Vec<&Hold> = range.collect();
@@ -109,7 +110,8 @@ fn check_hold(store: &Store, unit: &Unit, new: &PlacementRecord) -> Result<(), S
     let old = store.placement(new.project, new.agent);
     let before = old.and_then(|old| old.hold.as_ref());
     let wrong = |what: &str| Err(format!("{what}: {before:?} to {new:?} by {:?}", unit.source));
-    let on_it = || unit.attempts().filter(|attempt| attempt.agent == new.agent && attempt.project == new.project);
+    let on_it =
+        || unit.attempts().filter(|attempt| attempt.agent == new.agent && attempt.project == new.project);
     let dry = |attempt: &AttemptRecord| {
         store.run(attempt.project, attempt.id.run).is_some_and(|run| run.wish.dry_run)
     };

@@ -203,7 +203,8 @@ impl Checks {
         let of = |state| real().filter(|run| run.state == state).count();
         if store.live_runs(uid).count() - real().count() > 1 {
             // It joins nothing that waits, and nothing joins it; so it waits behind one run at most.
-            let waiting = store.live_runs(uid).filter(|run| run.wish.dry_run && run.state == RunState::Queued);
+            let waiting =
+                store.live_runs(uid).filter(|run| run.wish.dry_run && run.state == RunState::Queued);
             if waiting.count() > 1 {
                 return wrong("two dry runs wait".to_owned());
             }

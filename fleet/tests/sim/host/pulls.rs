@@ -11,6 +11,7 @@ use fleet::{
 use super::{Content, Pull, Tree, Work};
 use crate::{
     cover::Fault,
+    people::wishes::passes_partial,
     world::{Event, World},
 };
 
@@ -19,6 +20,11 @@ const GUARDS: [GuardKind; 4] =
     [GuardKind::EmptyUpstream, GuardKind::SentinelMissing, GuardKind::Adoption, GuardKind::Quota];
 /// Most files of a simulated tree.
 const FILES_MAX: u64 = 50_000;
+
+/// Whether what was pulled is a whole tree to this project.
+fn passes(pull: &Pull, class: ExitClass) -> bool {
+    class == ExitClass::Ok || (class == ExitClass::Partial && pull.passes_partial)
+}
 
 /// The agent program and its machine, as they end and begin again; and pulls.
 impl World {
@@ -49,6 +55,7 @@ impl World {
             stages_left: u32::from(self.rng.chance(300)),
             parked: false,
             dry_run: offer.dry_run,
+            passes_partial: passes_partial(&offer.project_name),
         };
         if !pull.dry_run {
             let tree = self.hosts[host].trees.entry(offer.destination.clone()).or_default();
@@ -145,7 +152,7 @@ impl World {
             let tree = self.hosts[host].trees.entry(pull.destination.clone()).or_default();
             tree.stamp += 1;
             tree.writers -= 1;
-            if matches!(class, ExitClass::Ok | ExitClass::Partial) {
+            if passes(&pull, class) {
                 tree.content = content;
             }
         }
@@ -158,14 +165,15 @@ impl World {
     }
 
     fn pulled_content(&self, pull: &Pull, class: ExitClass) -> Content {
-        match (&pull.source, pull.role, class) {
-            (_, Role::Origin, ExitClass::Ok | ExitClass::Partial) => Content::Tree(pull.tree),
-            (Some((host, module, before)), Role::Replica, ExitClass::Ok | ExitClass::Partial) => {
+        match (&pull.source, pull.role) {
+            _ if !passes(pull, class) => Content::Nothing,
+            (_, Role::Origin) => Content::Tree(pull.tree),
+            (Some((host, module, before)), Role::Replica) => {
                 let now = self.hosts[*host].trees.get(module);
                 let same = now.is_some_and(|now| now.stamp == before.stamp) && before.writers == 0;
                 if same { before.content } else { Content::Mixed }
             }
-            _ => Content::Nothing,
+            (None, Role::Replica) => Content::Nothing,
         }
     }
 
