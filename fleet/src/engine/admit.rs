@@ -285,10 +285,9 @@ impl Engine {
         let epoch = self.next_epoch();
         let Ok(state) = attempt.state.on(AttemptEvent::Offer(epoch), now.wall) else { return };
         // A run that has begun keeps what it was allowed.
-        let run = match run.state {
-            RunState::Queued => &RunRecord { wish: run.wish.clone().valid_at(now.wall), ..run.clone() },
-            _ => run,
-        };
+        let queued = run.state == RunState::Queued;
+        let wish = if queued { run.wish.clone().valid_at(now.wall) } else { run.wish.clone() };
+        let run = &RunRecord { wish, ..run.clone() };
         let max_delete = Self::max_delete(now, run, project, placement);
         let mut offered = AttemptRecord { state, max_delete, ..attempt.clone() };
         let offer = Offer {

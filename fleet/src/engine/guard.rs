@@ -43,29 +43,24 @@ impl Engine {
         let Some(project) = self.projects.get(&attempt.project) else { return outcome };
         let Some(placement) = project.placements.get(&attempt.agent) else { return outcome };
         let outcome = pass_partial(&project.record.spec.partial_is_success, outcome);
-        match outcome.class {
-            ExitClass::MaxDelete => {
-                let evidence = deletes(project, placement, attempt, &outcome);
-                Outcome { evidence: Some(evidence), ..outcome }
-            }
-            ExitClass::Guard => match &outcome.evidence {
-                Some(evidence) if evidence.kind == GuardKind::Deletes => {
-                    let evidence = deletes(project, placement, attempt, &outcome);
-                    Outcome { evidence: Some(evidence), ..outcome }
-                }
-                Some(_) => outcome,
-                // Of a newer agent: what nobody here can read, nobody here can approve.
-                None => Outcome { class: ExitClass::RejectedByAgent, ..outcome },
-            },
-            ExitClass::Ok if attempt.role == Role::Origin && !attempt.first_sync => {
-                let run = self.runs.get(&attempt.id.run).filter(|run| !run.wish.dry_run);
-                let lost = run.and_then(|run| shrunk(project, placement, run, outcome.stats?));
-                match lost {
-                    Some(evidence) => hold_shrunk(evidence, outcome),
-                    None => outcome,
-                }
-            }
-            _ => outcome,
+        let kind = outcome.evidence.as_ref().map(|evidence| evidence.kind);
+        if outcome.class == ExitClass::MaxDelete
+            || (outcome.class == ExitClass::Guard && kind == Some(GuardKind::Deletes))
+        {
+            let evidence = deletes(project, placement, attempt, &outcome);
+            return Outcome { evidence: Some(evidence), ..outcome };
+        }
+        if outcome.class == ExitClass::Guard && kind.is_none() {
+            // Of a newer agent: what nobody here can read, nobody here can approve.
+            return Outcome { class: ExitClass::RejectedByAgent, ..outcome };
+        }
+        if outcome.class != ExitClass::Ok || attempt.role != Role::Origin || attempt.first_sync {
+            return outcome;
+        }
+        let run = self.runs.get(&attempt.id.run).filter(|run| !run.wish.dry_run);
+        match run.and_then(|run| shrunk(project, placement, run, outcome.stats?)) {
+            Some(evidence) => hold_shrunk(evidence, outcome),
+            None => outcome,
         }
     }
 
@@ -214,7 +209,7 @@ fn deletes(
     outcome: &Outcome,
 ) -> Evidence {
     let told = outcome.evidence.clone();
-    let wanted = outcome.deletes_skipped.or(told.as_ref().map(|told| told.wanted)).unwrap_or(0);
+    let wanted = outcome.deletes_skipped.or_else(|| Some(told.as_ref()?.wanted)).unwrap_or(0);
     let limit = allowed_deletes(project, placement);
     let (names, sentence) = told.map(|told| (told.names, told.sentence)).unwrap_or_default();
     let sentence = if sentence.is_empty() {
