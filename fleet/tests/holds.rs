@@ -401,6 +401,23 @@ fn a_tree_that_lost_less_than_the_limit_goes_on() {
 }
 
 #[test]
+fn who_allowed_the_deletes_is_not_asked_again_for_the_loss() {
+    let mut fleet = simple();
+    let held = fleet.origin_ends(limited(4_000));
+    fleet.approve(held.attempt.run).unwrap();
+    let offer = fleet.offered();
+    fleet.end(&offer, outcome(ExitClass::Ok, FILES - 5_000));
+    assert_eq!(fleet.hold(fleet.origin), None, "1,000 by the limit, 4,000 by the approval");
+    fleet.offered();
+
+    let mut fleet = simple();
+    fleet.run(Wish { allow_deletes: Some(10), ..Wish::default() });
+    let offer = fleet.offered();
+    fleet.end(&offer, outcome(ExitClass::Ok, FILES / 2));
+    assert!(fleet.hold(fleet.origin).is_some(), "more than that is another accident");
+}
+
+#[test]
 fn a_shrink_guard_that_is_off_holds_nothing() {
     let mut fleet = Fleet::new(|spec| spec.guard.shrink_percent = Some(100));
     fleet.origin_ends(outcome(ExitClass::Ok, 1));

@@ -237,7 +237,12 @@ fn shrunk(project: &Project, placement: &PlacementRecord, run: &RunRecord, stats
             && run.wish.waived.contains(&GuardKind::Shrink)
             && lost <= hold.evidence.wanted
     });
-    if limit >= SHRINK_OFF || lost < u64::from(limit) || waived {
+    // Who allowed so many deletes has seen that so many files go: one accident, one question.
+    let gone = placement.files.saturating_sub(stats.files);
+    let expected = run.wish.allow_deletes.is_some_and(|allowed| {
+        gone > 0 && gone <= allowed.saturating_add(allowed_deletes(project, placement))
+    });
+    if limit >= SHRINK_OFF || lost < u64::from(limit) || waived || expected {
         return None;
     }
     let sentence = format!(

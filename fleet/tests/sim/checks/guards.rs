@@ -42,7 +42,7 @@ impl Checks {
         let known = before.have_tree.is_some() && attempt.role == Role::Origin && !attempt.first_sync;
         let of = |old: u64, new: u64| old.saturating_sub(new) * 100 >= limit * old && old > 0;
         let lost = of(before.files, stats.files) || of(before.size_bytes, stats.total_bytes);
-        let seen = wish.waived.contains(&GuardKind::Shrink);
+        let seen = wish.waived.contains(&GuardKind::Shrink) || wish.allow_deletes.is_some();
         if lost && known && limit < 100 && !seen && !wish.dry_run {
             return Err(told(attempt.id, &format!("passes with {stats:?} after {before:?}")));
         }
