@@ -88,6 +88,7 @@ pub enum End {
 
 /// What can happen to an attempt.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[allow(clippy::large_enum_variant, reason = "there is one at a time, and it is consumed at once")]
 pub enum AttemptEvent {
     /// Admission let it through.
     Offer(Epoch),

@@ -25,6 +25,8 @@ pub const RETRY_MULTIPLIER: u32 = 3;
 pub const RETRY_CAP: Duration = Duration::from_secs(HOUR);
 /// A partial transfer (rsync 23) is tried once more after this.
 pub const PARTIAL_RETRY: Duration = Duration::from_secs(15 * MINUTE);
+/// A transfer that filled the disk is tried again after this.
+pub const DISK_FULL_RETRY: Duration = Duration::from_secs(15 * MINUTE);
 /// First pause after "max connections reached".
 pub const BUSY_INITIAL: Duration = Duration::from_secs(2 * MINUTE);
 /// Longest pause after "max connections reached".
@@ -91,6 +93,10 @@ pub const MAX_DELETE_MAX: u64 = 1_000_000_000;
 pub const ADOPT_DELETE_PERCENT: u64 = 2;
 /// Share of its bytes, percent: a first pull that would fetch more of them again is held.
 pub const ADOPT_AGAIN_PERCENT: u64 = 20;
+/// A tree that has lost this many percent of its files or bytes is held.
+pub const SHRINK_PERCENT: u32 = 30;
+/// What a person allowed beforehand, or approved, is void when it has not begun by then.
+pub const APPROVAL_TTL: Duration = Duration::from_secs(DAY);
 /// A join token's default life.
 pub const JOIN_TOKEN_TTL: Duration = Duration::from_secs(10 * MINUTE);
 /// A join token's longest life.

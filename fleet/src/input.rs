@@ -6,7 +6,7 @@ use crate::{
     agent::{AgentFacts, Root, TokenNames, UserRecord},
     attempt::Role,
     id::{AgentUid, AttemptId, Epoch, Name, ProjectUid, RunId},
-    outcome::{GuardKind, Outcome},
+    outcome::{Evidence, GuardKind, Outcome},
     project::{Destination, ProjectSpec},
     record::{Change, Freeze},
     refusal::Refusal,
@@ -115,6 +115,19 @@ pub enum Ask {
         wish: Wish,
         /// For the same answer twice.
         request: Option<RequestKey>,
+        /// W3C trace context; empty: none.
+        traceparent: String,
+    },
+    /// Allow what a guard found, once.
+    Approve {
+        /// Of which project.
+        project: ProjectUid,
+        /// The run of the newest hold.
+        run: RunId,
+        /// Why.
+        reason: String,
+        /// What that run's guard had found, where the history has it: a refusal says how that differs from now.
+        saw: Option<Evidence>,
         /// W3C trace context; empty: none.
         traceparent: String,
     },
@@ -322,6 +335,8 @@ pub struct Held {
     pub spec_hash: String,
     /// It has ended; the outcome follows.
     pub ended: bool,
+    /// It only tells what would change: its success makes no tree.
+    pub dry_run: bool,
     /// The store's history has this attempt, or its whole run, as ended. The shell looks it up: history is not
     /// in the engine, and what has ended must not begin again.
     pub recorded: bool,

@@ -33,5 +33,6 @@ pub mod run;
 pub mod schedule;
 pub mod time;
 pub mod upstream;
+pub mod words;
 
 pub use engine::Engine;

@@ -4,7 +4,7 @@
 use crate::{
     attempt::Role,
     id::{AgentUid, AttemptId, ProjectUid, RunId},
-    outcome::Evidence,
+    outcome::{Evidence, GuardKind},
     project::Destination,
     time::Wall,
 };
@@ -20,6 +20,32 @@ pub struct Hold {
     pub since: Wall,
     /// What the newest one found.
     pub evidence: Evidence,
+    /// The guards that stopped attempts since it opened, in order. What the first of them saw need not be over when
+    /// another one speaks.
+    pub met: Vec<GuardKind>,
+    /// A person approved what a replica found: until then its attempts may do that. An origin's approval is its run's
+    /// wish.
+    pub approved_until: Option<Wall>,
+}
+
+impl Hold {
+    /// Attempts copy and count, but delete nothing: each of them would delete up to the limit again.
+    #[must_use]
+    pub fn deletes_stopped(&self) -> bool {
+        self.met.contains(&GuardKind::Deletes)
+    }
+
+    /// The tree on disk is the one that shrank, not the version that the placement is known to have.
+    #[must_use]
+    pub fn has_shrunk(&self) -> bool {
+        self.met.contains(&GuardKind::Shrink)
+    }
+
+    /// What was found and what is allowed, as one clause.
+    #[must_use]
+    pub fn figures(&self) -> String {
+        self.evidence.figures(self.newest == self.first)
+    }
 }
 
 /// One project on one agent.
@@ -45,7 +71,7 @@ pub struct PlacementRecord {
     pub files: u64,
     /// Bytes in the tree after the last success; 0: not known.
     pub size_bytes: u64,
-    /// While a hold is open, attempts copy and count but delete nothing.
+    /// A guard's stop that is open: it closes by a success, or when counted deletions are within the limit again.
     pub hold: Option<Hold>,
 }
 

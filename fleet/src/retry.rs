@@ -30,6 +30,8 @@ pub fn verdict(class: ExitClass, attempt_try: u32, settings: RetrySettings, now:
             let initial = settings.initial_backoff.unwrap_or(defaults::RETRY_INITIAL);
             Verdict::Again(full_jitter(grow(initial, attempt_try - 1, defaults::RETRY_CAP), now))
         }
+        // Admission lets it start only when there is room.
+        ExitClass::DiskFull if attempt_try < tries => Verdict::Again(defaults::DISK_FULL_RETRY),
         ExitClass::Partial if attempt_try == 1 && tries > 1 => Verdict::Again(defaults::PARTIAL_RETRY),
         // Queued, not failed: asked again until the next fire takes over, with a growing, jittered pause.
         ExitClass::Busy => {
@@ -96,6 +98,18 @@ mod tests {
         assert_eq!(verdict(ExitClass::Partial, 1, settings, now(1)), Verdict::Again(defaults::PARTIAL_RETRY));
         assert_eq!(verdict(ExitClass::Partial, 2, settings, now(1)), Verdict::GiveUp);
         assert_eq!(verdict(ExitClass::Auth, 1, settings, now(1)), Verdict::GiveUp);
+    }
+
+    #[test]
+    fn a_full_disk_is_tried_again_as_often_as_a_broken_network() {
+        let settings = RetrySettings::default();
+        for attempt_try in 1..4 {
+            let again = Verdict::Again(defaults::DISK_FULL_RETRY);
+            assert_eq!(verdict(ExitClass::DiskFull, attempt_try, settings, now(1)), again);
+        }
+        assert_eq!(verdict(ExitClass::DiskFull, 4, settings, now(1)), Verdict::GiveUp);
+        let once = RetrySettings { attempts: Some(1), ..settings };
+        assert_eq!(verdict(ExitClass::DiskFull, 1, once, now(1)), Verdict::GiveUp);
     }
 
     #[test]

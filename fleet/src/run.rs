@@ -82,7 +82,7 @@ pub struct RunRecord {
     pub coalesced: u64,
     /// A person is among those who asked, so it runs while the project is paused.
     pub by_person: bool,
-    /// The trigger count it consumes; 0 until its first offer.
+    /// The trigger count it consumes; 0 until its first offer, and of dry runs, which consume none.
     pub generation: u64,
     /// Where it stands.
     pub state: RunState,
@@ -122,6 +122,37 @@ pub struct Wish {
     pub allow_deletes: Option<u64>,
     /// Guards waived, by an approval of what they found.
     pub waived: Vec<GuardKind>,
+    /// A run that has not begun by then loses `allow_deletes` and `waived`; `None` where it has neither.
+    pub waiver_expires: Option<Wall>,
+}
+
+impl Wish {
+    /// What is left of it at `now`.
+    #[must_use]
+    pub fn valid_at(self, now: Wall) -> Self {
+        if self.waiver_expires.is_some_and(|expires| expires <= now) {
+            Self { allow_deletes: None, waived: Vec::new(), waiver_expires: None, ..self }
+        } else {
+            self
+        }
+    }
+
+    /// This wish of a run that waits, joined at `now` by another one. What they allow holds for as long as both
+    /// would: neither is to live longer by the other.
+    #[must_use]
+    pub fn joined_by(self, other: Self, now: Wall) -> Self {
+        let own = self.valid_at(now);
+        let mut waived: Vec<GuardKind> = own.waived.into_iter().chain(other.waived).collect();
+        waived.sort_unstable();
+        waived.dedup();
+        Self {
+            dry_run: own.dry_run,
+            reclaim: own.reclaim || other.reclaim,
+            allow_deletes: own.allow_deletes.max(other.allow_deletes),
+            waived,
+            waiver_expires: [own.waiver_expires, other.waiver_expires].into_iter().flatten().min(),
+        }
+    }
 }
 
 impl RunRecord {

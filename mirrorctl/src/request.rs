@@ -46,9 +46,7 @@ pub fn apply(
         project.placement = Some(v1::PlacementSettings { origins: vec![target], ..Default::default() });
         mask.push("placement");
     }
-    if let Some(text) = &flags.max_delete {
-        let max_delete = number(text, "--max-delete", faults);
-        project.guard.get_or_insert_default().max_delete = max_delete;
+    if guard(flags, project, faults) {
         mask.push("guard");
     }
     if retry(flags, project, faults) {
@@ -262,6 +260,34 @@ fn rsync(flags: &ProjectFlags, project: &mut v1::Project, faults: &mut Faults) -
     given
 }
 
+/// Whether any flag about guards was given.
+fn guard(flags: &ProjectFlags, project: &mut v1::Project, faults: &mut Faults) -> bool {
+    let mut settings = project.guard.clone().unwrap_or_default();
+    let mut given = false;
+    if let Some(text) = &flags.max_delete {
+        given = true;
+        settings.max_delete = number(text, "--max-delete", faults);
+    }
+    if let Some(text) = &flags.shrink_percent {
+        given = true;
+        let parsed = text.parse().map_err(|_| format!("{text:?}: a number from 1 to 100"));
+        settings.shrink_percent = faults.check("--shrink-percent", parsed);
+    }
+    if !flags.sentinels.is_empty() {
+        given = true;
+        let none = flags.sentinels == [""];
+        settings.sentinels = if none { Vec::new() } else { flags.sentinels.clone() };
+    }
+    if let Some(text) = &flags.quota {
+        given = true;
+        settings.quota_bytes = number(text, "--quota", faults).unwrap_or_default();
+    }
+    if given {
+        project.guard = Some(settings);
+    }
+    given
+}
+
 /// Whether any flag about retries was given.
 fn retry(flags: &ProjectFlags, project: &mut v1::Project, faults: &mut Faults) -> bool {
     let mut settings = project.retry.clone().unwrap_or_default();
@@ -272,7 +298,11 @@ fn retry(flags: &ProjectFlags, project: &mut v1::Project, faults: &mut Faults) -
     if let Some(text) = &flags.retry_backoff {
         settings.initial_backoff = span(text, "--retry-backoff", faults);
     }
-    let given = flags.retry_attempts.is_some() || flags.retry_backoff.is_some();
+    if let Some(reason) = &flags.partial_is_success {
+        settings.treat_partial_as_success.clone_from(reason);
+    }
+    let given =
+        flags.retry_attempts.is_some() || flags.retry_backoff.is_some() || flags.partial_is_success.is_some();
     if given {
         project.retry = Some(settings);
     }
@@ -326,6 +356,7 @@ mod tests {
             "--every|6h|--time-zone|Europe/Berlin|--start|2026-12-01|--end|2027-01-01|--jitter|5m|--overlap|skip\
              |--catch-up|1d|--dst-overlap|both|--no-default-options|--connect-timeout|30s|--io-timeout|5m\
              |--stall-timeout|1h|--run-timeout|2d|--bandwidth|1000|--max-delete|40000|--retry-attempts|2\
+             |--shrink-percent|40|--sentinel|dists|--sentinel|pool|--quota|5000|--partial-is-success|known\
              |--retry-backoff|1m|--window|22:00-06:00|--window|01:00-02:00 sat,sun|-l|tier=1|--display-name|Debian GNU|--user|mirror",
         );
         assert_eq!(faults, [""; 0]);
@@ -341,8 +372,14 @@ mod tests {
         let rsync = project.rsync.unwrap();
         assert!(rsync.no_defaults && rsync.bandwidth_limit_kib == 1000);
         assert_eq!(rsync.run_timeout.unwrap().seconds, 172_800);
-        assert_eq!(project.guard.unwrap().max_delete, Some(40_000));
-        assert_eq!(project.retry.unwrap().attempts, 2);
+        let guard = project.guard.unwrap();
+        assert_eq!(
+            (guard.max_delete, guard.shrink_percent, guard.quota_bytes),
+            (Some(40_000), Some(40), 5_000)
+        );
+        assert_eq!(guard.sentinels, ["dists", "pool"]);
+        let retry = project.retry.unwrap();
+        assert_eq!((retry.attempts, retry.treat_partial_as_success.as_str()), (2, "known"));
         assert_eq!(project.labels["tier"], "1");
         assert_eq!(project.upstreams[0].user, "mirror");
         assert_eq!(mask, ["display_name", "labels", "upstreams", "schedule", "rsync", "guard", "retry"]);

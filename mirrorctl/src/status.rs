@@ -10,7 +10,7 @@ use mirror_proto::v1::run::State as RunState;
 use mirror_proto::v1::schedule::Cadence;
 
 use crate::names;
-use crate::text::{attempt_word, plural, span, time};
+use crate::text::{attempt_word, hold, plural, span, time};
 use crate::units;
 
 /// A copy is stale from this age on, or from [`STALE_PERIODS`] periods of its schedule, whichever is later: 24 hours.
@@ -206,11 +206,48 @@ pub fn origin(project: &v1::Project) -> Option<&v1::PlacementStatus> {
     project.status.as_ref()?.placements.iter().find(|placement| placement.role() == v1::Role::Origin)
 }
 
+/// The newest hold of a project and whose it is: the origin's before those of replicas, which follow from its tree.
+#[must_use]
+pub fn newest_hold(project: &v1::Project) -> Option<(&v1::PlacementStatus, &v1::Hold)> {
+    let placements = &project.status.as_ref()?.placements;
+    let holds = placements.iter().filter_map(|placement| Some((placement, placement.hold.as_ref()?)));
+    holds.min_by_key(|(placement, _)| placement.role() != v1::Role::Origin)
+}
+
+/// A hold is open whatever the last run did: a run may fail before the guard looks again.
+fn hold_attention(project: &v1::Project, now: DateTime<Utc>) -> Option<Attention> {
+    let (placement, hold) = newest_hold(project)?;
+    let name = names::last(&project.name).to_owned();
+    let since = time(hold.since);
+    let age = since.map(|since| format!(" {}", units::age(now - since))).unwrap_or_default();
+    let on = match placement.role() {
+        v1::Role::Replica => format!(" on {}", names::last(&placement.agent)),
+        v1::Role::Origin | v1::Role::Unspecified => String::new(),
+    };
+    let sentence = format!("held{age}{on}: {}", hold::figures(hold));
+    let newest = placement.role() == v1::Role::Origin
+        && project.status.as_ref().is_some_and(|status| status.last_state() == RunState::Held);
+    let run = if newest { name.clone() } else { run_to_show(&name, hold) };
+    let next = format!("mirrorctl run show {run}");
+    Some(Attention { kind: Kind::Held, name, since, sentence, next })
+}
+
+/// The hold's run as it can be typed, where it need not be the project's newest.
+fn run_to_show(project: &str, hold: &v1::Hold) -> String {
+    match hold.newest_attempt.split_once("/attempts/") {
+        Some((run, _)) => format!("{project}/{}", names::short_run(run)),
+        None => project.to_owned(),
+    }
+}
+
 fn on_origin(project: &v1::Project) -> String {
     origin(project).map(|placement| format!(" on {}", names::last(&placement.agent))).unwrap_or_default()
 }
 
 fn project_attention(project: &v1::Project, freshness: Freshness, now: DateTime<Utc>) -> Option<Attention> {
+    if let Some(held) = hold_attention(project, now) {
+        return Some(held);
+    }
     let status = project.status.clone().unwrap_or_default();
     let name = names::last(&project.name).to_owned();
     let ended = time(status.last_end_time);

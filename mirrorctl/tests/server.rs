@@ -143,6 +143,34 @@ fn watched_runs_end_with_their_own_codes() {
 }
 
 #[test]
+fn an_approval_is_asked_for_with_its_figures_and_names_the_run_that_was_seen() {
+    let fake = Fake::start();
+    let (code, out, err) = run(&fake, &["run", "approve", "debian", "--reason", "a release left"]);
+    assert_eq!((code, out.as_str()), (7, ""), "there is no terminal to ask on");
+    assert!(err.contains("This lets edge1 delete up to 21,204 more files of debian. Approve?"), "{err}");
+    assert!(fake.script().approved.is_empty());
+    let (code, out, err) = run(&fake, &["run", "approve", "debian", "--reason", "a release left", "--yes"]);
+    assert_eq!(
+        (code, out.as_str()),
+        (0, "Approved: run 01a1f7e0-6a99 of debian is queued for it.\n"),
+        "{err}"
+    );
+    let asked = fake.script().approved.pop().unwrap();
+    assert_eq!(asked.name, "projects/debian/runs/01a1f797-47f1-7c02-9d1f-8a3b6f20c1de");
+    assert_eq!(asked.reason, "a release left");
+}
+
+#[test]
+fn a_run_is_started_as_it_is_wished() {
+    let fake = Fake::start();
+    let words = ["project", "run", "debian", "--dry-run", "--reclaim", "--allow-deletes", "61204"];
+    let (code, out, err) = run(&fake, &words);
+    assert_eq!((code, out.as_str()), (0, "Dry run 01a1f7e0-6a99 of debian started.\n"), "{err}");
+    let asked = fake.script().started.pop().unwrap();
+    assert!(asked.dry_run && asked.reclaim && asked.allow_deletes == Some(61_204));
+}
+
+#[test]
 fn a_watch_outlives_a_lost_coordinator() {
     let fake = Fake::start();
     let (code, out, err) = run(&fake, &["run", "watch", "flaky"]);

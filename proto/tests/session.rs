@@ -59,6 +59,7 @@ fn hello() -> v1::Hello {
             spec_hash: "00ff".to_owned(),
             ended: true,
             needs_secrets: false,
+            dry_run: true,
         }],
         inventory: Some(v1::Inventory {
             roots: vec![root("a1"), root("a2")],

@@ -32,6 +32,7 @@ impl Executor {
             spec_hash: entry.assignment.spec_hash.clone(),
             ended: entry.ended.is_some(),
             needs_secrets: lacking.contains(&entry.key),
+            dry_run: entry.assignment.dry_run,
         };
         book.entries().map(describe).collect()
     }

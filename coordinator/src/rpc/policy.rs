@@ -66,6 +66,7 @@ pub const TABLE: &[(&str, Rule)] = &[
     ("/mirror.v1.RunService/WatchRun", VIEWER),
     ("/mirror.v1.RunService/TailRunLog", VIEWER),
     ("/mirror.v1.RunService/CancelRun", Rule::Owner),
+    ("/mirror.v1.RunService/ApproveRun", Rule::Owner),
     ("/mirror.v1.AgentService/GetAgent", VIEWER),
     ("/mirror.v1.AgentService/ListAgents", VIEWER),
     ("/mirror.v1.AgentService/DrainAgent", OPERATOR),

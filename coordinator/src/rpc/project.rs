@@ -12,7 +12,7 @@ use ::fleet::{
     Engine,
     attempt::AttemptRecord,
     engine::{Project, WaitReason},
-    id::{AttemptId, Name, ProjectUid},
+    id::{Name, ProjectUid},
     input::{Ask, Reply},
     project::ProjectRecord,
     refusal::{Refusal, RefusalCode, Violation},
@@ -164,16 +164,13 @@ impl Projects {
     /// What only the history knows about the reasons of waiting.
     async fn past(&self, uid: ProjectUid) -> Result<why::Past, Status> {
         let now = self.services.driver.now();
-        let (waiting, first_held) = {
+        let waiting: Vec<AttemptRecord> = {
             let view = self.services.driver.view();
             let waits = view.why(now, uid);
             let backoffs = waits.iter().filter(|why| why.wait.reason == WaitReason::Backoff);
-            let waiting: Vec<AttemptRecord> =
-                backoffs.filter_map(|why| view.attempt(why.attempt).cloned()).collect();
-            let hold = view.project(uid).and_then(|project| project.origin()?.hold.clone());
-            (waiting, hold.map(|hold| hold.first))
+            backoffs.filter_map(|why| view.attempt(why.attempt).cloned()).collect()
         };
-        if waiting.is_empty() && first_held.is_none() {
+        if waiting.is_empty() {
             return Ok(why::Past::default());
         }
         history::read(&self.services.driver, move |store| {
@@ -183,8 +180,7 @@ impl Projects {
                 let before = attempts.into_iter().rev().find(|other| is_before(other, &one));
                 failed.extend(before.map(|before| (one.id, before)));
             }
-            let first_held = first_held.map(|id: AttemptId| store.attempt(uid, id)).transpose()?.flatten();
-            Ok(why::Past { failed, first_held })
+            Ok(why::Past { failed })
         })
         .await
     }
@@ -208,7 +204,7 @@ fn missing(field: &str) -> Violation {
     Violation::new(field, "is required")
 }
 
-fn unexpected(reply: &Reply) -> Status {
+pub(super) fn unexpected(reply: &Reply) -> Status {
     tracing::error!(?reply, "the engine gave an answer of another kind; this is a bug");
     internal("INTERNAL", "the coordinator gave itself an answer of another kind; please report it")
 }
@@ -363,11 +359,15 @@ impl v1::project_service_server::ProjectService for Projects {
         let id = key(&by, "RunProject", &request.request_id, &request);
         let id = id.map_err(|fault| invalid(WHAT, vec![fault]))?;
         let project = find(&self.services.driver.view(), WHAT, "name", &request.name)?.record.uid;
-        let run =
-            Ask::Run { project, kind: TriggerKind::User, wish: Wish::default(), request: id, traceparent };
+        let v1::RunProjectRequest { name, dry_run, reclaim, allow_deletes, .. } = request;
+        let wish = Wish { dry_run, reclaim, allow_deletes, ..Wish::default() };
+        let run = Ask::Run { project, kind: TriggerKind::User, wish, request: id, traceparent };
         match ask(&self.services, &by, run).await? {
             Reply::Run { project, run, coalesced, notes } => {
-                tracing::info!(target: "audit", %by, project = request.name, %run, coalesced, "run asked for");
+                tracing::info!(
+                    target: "audit", %by, project = name, %run, coalesced, dry_run, reclaim, allow_deletes,
+                    "run asked for"
+                );
                 let run = run::shown(&self.services, project, run).await?;
                 Ok(Response::new(v1::RunProjectResponse { run: Some(run), coalesced, notes }))
             }

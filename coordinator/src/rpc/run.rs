@@ -9,9 +9,11 @@ use std::{cmp::Reverse, collections::BTreeMap, sync::Arc};
 
 use ::fleet::{
     Engine,
-    attempt::AttemptRecord,
+    attempt::{AttemptRecord, End, Role},
     id::{AttemptId, Name, ProjectUid, RunId},
-    input::Ask,
+    input::{Ask, Reply},
+    outcome::Evidence,
+    placement::PlacementRecord,
     refusal::{Refusal, Violation},
     run::RunRecord,
     time::Now,
@@ -27,6 +29,7 @@ use super::{RETRY_UNAVAILABLE, ask, invalid, page, refused, user};
 use crate::{
     Services,
     outbox::line::Line,
+    session::trace,
     store::{PAGE_MAX as HISTORY_PAGE_MAX, StoreError},
     watch::Progress,
 };
@@ -199,6 +202,38 @@ impl Runs {
         self.find(name, run).await
     }
 
+    /// The run that is to be approved; for "-" that of the newest hold. Whether it may be is the engine's to say.
+    async fn find_held(&self, what: &str, text: &str) -> Result<Meant, Status> {
+        let (name, run) = convert::parse_run("name", text).map_err(|fault| invalid(what, vec![fault]))?;
+        let newest = {
+            let view = self.services.driver.view();
+            let project = view.project_named(&name);
+            let holds = project.into_iter().flat_map(|project| project.placements.values());
+            let origin_first = |one: &&PlacementRecord| (one.role == Role::Replica, one.agent);
+            let mut held: Vec<&PlacementRecord> = holds.filter(|one| one.hold.is_some()).collect();
+            held.sort_by_key(origin_first);
+            held.first().and_then(|one| one.hold.as_ref()).map(|hold| hold.newest.run)
+        };
+        let run = match (run, newest) {
+            (RunRef::Newest, Some(run)) => RunRef::Id(run),
+            (run, _) => run,
+        };
+        self.find(name, run).await
+    }
+
+    /// What a run's guard found, as far as the history has it.
+    async fn evidence_of(&self, project: ProjectUid, run: RunId) -> Result<Option<Evidence>, Status> {
+        history::read(&self.services.driver, move |store| {
+            let attempts = store.attempts(project, run)?;
+            let held = attempts.iter().rev().find_map(|attempt| match attempt.state.end() {
+                Some(End::Held(outcome)) => outcome.evidence.clone(),
+                _ => None,
+            });
+            Ok(held)
+        })
+        .await
+    }
+
     async fn whole(&self, meant: &Meant) -> Result<Whole, Status> {
         let live = Live::of(&self.services.driver.view(), meant.run);
         let whole = whole(&self.services, meant.project, meant.run, live).await?;
@@ -316,5 +351,24 @@ impl v1::run_service_server::RunService for Runs {
         ask(&self.services, &by, Ask::CancelRun { project, run }).await?;
         tracing::info!(target: "audit", %by, project = %meant.name, %run, "run cancelled");
         shown(&self.services, project, run).await.map(Response::new)
+    }
+
+    async fn approve_run(
+        &self,
+        request: Request<v1::ApproveRunRequest>,
+    ) -> Result<Response<v1::Run>, Status> {
+        let by = user(&request)?;
+        let traceparent = trace::current(request.metadata());
+        let v1::ApproveRunRequest { name, reason } = request.into_inner();
+        let Meant { project, name, run } = self.find_held("run not approved", &name).await?;
+        let saw = self.evidence_of(project, run).await?;
+        let approve = Ask::Approve { project, run, reason: reason.clone(), saw, traceparent };
+        match ask(&self.services, &by, approve).await? {
+            Reply::Run { run: made, .. } => {
+                tracing::info!(target: "audit", %by, project = %name, held = %run, run = %made, reason, "run approved");
+                shown(&self.services, project, made).await.map(Response::new)
+            }
+            other => Err(super::project::unexpected(&other)),
+        }
     }
 }

@@ -15,7 +15,7 @@ use crate::{
     defaults,
     id::{AgentUid, AttemptId, ProjectUid},
     input::{Decision, Message, Offer, Send},
-    placement::PlacementRecord,
+    placement::{Hold, PlacementRecord},
     record::{Change, Record, Volatile},
     run::{RunRecord, RunState},
     time::{Mono, Now, Wall},
@@ -226,6 +226,10 @@ impl Engine {
                 waits.push(Wait::new(WaitReason::RunActive));
                 return;
             };
+            if case.run.wish.dry_run {
+                // It changes nothing that replicas could be pulling.
+                continue;
+            }
             let timeout = case.project.record.spec.placement.drain_timeout.unwrap_or(defaults::DRAIN_TIMEOUT);
             let until = since.plus(timeout);
             if until > now.mono && self.usage.replicas.contains_key(&case.attempt.project) {
@@ -242,7 +246,9 @@ impl Engine {
             return;
         };
         // A new origin serves nothing yet: pulling from it would empty the replica.
-        let has_it = origin.have_tree == Some(case.attempt.tree);
+        // Nor is one that has shrunk to be pulled under the name of the tree before: IN_PLACE, it is there already.
+        let shrunk = origin.hold.as_ref().is_some_and(Hold::has_shrunk);
+        let has_it = origin.have_tree == Some(case.attempt.tree) && !shrunk;
         match self.sessions.get(&origin.agent) {
             None => waits.push(Wait::by(WaitReason::OriginAway, Blocker::Agent(origin.agent))),
             Some(session) if session.facts.serve_uri.is_empty() || !has_it => {
@@ -319,12 +325,19 @@ impl Engine {
         let Some(placement) = project.placements.get(&attempt.agent) else { return };
         let epoch = self.next_epoch();
         let Ok(state) = attempt.state.on(AttemptEvent::Offer(epoch), now.wall) else { return };
-        let max_delete = max_delete(project, placement);
+        // A run that has begun keeps what it was allowed.
+        let queued = run.state == RunState::Queued;
+        let wish = if queued { run.wish.clone().valid_at(now.wall) } else { run.wish.clone() };
+        let run = &RunRecord { wish, ..run.clone() };
+        let max_delete = Self::max_delete(now, run, project, placement);
         let mut offered = AttemptRecord { state, max_delete, ..attempt.clone() };
-        let offer = self.assignment(&offered, epoch, run, project, placement);
+        let offer = Offer {
+            waived: Self::waived(now, run, placement),
+            ..self.assignment(&offered, epoch, run, project, placement)
+        };
         offered.spec_hash = offer.spec_hash();
         effects.put(Record::Attempt(offered));
-        if attempt.role == Role::Origin {
+        if attempt.role == Role::Origin && !run.wish.dry_run {
             self.mix_replicas(project, effects);
         }
         if run.state == RunState::Queued {
@@ -344,8 +357,13 @@ impl Engine {
         }
     }
 
-    /// A queued run becomes the active one: it takes all triggers so far, and what still propagated closes.
+    /// A queued run becomes the active one: it takes all triggers so far, and what still propagated closes. A dry
+    /// run does neither.
     fn begin_run(&self, now: Now, run: &RunRecord, project: &Project, effects: &mut Effects<'_>) {
+        if run.wish.dry_run {
+            let begun = RunRecord { state: RunState::Running, start_time: Some(now.wall), ..run.clone() };
+            return effects.put(Record::Run(begun));
+        }
         let mut state = project.state.clone();
         state.taken = state.wanted;
         let begun = RunRecord {
@@ -403,7 +421,7 @@ impl Engine {
             reclaim: run.wish.reclaim,
             sentinels: spec.guard.sentinels.clone(),
             first_sync: attempt.first_sync,
-            waived: run.wish.waived.clone(),
+            waived: Vec::new(),
             quota_bytes: spec.guard.quota_bytes,
             known_files: placement.files,
             known_bytes: placement.size_bytes,
@@ -436,12 +454,6 @@ fn opening(now: Now, case: &Case<'_>) -> Option<Wall> {
     // None within two weeks: it is looked for again after a day.
     let next = schedule.next_opening(at).map_or_else(|| now.wall.plus(OPENING_LOOK), Wall::from);
     Some(next.max(now.wall.plus(Duration::from_millis(1))))
-}
-
-/// The most files the next attempt may delete. While a hold is open: none, or each fire would delete up to
-/// the limit again.
-pub(super) fn max_delete(project: &Project, placement: &PlacementRecord) -> u64 {
-    if placement.hold.is_some() { 0 } else { allowed_deletes(project, placement) }
 }
 
 /// The delete limit by what was declared, or by the size of the tree.

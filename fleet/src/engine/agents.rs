@@ -246,7 +246,7 @@ impl Engine {
             trigger: Trigger { kind: TriggerKind::Schedule, by: String::new(), time: now.wall },
             coalesced: 0,
             by_person: true,
-            generation: wanted,
+            generation: if held.dry_run { 0 } else { wanted },
             state: RunState::Running,
             attempts: held.attempt.number,
             origin_attempt: held.attempt.number,
@@ -258,7 +258,7 @@ impl Engine {
             end_time: None,
             current_tree: false,
             traceparent: String::new(),
-            wish: Wish::default(),
+            wish: Wish { dry_run: held.dry_run, ..Wish::default() },
         };
         let fresh =
             self.new_attempt(project, agent, id, held.attempt.number, id, 1, std::time::Duration::ZERO);
@@ -267,9 +267,11 @@ impl Engine {
             spec_hash: held.spec_hash.clone(),
             ..fresh
         };
-        let mut state = project.state.clone();
-        (state.wanted, state.taken) = (wanted, wanted);
-        effects.put(Record::ProjectState(state));
+        if !held.dry_run {
+            let mut state = project.state.clone();
+            (state.wanted, state.taken) = (wanted, wanted);
+            effects.put(Record::ProjectState(state));
+        }
         effects.put(Record::Run(run));
         effects.put(Record::Attempt(attempt.clone()));
         attempt

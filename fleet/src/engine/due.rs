@@ -68,8 +68,8 @@ impl Engine {
         }
         let window = schedule.catch_up_window(fire.scheduled.to_utc()).to_std().unwrap_or_default();
         let caught = fire_to_catch_up(&project.record, fire.scheduled, now.wall);
-        let busy =
-            project.runs.iter().any(|run| self.runs.get(run).is_some_and(|run| !run.state.is_closed()));
+        let goes = |run: &RunRecord| !run.state.is_closed() && !run.wish.dry_run;
+        let busy = project.runs.iter().any(|run| self.runs.get(run).is_some_and(goes));
         if now.wall.since(caught) > window.saturating_add(self.limits.catch_up_spread) {
             state.missed_fires += 1;
         } else if busy && schedule.overlap_policy == OverlapPolicy::Skip {
@@ -77,7 +77,7 @@ impl Engine {
         } else {
             let trigger = Trigger { kind: TriggerKind::Schedule, by: String::new(), time: caught };
             effects.put(Record::ProjectState(state));
-            self.trigger(now, project, trigger, String::new(), &mut effects);
+            self.trigger(now, project, trigger, Wish::default(), String::new(), &mut effects);
             let Some(triggered) = effects.project_state(uid) else { return Decision::nothing() };
             state = triggered;
         }
@@ -87,25 +87,31 @@ impl Engine {
     }
 
     /// One more run is wanted: a new one, or the one that is already waiting. Returns it and whether it was
-    /// waiting. Nothing is ever dropped here: this is the only place where triggers become runs.
+    /// waiting. Nothing is ever dropped here: this is the only place where triggers become runs. A dry run is
+    /// asked for beside them: it counts as no trigger, and no trigger joins it.
     pub(super) fn trigger(
         &self,
         now: Now,
         project: &Project,
         trigger: Trigger,
+        wish: Wish,
         traceparent: String,
         effects: &mut Effects<'_>,
     ) -> Option<(RunId, bool)> {
         let uid = project.record.uid;
-        let mut state = effects.project_state(uid)?;
-        state.wanted += 1;
-        effects.put(Record::ProjectState(state));
         let by_person = trigger.kind == TriggerKind::User;
-        let waiting = project.runs.iter().filter_map(|id| self.runs.get(id));
-        if let Some(run) = waiting.into_iter().find(|run| run.state == RunState::Queued) {
+        if !wish.dry_run {
+            let mut state = effects.project_state(uid)?;
+            state.wanted += 1;
+            effects.put(Record::ProjectState(state));
+        }
+        let mut waiting = project.runs.iter().filter_map(|id| self.runs.get(id));
+        let joins = |run: &&RunRecord| run.state == RunState::Queued && !run.wish.dry_run && !wish.dry_run;
+        if let Some(run) = waiting.find(joins) {
             let joined = RunRecord {
                 coalesced: run.coalesced + 1,
                 by_person: run.by_person || by_person,
+                wish: run.wish.clone().joined_by(wish, now.wall),
                 ..run.clone()
             };
             effects.put(Record::Run(joined));
@@ -138,7 +144,7 @@ impl Engine {
             end_time: None,
             current_tree: false,
             traceparent,
-            wish: Wish::default(),
+            wish,
         };
         effects.put(Record::Run(run));
         effects.put(Record::Attempt(self.new_attempt(project, origin.agent, id, 1, id, 1, Duration::ZERO)));
@@ -284,9 +290,10 @@ impl Engine {
 
     /// The one place where runs close.
     pub(super) fn close_run(&self, now: Now, run: RunRecord, state: RunState, effects: &mut Effects<'_>) {
-        let (project, id) = (run.project, run.id);
+        let (project, id, dry_run) = (run.project, run.id, run.wish.dry_run);
         effects.put(Record::Run(RunRecord { state, end_time: Some(now.wall), ..run }));
-        let Some(mut counters) = effects.project_state(project) else { return };
+        // A dry run says nothing of the tree, and no interval counts from it.
+        let Some(mut counters) = effects.project_state(project).filter(|_| !dry_run) else { return };
         counters.last_run = Some(LastRun { run: id, state, end: now.wall });
         let owner = self.projects.get(&project);
         if let Some(at) = owner.and_then(|owner| fire_after_end(&owner.record, now.wall)) {

@@ -9,6 +9,7 @@
 //! Input ──▶ people.rs   what users ask ──▶ state.rs   records and what is derived from them
 //!           agents.rs   hello, enrol, renew           usage.rs  slots in use
 //!           report.rs   accepted, ended               timers.rs what is due when
+//!           guard.rs    holds and approvals
 //!           due.rs      fires, timers, replicas with work, closing
 //!           admit.rs    who may start, or what it waits for   hosts.rs  how upstream hosts answer
 //! ```
@@ -17,6 +18,7 @@ mod admit;
 mod agents;
 mod due;
 mod effects;
+mod guard;
 mod hosts;
 mod people;
 mod report;

@@ -6,6 +6,7 @@ use std::{collections::BTreeSet, time::Duration};
 use super::{
     due::{first_fire, next_fire},
     effects::Effects,
+    guard::no_origin,
     state::{Engine, Project},
 };
 use crate::{
@@ -14,11 +15,12 @@ use crate::{
     defaults,
     id::{AgentUid, Name, ProjectUid, RunId},
     input::{Ask, CloseReason, Decision, Message, Person, Reply, RequestKey, Send},
+    outcome::Evidence,
     placement::PlacementRecord,
     project::{Destination, Pause, Pick, ProjectRecord, ProjectSpec, ProjectState, Replicas},
     record::{Answer, Change, FleetRecord, Freeze, Key, Record, RequestRecord, Volatile},
     refusal::{Refusal, RefusalCode, Violation},
-    run::{RunRecord, RunState, Trigger, TriggerKind},
+    run::{RunRecord, RunState, Trigger, TriggerKind, Wish},
     time::{Now, Wall},
 };
 
@@ -41,8 +43,11 @@ impl Engine {
                 self.pause(now, by, project, reason, until, revision)
             }
             Ask::Resume { project, revision } => self.resume(now, project, revision),
-            Ask::Run { project, kind, wish: _, request, traceparent } => {
-                self.run_project(now, by, project, kind, request, traceparent)
+            Ask::Run { project, kind, wish, request, traceparent } => {
+                self.run_project(now, by, project, kind, wish, request, traceparent)
+            }
+            Ask::Approve { project, run, reason, saw, traceparent } => {
+                self.approve_run(now, by, project, run, &reason, saw.as_ref(), traceparent)
             }
             Ask::CancelRun { project, run } => self.cancel_run(now, &by, project, run),
             Ask::Freeze { reason } => Ok(self.freeze(now, by, reason)),
@@ -371,12 +376,14 @@ impl Engine {
         Ok(effects.decision())
     }
 
+    #[expect(clippy::too_many_arguments, reason = "they are the fields of one request")]
     fn run_project(
         &self,
         now: Now,
         by: String,
         uid: ProjectUid,
         kind: TriggerKind,
+        wish: Wish,
         request: Option<RequestKey>,
         traceparent: String,
     ) -> Outcome {
@@ -384,30 +391,49 @@ impl Engine {
             return Ok(Decision { reply, ..Decision::nothing() });
         }
         let project = self.find_project(uid)?;
+        if wish.allow_deletes.is_some_and(|allowed| allowed > defaults::MAX_DELETE_MAX) {
+            let text = format!("must be 0 to {}", defaults::MAX_DELETE_MAX);
+            return Err(Refusal::invalid("run not started", vec![Violation::new("allow_deletes", text)]));
+        }
+        let queued = |id: &RunId| self.runs.get(id).is_some_and(|run| run.state == RunState::Queued);
+        if wish.dry_run && project.runs.iter().any(queued) {
+            let text = format!(
+                "\"{0}\" has a run that waits, and a dry run cannot join it; ask again when it has begun \
+                 (mirrorctl run watch {0}), or cancel it",
+                project.record.name
+            );
+            return Err(Refusal::precondition("RUN_QUEUED", text));
+        }
+        let waiver_expires = wish.allow_deletes.map(|_| now.wall.plus(defaults::APPROVAL_TTL));
+        let wish = Wish { waiver_expires, ..wish };
         let mut effects = Effects::of(self);
         let trigger = Trigger { kind, by, time: now.wall };
-        let (run, coalesced) =
-            self.trigger(now, project, trigger, traceparent, &mut effects).ok_or_else(|| {
-                Refusal::precondition(
-                    "NO_ORIGIN",
-                    format!("project \"{}\" has no origin to run on", project.record.name),
-                )
-            })?;
-        // During a run the answer is the run that waits behind it, whether this trigger made it or joined it.
-        let going =
-            |id: &RunId| *id != run && self.runs.get(id).is_some_and(|other| !other.state.is_closed());
-        let coalesced = coalesced || project.runs.iter().any(going);
-        let mut notes = Vec::new();
-        if let Some(pause) = &project.record.paused {
-            notes.push(format!("the project is paused by {}; this run runs all the same", pause.by));
-        }
-        if let Some(freeze) = &self.fleet.frozen {
-            notes.push(format!("the fleet is frozen by {}; the run waits for the thaw", freeze.by));
-        }
+        let triggered = self.trigger(now, project, trigger, wish, traceparent, &mut effects);
+        let (run, coalesced) = triggered.ok_or_else(|| no_origin(project))?;
+        let reply = self.run_reply(project, run, coalesced);
+        let coalesced = matches!(reply, Reply::Run { coalesced: true, .. });
         let mut decision = effects.decision();
         remember(now, request, Answer::Run { project: uid, run, coalesced }, &mut decision);
-        decision.reply = Reply::Run { project: uid, run, coalesced, notes };
+        decision.reply = reply;
         Ok(decision)
+    }
+
+    #[expect(clippy::too_many_arguments, reason = "they are the fields of one request")]
+    fn approve_run(
+        &self,
+        now: Now,
+        by: String,
+        uid: ProjectUid,
+        run: RunId,
+        reason: &str,
+        saw: Option<&Evidence>,
+        traceparent: String,
+    ) -> Outcome {
+        let project = self.find_project(uid)?;
+        if let Some(fault) = reason_fault(reason) {
+            return Err(Refusal::invalid("run not approved", vec![fault]));
+        }
+        self.approve(now, by, project, run, saw, traceparent)
     }
 
     fn cancel_run(&self, now: Now, by: &str, uid: ProjectUid, id: RunId) -> Outcome {

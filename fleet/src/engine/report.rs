@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use super::{
-    admit::allowed_deletes,
     effects::Effects,
+    guard::Held,
     hosts::{Hearing, hearing, host_of},
     state::{Engine, Project},
 };
@@ -12,8 +12,8 @@ use crate::{
     attempt::{AttemptEvent, AttemptRecord, AttemptState, End, Role},
     id::{AgentUid, AttemptId, Epoch, RunId},
     input::{CloseReason, Decision, Message, NotTaken, Send},
-    outcome::{Evidence, ExitClass, GuardKind, Outcome},
-    placement::{Hold, PlacementRecord},
+    outcome::{ExitClass, Outcome},
+    placement::PlacementRecord,
     project::ProjectState,
     record::{Change, Record, Volatile},
     retry::{Verdict, verdict},
@@ -90,6 +90,7 @@ impl Engine {
     ) -> Decision {
         let mut effects = Effects::of(self);
         let moved = self.own_attempt(agent, id).is_some_and(|attempt| {
+            let outcome = self.judged(attempt, outcome);
             self.move_attempt(now, attempt, AttemptEvent::End(epoch, outcome), &mut effects)
         });
         // A stale report is acknowledged too, or the agent would say it for ever; it changes nothing.
@@ -126,12 +127,13 @@ impl Engine {
     }
 
     /// How an end counts for what follows: where a person wanted it, no other try does, however it came. Only
-    /// a guard's first stop is remembered all the same.
+    /// a guard's first stop is remembered all the same; a dry run's is nothing to be remembered.
     fn after_wish(&self, before: &AttemptRecord, end: &End) -> End {
         let wished = matches!(before.state, AttemptState::Cancelling { .. });
         let project = self.projects.get(&before.project);
         let placement = project.and_then(|project| project.placements.get(&before.agent));
-        let held_before = placement.is_some_and(|placement| placement.hold.is_some());
+        let dry_run = self.runs.get(&before.id.run).is_some_and(|run| run.wish.dry_run);
+        let held_before = dry_run || placement.is_some_and(|placement| placement.hold.is_some());
         match end {
             End::Failed(_) | End::Lost if wished => End::Cancelled(None),
             End::Held(_) if wished && held_before => End::Cancelled(None),
@@ -143,6 +145,7 @@ impl Engine {
         let Some(project) = self.projects.get(&attempt.project) else { return };
         let Some(run) = effects.run(attempt.project, attempt.id.run) else { return };
         match attempt.role {
+            Role::Origin if run.wish.dry_run => self.after_dry_run(now, project, run, attempt, end, effects),
             Role::Origin => self.after_origin(now, project, run, attempt, end, effects),
             Role::Replica => self.after_replica(now, project, &run, attempt, end, effects),
         }
@@ -171,6 +174,25 @@ impl Engine {
         }
     }
 
+    /// A dry run has told what it was to tell, or could not. Nothing else follows from it.
+    fn after_dry_run(
+        &self,
+        now: Now,
+        project: &Project,
+        run: RunRecord,
+        attempt: &AttemptRecord,
+        end: &End,
+        effects: &mut Effects<'_>,
+    ) {
+        match end {
+            End::Succeeded(_) => self.close_run(now, run, RunState::Succeeded, effects),
+            End::Held(_) => self.close_run(now, run, RunState::Failed, effects),
+            End::Failed(_) | End::Cancelled(_) | End::Lost => {
+                self.after_origin(now, project, run, attempt, end, effects);
+            }
+        }
+    }
+
     /// The origin has a new tree: that is what every replica should have from now on.
     fn new_tree(
         &self,
@@ -182,8 +204,7 @@ impl Engine {
         effects: &mut Effects<'_>,
     ) {
         if let Some(placement) = project.placements.get(&attempt.agent) {
-            let has = PlacementRecord { hold: None, ..placement.clone() };
-            effects.put(Record::Placement(has.with_tree(now, run.id, outcome)));
+            effects.put(Record::Placement(placement.clone().with_tree(now, run.id, outcome)));
         }
         if let Some(state) = effects.project_state(run.project) {
             let state = ProjectState { tree: Some(run.id), last_success: Some(now.wall), ..state };
@@ -211,8 +232,7 @@ impl Engine {
         }
     }
 
-    /// The delete limit stopped it. With a hold open the attempt deleted nothing and only counted: when the
-    /// count is within the limit again, the hold closes by itself and a try with the limit follows.
+    /// A guard stopped it. Nothing propagates, and the run closes unless its hold has just closed by itself.
     fn hold_or_go_on(
         &self,
         now: Now,
@@ -225,26 +245,16 @@ impl Engine {
         let Some(placement) = project.placements.get(&attempt.agent) else {
             return self.close_run(now, run, RunState::Held, effects);
         };
-        let wanted = outcome.deletes_skipped.unwrap_or(0);
-        let counted_only = placement.hold.is_some() && attempt.max_delete == 0;
-        let allowed = allowed_deletes(project, placement);
-        if counted_only && outcome.deletes_skipped.is_some() && wanted <= allowed && allowed > 0 {
-            effects.put(Record::Placement(PlacementRecord { hold: None, ..placement.clone() }));
-            self.next_try(project, run, attempt, Duration::ZERO, effects);
-            return;
+        match self.held(now, project, placement, attempt, outcome) {
+            Held::Closes(placement) => {
+                effects.put(Record::Placement(placement));
+                self.next_try(project, run, attempt, Duration::ZERO, effects);
+            }
+            Held::Opens(placement) => {
+                effects.put(Record::Placement(placement));
+                self.close_run(now, run, RunState::Held, effects);
+            }
         }
-        let (first, since) =
-            placement.hold.as_ref().map_or((attempt.id, now.wall), |hold| (hold.first, hold.since));
-        let evidence = outcome.evidence.clone().unwrap_or_else(|| Evidence {
-            kind: GuardKind::Deletes,
-            wanted,
-            allowed,
-            names: Vec::new(),
-            sentence: format!("{wanted} more deletions wanted, {allowed} allowed"),
-        });
-        let hold = Hold { first, newest: attempt.id, since, evidence };
-        effects.put(Record::Placement(PlacementRecord { hold: Some(hold), ..placement.clone() }));
-        self.close_run(now, run, RunState::Held, effects);
     }
 
     fn retry_or_fail(
@@ -326,7 +336,19 @@ impl Engine {
                 return;
             }
             End::Cancelled(_) => return self.give_up(placement, run, attempt, false, effects),
-            End::Failed(outcome) | End::Held(outcome) => outcome.class,
+            End::Held(outcome) => {
+                match self.held(now, project, placement, attempt, outcome) {
+                    Held::Opens(placement) => self.give_up(&placement, run, attempt, true, effects),
+                    Held::Closes(placement) => {
+                        effects.put(Record::Placement(placement));
+                        if project.state.tree == Some(attempt.tree) {
+                            self.next_try(project, run.clone(), attempt, Duration::ZERO, effects);
+                        }
+                    }
+                }
+                return;
+            }
+            End::Failed(outcome) => outcome.class,
             End::Lost => ExitClass::Interrupted,
         };
         let superseded = project.state.tree != Some(attempt.tree);
@@ -372,10 +394,18 @@ impl Engine {
 }
 
 impl PlacementRecord {
-    /// This placement with a whole tree.
+    /// This placement with a whole tree, which closes its hold.
     fn with_tree(self, now: Now, tree: RunId, outcome: &Outcome) -> Self {
         let (files, size_bytes) =
             outcome.stats.map_or((self.files, self.size_bytes), |stats| (stats.files, stats.total_bytes));
-        Self { have_tree: Some(tree), have_time: Some(now.wall), gave_up_on: None, files, size_bytes, ..self }
+        Self {
+            have_tree: Some(tree),
+            have_time: Some(now.wall),
+            gave_up_on: None,
+            files,
+            size_bytes,
+            hold: None,
+            ..self
+        }
     }
 }

@@ -1,6 +1,7 @@
 //! What must hold at every step: the rules of the model against what is put on disk, and against what really
 //! happened on the machines.
 
+mod guards;
 mod limits;
 mod rest;
 mod schedule;
@@ -16,7 +17,7 @@ use fleet::{
     engine::WaitReason,
     id::{AgentUid, AttemptId, Epoch, ProjectUid, RunId},
     input::Offer,
-    outcome::ExitClass,
+    outcome::{ExitClass, GuardKind},
     project::Destination,
     record::{Change, Key, Record},
     run::RunState,
@@ -76,6 +77,7 @@ impl Checks {
         self.check_attempts(store, unit)?;
         self.check_runs(store, unit)?;
         self.check_states(store, unit)?;
+        self.check_guards(store, unit)?;
         self.check_placements(store, unit)
     }
 
@@ -238,8 +240,7 @@ impl World {
         let store = &self.coordinator.store;
         for ((id, epoch), kept) in self.checks.kept.iter().filter(|_| !self.checks.restored) {
             let recorded = store.attempt(kept.project, *id).is_some_and(|attempt| {
-                attempt.state.epoch() == Some(*epoch)
-                    && matches!(attempt.state.end(), Some(End::Succeeded(_)))
+                attempt.state.epoch() == Some(*epoch) && attempt.state.end().is_some_and(was_good)
             });
             if !recorded && store.project(kept.project).is_some() {
                 let record = store.attempt(kept.project, *id);
@@ -287,4 +288,15 @@ impl World {
 /// The attempt's own words for where and what.
 fn told(id: AttemptId, what: &str) -> String {
     format!("attempt {id}: {what}")
+}
+
+/// Whether all was copied, be it that the tree had shrunk then.
+fn was_good(end: &End) -> bool {
+    match end {
+        End::Succeeded(_) => true,
+        End::Held(outcome) => {
+            outcome.evidence.as_ref().is_some_and(|evidence| evidence.kind == GuardKind::Shrink)
+        }
+        End::Failed(_) | End::Cancelled(_) | End::Lost => false,
+    }
 }

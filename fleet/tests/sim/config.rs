@@ -68,6 +68,7 @@ fn weight(fault: Fault) -> u64 {
         Fault::WallBack | Fault::WallForward | Fault::AgentClock | Fault::RootsChange => 5,
         // These happen by themselves.
         Fault::LostUnits | Fault::LateReport | Fault::LateHello | Fault::RequestRepeat => 0,
+        Fault::GuardStop | Fault::ShrunkTree | Fault::Approved | Fault::StaleApproval | Fault::DryRun => 0,
     }
 }
 

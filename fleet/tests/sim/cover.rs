@@ -56,10 +56,20 @@ pub(crate) enum Fault {
     LateHello,
     /// A request id was used again.
     RequestRepeat,
+    /// A guard of an agent found something.
+    GuardStop,
+    /// An origin's tree had lost too much.
+    ShrunkTree,
+    /// An attempt was offered that a person had approved.
+    Approved,
+    /// A run was to be approved that was not the newest hold.
+    StaleApproval,
+    /// An attempt of a dry run was offered.
+    DryRun,
 }
 
 impl Fault {
-    pub(crate) const ALL: [Self; 24] = [
+    pub(crate) const ALL: [Self; 29] = [
         Self::CutLink,
         Self::HalfOpen,
         Self::PartitionBoth,
@@ -84,6 +94,11 @@ impl Fault {
         Self::LateReport,
         Self::LateHello,
         Self::RequestRepeat,
+        Self::GuardStop,
+        Self::ShrunkTree,
+        Self::Approved,
+        Self::StaleApproval,
+        Self::DryRun,
     ];
 }
 

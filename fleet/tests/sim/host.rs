@@ -73,6 +73,8 @@ struct Pull {
     unreached: bool,
     killed: bool,
     stages_left: u32,
+    dry_run: bool,
+    passes_partial: bool,
     /// It waits for the agent to give it its secrets again.
     parked: bool,
 }
@@ -197,6 +199,7 @@ impl World {
             destination: entry.offer.destination.clone(),
             spec_hash: entry.spec_hash.clone(),
             ended: entry.ended.is_some(),
+            dry_run: entry.offer.dry_run,
             recorded: false,
         });
         let serve_uri = if one.serves { format!("rsync://h{host}") } else { String::new() };

@@ -6,12 +6,12 @@ use fleet::{
     engine::Timer,
     id::{AgentUid, AttemptId},
     input::{AgentInput, Ask, Held, Input, NotTaken},
-    outcome::ExitClass,
+    outcome::{ExitClass, GuardKind},
     record::{Change, Record, Volatile},
 };
 
 use crate::{
-    cover::{At, Meets},
+    cover::{At, Fault, Meets},
     world::World,
 };
 
@@ -98,6 +98,21 @@ impl World {
         }
     }
 
+    /// What a run that begins is beyond an ordinary one.
+    fn count_wish(&mut self, attempt: &AttemptRecord) {
+        let engine = self.coordinator.engine.as_ref();
+        let Some(wish) = engine.and_then(|engine| engine.run(attempt.id.run)).map(|run| run.wish.clone())
+        else {
+            return;
+        };
+        if wish.dry_run {
+            self.cover.fault(Fault::DryRun);
+        }
+        if !wish.waived.is_empty() {
+            self.cover.fault(Fault::Approved);
+        }
+    }
+
     /// Meetings that only the decision tells of.
     pub(crate) fn count_decided(&mut self, changes: &[Change]) {
         for change in changes {
@@ -106,6 +121,10 @@ impl World {
                     if At::from(&attempt.state) == At::Offered && !attempt.mixed =>
                 {
                     self.cover.pair(Meets::Offer, At::Pending);
+                    self.count_wish(attempt);
+                }
+                Change::Put(Record::Attempt(attempt)) if has_shrunk(attempt) => {
+                    self.cover.fault(Fault::ShrunkTree);
                 }
                 Change::Volatile(Volatile::TimerDone(Timer::Offer(attempt, _))) => {
                     if let Some(at) = self.where_is(*attempt) {
@@ -126,10 +145,15 @@ impl World {
     }
 }
 
+fn has_shrunk(attempt: &AttemptRecord) -> bool {
+    let evidence = attempt.state.end().and_then(|end| end.outcome()?.evidence.as_ref());
+    evidence.is_some_and(|evidence| evidence.kind == GuardKind::Shrink)
+}
+
 fn ended_as(class: ExitClass) -> Meets {
     match class {
         ExitClass::Ok => Meets::EndedOk,
-        ExitClass::MaxDelete => Meets::EndedHeld,
+        ExitClass::MaxDelete | ExitClass::Guard => Meets::EndedHeld,
         ExitClass::Cancelled => Meets::EndedCancelled,
         _ => Meets::EndedFailed,
     }

@@ -267,6 +267,9 @@ impl World {
             (Ask::Run { project, .. }, Reply::Run { run, .. }) if self.people.last_asked => {
                 self.people.last_runs.insert(*project, *run);
             }
+            (Ask::Approve { .. }, Reply::Refused(refusal)) if refusal.reason == "NOT_NEWEST_HOLD" => {
+                self.cover.fault(Fault::StaleApproval);
+            }
             (Ask::CancelRun { project, run }, Reply::Run { .. }) => self.checks.cancelled(*project, *run),
             (ask, Reply::Refused(refusal)) if refusal.code == RefusalCode::InvalidArgument => {
                 // Only what changed meanwhile may make a good request bad: a revoked agent, a taken path.

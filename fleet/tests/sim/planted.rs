@@ -5,6 +5,7 @@ use fleet::{
     Engine,
     attempt::{AttemptState, End, Role},
     input::{AgentInput, Decision, Input, Message},
+    outcome::GuardKind,
     record::{Change, Record, Volatile},
     run::RunState,
 };
@@ -54,10 +55,16 @@ pub(crate) enum Planted {
     ExitCodeForgotten,
     /// What an agent tells of its disks after its hello is not looked at.
     InventoryForgotten,
+    /// What a dry run would have copied passes for a tree.
+    DryRunServed,
+    /// An approval allows more than was seen.
+    ApprovalWidened,
+    /// A failed try closes the hold.
+    HoldDropped,
 }
 
 impl Planted {
-    pub(crate) const ALL: [Self; 20] = [
+    pub(crate) const ALL: [Self; 23] = [
         Self::AnswerBeforeCommit,
         Self::SendBeforeCommit,
         Self::TermNotRaised,
@@ -78,6 +85,9 @@ impl Planted {
         Self::AgentForgetsUnacknowledged,
         Self::ExitCodeForgotten,
         Self::InventoryForgotten,
+        Self::DryRunServed,
+        Self::ApprovalWidened,
+        Self::HoldDropped,
     ];
 
     /// Bends what the engine is told.
@@ -149,6 +159,17 @@ impl Planted {
                 }
             }
             Self::EndMisread => misread_end(decision),
+            Self::DryRunServed => serve_dry_run(engine, changes),
+            Self::ApprovalWidened if source == Source::Person => {
+                for change in changes.iter_mut() {
+                    if let Change::Put(Record::Run(run)) = change
+                        && run.wish.waived.contains(&GuardKind::Deletes)
+                    {
+                        run.wish.allow_deletes = run.wish.allow_deletes.map(|allowed| allowed * 2);
+                    }
+                }
+            }
+            Self::HoldDropped if source == Source::Report => drop_hold(engine, changes),
             _ => {}
         }
         None
@@ -232,5 +253,34 @@ fn misread_end(decision: &mut Decision) {
         {
             *end = End::Lost;
         }
+    }
+}
+
+fn serve_dry_run(engine: &Engine, changes: &mut Vec<Change>) {
+    let done = changes.iter().find_map(|change| match change {
+        Change::Put(Record::Run(run)) if run.wish.dry_run && run.state == RunState::Succeeded => {
+            Some((run.project, run.id))
+        }
+        _ => None,
+    });
+    let Some((project, run)) = done else { return };
+    if let Some(project) = engine.project(project) {
+        let state = fleet::project::ProjectState { tree: Some(run), ..project.state.clone() };
+        changes.push(Change::Put(Record::ProjectState(state)));
+    }
+}
+
+fn drop_hold(engine: &Engine, changes: &mut Vec<Change>) {
+    let failed = changes.iter().find_map(|change| match change {
+        Change::Put(Record::Attempt(a)) if matches!(a.state.end(), Some(End::Failed(_))) => {
+            Some((a.project, a.agent))
+        }
+        _ => None,
+    });
+    let Some((project, agent)) = failed else { return };
+    let placement = engine.project(project).and_then(|project| project.placements.get(&agent));
+    if let Some(placement) = placement.filter(|placement| placement.hold.is_some()) {
+        let dropped = fleet::placement::PlacementRecord { hold: None, ..placement.clone() };
+        changes.push(Change::Put(Record::Placement(dropped)));
     }
 }

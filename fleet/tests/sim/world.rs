@@ -325,6 +325,8 @@ impl World {
                 true
             }
             Fault::LostUnits | Fault::LateReport | Fault::LateHello | Fault::RequestRepeat => false,
+            Fault::GuardStop | Fault::ShrunkTree => false,
+            Fault::Approved | Fault::StaleApproval | Fault::DryRun => false,
         };
         if happened {
             self.cover.fault(fault);

@@ -183,6 +183,14 @@ pub enum RunCommand {
         #[arg(long, value_name = "N")]
         attempt: Option<u32>,
     },
+    /// Allow once, for 24h, what stopped a held run, and no more than that
+    Approve {
+        /// A project (its newest hold), a run's id, PROJECT/ID or a run's whole name
+        run: String,
+        /// Why, for the audit log
+        #[arg(long, default_value = "", hide_default_value = true)]
+        reason: String,
+    },
     /// End a run: what waits is dropped, what runs is stopped
     Cancel {
         /// A project (its newest run), a run's id, PROJECT/ID or a run's whole name

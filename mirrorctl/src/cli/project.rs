@@ -47,6 +47,15 @@ pub enum ProjectCommand {
         /// Follow it until it ends, and exit by its end (`mirrorctl --help`); Ctrl-C stops watching, not the run
         #[arg(short, long)]
         watch: bool,
+        /// Only tell what would change; the tree stays as it is
+        #[arg(long)]
+        dry_run: bool,
+        /// First remove what the upstream no longer has, within the delete limit: makes room on a full volume
+        #[arg(long)]
+        reclaim: bool,
+        /// Allow this run so many deletes instead of the limit; void when it has not begun within 24h
+        #[arg(long, value_name = "N")]
+        allow_deletes: Option<u64>,
     },
     /// The next fires of the schedule
     Preview {
@@ -200,6 +209,18 @@ pub struct ProjectFlags {
     /// Hold a run that wants to delete more files [default: 10 % of the files, at least 500]
     #[arg(long, value_name = "N", help_heading = "Limits")]
     pub max_delete: Option<String>,
+    /// Hold a tree that has lost so many percent of its files or bytes, 1 to 100 [default: 30; 100: never]
+    #[arg(long, value_name = "N", help_heading = "Limits")]
+    pub shrink_percent: Option<String>,
+    /// A path that must exist at the upstream, as in dists/stable/Release; may be repeated, '' removes all
+    #[arg(long = "sentinel", value_name = "PATH", help_heading = "Limits")]
+    pub sentinels: Vec<String>,
+    /// The most bytes that the tree may have; 0: no limit
+    #[arg(long, value_name = "BYTES", help_heading = "Limits")]
+    pub quota: Option<String>,
+    /// Take a partial transfer (rsync exit 23) for a success, and why; '' ends it
+    #[arg(long, value_name = "REASON", help_heading = "Limits")]
+    pub partial_is_success: Option<String>,
     /// Tries in one run after network failures, the first included [default: 4]
     #[arg(long, value_name = "N", help_heading = "Limits")]
     pub retry_attempts: Option<String>,

@@ -30,7 +30,16 @@ pub(super) async fn run(app: &App, command: ProjectCommand) -> Outcome<Exit> {
             pause(app, &project, until.as_deref(), reason).await
         }
         ProjectCommand::Resume { project } => resume(app, &project).await,
-        ProjectCommand::Run { project, watch } => start(app, &project, watch).await,
+        ProjectCommand::Run { project, watch, dry_run, reclaim, allow_deletes } => {
+            let request = v1::RunProjectRequest {
+                name: names::checked_project(&project)?,
+                request_id: uuid::Uuid::new_v4().to_string(),
+                dry_run,
+                reclaim,
+                allow_deletes,
+            };
+            start(app, &project, request, watch).await
+        }
         ProjectCommand::Preview { project, count } => preview(app, &project, count).await,
         ProjectCommand::Delete { project, cancel_running } => delete(app, &project, cancel_running).await,
     }
@@ -288,13 +297,9 @@ async fn resume(app: &App, typed: &str) -> Outcome<Exit> {
     Ok(Exit::Done)
 }
 
-async fn start(app: &App, typed: &str, follow: bool) -> Outcome<Exit> {
+async fn start(app: &App, typed: &str, request: v1::RunProjectRequest, follow: bool) -> Outcome<Exit> {
     let client = app.connect().await?;
-    let request = v1::RunProjectRequest {
-        name: names::checked_project(typed)?,
-        request_id: uuid::Uuid::new_v4().to_string(),
-        ..Default::default()
-    };
+    let kind = if request.dry_run { "Dry run" } else { "Run" };
     let response = match client.projects().run_project(request).await {
         Ok(response) => response.into_inner(),
         Err(status) => return Err(of_project(app, &client, typed, "no run started", &status).await),
@@ -305,8 +310,8 @@ async fn start(app: &App, typed: &str, follow: bool) -> Outcome<Exit> {
         (true, _) => {
             format!("Queued as run {id} (coalesced): {project} has a run already; this one follows.")
         }
-        (false, true) => format!("Run {id} of {project} started. Ctrl-C stops watching, not the run."),
-        (false, false) => format!("Run {id} of {project} started."),
+        (false, true) => format!("{kind} {id} of {project} started. Ctrl-C stops watching, not the run."),
+        (false, false) => format!("{kind} {id} of {project} started."),
     };
     let next = if follow { String::new() } else { format!("mirrorctl run watch {project}") };
     for note in &response.notes {

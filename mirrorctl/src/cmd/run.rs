@@ -11,10 +11,11 @@ use super::{PAGE_SIZE_MAX, all_projects, of_project};
 use crate::app::{App, quoted};
 use crate::cli::RunCommand;
 use crate::client::Client;
+use crate::confirm::{Wanted, confirm};
 use crate::exit::Exit;
 use crate::fault::{Fault, Outcome};
 use crate::names::{self, RunArg};
-use crate::{json, text, units, watch};
+use crate::{json, status, text, units, watch};
 
 /// Most bytes that are kept while the last lines of a log are looked for; the coordinator keeps 64 KiB itself.
 const LOG_TAIL_BYTES_MAX: usize = 8 * 1024 * 1024;
@@ -31,6 +32,7 @@ pub(super) async fn run(app: &App, command: RunCommand) -> Outcome<Exit> {
             watch::follow(app, client, name).await
         }
         RunCommand::Log { run, follow, lines, attempt } => log(app, &run, follow, lines, attempt).await,
+        RunCommand::Approve { run, reason } => approve(app, &run, reason).await,
         RunCommand::Cancel { run } => cancel(app, &run).await,
     }
 }
@@ -148,6 +150,37 @@ async fn show(app: &App, typed: &str) -> Outcome<Exit> {
     } else {
         app.answer(&run, "Run", &[&run.name], |view| text::run::show(view, &run, &attempts.attempts))?;
     }
+    Ok(Exit::Done)
+}
+
+async fn approve(app: &App, typed: &str, reason: String) -> Outcome<Exit> {
+    const FAILED: &str = "run not approved";
+    let client = app.connect().await?;
+    let name = resolve(app, &client, typed).await?;
+    let project = names::project_of(&name).to_owned();
+    let request = v1::GetProjectRequest { name: names::project(&project) };
+    let found = match client.projects().get_project(request).await {
+        Ok(found) => found.into_inner(),
+        Err(status) => return Err(of_project(app, &client, &project, FAILED, &status).await),
+    };
+    // The run whose figures are shown is the one that is named: what is found meanwhile is not approved.
+    let newest = status::newest_hold(&found);
+    let held = newest.and_then(|(_, hold)| hold.newest_attempt.split_once("/attempts/")).map(|(run, _)| run);
+    let name = if name.ends_with("/runs/-") { held.unwrap_or(&name).to_owned() } else { name };
+    if let Some((placement, hold)) = newest.filter(|_| held == Some(name.as_str())) {
+        confirm(&text::hold::question(&project, placement, hold), Wanted::Yes, app.global.yes)?;
+    }
+    let run = match client.runs().approve_run(v1::ApproveRunRequest { name: name.clone(), reason }).await {
+        Ok(run) => run.into_inner(),
+        Err(status) => return Err(of_run(app, &client, typed, FAILED, &status).await),
+    };
+    let id = names::short_run(&run.name);
+    let what = if run.name == name {
+        format!("Approved: the next attempt of run {id} may do it.")
+    } else {
+        format!("Approved: run {id} of {project} is queued for it.")
+    };
+    app.changed(&run, "Run", &[&run.name], &what, &format!("mirrorctl run watch {project}"))?;
     Ok(Exit::Done)
 }
 

@@ -7,7 +7,9 @@ use crate::names;
 use crate::status::{self, Freshness};
 use crate::table::{Cell, Table};
 use crate::term::{Color, View};
-use crate::text::{ahead, block, cadence, host, plural, run_color, run_sign, run_word, since, span, time};
+use crate::text::{
+    ahead, block, cadence, hold, host, plural, run_color, run_sign, run_word, since, span, time,
+};
 use crate::units;
 
 /// How many of the last runs are shown as signs.
@@ -91,9 +93,7 @@ pub fn show(view: &View, project: &v1::Project, runs: &[v1::Run], why: &[String]
     if let Some(rsync) = &project.rsync {
         lines.extend(rsync_line(rsync).map(|line| ("options", line)));
     }
-    if let Some(max_delete) = project.guard.as_ref().and_then(|guard| guard.max_delete) {
-        lines.push(("guard", format!("at most {} deletes", units::count(max_delete))));
-    }
+    lines.extend(project.guard.as_ref().and_then(guard_line).map(|line| ("guard", line)));
     if !project.labels.is_empty() {
         let labels: Vec<String> =
             project.labels.iter().map(|(key, value)| format!("{key}={value}")).collect();
@@ -101,6 +101,11 @@ pub fn show(view: &View, project: &v1::Project, runs: &[v1::Run], why: &[String]
     }
     if !runs.is_empty() {
         lines.push(("last runs", last_runs(view, runs)));
+    }
+    for (placement, hold) in status.placements.iter().filter_map(|one| Some((one, one.hold.as_ref()?))) {
+        let age = time(hold.since).map(|since| format!(" {}", units::age(view.now - since)));
+        let (on, age) = (names::last(&placement.agent), age.unwrap_or_default());
+        lines.push(("held", format!("{on}{age}: {}", hold::figures(hold))));
     }
     for sentence in why {
         lines.push(("why", sentence.clone()));
@@ -242,6 +247,19 @@ fn rsync_line(rsync: &v1::RsyncSettings) -> Option<String> {
     }
     if rsync.bandwidth_limit_kib > 0 {
         parts.push(format!("at most {}", units::rate(rsync.bandwidth_limit_kib.saturating_mul(1024))));
+    }
+    (!parts.is_empty()).then(|| parts.join(", "))
+}
+
+fn guard_line(guard: &v1::GuardSettings) -> Option<String> {
+    let mut parts = Vec::new();
+    parts.extend(guard.max_delete.map(|most| format!("at most {} deletes", units::count(most))));
+    parts.extend(guard.shrink_percent.map(|percent| format!("held from {percent} % lost on")));
+    if !guard.sentinels.is_empty() {
+        parts.push(format!("must exist: {}", guard.sentinels.join(" ")));
+    }
+    if guard.quota_bytes > 0 {
+        parts.push(format!("quota {}", units::bytes(guard.quota_bytes)));
     }
     (!parts.is_empty()).then(|| parts.join(", "))
 }

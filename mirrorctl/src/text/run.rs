@@ -2,15 +2,18 @@
 
 use mirror_proto::v1;
 use mirror_proto::v1::attempt::State as AttemptState;
+use mirror_proto::v1::evidence::Kind;
 use mirror_proto::v1::outcome::Class;
 use mirror_proto::v1::run::State as RunState;
-use mirror_proto::v1::trigger::Kind;
+use mirror_proto::v1::trigger::Kind as TriggerKind;
 
 use crate::names;
 use crate::table::{Cell, Table};
 use crate::term::View;
-use crate::text::{attempt_word, block, class_word, plural, role_word, run_color, run_word, since, time};
-use crate::units;
+use crate::text::{
+    attempt_word, block, class_word, hold, plural, role_word, run_color, run_word, since, time,
+};
+use crate::{units, watch};
 
 /// `mirrorctl run list`.
 #[must_use]
@@ -51,12 +54,12 @@ pub fn list(view: &View, project: &str, runs: &[v1::Run]) -> String {
 pub fn by(run: &v1::Run) -> String {
     let Some(trigger) = &run.trigger else { return "-".to_owned() };
     match trigger.kind() {
-        Kind::Unspecified => "-".to_owned(),
-        Kind::Schedule => "schedule".to_owned(),
-        Kind::User if trigger.by.is_empty() => "a user".to_owned(),
-        Kind::User => names::last(&trigger.by).to_owned(),
-        Kind::Push => "push".to_owned(),
-        Kind::UpstreamChange => "upstream".to_owned(),
+        TriggerKind::Unspecified => "-".to_owned(),
+        TriggerKind::Schedule => "schedule".to_owned(),
+        TriggerKind::User if trigger.by.is_empty() => "a user".to_owned(),
+        TriggerKind::User => names::last(&trigger.by).to_owned(),
+        TriggerKind::Push => "push".to_owned(),
+        TriggerKind::UpstreamChange => "upstream".to_owned(),
     }
 }
 
@@ -94,7 +97,14 @@ pub fn show(view: &View, run: &v1::Run, attempts: &[v1::Attempt]) -> String {
     if let Some(retry) = newest.and_then(|attempt| time(attempt.retry_time)) {
         lines.push(("retry", format!("once more at {}", units::moment_and_distance(retry, view.now))));
     }
+    if let Some(then) = newest.and_then(|attempt| then(run, attempt)) {
+        lines.push(("then", then.to_owned()));
+    }
     lines.extend(attempts.iter().map(|attempt| ("tries", try_line(view, attempt))));
+    // The newest end of each replica that failed; the origin's stands above.
+    let failed = watch::lines::newest(attempts).into_iter();
+    let failed = failed.filter(|attempt| attempt.role() == v1::Role::Replica);
+    lines.extend(failed.filter_map(|attempt| Some((names::last(&attempt.agent), diagnosis(attempt)?))));
     if !run.missed.is_empty() {
         let missed: Vec<&str> = run.missed.iter().map(|agent| names::last(agent)).collect();
         lines.push(("missed", format!("{} (will catch up)", missed.join(", "))));
@@ -105,7 +115,12 @@ pub fn show(view: &View, run: &v1::Run, attempts: &[v1::Attempt]) -> String {
         lines.push(("advice", advice.clone()));
     }
     text.push_str(&block(view, &lines));
-    if matches!(run.state(), RunState::Failed | RunState::Held) {
+    let held = newest.is_some_and(|attempt| attempt.state() == AttemptState::Held);
+    if run.state() == RunState::Held && held {
+        text.push_str(&format!(
+            "Leave it: the next fire checks again. Allow it: mirrorctl run approve {project}\n"
+        ));
+    } else if matches!(run.state(), RunState::Failed | RunState::Held) {
         text.push_str(&format!("Next: mirrorctl run log {project}/{}\n", names::short_run(&run.name)));
     }
     text
@@ -126,8 +141,9 @@ fn headline(view: &View, run: &v1::Run) -> String {
         (None, None) => String::new(),
     };
     let name = names::short_run(&run.name);
+    let kind = if run.dry_run { "Dry run" } else { "Run" };
     let line =
-        format!("Run {name} of {}: {word}{}{when}", names::project_of(&run.name), on.unwrap_or_default());
+        format!("{kind} {name} of {}: {word}{}{when}", names::project_of(&run.name), on.unwrap_or_default());
     format!("{line}\n")
 }
 
@@ -142,15 +158,50 @@ fn asked(view: &View, run: &v1::Run) -> String {
     text
 }
 
+/// What a hold means for the trees, until it closes.
+fn then(run: &v1::Run, attempt: &v1::Attempt) -> Option<&'static str> {
+    if attempt.state() != AttemptState::Held || run.dry_run {
+        return None;
+    }
+    let evidence = attempt.outcome.as_ref()?.evidence.as_ref()?;
+    Some(match evidence.kind() {
+        Kind::Deletes => {
+            "replicas serve the tree before; while held, fires copy and count but delete nothing"
+        }
+        Kind::Shrink => "replicas serve the tree before; the origin's own has changed already",
+        Kind::EmptyUpstream | Kind::SentinelMissing | Kind::Adoption => "nothing was changed",
+        Kind::Quota | Kind::Unspecified => "replicas serve the tree before",
+    })
+}
+
+/// Why an attempt did not succeed, whose fault that is, and what to do, in one line; `None`: it did, or goes on.
+#[must_use]
+pub fn diagnosis(attempt: &v1::Attempt) -> Option<String> {
+    let outcome = attempt.outcome.as_ref().filter(|outcome| outcome.class() != Class::Ok)?;
+    let mut parts = vec![class_word(outcome.class()).to_owned()];
+    if let Some(evidence) = &outcome.evidence {
+        parts = hold::lines(evidence).into_iter().map(|(_, text)| text).collect();
+    } else if !outcome.cause.is_empty() {
+        parts = vec![format!("\"{}\"", outcome.cause.replace('"', "\\\""))];
+    }
+    if !outcome.fault.is_empty() {
+        parts.push(format!("fault: {}", fault(&outcome.fault)));
+    }
+    if !outcome.advice.is_empty() {
+        parts.push(outcome.advice.clone());
+    }
+    Some(parts.join("; "))
+}
+
 /// What, why and whose fault.
 fn outcome_lines(outcome: &v1::Outcome) -> Vec<(&'static str, String)> {
-    let mut lines = Vec::new();
+    let mut lines = outcome.evidence.as_ref().map(hold::lines).unwrap_or_default();
     if let Some(stats) = &outcome.stats {
         let mut what = done(stats);
-        if let Some(skipped) = outcome.deletes_skipped {
+        if let Some(skipped) = outcome.deletes_skipped.filter(|_| outcome.evidence.is_none()) {
             what.push_str(&format!("; {} more deletes wanted", units::count(skipped)));
         }
-        lines.push(("what", what));
+        lines.push((if outcome.evidence.is_some() { "did" } else { "what" }, what));
     }
     if outcome.class() != Class::Ok {
         let how = match (outcome.exit_code, outcome.signal) {
@@ -189,6 +240,7 @@ fn fault(whose: &str) -> String {
         "upstream" => "the upstream's".to_owned(),
         "fleet" => "this fleet's".to_owned(),
         "network" => "the network's".to_owned(),
+        "open" => "open: the upstream may have meant it, or be broken".to_owned(),
         other => other.to_owned(),
     }
 }

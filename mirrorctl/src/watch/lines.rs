@@ -7,7 +7,7 @@ use mirror_proto::v1::run::State as RunState;
 
 use crate::names;
 use crate::term::{Color, Sign, View, wrap};
-use crate::text::run::ended;
+use crate::text::run::{diagnosis, ended};
 use crate::text::{attempt_word, class_word, role_word, run_color, run_sign, run_word, span, time};
 use crate::units;
 
@@ -46,7 +46,7 @@ pub trait Silence: std::fmt::Debug {
 }
 
 /// The newest attempt of each placement, in order.
-pub(super) fn newest(attempts: &[v1::Attempt]) -> Vec<&v1::Attempt> {
+pub(crate) fn newest(attempts: &[v1::Attempt]) -> Vec<&v1::Attempt> {
     let mut shown: Vec<&v1::Attempt> = Vec::new();
     for attempt in attempts {
         shown.retain(|other| (other.role, &other.agent) != (attempt.role, &attempt.agent));
@@ -219,6 +219,9 @@ pub fn verdict(view: &View, run: &v1::Run, attempts: &[v1::Attempt]) -> String {
         .map(|start| units::duration(time(run.end_time).unwrap_or(view.now) - start))
         .unwrap_or_default();
     let mut text = match state {
+        RunState::Succeeded if run.dry_run => {
+            format!("{sign} {project}: the dry run is done after {took}; nothing was changed")
+        }
         RunState::Succeeded => {
             format!(
                 "{sign} {project}: {} tree {}, {took} in all",
@@ -234,6 +237,14 @@ pub fn verdict(view: &View, run: &v1::Run, attempts: &[v1::Attempt]) -> String {
         other => format!("{sign} {project}: {}{on} after {took}", run_word(other)),
     };
     text.push('\n');
+    if matches!(state, RunState::Failed | RunState::Held) {
+        for attempt in newest(attempts) {
+            let Some(diagnosis) = diagnosis(attempt) else { continue };
+            let line = format!("  {}: {}", names::last(&attempt.agent), units::clean(&diagnosis));
+            text.push_str(&view.wrap_keeping(&line, 4));
+            text.push('\n');
+        }
+    }
     for agent in &run.missed {
         let agent = names::last(agent);
         text.push_str(&format!(

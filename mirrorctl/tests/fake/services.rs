@@ -41,6 +41,31 @@ fn project(name: &str) -> v1::Project {
     }
 }
 
+/// The project with an open hold of its delete limit.
+fn held(project: v1::Project) -> v1::Project {
+    let attempt = "projects/debian/runs/01a1f797-47f1-7c02-9d1f-8a3b6f20c1de/attempts/1".to_owned();
+    let evidence = v1::Evidence {
+        kind: v1::evidence::Kind::Deletes.into(),
+        wanted: 21_204,
+        allowed: 40_000,
+        ..v1::Evidence::default()
+    };
+    let hold = v1::Hold {
+        first_attempt: attempt.clone(),
+        newest_attempt: attempt,
+        evidence: Some(evidence),
+        ..v1::Hold::default()
+    };
+    let placement = v1::PlacementStatus {
+        agent: "agents/edge1".to_owned(),
+        role: v1::Role::Origin.into(),
+        hold: Some(hold),
+        ..v1::PlacementStatus::default()
+    };
+    let status = v1::ProjectStatus { placements: vec![placement], ..v1::ProjectStatus::default() };
+    v1::Project { status: Some(status), ..project }
+}
+
 /// Faults as the coordinator finds them.
 fn check(project: &v1::Project) -> Result<(), Status> {
     let mut details = ErrorDetails::new();
@@ -82,7 +107,7 @@ impl ProjectService for Services {
 
     async fn get_project(&self, request: Request<v1::GetProjectRequest>) -> Answer<v1::Project> {
         match request.into_inner().name.as_str() {
-            "projects/debian" => Ok(Response::new(project("projects/debian"))),
+            "projects/debian" => Ok(Response::new(held(project("projects/debian")))),
             other => Err(Status::not_found(format!("no project {other:?}"))),
         }
     }
@@ -118,7 +143,9 @@ impl ProjectService for Services {
     }
 
     async fn run_project(&self, request: Request<v1::RunProjectRequest>) -> Answer<v1::RunProjectResponse> {
-        let name = request.into_inner().name;
+        let request = request.into_inner();
+        let name = request.name.clone();
+        self.script.lock().unwrap().started.push(request);
         let run = v1::Run { name: format!("{name}/runs/{RUN}"), ..v1::Run::default() };
         Ok(Response::new(v1::RunProjectResponse { run: Some(run), coalesced: false, notes: Vec::new() }))
     }
@@ -221,6 +248,14 @@ impl RunService for Services {
     async fn cancel_run(&self, request: Request<v1::CancelRunRequest>) -> Answer<v1::Run> {
         let run = v1::Run { name: request.into_inner().name, ..v1::Run::default() };
         Ok(Response::new(run))
+    }
+
+    async fn approve_run(&self, request: Request<v1::ApproveRunRequest>) -> Answer<v1::Run> {
+        let request = request.into_inner();
+        let project = request.name.split('/').nth(1).unwrap().to_owned();
+        self.script.lock().unwrap().approved.push(request);
+        let name = format!("projects/{project}/runs/{RUN}");
+        Ok(Response::new(v1::Run { name, state: RunState::Queued.into(), ..v1::Run::default() }))
     }
 }
 

@@ -142,6 +142,7 @@ fn held_from_wire(wire: &v1::AttemptDescriptor) -> Result<Held, Violation> {
         destination,
         spec_hash: word("hello.attempts.spec_hash", &wire.spec_hash)?,
         ended: wire.ended,
+        dry_run: wire.dry_run,
         recorded: false,
     })
 }

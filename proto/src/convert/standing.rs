@@ -63,12 +63,13 @@ pub struct PlacementView<'a> {
 /// The wire's form of an open hold of `project`.
 #[must_use]
 pub fn hold_to_wire(hold: &Hold, project: &Name) -> v1::Hold {
-    let Hold { first, newest, since, evidence } = hold;
+    let Hold { first, newest, since, evidence, met: _, approved_until } = hold;
     v1::Hold {
         first_attempt: attempt_name(project, *first),
         newest_attempt: attempt_name(project, *newest),
         since: Some(wall_to_wire(*since)),
         evidence: Some(evidence_to_wire(evidence)),
+        approval_expire_time: approved_until.map(wall_to_wire),
     }
 }
 

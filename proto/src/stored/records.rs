@@ -9,7 +9,7 @@ use fleet::{
 };
 
 use super::{
-    Read, agent_uid, attempt_id, choice, destination, maybe, maybe_run_id, name, nanos, need, part,
+    Read, agent_uid, attempt_id, choice, destination, list, maybe, maybe_run_id, name, nanos, need, part,
     project_uid, read_attempt_id,
     run::{read_evidence, write_evidence},
     run_bytes, run_id, span, wall,
@@ -71,25 +71,35 @@ pub(super) fn placement(record: &PlacementRecord) -> store::PlacementRecord {
         gave_up_on: gave_up_on.map(run_bytes),
         files: Some(*files),
         size_bytes: Some(*size_bytes),
-        hold: hold.as_ref().map(|Hold { first, newest, since, evidence }| store::Hold {
-            first: Some(attempt_id(*first)),
-            newest: Some(attempt_id(*newest)),
-            since_ms: Some(since.0),
-            evidence: Some(write_evidence(evidence)),
-        }),
+        hold: hold.as_ref().map(write_hold),
         standby: standby.then_some(true),
     }
 }
 
+fn write_hold(hold: &Hold) -> store::Hold {
+    let Hold { first, newest, since, evidence, met, approved_until } = hold;
+    store::Hold {
+        first: Some(attempt_id(*first)),
+        newest: Some(attempt_id(*newest)),
+        since_ms: Some(since.0),
+        evidence: Some(write_evidence(evidence)),
+        met: met.iter().map(|kind| stored::guard_kind::number(*kind)).collect(),
+        approved_until_ms: approved_until.map(|time| time.0),
+    }
+}
+
+fn read_hold(hold: store::Hold) -> Read<Hold> {
+    Ok(Hold {
+        first: part("first", hold.first, read_attempt_id)?,
+        newest: part("newest", hold.newest, read_attempt_id)?,
+        since: wall("since_ms", hold.since_ms)?,
+        evidence: part("evidence", hold.evidence, read_evidence)?,
+        met: list("met", hold.met, |kind| choice("kind", Some(kind), stored::guard_kind::read))?,
+        approved_until: hold.approved_until_ms.map(Wall),
+    })
+}
+
 pub(super) fn read_placement(message: store::PlacementRecord) -> Read<PlacementRecord> {
-    let hold = |hold: store::Hold| {
-        Ok(Hold {
-            first: part("first", hold.first, read_attempt_id)?,
-            newest: part("newest", hold.newest, read_attempt_id)?,
-            since: wall("since_ms", hold.since_ms)?,
-            evidence: part("evidence", hold.evidence, read_evidence)?,
-        })
-    };
     Ok(PlacementRecord {
         project: project_uid("project", message.project)?,
         agent: agent_uid("agent", message.agent)?,
@@ -100,7 +110,7 @@ pub(super) fn read_placement(message: store::PlacementRecord) -> Read<PlacementR
         gave_up_on: maybe_run_id("gave_up_on", message.gave_up_on)?,
         files: need("files", message.files)?,
         size_bytes: need("size_bytes", message.size_bytes)?,
-        hold: maybe("hold", message.hold, hold)?,
+        hold: maybe("hold", message.hold, read_hold)?,
         standby: message.standby.unwrap_or(false),
     })
 }

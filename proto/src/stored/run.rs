@@ -102,12 +102,13 @@ pub(super) fn read_record(message: store::RunRecord) -> Read<RunRecord> {
 }
 
 fn write_wish(wish: &Wish) -> store::Wish {
-    let Wish { dry_run, reclaim, allow_deletes, waived } = wish;
+    let Wish { dry_run, reclaim, allow_deletes, waived, waiver_expires } = wish;
     store::Wish {
         dry_run: Some(*dry_run),
         reclaim: Some(*reclaim),
         allow_deletes: *allow_deletes,
         waived: waived.iter().map(|kind| stored::guard_kind::number(*kind)).collect(),
+        waiver_expires_ms: waiver_expires.map(|time| time.0),
     }
 }
 
@@ -117,6 +118,7 @@ fn read_wish(message: store::Wish) -> Read<Wish> {
         reclaim: need("reclaim", message.reclaim)?,
         allow_deletes: message.allow_deletes,
         waived: list("waived", message.waived, |kind| choice("kind", Some(kind), stored::guard_kind::read))?,
+        waiver_expires: message.waiver_expires_ms.map(Wall),
     })
 }
 

@@ -118,8 +118,16 @@ fn fleet_record() -> impl Strategy<Value = FleetRecord> {
 }
 
 fn placement() -> impl Strategy<Value = PlacementRecord> {
-    let hold = (attempt_id(), attempt_id(), wall(), runs::evidence())
-        .prop_map(|(first, newest, since, evidence)| Hold { first, newest, since, evidence });
+    let hold = (attempt_id(), attempt_id(), wall(), runs::evidence(), runs::kinds(), maybe_wall()).prop_map(
+        |(first, newest, since, evidence, met, approved_until)| Hold {
+            first,
+            newest,
+            since,
+            evidence,
+            met,
+            approved_until,
+        },
+    );
     let tree = (option::of(run_id()), maybe_wall(), option::of(run_id()));
     (project_uid(), agent_uid(), role(), destination(), tree, any::<(u64, u64, bool)>(), option::of(hold))
         .prop_map(|(project, agent, role, destination, tree, (files, size_bytes, standby), hold)| {

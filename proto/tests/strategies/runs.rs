@@ -39,8 +39,14 @@ pub(crate) fn run() -> impl Strategy<Value = RunRecord> {
     let flags = any::<(bool, bool, bool)>();
     let times = (wall(), maybe_wall(), maybe_wall(), maybe_wall());
     let who = (run_id(), project_uid(), trigger(), run_state());
-    let wish = (any::<(bool, bool, Option<u64>)>(), vec(select(&GuardKind::ALL[..]), 0..3)).prop_map(
-        |((dry_run, reclaim, allow_deletes), waived)| Wish { dry_run, reclaim, allow_deletes, waived },
+    let wish = (any::<(bool, bool, Option<u64>)>(), kinds(), maybe_wall()).prop_map(
+        |((dry_run, reclaim, allow_deletes), waived, waiver_expires)| Wish {
+            dry_run,
+            reclaim,
+            allow_deletes,
+            waived,
+            waiver_expires,
+        },
     );
     (who, counts, flags, vec(missed, 0..3), times, text(), wish).prop_map(
         |(who, counts, flags, missed, times, traceparent, wish)| RunRecord {
@@ -120,6 +126,10 @@ fn end() -> impl Strategy<Value = End> {
 }
 
 /// What any guard may have found.
+pub(crate) fn kinds() -> impl Strategy<Value = Vec<GuardKind>> {
+    vec(select(&GuardKind::ALL[..]), 0..3)
+}
+
 pub(crate) fn evidence() -> impl Strategy<Value = Evidence> {
     (select(&GuardKind::ALL[..]), any::<(u64, u64)>(), vec(text(), 0..3), text()).prop_map(
         |(kind, (wanted, allowed), names, sentence)| Evidence { kind, wanted, allowed, names, sentence },

@@ -9,7 +9,7 @@ use fleet::{
     defaults,
     engine::{Blocker, Project, WaitReason, Why},
     id::{AgentUid, AttemptId, ProjectUid},
-    outcome::{ExitClass, Outcome},
+    outcome::{ExitClass, GuardKind, Outcome},
     placement::{Hold, PlacementRecord},
     run::RunState,
     schedule::Cadence,
@@ -23,8 +23,6 @@ use super::words::{bytes, commas, moment, ordinal, relative, span};
 pub(super) struct Past {
     /// By the attempt that waits: the one of the same placement that failed before it.
     pub(super) failed: BTreeMap<AttemptId, AttemptRecord>,
-    /// The attempt that first met the delete limit, while a hold is open.
-    pub(super) first_held: Option<AttemptRecord>,
 }
 
 /// The reasons and their sentences, in the order of [`Engine::why`]; when nothing waits, no reason and one
@@ -91,6 +89,16 @@ impl Teller<'_> {
             },
             WaitReason::OriginNotServing => {
                 let origin = self.origin();
+                if let Some(hold) =
+                    self.project.origin().and_then(|one| one.hold.as_ref()).filter(|hold| hold.has_shrunk())
+                {
+                    return format!(
+                        "{subject} waits: the origin {origin} is held since {}, its tree has shrunk. Next: mirrorctl \
+                         why {}",
+                        self.ago(hold.since),
+                        self.name
+                    );
+                }
                 format!(
                     "{subject} waits: the origin {origin} serves no rsync daemon to replicas; fault: the agent's own file \
                      on {origin}. Next: mirrorctl agent show {origin}"
@@ -374,33 +382,44 @@ impl Teller<'_> {
         if self.project.record.paused.is_some() {
             return self.paused("; nothing waits for the resume");
         }
-        if let Some(hold) = self.project.origin().and_then(|origin| origin.hold.as_ref()) {
-            return self.held(hold);
+        let holds = || self.project.placements.values().filter_map(|one| Some((one, one.hold.as_ref()?)));
+        // The origin's goes before those of replicas, which follow from its tree.
+        match holds().min_by_key(|(placement, _)| (placement.role == Role::Replica, placement.agent)) {
+            Some((placement, hold)) => self.held(placement, hold),
+            None => self.not_due(),
         }
-        self.not_due()
     }
 
     /// `debian is held since 25h: 61,204 deletes wanted, 40,000 allowed; ...`
-    fn held(&self, hold: &Hold) -> String {
-        let allowed = self.past.first_held.as_ref().map(|first| first.max_delete);
-        let counts = match allowed {
-            // The first attempt deleted up to the limit; what it skipped came on top.
-            Some(allowed) if hold.newest == hold.first => {
-                let wanted = hold.evidence.wanted.saturating_add(allowed);
-                format!("{} deletes wanted, {} allowed", commas(wanted), commas(allowed))
-            }
-            Some(allowed) => {
-                format!("{} deletes wanted, {} allowed", commas(hold.evidence.wanted), commas(allowed))
-            }
-            None => "more deletes wanted than are allowed".to_owned(),
+    fn held(&self, placement: &PlacementRecord, hold: &Hold) -> String {
+        let subject = match placement.role {
+            Role::Origin => self.name.to_owned(),
+            Role::Replica => format!("{} on {}", self.name, self.agent(placement.agent)),
         };
-        let again = match self.project.state.next_fire {
-            Some(fire) => format!("the fire at {} checks again by itself", moment(self.now.wall, fire.at)),
-            None => "the next run checks again".to_owned(),
+        let figures = match hold.evidence.kind {
+            GuardKind::Shrink => format!("{}, so it goes to no replica", hold.figures()),
+            GuardKind::Deletes
+            | GuardKind::EmptyUpstream
+            | GuardKind::SentinelMissing
+            | GuardKind::Adoption
+            | GuardKind::Quota => hold.figures(),
         };
+        let approved = hold.approved_until.filter(|until| *until > self.now.wall);
+        let again = match (approved, placement.role, self.project.state.next_fire) {
+            (Some(until), ..) => {
+                format!("its next attempt may do that once, until {}", moment(self.now.wall, until))
+            }
+            (None, Role::Replica, _) => "the next tree is checked again by itself".to_owned(),
+            (None, Role::Origin, Some(fire)) => {
+                format!("the fire at {} checks again by itself", moment(self.now.wall, fire.at))
+            }
+            (None, Role::Origin, None) => "the next run checks again".to_owned(),
+        };
+        let id: String = hold.newest.run.to_string().chars().take(RUN_CHARS).collect();
+        let newest = self.project.state.last_run.is_some_and(|last| last.run == hold.newest.run);
+        let run = if newest { self.name.to_owned() } else { format!("{}/{id}", self.name) };
         format!(
-            "{0} is held since {1}: {counts}; {again}. Next: mirrorctl run show {0}",
-            self.name,
+            "{subject} is held since {}: {figures}; {again}. Next: mirrorctl run show {run}",
             self.ago(hold.since)
         )
     }
@@ -475,6 +494,8 @@ fn told_cause(outcome: &Outcome) -> String {
     if outcome.cause.is_empty() { class.to_owned() } else { format!("{class}: {}", one_line(&outcome.cause)) }
 }
 
+/// Characters of a run's id by which people know it.
+const RUN_CHARS: usize = 13;
 /// Longest part of a cause that a sentence repeats, in characters.
 const CAUSE_CHARS_MAX: usize = 120;
 

@@ -269,7 +269,7 @@ fn failed_before(record: &ProjectRecord, class: ExitClass, cause: &str, minutes:
     };
     let failed = attempt(record, run_id(1), waits - 1, state);
     let failed = BTreeMap::from([(AttemptId { run: run_id(1), number: waits }, failed)]);
-    Past { failed, first_held: None }
+    Past { failed }
 }
 
 #[test]
@@ -394,7 +394,7 @@ fn a_missing_root_is_named_with_those_that_are_there() {
 }
 
 #[test]
-fn a_hold_counts_what_was_deleted_and_what_is_wanted_on_top() {
+fn every_hold_says_what_was_found() {
     let debian = project(7, "debian", "syncproxy.debian.org", FTP1);
     let mut changes = waiting(&debian, 0);
     changes.truncate(2);
@@ -406,23 +406,63 @@ fn a_hold_counts_what_was_deleted_and_what_is_wanted_on_top() {
         names: Vec::new(),
         sentence: String::new(),
     };
-    let hold = Hold { first, newest: first, since: ago(25 * HOUR), evidence };
-    let held = PlacementRecord { hold: Some(hold), ..placement(&debian, Role::Origin) };
+    let hold = Hold {
+        first,
+        newest: first,
+        since: ago(25 * HOUR),
+        evidence,
+        met: vec![fleet::outcome::GuardKind::Deletes],
+        approved_until: None,
+    };
+    let held = PlacementRecord { hold: Some(hold.clone()), ..placement(&debian, Role::Origin) };
     changes.push(Change::Put(Record::Placement(held)));
     let fire = ahead(4 * HOUR + 28 * MINUTE);
     let next_fire = Some(fleet::project::NextFire { scheduled: fire, at: fire, spread: false });
-    changes
-        .push(Change::Put(Record::ProjectState(ProjectState { next_fire, ..ProjectState::new(debian.uid) })));
-    let engine = fleet(Limits::default(), changes);
-    let limited = AttemptRecord { max_delete: 40_000, ..attempt(&debian, run_id(1), 1, pending(0)) };
-    let past = Past { first_held: Some(limited), ..Past::default() };
+    let last_run = Some(fleet::project::LastRun { run: run_id(1), state: RunState::Held, end: ago(HOUR) });
+    let state = ProjectState { next_fire, last_run, ..ProjectState::new(debian.uid) };
+    changes.push(Change::Put(Record::ProjectState(state)));
+    let engine = fleet(Limits::default(), changes.clone());
     assert_eq!(
-        sentences(&engine, 7, &past),
+        sentences(&engine, 7, &Past::default()),
         [
             "debian is held since 25h: 61,204 deletes wanted, 40,000 allowed; the fire at 12:10 UTC checks again by itself. \
           Next: mirrorctl run show debian"
         ]
     );
+
+    let newest = AttemptId { run: run_id(2), number: 3 };
+    let told = |kind, names: &[&str]| {
+        let names = names.iter().map(|name| (*name).to_owned()).collect();
+        let evidence =
+            fleet::outcome::Evidence { kind, wanted: 41, allowed: 30, names, sentence: String::new() };
+        let held = Hold { newest, evidence, ..hold.clone() };
+        let held = PlacementRecord { hold: Some(held), ..placement(&debian, Role::Origin) };
+        let mut changes = changes.clone();
+        changes.push(Change::Put(Record::Placement(held)));
+        one(&fleet(Limits::default(), changes), 7)
+    };
+    use fleet::outcome::GuardKind;
+    let again = format!(
+        "; the fire at 12:10 UTC checks again by itself. Next: mirrorctl run show debian/{}",
+        &run_id(2).to_string()[..13]
+    );
+    for (kind, names, figures) in [
+        (GuardKind::EmptyUpstream, &[][..], "the upstream lists nothing"),
+        (
+            GuardKind::SentinelMissing,
+            &["pool"][..],
+            "the upstream lacks 41 paths that must exist, first pool",
+        ),
+        (
+            GuardKind::Shrink,
+            &[][..],
+            "the tree lost 41 % of its files or bytes, 30 % hold it, so it goes to no replica",
+        ),
+        (GuardKind::Adoption, &[][..], "the destination holds files that the fleet did not put there"),
+        (GuardKind::Quota, &[][..], "the tree is larger than its quota"),
+    ] {
+        assert_eq!(told(kind, names), format!("debian is held since 25h: {figures}{again}"));
+    }
 }
 
 #[test]

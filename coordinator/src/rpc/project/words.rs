@@ -3,6 +3,8 @@
 use std::time::Duration;
 
 use fleet::time::Wall;
+// Told alike by the engine and by people's programs.
+pub(super) use fleet::words::commas;
 
 const MINUTE: u64 = 60;
 const HOUR: u64 = 60 * MINUTE;
@@ -35,19 +37,6 @@ pub(super) fn moment(now: Wall, at: Wall) -> String {
     let (now, at) = (now.to_utc(), at.to_utc());
     let format = if now.date_naive() == at.date_naive() { "%H:%M UTC" } else { "%Y-%m-%d %H:%M UTC" };
     at.format(format).to_string()
-}
-
-/// A count with commas: `61,204`.
-pub(super) fn commas(count: u64) -> String {
-    let digits = count.to_string();
-    let mut text = String::with_capacity(digits.len() + digits.len() / 3);
-    for (index, digit) in digits.chars().enumerate() {
-        if index > 0 && (digits.len() - index).is_multiple_of(3) {
-            text.push(',');
-        }
-        text.push(digit);
-    }
-    text
 }
 
 /// A size with three figures: `12.1 GiB`, `160 GiB`, `0 B`.

@@ -83,8 +83,14 @@ impl Checks {
         let work = (new.id, *epoch);
         let really = self.pulled.get(&work).map(|(class, _)| *class);
         let true_end = match end {
-            End::Succeeded(_) => really == Some(ExitClass::Ok),
-            End::Held(_) => really == Some(ExitClass::MaxDelete),
+            End::Succeeded(outcome) => {
+                really == Some(ExitClass::Ok)
+                    || (really == Some(ExitClass::Partial) && outcome.advice.starts_with("passes"))
+            }
+            End::Held(_) if super::was_good(end) => {
+                matches!(really, Some(ExitClass::Ok | ExitClass::Partial))
+            }
+            End::Held(_) => matches!(really, Some(ExitClass::MaxDelete | ExitClass::Guard)),
             End::Failed(outcome) => {
                 let refused = matches!(outcome.class, ExitClass::Busy | ExitClass::RejectedByAgent);
                 really == Some(outcome.class) || (refused && really.is_none())
@@ -111,6 +117,9 @@ impl Checks {
                 if old.generation != 0 && new.generation != old.generation {
                     return wrong("took two generations");
                 }
+            }
+            if new.wish.dry_run {
+                continue;
             }
             if new.state == RunState::Running && old.is_none_or(|old| old.state == RunState::Queued) {
                 self.check_generation(unit, new)?;
@@ -151,7 +160,7 @@ impl Checks {
             let work = by.and_then(|attempt| Some((attempt.id, attempt.state.epoch()?)));
             let really = work.and_then(|work| self.pulled.get(&work));
             let fetched = match really {
-                Some((ExitClass::Ok, Content::Tree(fetched))) => Some(*fetched),
+                Some((ExitClass::Ok | ExitClass::Partial, Content::Tree(fetched))) => Some(*fetched),
                 Some(_) | None => None,
             };
             // An origin whose newest run did not succeed still counts as serving the version before: here the
@@ -190,7 +199,16 @@ impl Checks {
                 return wrong(format!("{attempt:?} is of a run that is over"));
             }
         }
-        let of = |state| store.live_runs(uid).filter(|run| run.state == state).count();
+        let real = || store.live_runs(uid).filter(|run| !run.wish.dry_run);
+        let of = |state| real().filter(|run| run.state == state).count();
+        if store.live_runs(uid).count() - real().count() > 1 {
+            // It joins nothing that waits, and nothing joins it; so it waits behind one run at most.
+            let waiting =
+                store.live_runs(uid).filter(|run| run.wish.dry_run && run.state == RunState::Queued);
+            if waiting.count() > 1 {
+                return wrong("two dry runs wait".to_owned());
+            }
+        }
         if of(RunState::Queued) > 1 || of(RunState::Running) > 1 || of(RunState::Propagating) > 1 {
             return wrong("two runs in one state".to_owned());
         }

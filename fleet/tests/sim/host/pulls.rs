@@ -3,13 +3,28 @@
 use fleet::{
     attempt::Role,
     input::Offer,
-    outcome::{ExitClass, Outcome, Stats},
+    outcome::{Evidence, ExitClass, GuardKind, Outcome, Stats},
     project::Destination,
     time::Wall,
 };
 
 use super::{Content, Pull, Tree, Work};
-use crate::world::{Event, World};
+use crate::{
+    cover::Fault,
+    people::wishes::passes_partial,
+    world::{Event, World},
+};
+
+/// The guards that agents have of their own.
+const GUARDS: [GuardKind; 4] =
+    [GuardKind::EmptyUpstream, GuardKind::SentinelMissing, GuardKind::Adoption, GuardKind::Quota];
+/// Most files of a simulated tree.
+const FILES_MAX: u64 = 50_000;
+
+/// Whether what was pulled is a whole tree to this project.
+fn passes(pull: &Pull, class: ExitClass) -> bool {
+    class == ExitClass::Ok || (class == ExitClass::Partial && pull.passes_partial)
+}
 
 /// What rsync exits with when it cannot connect.
 const EXIT_SOCKET: i32 = 10;
@@ -22,7 +37,7 @@ impl World {
         let Some(entry) = self.hosts[host].journal.get(&work) else { return };
         let (offer, cancelled) = (entry.offer.clone(), entry.cancelled);
         self.check_one_writer(host, work, &offer.destination);
-        let drawn = self.draw_class();
+        let drawn = self.draw_class(&offer);
         let unreached = self.is_down(&offer);
         let class = match (cancelled, unreached) {
             (true, _) => ExitClass::Cancelled,
@@ -51,16 +66,20 @@ impl World {
             killed: cancelled,
             stages_left: u32::from(!unreached && self.rng.chance(300)),
             parked: false,
+            dry_run: offer.dry_run,
+            passes_partial: passes_partial(&offer.project_name),
         };
-        let tree = self.hosts[host].trees.entry(offer.destination.clone()).or_default();
-        tree.stamp += 1;
-        tree.writers += 1;
+        if !pull.dry_run {
+            let tree = self.hosts[host].trees.entry(offer.destination.clone()).or_default();
+            tree.stamp += 1;
+            tree.writers += 1;
+        }
         self.hosts[host].pulls.push(pull);
         let span = if cancelled { 0 } else { self.rng.span(self.config.pull) };
         self.after(span, Event::Pulled(host, id));
     }
 
-    fn draw_class(&mut self) -> ExitClass {
+    fn draw_class(&mut self, offer: &Offer) -> ExitClass {
         if self.calm || self.rng.chance(self.config.pulls_ok) {
             return ExitClass::Ok;
         }
@@ -84,6 +103,12 @@ impl World {
             C::MaxDelete,
             C::MaxDelete,
             C::MaxDelete,
+            C::Guard,
+            C::Guard,
+            C::Guard,
+            C::Guard,
+            C::Guard,
+            C::Guard,
             C::Busy,
             C::Busy,
             C::Auth,
@@ -96,7 +121,9 @@ impl World {
             C::Protocol,
             C::Config,
         ];
-        *self.rng.pick(&classes).expect("not empty")
+        let class = *self.rng.pick(&classes).expect("not empty");
+        // A guard of the agent that a person told it to pass over finds nothing.
+        if class == C::Guard && GUARDS.iter().any(|kind| offer.waived.contains(kind)) { C::Ok } else { class }
     }
 
     /// Whether the upstream host of an origin's pull cannot be reached now.
@@ -136,20 +163,23 @@ impl World {
             return;
         }
         let pull = one.pulls.remove(index);
+        let known = one.journal.get(&pull.work).map_or(0, |entry| entry.offer.known_files);
         let class = if pull.killed { ExitClass::Cancelled } else { pull.class };
         let content = self.pulled_content(&pull, class);
-        let tree = self.hosts[host].trees.entry(pull.destination.clone()).or_default();
-        tree.stamp += 1;
-        tree.writers -= 1;
-        if class == ExitClass::Ok {
-            tree.content = content;
+        if !pull.dry_run {
+            let tree = self.hosts[host].trees.entry(pull.destination.clone()).or_default();
+            tree.stamp += 1;
+            tree.writers -= 1;
+            if passes(&pull, class) {
+                tree.content = content;
+            }
         }
         let unreached = pull.unreached && class == ExitClass::Network;
         if unreached {
             self.checks.unreached.insert(pull.work);
         }
         let code = if unreached { EXIT_SOCKET } else { EXIT_OTHER };
-        let outcome = Outcome { exit_code: Some(code), ..self.outcome(host, class) };
+        let outcome = Outcome { exit_code: Some(code), ..self.outcome(host, class, known) };
         self.checks.pulled.insert(pull.work, (class, content));
         self.hosts[host].exits.insert(pull.work, outcome);
         if self.hosts[host].up {
@@ -158,24 +188,44 @@ impl World {
     }
 
     fn pulled_content(&self, pull: &Pull, class: ExitClass) -> Content {
-        match (&pull.source, pull.role, class) {
-            (_, Role::Origin, ExitClass::Ok) => Content::Tree(pull.tree),
-            (Some((host, module, before)), Role::Replica, ExitClass::Ok) => {
+        match (&pull.source, pull.role) {
+            _ if !passes(pull, class) => Content::Nothing,
+            (_, Role::Origin) => Content::Tree(pull.tree),
+            (Some((host, module, before)), Role::Replica) => {
                 let now = self.hosts[*host].trees.get(module);
                 let same = now.is_some_and(|now| now.stamp == before.stamp) && before.writers == 0;
                 if same { before.content } else { Content::Mixed }
             }
-            _ => Content::Nothing,
+            (None, Role::Replica) => Content::Nothing,
         }
     }
 
-    fn outcome(&mut self, host: usize, class: ExitClass) -> Outcome {
+    /// What the agent says; `known` is how many files the tree had after its last success.
+    fn outcome(&mut self, host: usize, class: ExitClass, known: u64) -> Outcome {
         let wall = self.config.wall_start + i64::try_from(self.time).expect("a simulation is short");
-        let files = self.rng.between(1, 50_000);
+        let files = match known {
+            0 => self.rng.between(1, FILES_MAX),
+            // Trees change a little each time, and sometimes half of one is gone.
+            _ if !self.calm && self.rng.chance(350) => known / 2,
+            _ => known + self.rng.below(known / 20 + 2),
+        };
+        let evidence = match class {
+            ExitClass::Guard => {
+                let kind = *self.rng.pick(&GUARDS).expect("not empty");
+                let names = vec!["dists/stable/Release".to_owned()];
+                let wanted = self.rng.between(1, 3);
+                Some(Evidence { kind, wanted, allowed: 0, names, sentence: String::new() })
+            }
+            _ => None,
+        };
+        if evidence.is_some() {
+            self.cover.fault(Fault::GuardStop);
+        }
         Outcome {
             time: Wall(wall + self.hosts[host].clock_shift),
             stats: Some(Stats { files, total_bytes: files * 1_000, ..Stats::default() }),
             deletes_skipped: (class == ExitClass::MaxDelete).then(|| self.rng.below(3_000)),
+            evidence,
             ..Outcome::of_class(class)
         }
     }
@@ -185,7 +235,7 @@ impl World {
         let boot = self.hosts[host].boot;
         let Some(outcome) = self.hosts[host].exits.remove(&work) else { return };
         if let Some(entry) = self.hosts[host].journal.get_mut(&work) {
-            let held = outcome.class == ExitClass::MaxDelete;
+            let held = matches!(outcome.class, ExitClass::MaxDelete | ExitClass::Guard);
             entry.ended = Some(outcome);
             let project = entry.offer.project;
             let delay = self.rng.between(0, self.config.fsync);
@@ -211,7 +261,7 @@ impl World {
             }
         }
         if machine {
-            for pull in std::mem::take(&mut one.pulls) {
+            for pull in std::mem::take(&mut one.pulls).into_iter().filter(|pull| !pull.dry_run) {
                 let tree = one.trees.entry(pull.destination).or_default();
                 tree.stamp += 1;
                 tree.writers -= 1;
@@ -250,7 +300,7 @@ impl World {
             }
             let going = one.pulls.iter().any(|pull| pull.work == work);
             if !going && !one.exits.contains_key(&work) {
-                let outcome = self.outcome(host, ExitClass::Interrupted);
+                let outcome = self.outcome(host, ExitClass::Interrupted, 0);
                 self.checks.pulled.insert(work, (ExitClass::Interrupted, Content::Nothing));
                 self.hosts[host].exits.insert(work, outcome);
             }

@@ -50,9 +50,10 @@ enum Do {
     Repeat,
     Check,
     Upstream,
+    Approve,
 }
 
-const DEEDS: [(Do, u64); 16] = [
+const DEEDS: [(Do, u64); 17] = [
     (Do::Create, 40),
     (Do::Update, 24),
     (Do::Delete, 14),
@@ -69,6 +70,7 @@ const DEEDS: [(Do, u64); 16] = [
     (Do::Sweep, 4),
     (Do::Repeat, 14),
     (Do::Check, 3),
+    (Do::Approve, 60),
 ];
 
 /// How often each deed is done in one seed's world.
@@ -78,6 +80,11 @@ pub(crate) fn draw_weights(rng: &mut Prng) -> Vec<u64> {
         if always || rng.chance(750) { weight } else { 0 }
     };
     DEEDS.into_iter().map(|deed| keep(rng, deed)).collect()
+}
+
+/// Whether a project takes a partial transfer for a success: some do, and always.
+pub(crate) fn passes_partial(project: &Name) -> bool {
+    project.as_str().ends_with(['3', '8'])
 }
 
 impl World {
@@ -129,7 +136,7 @@ impl World {
                 Ask::Run {
                     project: project?,
                     kind,
-                    wish: Wish::default(),
+                    wish: self.wish(),
                     request: None,
                     traceparent: String::new(),
                 }
@@ -156,8 +163,34 @@ impl World {
                 spacing: self.rng.chance(500).then(|| Duration::from_secs(self.rng.below(60))),
                 revision: None,
             },
+            Do::Approve => return self.approval(),
             Do::Sweep | Do::Repeat => return None,
         })
+    }
+
+    fn wish(&mut self) -> Wish {
+        Wish {
+            dry_run: self.rng.chance(150),
+            reclaim: self.rng.chance(100),
+            allow_deletes: self.rng.chance(100).then(|| self.rng.below(5_000)),
+            ..Wish::default()
+        }
+    }
+
+    /// Mostly of the newest hold of some project, sometimes of any other run.
+    fn approval(&mut self) -> Option<Ask> {
+        let live = self.coordinator.store.live.values();
+        let held = live.filter_map(|record| match record {
+            Record::Placement(one) => Some((one.project, one.hold.as_ref()?.newest.run)),
+            _ => None,
+        });
+        let held: Vec<(ProjectUid, RunId)> = held.collect();
+        let (project, newest) = *self.rng.pick(&held)?;
+        let stale = self.rng.chance(200);
+        let runs: Vec<RunId> = self.coordinator.store.live_runs(project).map(|run| run.id).collect();
+        let run = if stale { *self.rng.pick(&runs)? } else { newest };
+        let (reason, traceparent) = ("seen".to_owned(), String::new());
+        Some(Ask::Approve { project, run, reason, saw: None, traceparent })
     }
 
     /// Sometimes any, mostly one with an attempt in a drawn state: else the short states would hardly be met.
@@ -261,9 +294,10 @@ impl World {
             },
             guard: GuardSettings {
                 max_delete: self.rng.chance(200).then_some(100),
+                shrink_percent: self.rng.chance(200).then_some(if self.rng.chance(300) { 100 } else { 10 }),
                 ..GuardSettings::default()
             },
-            partial_is_success: String::new(),
+            partial_is_success: if passes_partial(name) { "known".to_owned() } else { String::new() },
             retry: RetrySettings {
                 attempts: self.rng.chance(500).then(|| u32::try_from(self.rng.between(1, 4)).expect("small")),
                 initial_backoff: self.rng.chance(500).then_some(Duration::from_secs(20)),
