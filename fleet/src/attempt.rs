@@ -181,6 +181,17 @@ impl AttemptState {
         }
     }
 
+    /// When it was last offered; `None` before that and after a return.
+    #[must_use]
+    pub fn offered(&self) -> Option<Wall> {
+        match self {
+            Self::Pending { .. } => None,
+            Self::Offered { at, .. } => Some(*at),
+            Self::Running { offered, .. } | Self::Cancelling { offered, .. } => Some(*offered),
+            Self::Ended { offered, .. } => *offered,
+        }
+    }
+
     /// Whether it may be on the agent: offered, running or being cancelled.
     #[must_use]
     pub fn is_out(&self) -> bool {

@@ -17,6 +17,9 @@ pub struct Destination {
     path: String,
 }
 
+/// Most origins of one project: the one that pulls and those that stand by.
+pub const ORIGINS_MAX: usize = 8;
+
 /// Longest destination path, in bytes.
 pub const DESTINATION_BYTES_MAX: usize = 512;
 
@@ -196,7 +199,8 @@ pub struct ProjectSpec {
     pub display_name: String,
     /// For selectors.
     pub labels: BTreeMap<String, String>,
-    /// Where the origin pulls from. Empty: people push to the origin itself.
+    /// Where the origin pulls from. Empty: people put the tree on the origin themselves, and a run begins at the
+    /// replicas.
     pub upstreams: Vec<Upstream>,
     /// Where the tree lives.
     pub destination: Destination,

@@ -10,6 +10,8 @@
 //!           agents.rs   hello, enrol, renew           usage.rs  slots in use
 //!           report.rs   accepted, ended               timers.rs what is due when
 //!           due.rs      fires, timers, replicas with work, closing
+//!           homes.rs    where trees should live, against where they do
+//!           exports.rs  who serves which tree to whom
 //!           admit.rs    who may start, or what it waits for
 //! ```
 
@@ -17,7 +19,10 @@ mod admit;
 mod agents;
 mod due;
 mod effects;
+mod exports;
+mod homes;
 mod people;
+mod promote;
 mod report;
 mod state;
 mod timers;
@@ -26,6 +31,7 @@ mod view;
 
 pub use admit::{BLOCKERS_MAX, Blocker, Wait, WaitReason};
 pub use agents::HELLO_ATTEMPTS_MAX;
+pub use homes::{Obstacle, REPLICAS_MAX};
 pub use people::SWEEP_MAX;
 pub use state::{Engine, Project};
 pub use timers::Timer;
@@ -64,8 +70,8 @@ impl Engine {
                     self.ended(now, agent, attempt, epoch, outcome)
                 }
                 AgentInput::Inventory { agent, session, roots } => self.inventory(agent, session, roots),
-                AgentInput::Exporting { agent, session, serial, serve_uri, fault: _ } => {
-                    self.exporting(agent, session, serial, serve_uri)
+                AgentInput::Exporting { agent, session, serial, serve_uri, fault } => {
+                    self.exporting(agent, session, serial, serve_uri, fault)
                 }
             },
         }

@@ -3,6 +3,7 @@
 
 mod rest;
 mod schedule;
+mod serving;
 mod units;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -53,6 +54,7 @@ pub(crate) struct Checks {
     away_since: BTreeMap<AgentUid, Mono>,
     /// A backup was put back: what was recorded since is forgotten, so the machines know more than the store.
     restored: bool,
+    serving: BTreeMap<Epoch, serving::Serving>,
 }
 
 impl Checks {
@@ -230,7 +232,11 @@ impl World {
                 return Err(format!("a trigger was accepted for run {run}, and its record is {found:?}"));
             }
         }
-        self.projects().into_iter().try_for_each(|project| self.converged(project))
+        self.served_to_nobody_else()?;
+        self.projects().into_iter().try_for_each(|project| {
+            self.placed_as_declared(project)?;
+            self.converged(project)
+        })
     }
 
     /// Every agent of the project has the tree that the origin made last; really has it.

@@ -62,8 +62,13 @@ fn weight(fault: Fault) -> u64 {
         Fault::LongOutage => 5,
         Fault::Restore => 30,
         Fault::WallBack | Fault::WallForward | Fault::AgentClock | Fault::RootsChange => 5,
+        Fault::Relabelled => 8,
         // These happen by themselves.
-        Fault::LostUnits | Fault::LateReport | Fault::LateHello | Fault::RequestRepeat => 0,
+        Fault::LostUnits
+        | Fault::LateReport
+        | Fault::LateHello
+        | Fault::RequestRepeat
+        | Fault::DaemonSilent => 0,
     }
 }
 

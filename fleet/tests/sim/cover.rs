@@ -52,10 +52,14 @@ pub(crate) enum Fault {
     LateHello,
     /// A request id was used again.
     RequestRepeat,
+    /// A host joined again under other labels.
+    Relabelled,
+    /// A daemon took what it was told to serve, and did not say so.
+    DaemonSilent,
 }
 
 impl Fault {
-    pub(crate) const ALL: [Self; 22] = [
+    pub(crate) const ALL: [Self; 24] = [
         Self::CutLink,
         Self::HalfOpen,
         Self::PartitionBoth,
@@ -78,6 +82,8 @@ impl Fault {
         Self::LateReport,
         Self::LateHello,
         Self::RequestRepeat,
+        Self::Relabelled,
+        Self::DaemonSilent,
     ];
 }
 

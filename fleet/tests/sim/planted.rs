@@ -50,10 +50,16 @@ pub(crate) enum Planted {
     LateHelloObeyed,
     /// An agent forgets an outcome that is not acknowledged.
     AgentForgetsUnacknowledged,
+    /// What an agent was told to serve passes for served before it says so.
+    ExportsTrusted,
+    /// What changes after the first list of exports is not told.
+    ExportUnsaid,
+    /// A replica is sent to any agent of the project.
+    AnySource,
 }
 
 impl Planted {
-    pub(crate) const ALL: [Self; 18] = [
+    pub(crate) const ALL: [Self; 21] = [
         Self::AnswerBeforeCommit,
         Self::SendBeforeCommit,
         Self::TermNotRaised,
@@ -72,6 +78,9 @@ impl Planted {
         Self::EndMisread,
         Self::LateHelloObeyed,
         Self::AgentForgetsUnacknowledged,
+        Self::ExportsTrusted,
+        Self::ExportUnsaid,
+        Self::AnySource,
     ];
 
     /// Bends what the engine is told.
@@ -79,6 +88,7 @@ impl Planted {
         let Input::Agent(input) = input else { return };
         match input {
             AgentInput::Hello { attempts, .. } if self == Self::HeldIgnored => attempts.clear(),
+            AgentInput::Exporting { serial, .. } if self == Self::ExportsTrusted => *serial = u64::MAX,
             AgentInput::Hello { connection, .. } if self == Self::LateHelloObeyed => *connection = u64::MAX,
             AgentInput::Accepted { attempt, epoch, .. }
             | AgentInput::Refused { attempt, epoch, .. }
@@ -139,6 +149,18 @@ impl Planted {
                 }
             }
             Self::EndMisread => misread_end(decision),
+            Self::ExportUnsaid => decision
+                .sends
+                .retain(|send| !matches!(send.message, Message::Exports { complete: false, .. })),
+            Self::AnySource => {
+                for change in changes.iter_mut() {
+                    if let Change::Put(Record::Attempt(attempt)) = change {
+                        let project = engine.project(attempt.project);
+                        let other = project.and_then(|project| project.placements.keys().next_back());
+                        attempt.source = attempt.source.and(other.copied());
+                    }
+                }
+            }
             _ => {}
         }
         None

@@ -32,8 +32,7 @@ const INITIAL_BACKOFF: Seconds = Seconds { min: 1, max: 3_600 };
 const RETRY_ATTEMPTS_MAX: u32 = 20;
 const PROPAGATION_TIMEOUT: Seconds = Seconds { min: 60, max: 30 * 86_400 };
 const DRAIN_TIMEOUT: Seconds = Seconds { min: 0, max: 86_400 };
-/// Most origins of one project: the one that pulls and those that stand by.
-pub const ORIGINS_MAX: usize = 8;
+pub use fleet::project::ORIGINS_MAX;
 /// Most entries of a project's replicas; each may select many agents.
 pub const REPLICA_TARGETS_MAX: usize = 64;
 /// Most replicas that pull at once, where a project has its own limit.

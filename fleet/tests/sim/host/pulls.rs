@@ -2,13 +2,13 @@
 
 use fleet::{
     attempt::Role,
-    input::Offer,
+    id::{AgentUid, RunId},
     outcome::{ExitClass, Outcome, Stats},
     project::Destination,
     time::Wall,
 };
 
-use super::{Content, Pull, Tree, Work};
+use super::{Content, Pull, Work};
 use crate::world::{Event, World};
 
 /// The agent program and its machine, as they end and begin again; and pulls.
@@ -19,14 +19,11 @@ impl World {
         self.check_one_writer(host, work, &offer.destination);
         let class = if cancelled { ExitClass::Cancelled } else { self.draw_class() };
         let source = match offer.role {
-            Role::Origin => {
-                self.hosts[host].modules.insert(offer.project, offer.destination.clone());
-                None
-            }
+            Role::Origin => None,
             Role::Replica => self.find_source(&offer),
         };
         let unreachable = offer.role == Role::Replica && source.is_none();
-        let class = if unreachable && class == ExitClass::Ok { ExitClass::NotFound } else { class };
+        let class = if unreachable && class == ExitClass::Ok { ExitClass::Network } else { class };
         let id = self.next_id();
         let pull = Pull {
             id,
@@ -87,13 +84,12 @@ impl World {
         *self.rng.pick(&classes).expect("not empty")
     }
 
-    fn find_source(&self, offer: &Offer) -> Option<(usize, Destination, Tree)> {
-        let rest = offer.source_uri.strip_prefix("rsync://h")?;
-        let (host, _) = rest.split_once('/')?;
-        let host: usize = host.parse().ok()?;
-        let module = self.hosts.get(host)?.modules.get(&offer.project)?;
-        let tree = self.hosts[host].trees.get(module)?;
-        Some((host, module.clone(), tree.clone()))
+    /// People put a tree on their origin, and the run's version is what is there.
+    pub(crate) fn upload(&mut self, agent: AgentUid, destination: &Destination, tree: RunId) {
+        let Some(host) = self.host_of(agent) else { return };
+        let directory = self.hosts[host].trees.entry(destination.clone()).or_default();
+        directory.stamp += 1;
+        directory.content = Content::Tree(tree);
     }
 
     /// A stage of a pull has come to its end, or its kill has worked.
@@ -179,6 +175,7 @@ impl World {
         one.up = false;
         one.boot += 1;
         one.welcomed = false;
+        one.daemon = super::Daemon::default();
         // What was not synced is not there any more.
         one.journal.retain(|_, entry| entry.accepted_synced);
         for (work, entry) in &mut one.journal {

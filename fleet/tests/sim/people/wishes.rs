@@ -44,9 +44,10 @@ enum Do {
     Sweep,
     Repeat,
     Check,
+    Promote,
 }
 
-const DEEDS: [(Do, u64); 15] = [
+const DEEDS: [(Do, u64); 16] = [
     (Do::Create, 40),
     (Do::Update, 24),
     (Do::Delete, 14),
@@ -62,6 +63,7 @@ const DEEDS: [(Do, u64); 15] = [
     (Do::Sweep, 4),
     (Do::Repeat, 14),
     (Do::Check, 3),
+    (Do::Promote, 16),
 ];
 
 /// How often each deed is done in one seed's world.
@@ -137,6 +139,13 @@ impl World {
                 let until = self.rng.chance(600).then(|| self.still().wall.plus(span));
                 Ask::Pause { project: project?, reason: "maintenance".to_owned(), until, revision: None }
             }
+            Do::Promote => {
+                let project = project?;
+                let placed = self.coordinator.engine.as_ref()?.project(project)?.placements.keys().copied();
+                let placed: Vec<AgentUid> = placed.collect();
+                let agent = *self.rng.pick(&placed)?;
+                Ask::Promote { project, agent, revision: None, force: self.rng.chance(300) }
+            }
             Do::Resume => Ask::Resume { project: project?, revision: None },
             Do::Freeze => Ask::Freeze { reason: "power".to_owned() },
             Do::Thaw => Ask::Thaw,
@@ -198,8 +207,9 @@ impl World {
             2 => spec.placement = drawn.placement,
             _ => spec = drawn,
         }
-        if spec.placement.replicas.iter().any(|one| one.pick == Pick::Agent(spec.placement.origins[0].agent))
-        {
+        let origins: Vec<Pick> =
+            spec.placement.origins.iter().map(|origin| Pick::Agent(origin.agent)).collect();
+        if spec.placement.replicas.iter().any(|one| origins.contains(&one.pick)) {
             return None;
         }
         Some(Ask::UpdateProject {
@@ -210,7 +220,19 @@ impl World {
         })
     }
 
-    /// A declaration: an origin, up to four replicas, any kind of schedule.
+    /// Selected by labels, sometimes; and sometimes where another project's tree is, on agents that join later.
+    fn selected(&mut self) -> Option<Replicas> {
+        if !self.rng.chance(500) {
+            return None;
+        }
+        let (key, value) = *self.rng.pick(&[("role", "edge"), ("site", "north")])?;
+        let labels = [(key.to_owned(), value.to_owned())].into();
+        let other = self.rng.between(1, self.people.next.max(1));
+        let taken = self.rng.chance(100).then(|| format!("a1:p{other}/in").parse().ok()).flatten();
+        Some(Replicas { pick: Pick::Labels(labels), destination: taken })
+    }
+
+    /// A declaration: an origin, up to two that stand by, some replicas, any kind of schedule.
     fn spec(&mut self, name: &Name) -> Option<ProjectSpec> {
         let mut agents: Vec<AgentUid> =
             self.hosts.iter().filter(|host| !host.retired).filter_map(|host| host.uid).collect();
@@ -220,6 +242,9 @@ impl World {
         while agents.len() > wanted {
             agents.remove(self.rng.index(agents.len()));
         }
+        let standby = self.rng.index(3).min(agents.len());
+        let standbys: Vec<AgentUid> = agents.drain(..standby).collect();
+        let selected = self.selected();
         let root = if self.rng.chance(700) { "a1" } else { "a2" };
         let host = *self.rng.pick(&["up0", "up1"])?;
         let upstream = Upstream {
@@ -232,15 +257,19 @@ impl World {
         Some(ProjectSpec {
             display_name: String::new(),
             labels: BTreeMap::new(),
-            upstreams: if self.rng.chance(950) { vec![upstream] } else { Vec::new() },
+            upstreams: if self.rng.chance(880) { vec![upstream] } else { Vec::new() },
             destination: format!("{root}:{name}").parse().ok()?,
             schedule: self.schedule()?,
             rsync: RsyncSettings::default(),
             placement: PlacementSettings {
-                origins: vec![Target { agent: origin, destination: None }],
+                origins: std::iter::once(origin)
+                    .chain(standbys)
+                    .map(|agent| Target { agent, destination: None })
+                    .collect(),
                 replicas: agents
                     .into_iter()
                     .map(|agent| Replicas { pick: Pick::Agent(agent), destination: None })
+                    .chain(selected)
                     .collect(),
                 max_parallel: u32::try_from(self.rng.below(3)).ok()?,
                 propagation_timeout: span(&mut self.rng),
