@@ -157,6 +157,14 @@ impl Project {
         placed.filter(|placement| placement.is_source())
     }
 
+    /// Whether this agent is a source, and not the only one.
+    pub(super) fn has_other_source(&self, agent: AgentUid) -> bool {
+        let mut sources = self.sources();
+        self.record.spec.placement.origins.len() > 1
+            && self.placements.get(&agent).is_some_and(PlacementRecord::is_source)
+            && sources.any(|source| source.agent != agent)
+    }
+
     /// Whether people put the tree on the origin themselves: its runs begin at the replicas.
     #[must_use]
     pub fn is_local(&self) -> bool {

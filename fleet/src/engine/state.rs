@@ -344,6 +344,10 @@ impl Engine {
             self.attempts.insert(attempt.id, attempt.clone());
             if attempt.state.is_out() {
                 self.went_out(now, attempt);
+                if self.projects.get(&attempt.project).is_some_and(|project| project.has_other_source(attempt.agent)) {
+                    // While it changes its tree, replicas are sent to the next one.
+                    self.rescan();
+                }
             } else {
                 self.joins_line(now, attempt);
             }
