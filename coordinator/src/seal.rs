@@ -110,8 +110,10 @@ impl Sealer {
         let mut sealed = Vec::with_capacity(NONCE_LEN + secret.len() + MAX_TAG_LEN);
         let mut text = secret.as_bytes().to_vec();
         text.reserve(MAX_TAG_LEN);
-        let nonce =
-            self.key.seal_in_place_append_tag(Aad::from(PURPOSE), &mut text).map_err(|_| SealError::Random)?;
+        let nonce = self
+            .key
+            .seal_in_place_append_tag(Aad::from(PURPOSE), &mut text)
+            .map_err(|_| SealError::Random)?;
         sealed.extend_from_slice(nonce.as_ref());
         sealed.extend_from_slice(&text);
         Ok(sealed)
@@ -125,8 +127,10 @@ impl Sealer {
         let (nonce, rest) = sealed.split_at_checked(NONCE_LEN).ok_or(SealError::Unreadable)?;
         let nonce = Nonce::try_assume_unique_for_key(nonce).map_err(|_| SealError::Unreadable)?;
         let mut text = Zeroizing::new(rest.to_vec());
-        let opened =
-            self.key.open_in_place(nonce, Aad::from(PURPOSE), &mut text).map_err(|_| SealError::Unreadable)?;
+        let opened = self
+            .key
+            .open_in_place(nonce, Aad::from(PURPOSE), &mut text)
+            .map_err(|_| SealError::Unreadable)?;
         let opened = std::str::from_utf8(opened).map_err(|_| SealError::Unreadable)?;
         Ok(Zeroizing::new(opened.to_owned()))
     }
@@ -178,8 +182,7 @@ mod tests {
         use fleet::id::{AgentUid, ProjectUid};
         let directory = tempfile::tempdir().unwrap();
         let (one, other) = (sealer(directory.path(), "one"), sealer(directory.path(), "other"));
-        let pair =
-            Pair { project: ProjectUid(1), origin: AgentUid(2), replica: AgentUid(3), day: 20_779 };
+        let pair = Pair { project: ProjectUid(1), origin: AgentUid(2), replica: AgentUid(3), day: 20_779 };
         let pairs = [
             pair,
             Pair { project: ProjectUid(4), ..pair },

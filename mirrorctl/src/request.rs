@@ -417,7 +417,8 @@ mod tests {
 
     #[test]
     fn an_edit_of_the_origin_keeps_the_others() {
-        let (mut project, ..) = applied("--from|rsync://h/m|--origin|ftp1|--standby|ftp2|--replicas|role=edge");
+        let (mut project, ..) =
+            applied("--from|rsync://h/m|--origin|ftp1|--standby|ftp2|--replicas|role=edge");
         let agents = |project: &v1::Project| -> Vec<String> {
             let origins = &project.placement.as_ref().unwrap().origins;
             origins.iter().map(|one| crate::names::last(&one.agent).to_owned()).collect()
@@ -426,7 +427,7 @@ mod tests {
         assert_eq!(agents(&project), ["ftp3", "ftp2"]);
         apply(&flags("--origin|ftp2"), None, &mut project, &mut Faults::default());
         assert_eq!(agents(&project), ["ftp2", "ftp3"]);
-        let mask = apply(&flags("--standby||--replicas|"), None, &mut project, &mut Faults::default());
+        let mask = apply(&flags("--standby=|--replicas="), None, &mut project, &mut Faults::default());
         assert_eq!(mask, ["placement"]);
         assert_eq!(agents(&project), ["ftp2"]);
         assert_eq!(project.placement.as_ref().unwrap().replicas.len(), 0);

@@ -187,9 +187,8 @@ pub fn freshness(project: &v1::Project, now: DateTime<Utc>) -> Freshness {
 #[must_use]
 pub fn is_behind(project: &v1::Project, placement: &v1::PlacementStatus) -> bool {
     placement.role() == v1::Role::Replica
-        && origin(project).is_some_and(|origin| {
-            !origin.have_tree.is_empty() && origin.have_tree != placement.have_tree
-        })
+        && origin(project)
+            .is_some_and(|origin| !origin.have_tree.is_empty() && origin.have_tree != placement.have_tree)
 }
 
 /// How good the copy on one agent is. One that has the origin's tree is as good as that; another one's is as good as

@@ -344,7 +344,11 @@ impl Engine {
             self.attempts.insert(attempt.id, attempt.clone());
             if attempt.state.is_out() {
                 self.went_out(now, attempt);
-                if self.projects.get(&attempt.project).is_some_and(|project| project.has_other_source(attempt.agent)) {
+                if self
+                    .projects
+                    .get(&attempt.project)
+                    .is_some_and(|project| project.has_other_source(attempt.agent))
+                {
                     // While it changes its tree, replicas are sent to the next one.
                     self.rescan();
                 }
@@ -505,6 +509,8 @@ impl Engine {
             }
             Volatile::Told { agent, serial, day, complete, told } => {
                 self.exports.told(*agent, *serial, *day, *complete, told);
+                // What is not in place yet sends replicas to the next source.
+                self.rescan();
             }
             Volatile::HomeChecked(project, agent) => self.reindex_home(*project, *agent),
             Volatile::GivenUp(agent) => {

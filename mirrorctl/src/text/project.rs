@@ -93,7 +93,9 @@ pub fn show(view: &View, project: &v1::Project, runs: &[v1::Run], why: &[String]
     let mut placements: Vec<&v1::PlacementStatus> = status.placements.iter().collect();
     placements.sort_by_key(|one| (one.role, !one.standby, names::last(&one.agent)));
     lines.extend(placements.into_iter().map(|placement| placement_line(view, project, placement)));
-    lines.extend(status.unplaced.iter().map(|why| ("unplaced", units::clean(why.trim_start_matches("agents/")))));
+    lines.extend(
+        status.unplaced.iter().map(|why| ("unplaced", units::clean(why.trim_start_matches("agents/")))),
+    );
     lines.extend(spread_line(project).map(|line| ("spread", line)));
     if let Some(rsync) = &project.rsync {
         lines.extend(rsync_line(rsync).map(|line| ("options", line)));
@@ -233,10 +235,9 @@ fn spread_line(project: &v1::Project) -> Option<String> {
     if settings.max_parallel > 0 {
         parts.push(format!("{} at once", settings.max_parallel));
     }
-    for (word, limit) in [
-        ("propagation timeout", settings.propagation_timeout),
-        ("drain timeout", settings.drain_timeout),
-    ] {
+    for (word, limit) in
+        [("propagation timeout", settings.propagation_timeout), ("drain timeout", settings.drain_timeout)]
+    {
         parts.extend(span(limit).map(|limit| format!("{word} {}", units::span(limit))));
     }
     (!parts.is_empty()).then(|| parts.join(", "))

@@ -125,6 +125,9 @@ impl World {
         for replicas in &mut spec.placement.replicas {
             replicas.destination = None;
         }
+        for origin in &mut spec.placement.origins {
+            origin.destination = None;
+        }
         let origin = spec.placement.origins[0].clone();
         spec.placement.origins.retain(|origin| !revoked.contains(&origin.agent));
         if spec.placement.origins.is_empty() {
