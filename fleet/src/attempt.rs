@@ -88,6 +88,7 @@ pub enum End {
 
 /// What can happen to an attempt.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[expect(clippy::large_enum_variant, reason = "they pass through; none is kept")]
 pub enum AttemptEvent {
     /// Admission let it through.
     Offer(Epoch),

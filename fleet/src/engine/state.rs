@@ -127,10 +127,12 @@ impl Engine {
         // Any order of records must do, so the ones that others hang on come first.
         let (mut projects, mut rest) = (Vec::new(), Vec::new());
         for record in records {
-            match record {
-                Record::Fleet(_) | Record::Agent(_) => engine.put(now, &record),
-                Record::Project(project) => projects.push(project),
-                other => rest.push(other),
+            if let Record::Project(project) = record {
+                projects.push(project);
+            } else if matches!(record, Record::Fleet(_) | Record::Agent(_)) {
+                engine.put(now, &record);
+            } else {
+                rest.push(record);
             }
         }
         for project in projects {

@@ -157,7 +157,7 @@ impl Planted {
                     if let Change::Put(Record::Attempt(attempt)) = change {
                         let project = engine.project(attempt.project);
                         let other = project.and_then(|project| project.placements.keys().next_back());
-                        attempt.source = attempt.source.and(other.copied());
+                        attempt.source = attempt.source.and_then(|_| other.copied());
                     }
                 }
             }

@@ -325,7 +325,7 @@ fn read_target(
     let mut faults = Vec::new();
     if !wire.selector.is_empty() {
         let rule = "an origin is named, not selected; give its agent";
-        faults.push(fault(&format!("{at}.selector"), &wire.selector, rule));
+        faults.push(fault(format!("{at}.selector"), &wire.selector, rule));
     }
     let agent = read_agent(&format!("{at}.agent"), &wire.agent, agent_named).or_note(&mut faults);
     let destination = read_own_destination(at, wire).or_note(&mut faults);
@@ -413,7 +413,7 @@ fn read_guard(wire: Option<&v1::GuardSettings>) -> Result<GuardSettings, Vec<Vio
                 "must be a relative path of at most {SENTINEL_BYTES_MAX} bytes, without empty parts, . and .., \
                  wildcards and control characters"
             );
-            faults.push(fault(&format!("guard.sentinels[{index}]"), path, rule));
+            faults.push(fault(format!("guard.sentinels[{index}]"), path, rule));
         }
     }
     let settings = GuardSettings {
