@@ -21,7 +21,7 @@ use std::{
 
 use fleet::{
     id::{AgentUid, AttemptId, Epoch},
-    input::{CloseReason, Message, Send as Said},
+    input::{CloseReason, Message, Pair, Send as Said},
 };
 use mirror_proto::{
     convert,
@@ -168,6 +168,14 @@ impl Outbox {
         self.end(agent, epoch, closed(reason));
     }
 
+    /// A replica's secret for the origin's daemon, or an origin's password for its upstream.
+    fn password(&self, attempt: AttemptId, pair: Option<Pair>, sealed: &[u8]) -> Option<String> {
+        match pair {
+            Some(pair) => Some(self.sealer.replica_secret(pair)),
+            None => self.unseal(attempt, sealed),
+        }
+    }
+
     /// The password, or none where it cannot be read: then the upstream refuses the login and the attempt ends
     /// with a clear outcome, instead of an offer that is made and lost for ever.
     fn unseal(&self, attempt: AttemptId, sealed: &[u8]) -> Option<String> {
@@ -231,18 +239,22 @@ impl Outlet for Outbox {
                 return self.welcome(agent, session, Spoken::Welcome(welcome));
             }
             Message::Offer(offer) => {
-                let password = self.unseal(offer.attempt, &offer.sealed_password);
+                let password = self.password(offer.attempt, offer.pair, &offer.sealed_password);
                 Spoken::Assignment(convert::assignment_to_wire(&offer, password))
             }
-            Message::Continue { attempt, epoch, sealed_password } => {
-                let secrets = convert::secrets_to_wire(self.unseal(attempt, &sealed_password));
+            Message::Continue { attempt, epoch, sealed_password, pair } => {
+                let secrets = convert::secrets_to_wire(self.password(attempt, pair, &sealed_password));
                 Spoken::Continue(v1::Continue { key: key(attempt, epoch), secrets })
             }
             Message::Cancel { attempt, epoch, reason } => {
                 Spoken::Cancel(v1::Cancel { key: key(attempt, epoch), reason })
             }
-            Message::Exports { serial, .. } => {
-                return tracing::error!(serial, "exports are not spoken of yet");
+            Message::Exports { serial, complete, exports, withdrawn } => {
+                let secret = |pair| self.sealer.replica_secret(pair);
+                for part in convert::exports_to_wire(serial, complete, &exports, &withdrawn, &secret) {
+                    say(&mut self.sessions(), agent, session, Spoken::Exports(part));
+                }
+                return;
             }
             Message::Acknowledge { attempt, epoch, fenced } => {
                 Spoken::Acknowledge(v1::Acknowledge { key: key(attempt, epoch), fenced })
@@ -362,6 +374,41 @@ mod tests {
         assert!(outbox.closed().is_cancelled());
         welcome(&outbox, FTP1, epoch(2));
         assert!(outbox.claim(FTP1, epoch(2)).is_none(), "no session begins any more");
+    }
+
+    #[tokio::test]
+    async fn a_replica_and_the_agent_that_serves_it_get_the_same_secret() {
+        let outbox = Outbox::new(sealer());
+        welcome(&outbox, FTP1, epoch(1));
+        let Claimed { mut line, .. } = outbox.claim(FTP1, epoch(1)).unwrap();
+        assert!(matches!(next(&mut line).await, Spoken::Welcome(_)));
+        let pair = Pair { project: fleet::id::ProjectUid(7), origin: FTP1, replica: EDGE1, day: 20_779 };
+        let export = fleet::input::Export {
+            project: pair.project,
+            name: "debian".parse().unwrap(),
+            destination: "a1:debian".parse().unwrap(),
+            pairs: vec![pair],
+        };
+        let exports =
+            Message::Exports { serial: 1, complete: true, exports: vec![export], withdrawn: Vec::new() };
+        let Message::Offer(mut pull) = offer(Vec::new()) else { panic!("no offer") };
+        (pull.user, pull.pair) = (String::new(), Some(pair));
+        let go_on = Message::Continue {
+            attempt: attempt(),
+            epoch: epoch(9),
+            sealed_password: Vec::new(),
+            pair: Some(pair),
+        };
+        for message in [exports, Message::Offer(pull), go_on] {
+            outbox.send(Said { agent: FTP1, session: epoch(1), message });
+        }
+        let Spoken::Exports(exports) = next(&mut line).await else { panic!("no exports") };
+        let Spoken::Assignment(assignment) = next(&mut line).await else { panic!("no assignment") };
+        let Spoken::Continue(go_on) = next(&mut line).await else { panic!("no go-on") };
+        let user = &exports.exports[0].users[0];
+        assert_eq!((user.user.as_str(), assignment.user.as_str()), ("a2-20779", "a2-20779"));
+        assert_eq!(assignment.secrets.unwrap().password, user.secret);
+        assert_eq!(go_on.secrets.unwrap().password, user.secret);
     }
 
     fn offer(sealed_password: Vec<u8>) -> Message {

@@ -3,13 +3,18 @@
 //!
 //! AES-256-GCM, a fresh random nonce for each seal, bound to what it is for by associated data. Knows one key;
 //! knows nothing of what it seals.
+//!
+//! The secrets by which replicas pull are not even sealed: they are made anew from the same key whenever they are
+//! told, by HMAC-SHA256 under a key of their own.
 
 use std::path::Path;
 
 use aws_lc_rs::{
     aead::{AES_256_GCM, Aad, MAX_TAG_LEN, NONCE_LEN, Nonce, RandomizedNonceKey},
-    rand,
+    hkdf, hmac, rand,
 };
+use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
+use fleet::input::Pair;
 use mirror_certs::{Existing, FileError, read_private, write_private};
 use zeroize::Zeroizing;
 
@@ -17,6 +22,8 @@ use zeroize::Zeroizing;
 const KEY_BYTES: usize = 32;
 /// What every seal is bound to, so that the key is good for nothing else.
 const PURPOSE: &[u8] = b"mirror.v1 upstream password";
+/// What the key of the replicas' secrets is made for.
+const PAIR_PURPOSE: &[u8] = b"mirror.v1 replica secrets";
 /// Longest secret that is sealed, in bytes.
 pub const SECRET_BYTES_MAX: usize = 1_024;
 
@@ -45,7 +52,10 @@ pub enum SealError {
 }
 
 /// Seals and unseals with one key.
-pub struct Sealer(RandomizedNonceKey);
+pub struct Sealer {
+    key: RandomizedNonceKey,
+    pairs: hmac::Key,
+}
 
 impl std::fmt::Debug for Sealer {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -74,7 +84,19 @@ impl Sealer {
         let mut key = Zeroizing::new([0u8; KEY_BYTES]);
         let bad = || SealError::BadKey(path.display().to_string());
         hex::decode_to_slice(text.trim(), key.as_mut()).map_err(|_| bad())?;
-        RandomizedNonceKey::new(&AES_256_GCM, key.as_ref()).map(Self).map_err(|_| bad())
+        let derived = hkdf::Salt::new(hkdf::HKDF_SHA256, &[]).extract(key.as_ref());
+        let purpose = [PAIR_PURPOSE];
+        let pairs = derived.expand(&purpose, hmac::HMAC_SHA256).map_err(|_| bad())?;
+        let pairs = hmac::Key::from(pairs);
+        RandomizedNonceKey::new(&AES_256_GCM, key.as_ref()).map(|key| Self { key, pairs }).map_err(|_| bad())
+    }
+
+    /// The secret by which one replica pulls one tree from one agent on one day: 43 characters of base64url.
+    #[must_use]
+    pub fn replica_secret(&self, pair: Pair) -> String {
+        let Pair { project, origin, replica, day } = pair;
+        let parts = [project.0, origin.0, replica.0, day].map(u64::to_be_bytes);
+        URL_SAFE_NO_PAD.encode(hmac::sign(&self.pairs, &parts.concat()))
     }
 
     /// Seals a secret: nonce, then what AES-GCM makes of it.
@@ -88,8 +110,10 @@ impl Sealer {
         let mut sealed = Vec::with_capacity(NONCE_LEN + secret.len() + MAX_TAG_LEN);
         let mut text = secret.as_bytes().to_vec();
         text.reserve(MAX_TAG_LEN);
-        let nonce =
-            self.0.seal_in_place_append_tag(Aad::from(PURPOSE), &mut text).map_err(|_| SealError::Random)?;
+        let nonce = self
+            .key
+            .seal_in_place_append_tag(Aad::from(PURPOSE), &mut text)
+            .map_err(|_| SealError::Random)?;
         sealed.extend_from_slice(nonce.as_ref());
         sealed.extend_from_slice(&text);
         Ok(sealed)
@@ -103,8 +127,10 @@ impl Sealer {
         let (nonce, rest) = sealed.split_at_checked(NONCE_LEN).ok_or(SealError::Unreadable)?;
         let nonce = Nonce::try_assume_unique_for_key(nonce).map_err(|_| SealError::Unreadable)?;
         let mut text = Zeroizing::new(rest.to_vec());
-        let opened =
-            self.0.open_in_place(nonce, Aad::from(PURPOSE), &mut text).map_err(|_| SealError::Unreadable)?;
+        let opened = self
+            .key
+            .open_in_place(nonce, Aad::from(PURPOSE), &mut text)
+            .map_err(|_| SealError::Unreadable)?;
         let opened = std::str::from_utf8(opened).map_err(|_| SealError::Unreadable)?;
         Ok(Zeroizing::new(opened.to_owned()))
     }
@@ -149,6 +175,26 @@ mod tests {
         assert!(matches!(Sealer::create(&path), Err(SealError::File(_))));
         std::fs::write(&path, "short").unwrap();
         assert!(matches!(Sealer::open(&path), Err(SealError::BadKey(_))));
+    }
+
+    #[test]
+    fn each_pair_of_agents_each_tree_and_each_day_has_a_secret_of_its_own() {
+        use fleet::id::{AgentUid, ProjectUid};
+        let directory = tempfile::tempdir().unwrap();
+        let (one, other) = (sealer(directory.path(), "one"), sealer(directory.path(), "other"));
+        let pair = Pair { project: ProjectUid(1), origin: AgentUid(2), replica: AgentUid(3), day: 20_779 };
+        let pairs = [
+            pair,
+            Pair { project: ProjectUid(4), ..pair },
+            Pair { origin: AgentUid(3), replica: AgentUid(2), ..pair },
+            Pair { replica: AgentUid(4), ..pair },
+            Pair { day: 20_780, ..pair },
+        ];
+        let mut secrets: Vec<String> = pairs.iter().map(|pair| one.replica_secret(*pair)).collect();
+        assert_eq!(secrets[0], one.replica_secret(pair));
+        secrets.push(other.replica_secret(pair));
+        assert!(secrets.iter().all(|secret| secret.len() == 43 && !secret.contains([':', '#', '='])));
+        assert_eq!(secrets.iter().collect::<std::collections::BTreeSet<_>>().len(), 6);
     }
 
     #[test]

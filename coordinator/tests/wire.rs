@@ -240,6 +240,8 @@ async fn a_revoked_agent_is_out_within_a_second_and_a_restored_store_does_not_br
 
     let channel = fleet.dial(Some(&papers)).await;
     let (_say, mut heard) = session(channel.clone()).await.unwrap();
+    // The welcome, and what it serves.
+    heard.message().await.unwrap().unwrap();
     heard.message().await.unwrap().unwrap();
     let request = v1::RevokeAgentRequest { name: "agents/EDGE1".to_owned(), reason: "stolen".to_owned() };
     let began = Instant::now();

@@ -88,7 +88,7 @@ pub enum End {
 
 /// What can happen to an attempt.
 #[derive(Debug, Clone, PartialEq, Eq)]
-#[allow(clippy::large_enum_variant, reason = "there is one at a time, and it is consumed at once")]
+#[expect(clippy::large_enum_variant, reason = "they pass through; none is kept")]
 pub enum AttemptEvent {
     /// Admission let it through.
     Offer(Epoch),
@@ -179,6 +179,17 @@ impl AttemptState {
             | Self::Running { epoch, .. }
             | Self::Cancelling { epoch, .. }
             | Self::Ended { epoch, .. } => Some(*epoch),
+        }
+    }
+
+    /// When it was last offered; `None` before that and after a return.
+    #[must_use]
+    pub fn offered(&self) -> Option<Wall> {
+        match self {
+            Self::Pending { .. } => None,
+            Self::Offered { at, .. } => Some(*at),
+            Self::Running { offered, .. } | Self::Cancelling { offered, .. } => Some(*offered),
+            Self::Ended { offered, .. } => *offered,
         }
     }
 

@@ -131,6 +131,17 @@ pub enum Ask {
         /// W3C trace context; empty: none.
         traceparent: String,
     },
+    /// Make another agent the origin.
+    Promote {
+        /// Which project.
+        project: ProjectUid,
+        /// Which agent; it must hold the tree.
+        agent: AgentUid,
+        /// The project's revision must be this, where given.
+        revision: Option<u64>,
+        /// Even if the agent is away or lacks the tree that is served now.
+        force: bool,
+    },
     /// End a run.
     CancelRun {
         /// Of which project.
@@ -459,8 +470,10 @@ pub enum Message {
         attempt: AttemptId,
         /// Under which token.
         epoch: Epoch,
-        /// The password, sealed; empty: none.
+        /// The password of an upstream, sealed; empty: none.
         sealed_password: Vec<u8>,
+        /// Which secret opens the origin's daemon, for a replica; `None`: none does.
+        pair: Option<Pair>,
     },
     /// End it.
     Cancel {

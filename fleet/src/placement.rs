@@ -76,6 +76,12 @@ pub struct PlacementRecord {
 }
 
 impl PlacementRecord {
+    /// Whether its tree has lost too much, and nobody has said that this is right.
+    #[must_use]
+    pub fn has_shrunk(&self) -> bool {
+        self.hold.as_ref().is_some_and(Hold::has_shrunk)
+    }
+
     /// Whether a replica should pull, when `wanted` is the version that its project serves. (The wanted version
     /// is the same for all placements of a project, so it is stored once, in the project's state.)
     #[must_use]

@@ -1,7 +1,7 @@
 //! A project: what is copied from where to where and when. The text of URIs and options is checked where
 //! both the model and rsync's grammar are known (crate `mirror-proto`); here they are opaque and valid.
 
-use std::{collections::BTreeMap, fmt, ops::Range, str::FromStr, time::Duration};
+use std::{collections::BTreeMap, fmt, str::FromStr, time::Duration};
 
 use crate::{
     defaults,
@@ -16,6 +16,9 @@ pub struct Destination {
     root: String,
     path: String,
 }
+
+/// Most origins of one project: the one that pulls and those that stand by.
+pub const ORIGINS_MAX: usize = 8;
 
 /// Longest destination path, in bytes.
 pub const DESTINATION_BYTES_MAX: usize = 512;
@@ -56,19 +59,6 @@ impl Destination {
             inner == outer || inner.strip_prefix(outer).is_some_and(|rest| rest.starts_with('/'))
         };
         self.root == other.root && (inside(&self.path, &other.path) || inside(&other.path, &self.path))
-    }
-
-    /// This destination and all that it lies inside of, outermost first.
-    pub(crate) fn around(&self) -> impl Iterator<Item = Self> + '_ {
-        let ends = self.path.match_indices('/').map(|(end, _)| end).chain([self.path.len()]);
-        ends.map(|end| Self { root: self.root.clone(), path: self.path[..end].to_owned() })
-    }
-
-    /// Everything that lies inside of it, in the order of destinations.
-    pub(crate) fn within(&self) -> Range<Self> {
-        let at = |after: char| Self { root: self.root.clone(), path: format!("{}{after}", self.path) };
-        // In ASCII the character after '/' is '0'.
-        at('/')..at('0')
     }
 }
 
@@ -209,7 +199,8 @@ pub struct ProjectSpec {
     pub display_name: String,
     /// For selectors.
     pub labels: BTreeMap<String, String>,
-    /// Where the origin pulls from. Empty: people push to the origin itself.
+    /// Where the origin pulls from. Empty: people put the tree on the origin themselves, and a run begins at the
+    /// replicas.
     pub upstreams: Vec<Upstream>,
     /// Where the tree lives.
     pub destination: Destination,
@@ -344,17 +335,5 @@ mod tests {
         assert!(of("a1:pub/debian").overlaps(&of("a1:pub")));
         assert!(!of("a1:pub").overlaps(&of("a1:public")));
         assert!(!of("a1:pub").overlaps(&of("a2:pub")));
-    }
-
-    #[test]
-    fn around_and_within_are_what_overlaps() {
-        let texts = ["a", "a+b", "a-b/c", "a.b", "a/b", "a/b/c", "a/b0", "a/bc", "a0", "ab", "b"];
-        let of = |text: &str| format!("a1:{text}").parse::<Destination>().expect("a good destination");
-        for one in texts.map(of) {
-            for other in texts.map(of).into_iter().chain(["a2:a".parse().unwrap()]) {
-                let found = one.around().any(|outer| outer == other) || one.within().contains(&other);
-                assert_eq!(found, one.overlaps(&other), "{one} and {other}");
-            }
-        }
     }
 }

@@ -6,6 +6,7 @@ use crate::{
     attempt::AttemptRecord,
     engine::Timer,
     id::{AgentUid, AttemptId, Epoch, ProjectUid, RunId},
+    input::Export,
     placement::PlacementRecord,
     project::{ProjectRecord, ProjectState},
     run::RunRecord,
@@ -170,7 +171,24 @@ pub enum Volatile {
         serial: u64,
         /// Where; empty: nowhere.
         serve_uri: String,
+        /// Why it cannot; empty: it can.
+        fault: String,
     },
+    /// An agent was told what it serves.
+    Told {
+        /// Which agent.
+        agent: AgentUid,
+        /// The message that told it.
+        serial: u64,
+        /// The day of its newest secrets, counted since 1970.
+        day: u64,
+        /// This is the whole list.
+        complete: bool,
+        /// What it serves of each project; `None`: nothing.
+        told: Vec<(ProjectUid, Option<Export>)>,
+    },
+    /// A placement was looked at, and brought in line where that was possible.
+    HomeChecked(ProjectUid, AgentUid),
     /// An agent has been away for so long that nothing waits for it any more.
     GivenUp(AgentUid),
     /// A timer was dealt with.

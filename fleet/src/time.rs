@@ -5,6 +5,9 @@ use std::time::Duration;
 
 use chrono::{DateTime, TimeZone as _, Utc};
 
+/// Milliseconds of a day.
+pub const DAY_MS: i64 = 86_400_000;
+
 /// Milliseconds since 1970-01-01T00:00:00Z by the wall clock.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
 pub struct Wall(pub i64);
@@ -30,6 +33,12 @@ impl Wall {
     #[must_use]
     pub fn minus(self, span: Duration) -> Self {
         Self(self.0.saturating_sub(i64::try_from(span.as_millis()).unwrap_or(i64::MAX)))
+    }
+
+    /// Days since 1970 (UTC); 0 before.
+    #[must_use]
+    pub fn day(self) -> u64 {
+        u64::try_from(self.0.div_euclid(DAY_MS)).unwrap_or(0)
     }
 
     /// How long after `earlier`; zero when it is not after it.

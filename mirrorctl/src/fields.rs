@@ -1,7 +1,7 @@
 //! Field paths of the wire, as the flags that people typed.
 
 /// A wire path and the flag that fills it. The first entry that fits counts, so longer paths stand before shorter.
-const FLAGS: [(&str, &str); 43] = [
+const FLAGS: [(&str, &str); 49] = [
     ("name", "NAME"),
     ("display_name", "--display-name"),
     ("labels", "--label"),
@@ -28,6 +28,11 @@ const FLAGS: [(&str, &str); 43] = [
     ("rsync.run_timeout", "--run-timeout"),
     ("rsync.bandwidth_limit_kib", "--bandwidth"),
     ("rsync", "--rsync-option"),
+    ("placement.origins", "--origin"),
+    ("placement.replicas", "--replicas"),
+    ("placement.max_parallel", "--max-parallel"),
+    ("placement.propagation_timeout", "--propagation-timeout"),
+    ("placement.drain_timeout", "--drain-timeout"),
     ("placement", "--origin"),
     ("guard", "--max-delete"),
     ("retry.initial_backoff", "--retry-backoff"),
@@ -38,6 +43,7 @@ const FLAGS: [(&str, &str); 43] = [
     ("from", "OLD"),
     ("to", "NEW"),
     ("agent", "--name"),
+    ("force", "--force"),
     ("pattern", "--pattern"),
     ("uses", "--uses"),
     ("ttl", "--ttl"),
@@ -56,6 +62,10 @@ pub fn typed(path: &str) -> String {
     }
     let fits =
         |known: &str| bare.strip_prefix(known).is_some_and(|rest| rest.is_empty() || rest.starts_with('.'));
+    // The first origin pulls; the others stand by.
+    if bare.starts_with("placement.origins") && path.contains("origins[") && !path.contains("origins[0]") {
+        return "--standby".to_owned();
+    }
     match FLAGS.iter().find(|(known, _)| fits(known)) {
         Some((_, flag)) => (*flag).to_owned(),
         None => path.to_owned(),
@@ -99,6 +109,8 @@ mod tests {
             ("rsync.options[3]", "--rsync-option"),
             ("placement.origins[0].agent", "--origin"),
             ("placement.origins", "--origin"),
+            ("placement.origins[1].agent", "--standby"),
+            ("placement.replicas[2].selector", "--replicas"),
             ("labels[tier]", "--label"),
             ("labels.tier", "--label"),
             ("guard.max_delete", "--max-delete"),

@@ -27,7 +27,10 @@ pub fn apply(
         labels(&flags.labels, project, faults);
         mask.push("labels");
     }
-    if flags.from.is_some() || flags.user.is_some() || password.is_some() {
+    if flags.local {
+        project.upstreams.clear();
+        mask.push("upstreams");
+    } else if flags.from.is_some() || flags.user.is_some() || password.is_some() {
         upstream(flags, password, project);
         mask.push("upstreams");
     }
@@ -41,9 +44,7 @@ pub fn apply(
     if rsync(flags, project, faults) {
         mask.push("rsync");
     }
-    if let Some(origin) = &flags.origin {
-        let target = v1::PlacementTarget { agent: crate::names::agent(origin), ..Default::default() };
-        project.placement = Some(v1::PlacementSettings { origins: vec![target], ..Default::default() });
+    if placement(flags, project, faults) {
         mask.push("placement");
     }
     if guard(flags, project, faults) {
@@ -125,6 +126,74 @@ fn upstream(flags: &ProjectFlags, password: Option<String>, project: &mut v1::Pr
     }
     if password.is_some() {
         upstream.password = password;
+    }
+}
+
+/// Whether any flag about the agents that hold the tree was given.
+fn placement(flags: &ProjectFlags, project: &mut v1::Project, faults: &mut Faults) -> bool {
+    let mut settings = project.placement.clone().unwrap_or_default();
+    let before = settings.clone();
+    if let Some(origin) = &flags.origin {
+        let target = named(origin);
+        settings.origins.retain(|known| known.agent != target.agent);
+        // Who pulled before does so no longer, and who stands by still does.
+        if settings.origins.len() == before.origins.len() && !settings.origins.is_empty() {
+            settings.origins.remove(0);
+        }
+        settings.origins.insert(0, target);
+    }
+    if !flags.standby.is_empty() {
+        settings.origins.truncate(1);
+        settings.origins.extend(given(&flags.standby).map(|standby| named(standby)));
+    }
+    if !flags.replicas.is_empty() {
+        settings.replicas = given(&flags.replicas).map(|replicas| picked(replicas)).collect();
+    }
+    if let Some(text) = &flags.max_parallel {
+        let parsed = text.parse().map_err(|_| format!("{text:?}: a number from 0 to 1000"));
+        settings.max_parallel = faults.check("--max-parallel", parsed).unwrap_or_default();
+    }
+    for (text, flag, field) in [
+        (&flags.propagation_timeout, "--propagation-timeout", &mut settings.propagation_timeout),
+        (&flags.drain_timeout, "--drain-timeout", &mut settings.drain_timeout),
+    ] {
+        if let Some(text) = text {
+            *field = span(text, flag, faults);
+        }
+    }
+    let any = flags.origin.is_some()
+        || !(flags.standby.is_empty() && flags.replicas.is_empty())
+        || [&flags.max_parallel, &flags.propagation_timeout, &flags.drain_timeout]
+            .into_iter()
+            .any(Option::is_some);
+    if any {
+        project.placement = Some(settings);
+    }
+    any
+}
+
+/// The values that were given; a single empty one stands for none.
+fn given(texts: &[String]) -> impl Iterator<Item = &String> {
+    texts.iter().filter(move |text| texts.len() > 1 || !text.is_empty())
+}
+
+/// `AGENT`, or `AGENT=ROOT:PATH` where the tree lies elsewhere than on the others.
+fn named(text: &str) -> v1::PlacementTarget {
+    let (agent, destination) = text.split_once('=').unwrap_or((text, ""));
+    v1::PlacementTarget {
+        agent: crate::names::agent(agent),
+        destination: destination.to_owned(),
+        ..Default::default()
+    }
+}
+
+/// An agent as [`named`], or labels: a destination has a colon.
+fn picked(text: &str) -> v1::PlacementTarget {
+    match text.split_once('=') {
+        Some((_, value)) if !value.contains(':') => {
+            v1::PlacementTarget { selector: text.to_owned(), ..Default::default() }
+        }
+        _ => named(text),
     }
 }
 
@@ -383,6 +452,45 @@ mod tests {
         assert_eq!(project.labels["tier"], "1");
         assert_eq!(project.upstreams[0].user, "mirror");
         assert_eq!(mask, ["display_name", "labels", "upstreams", "schedule", "rsync", "guard", "retry"]);
+    }
+
+    #[test]
+    fn replicas_are_named_or_selected() {
+        let words = "--origin|ftp1|--standby|ftp2|--standby|ftp3=a2:deb|--replicas|role=edge,site=north\
+                     |--replicas|edge2|--replicas|edge3=a2:deb|--max-parallel|2|--propagation-timeout|2h\
+                     |--drain-timeout|0s";
+        let (project, mask, _) = applied(words);
+        assert_eq!(mask, ["placement"]);
+        let placement = project.placement.unwrap();
+        let told = |target: &v1::PlacementTarget| {
+            format!("{} {} {}", target.agent, target.selector, target.destination).trim().to_owned()
+        };
+        let origins: Vec<String> = placement.origins.iter().map(told).collect();
+        assert_eq!(origins, ["agents/ftp1", "agents/ftp2", "agents/ftp3  a2:deb"]);
+        let replicas: Vec<String> = placement.replicas.iter().map(told).collect();
+        assert_eq!(replicas, ["role=edge,site=north", "agents/edge2", "agents/edge3  a2:deb"]);
+        assert_eq!(placement.max_parallel, 2);
+        assert_eq!(placement.propagation_timeout.unwrap().seconds, 7_200);
+    }
+
+    #[test]
+    fn an_edit_of_the_origin_keeps_the_others() {
+        let (mut project, ..) =
+            applied("--from|rsync://h/m|--origin|ftp1|--standby|ftp2|--replicas|role=edge");
+        let agents = |project: &v1::Project| -> Vec<String> {
+            let origins = &project.placement.as_ref().unwrap().origins;
+            origins.iter().map(|one| crate::names::last(&one.agent).to_owned()).collect()
+        };
+        apply(&flags("--origin|ftp3"), None, &mut project, &mut Faults::default());
+        assert_eq!(agents(&project), ["ftp3", "ftp2"]);
+        apply(&flags("--origin|ftp2"), None, &mut project, &mut Faults::default());
+        assert_eq!(agents(&project), ["ftp2", "ftp3"]);
+        let mask = apply(&flags("--standby=|--replicas="), None, &mut project, &mut Faults::default());
+        assert_eq!(mask, ["placement"]);
+        assert_eq!(agents(&project), ["ftp2"]);
+        assert_eq!(project.placement.as_ref().unwrap().replicas.len(), 0);
+        assert_eq!(apply(&flags("--local"), None, &mut project, &mut Faults::default()), ["upstreams"]);
+        assert!(project.upstreams.is_empty());
     }
 
     #[test]

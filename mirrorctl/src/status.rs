@@ -183,6 +183,31 @@ pub fn freshness(project: &v1::Project, now: DateTime<Utc>) -> Freshness {
     if good && young { Freshness::Fresh } else { Freshness::Stale }
 }
 
+/// Whether the placement has another tree than its origin.
+#[must_use]
+pub fn is_behind(project: &v1::Project, placement: &v1::PlacementStatus) -> bool {
+    placement.role() == v1::Role::Replica
+        && origin(project)
+            .is_some_and(|origin| !origin.have_tree.is_empty() && origin.have_tree != placement.have_tree)
+}
+
+/// How good the copy on one agent is. One that has the origin's tree is as good as that; another one's is as good as
+/// it is young.
+#[must_use]
+pub fn placement_freshness(
+    project: &v1::Project,
+    placement: &v1::PlacementStatus,
+    now: DateTime<Utc>,
+) -> Freshness {
+    let Some(have) = time(placement.have_time).filter(|_| !placement.have_tree.is_empty()) else {
+        return Freshness::Never;
+    };
+    if !is_behind(project, placement) {
+        return freshness(project, now);
+    }
+    if limit(project).is_none_or(|limit| now - have <= limit) { Freshness::Fresh } else { Freshness::Stale }
+}
+
 /// The age from which on the copy is stale. `None`: it has no schedule, so no age is too old.
 #[must_use]
 pub fn limit(project: &v1::Project) -> Option<TimeDelta> {

@@ -110,6 +110,8 @@ fn runs() {
     let partial = partial_run();
     let attempts: Vec<_> = partial.origin_attempt.clone().into_iter().collect();
     golden_80("run-show.txt", &text::run::show(&view(), &partial, &attempts));
+    let (run, attempts) = fixtures::spread();
+    golden_80("run-show-replicas.txt", &text::run::show(&view(), &run, &attempts));
     let held = held_run();
     let attempts: Vec<_> = held.origin_attempt.clone().into_iter().collect();
     golden_80("run-show-held.txt", &text::run::show(&view(), &held, &attempts));

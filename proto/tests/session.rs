@@ -4,16 +4,16 @@ use std::time::Duration;
 
 use fleet::{
     attempt::Role,
-    id::{AttemptId, Epoch, ProjectUid, RunId},
-    input::{NotTaken, Offer},
+    id::{AgentUid, AttemptId, Epoch, ProjectUid, RunId},
+    input::{Export, NotTaken, Offer, Pair},
     outcome::{ExitClass, Outcome},
     refusal::Violation,
     time::Wall,
 };
 use mirror_proto::{
     convert::{
-        assignment_to_wire, attempt_key_from_wire, attempt_key_to_wire, ended_from_wire, hello_from_wire,
-        outcome_to_wire, refused_from_wire, secrets_to_wire,
+        EXPORTS_BYTES_MAX, assignment_to_wire, attempt_key_from_wire, attempt_key_to_wire, ended_from_wire,
+        exports_to_wire, hello_from_wire, outcome_to_wire, refused_from_wire, secrets_to_wire,
     },
     v1,
 };
@@ -236,4 +236,39 @@ fn an_assignment_says_all_of_the_offer() {
     );
     assert_eq!(secrets_to_wire(None), None);
     assert_eq!(secrets_to_wire(Some(String::new())), None);
+}
+
+#[test]
+fn a_long_list_of_exports_is_cut_and_a_short_one_is_one_message() {
+    use prost::Message as _;
+    let secret = |pair: Pair| format!("{:043}", pair.replica.0);
+    let export = |project| {
+        let pair = |replica| Pair {
+            project: ProjectUid(project),
+            origin: AgentUid(1),
+            replica: AgentUid(replica),
+            day: 20_779,
+        };
+        Export {
+            project: ProjectUid(project),
+            name: "debian".parse().expect("a name"),
+            destination: "a1:debian".parse().expect("a destination"),
+            pairs: (2..102).map(pair).collect(),
+        }
+    };
+    let exports: Vec<Export> = (1..=100).map(export).collect();
+    let parts = exports_to_wire(7, true, &exports, &[ProjectUid(500)], &secret);
+    assert!(parts.len() > 2);
+    assert!(parts.iter().all(|part| part.encoded_len() <= EXPORTS_BYTES_MAX + 1_024 && part.serial == 7));
+    let told: Vec<u64> = parts.iter().flat_map(|part| &part.exports).map(|one| one.project_uid).collect();
+    assert_eq!(told, (1..=100).collect::<Vec<u64>>());
+    let more: Vec<bool> = parts.iter().map(|part| part.more).collect();
+    assert!(more.iter().rev().skip(1).all(|more| *more) && more.last() == Some(&false));
+    assert!(parts[0].complete && parts[1..].iter().all(|part| !part.complete && part.withdrawn.is_empty()));
+    assert_eq!(parts[0].withdrawn, [500]);
+    let user = &parts[0].exports[0].users[0];
+    assert_eq!((user.user.as_str(), user.secret.len()), ("a2-20779", 43));
+
+    let empty = exports_to_wire(1, true, &[], &[], &secret);
+    assert_eq!(empty, [v1::Exports { serial: 1, complete: true, ..v1::Exports::default() }]);
 }

@@ -163,6 +163,7 @@ fn a_project_stands_by_its_runs_and_placements() {
     };
     let fires = (1..9).map(|n| Wall(n * 60_000)).collect();
     let view = StandingView {
+        unplaced: Vec::new(),
         next_fires: fires,
         active_run: Some(run_id()),
         queued_run: None,

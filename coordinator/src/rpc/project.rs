@@ -375,6 +375,22 @@ impl v1::project_service_server::ProjectService for Projects {
         }
     }
 
+    async fn promote_origin(
+        &self,
+        request: Request<v1::PromoteOriginRequest>,
+    ) -> Result<Response<v1::Project>, Status> {
+        const WHAT: &str = "origin not changed";
+        let by = user(&request)?;
+        let v1::PromoteOriginRequest { name, agent, etag, force } = request.into_inner();
+        let wanted = convert::parse_agent("agent", &agent).map_err(|fault| invalid(WHAT, vec![fault]))?;
+        let (project, name, revision) = self.find_at(WHAT, &name, &etag)?;
+        let known = self.services.driver.view().agent_named(&wanted).map(|agent| agent.uid);
+        let agent = known.ok_or_else(|| refused(&Refusal::not_found("agent", &wanted)))?;
+        ask(&self.services, &by, Ask::Promote { project, agent, revision, force }).await?;
+        tracing::info!(target: "audit", %by, project = %name, agent = %wanted, force, "origin changed");
+        self.shown(project, Vec::new())
+    }
+
     async fn why_project(
         &self,
         request: Request<v1::WhyProjectRequest>,

@@ -6,6 +6,7 @@ use std::{collections::BTreeSet, time::Duration};
 
 use super::{
     effects::Effects,
+    exports::Source,
     hosts::host_of,
     state::{Engine, Project},
     usage::count,
@@ -15,8 +16,9 @@ use crate::{
     defaults,
     id::{AgentUid, AttemptId, ProjectUid},
     input::{Decision, Message, Offer, Send},
-    placement::{Hold, PlacementRecord},
-    record::{Change, Record, Volatile},
+    outcome::{ExitClass, Outcome},
+    placement::PlacementRecord,
+    record::{Change, Key, Record, Volatile},
     run::{RunRecord, RunState},
     time::{Mono, Now, Wall},
 };
@@ -82,11 +84,11 @@ pub struct Wait {
 pub const BLOCKERS_MAX: usize = 8;
 
 impl Wait {
-    fn new(reason: WaitReason) -> Self {
+    pub(super) fn new(reason: WaitReason) -> Self {
         Self { reason, until: None, blockers: Vec::new() }
     }
 
-    fn by(reason: WaitReason, blocker: Blocker) -> Self {
+    pub(super) fn by(reason: WaitReason, blocker: Blocker) -> Self {
         Self { reason, until: None, blockers: vec![blocker] }
     }
 
@@ -106,6 +108,13 @@ struct Case<'a> {
     project: &'a Project,
 }
 
+impl Case<'_> {
+    /// Whether the run's tree is there already: people put it on the origin themselves.
+    fn is_local(&self) -> bool {
+        self.attempt.role == Role::Origin && self.project.is_local()
+    }
+}
+
 impl Engine {
     /// Why this waiting attempt may not start now; empty: it may.
     pub(super) fn waits(&self, now: Now, attempt: &AttemptRecord) -> Vec<Wait> {
@@ -113,10 +122,13 @@ impl Engine {
         let mut waits = Vec::new();
         self.wait_for_people(&case, &mut waits);
         self.wait_for_time(now, &case, &mut waits);
-        self.wait_for_agent(&case, &mut waits);
+        // What people put on the origin themselves needs nothing of its agent.
+        if !case.is_local() {
+            self.wait_for_agent(&case, &mut waits);
+        }
         match attempt.role {
             Role::Origin => self.wait_as_origin(now, &case, &mut waits),
-            Role::Replica => self.wait_as_replica(&case, &mut waits),
+            Role::Replica => self.wait_as_replica(now, &case, &mut waits),
         }
         waits
     }
@@ -240,29 +252,13 @@ impl Engine {
         }
     }
 
-    fn wait_as_replica(&self, case: &Case<'_>, waits: &mut Vec<Wait>) {
-        let Some(origin) = case.project.origin() else {
-            waits.push(Wait::new(WaitReason::OriginAway));
-            return;
-        };
-        // A new origin serves nothing yet: pulling from it would empty the replica.
-        // Nor is one that has shrunk to be pulled under the name of the tree before: IN_PLACE, it is there already.
-        let shrunk = origin.hold.as_ref().is_some_and(Hold::has_shrunk);
-        let has_it = origin.have_tree == Some(case.attempt.tree) && !shrunk;
-        match self.sessions.get(&origin.agent) {
-            None => waits.push(Wait::by(WaitReason::OriginAway, Blocker::Agent(origin.agent))),
-            Some(session) if session.facts.serve_uri.is_empty() || !has_it => {
-                waits.push(Wait::by(WaitReason::OriginNotServing, Blocker::Agent(origin.agent)));
+    fn wait_as_replica(&self, now: Now, case: &Case<'_>, waits: &mut Vec<Wait>) {
+        match self.source(now, case.project, case.attempt) {
+            Ok(source) if count(&self.usage.sources, &source.agent) >= self.limits.origin_uplink => {
+                waits.push(Wait::by(WaitReason::OriginUplink, Blocker::Agent(source.agent)));
             }
-            Some(_) => {}
-        }
-        // While the origin changes its tree, what a replica pulls would be mixed.
-        let of_origin = self.attempt_on(case.attempt.project, origin.agent);
-        if of_origin.is_some_and(|attempt| attempt.state.is_out()) {
-            waits.push(Wait::new(WaitReason::RunActive));
-        }
-        if self.pulling_from(origin.agent) >= self.limits.origin_uplink {
-            waits.push(Wait::by(WaitReason::OriginUplink, Blocker::Agent(origin.agent)));
+            Ok(_) => {}
+            Err(wait) => waits.push(wait),
         }
         let max = case.project.record.spec.placement.max_parallel;
         if max > 0 && count(&self.usage.replicas, &case.attempt.project) >= max {
@@ -270,15 +266,6 @@ impl Engine {
                 self.slots_wait(WaitReason::MaxParallel, self.usage.replicas.get(&case.attempt.project)),
             );
         }
-    }
-
-    /// Replicas that pull from this agent's daemon now, over all projects.
-    fn pulling_from(&self, origin: AgentUid) -> u32 {
-        let of_origin = |project: &ProjectUid| {
-            self.projects.get(project).and_then(Project::origin).is_some_and(|o| o.agent == origin)
-        };
-        let pulling = self.usage.replicas.iter().filter(|(project, _)| of_origin(project));
-        u32::try_from(pulling.map(|(_, set)| set.len()).sum::<usize>()).unwrap_or(u32::MAX)
     }
 
     fn slots_wait(&self, reason: WaitReason, taken: Option<&BTreeSet<AttemptId>>) -> Wait {
@@ -320,7 +307,11 @@ impl Engine {
     }
 
     fn offer(&self, now: Now, attempt: &AttemptRecord, effects: &mut Effects<'_>) {
-        let Some(Case { run, project, .. }) = self.case(attempt) else { return };
+        let Some(case) = self.case(attempt) else { return };
+        if case.is_local() {
+            return self.take_local(now, &case, effects);
+        }
+        let Case { run, project, .. } = case;
         let Some(session) = self.sessions.get(&attempt.agent) else { return };
         let Some(placement) = project.placements.get(&attempt.agent) else { return };
         let epoch = self.next_epoch();
@@ -330,15 +321,23 @@ impl Engine {
         let wish = if queued { run.wish.clone().valid_at(now.wall) } else { run.wish.clone() };
         let run = &RunRecord { wish, ..run.clone() };
         let max_delete = Self::max_delete(now, run, project, placement);
-        let mut offered = AttemptRecord { state, max_delete, ..attempt.clone() };
+        let source = match attempt.role {
+            Role::Origin => None,
+            Role::Replica => match self.source(now, project, attempt) {
+                Ok(source) => Some(source),
+                Err(_) => return,
+            },
+        };
+        let from = source.as_ref().map(|source| source.agent);
+        let mut offered = AttemptRecord { state, max_delete, source: from, ..attempt.clone() };
         let offer = Offer {
             waived: Self::waived(now, run, placement),
-            ..self.assignment(&offered, epoch, run, project, placement)
+            ..self.assignment(&offered, epoch, run, project, placement, source)
         };
         offered.spec_hash = offer.spec_hash();
         effects.put(Record::Attempt(offered));
-        if attempt.role == Role::Origin && !run.wish.dry_run {
-            self.mix_replicas(project, effects);
+        if !run.wish.dry_run {
+            self.mix_replicas(project, attempt.agent, effects);
         }
         if run.state == RunState::Queued {
             self.begin_run(now, run, project, effects);
@@ -347,13 +346,27 @@ impl Engine {
         effects.send(Send { agent: attempt.agent, session: session.epoch, message });
     }
 
-    /// The origin begins to change its tree: what replicas are pulling meanwhile is no version.
-    fn mix_replicas(&self, project: &Project, effects: &mut Effects<'_>) {
-        for agent in project.placements.keys() {
-            let on_it = self.attempt_on(project.record.uid, *agent);
-            if let Some(pulling) = on_it.filter(|other| other.role == Role::Replica && other.state.is_out()) {
+    /// The tree on this agent begins to change: what replicas are pulling from it meanwhile is no version.
+    fn mix_replicas(&self, project: &Project, source: AgentUid, effects: &mut Effects<'_>) {
+        for pulling in self.attempts_of_project(project.record.uid) {
+            if pulling.source == Some(source) && pulling.state.is_out() {
                 effects.put(Record::Attempt(AttemptRecord { mixed: true, ..pulling.clone() }));
             }
+        }
+    }
+
+    /// The tree that people put on the origin becomes the run's version as it is: there is nothing to pull, so the
+    /// attempt that stood in line for it goes without a trace, and the replicas begin.
+    fn take_local(&self, now: Now, case: &Case<'_>, effects: &mut Effects<'_>) {
+        let Case { attempt, run, project } = case;
+        effects.delete(Key::Attempt(attempt.project, attempt.id));
+        self.mix_replicas(project, attempt.agent, effects);
+        if run.state == RunState::Queued {
+            self.begin_run(now, run, project, effects);
+        }
+        if let Some(begun) = effects.run(run.project, run.id) {
+            let outcome = Outcome { time: now.wall, ..Outcome::of_class(ExitClass::Ok) };
+            self.new_tree(now, project, begun, attempt, &outcome, effects);
         }
     }
 
@@ -387,14 +400,15 @@ impl Engine {
         run: &RunRecord,
         project: &Project,
         placement: &PlacementRecord,
+        source: Option<Source>,
     ) -> Offer {
         let spec = &project.record.spec;
         let upstream = spec.upstreams.first();
-        let (source_uri, user, sealed_password) = match attempt.role {
-            Role::Origin => upstream.map_or_else(Default::default, |upstream| {
-                (upstream.uri.clone(), upstream.user.clone(), upstream.sealed_password.clone())
+        let (source_uri, user, sealed_password, pair) = match source {
+            Some(source) => (source.uri, String::new(), Vec::new(), source.pair),
+            None => upstream.map_or_else(Default::default, |upstream| {
+                (upstream.uri.clone(), upstream.user.clone(), upstream.sealed_password.clone(), None)
             }),
-            Role::Replica => (self.replica_source(project), String::new(), Vec::new()),
         };
         // A tree's first copy may take days; a limit that a person set holds for it all the same.
         let default_limit = (!attempt.first_sync).then_some(defaults::RUN_TIMEOUT);
@@ -425,17 +439,9 @@ impl Engine {
             quota_bytes: spec.guard.quota_bytes,
             known_files: placement.files,
             known_bytes: placement.size_bytes,
-            pair: None,
+            pair,
             traceparent: run.traceparent.clone(),
         }
-    }
-
-    /// Where a replica finds its project on the origin's daemon: one module per project, named by its uid.
-    fn replica_source(&self, project: &Project) -> String {
-        let session = project.origin().and_then(|origin| self.sessions.get(&origin.agent));
-        session.map_or_else(String::new, |session| {
-            format!("{}/{}", session.facts.serve_uri.trim_end_matches('/'), project.record.uid.0)
-        })
     }
 }
 

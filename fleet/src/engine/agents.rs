@@ -218,8 +218,10 @@ impl Engine {
     fn go_on(&self, attempt: &AttemptRecord, held: &Held) -> Message {
         let project = self.projects.get(&attempt.project);
         let upstream = project.and_then(|project| project.record.spec.upstreams.first());
+        let upstream = upstream.filter(|_| attempt.role == Role::Origin);
         let sealed_password = upstream.map_or_else(Vec::new, |upstream| upstream.sealed_password.clone());
-        Message::Continue { attempt: held.attempt, epoch: held.epoch, sealed_password }
+        let pair = self.pair_of(attempt);
+        Message::Continue { attempt: held.attempt, epoch: held.epoch, sealed_password, pair }
     }
 
     /// An attempt that only the agent knows, as after a restore of an older backup: it is taken over when
@@ -328,10 +330,11 @@ impl Engine {
         session: Epoch,
         serial: u64,
         serve_uri: String,
+        fault: String,
     ) -> Decision {
         let mut effects = Effects::of(self);
         if self.sessions.get(&agent).is_some_and(|current| current.epoch == session) {
-            effects.change(Change::Volatile(Volatile::Exporting { agent, serial, serve_uri }));
+            effects.change(Change::Volatile(Volatile::Exporting { agent, serial, serve_uri, fault }));
         }
         effects.decision()
     }

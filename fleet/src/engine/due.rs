@@ -35,7 +35,13 @@ impl Engine {
         if let Some(&run) = self.close_checks.first() {
             return self.check_close(now, run);
         }
-        if let Some(&(project, agent)) = self.idle_replicas.first() {
+        if let Some(&(project, agent)) = self.homes_due.first() {
+            return self.place(project, agent);
+        }
+        if let Some((agent, project)) = self.exports.due(now.wall.day()) {
+            return self.tell_exports(now, agent, project);
+        }
+        if let Some(&(project, _, agent)) = self.idle_replicas.first() {
             return self.start_replica(project, agent);
         }
         if let Some(from) = self.scan_from.filter(|_| !self.pending.is_empty()) {

@@ -11,6 +11,8 @@
 //!           report.rs   accepted, ended               timers.rs what is due when
 //!           guard.rs    holds and approvals
 //!           due.rs      fires, timers, replicas with work, closing
+//!           homes.rs    where trees should live, against where they do
+//!           exports.rs  who serves which tree to whom
 //!           admit.rs    who may start, or what it waits for   hosts.rs  how upstream hosts answer
 //! ```
 
@@ -18,9 +20,12 @@ mod admit;
 mod agents;
 mod due;
 mod effects;
+mod exports;
 mod guard;
+mod homes;
 mod hosts;
 mod people;
+mod promote;
 mod report;
 mod state;
 mod timers;
@@ -30,6 +35,7 @@ mod view;
 
 pub use admit::{BLOCKERS_MAX, Blocker, Wait, WaitReason};
 pub use agents::HELLO_ATTEMPTS_MAX;
+pub use homes::{Obstacle, REPLICAS_MAX};
 pub use hosts::{Breaker, HostFailure, HostState};
 pub use people::SWEEP_MAX;
 pub use state::{Engine, Project};
@@ -70,8 +76,8 @@ impl Engine {
                     self.ended(now, agent, attempt, epoch, outcome)
                 }
                 AgentInput::Inventory { agent, session, roots } => self.inventory(agent, session, roots),
-                AgentInput::Exporting { agent, session, serial, serve_uri, fault: _ } => {
-                    self.exporting(agent, session, serial, serve_uri)
+                AgentInput::Exporting { agent, session, serial, serve_uri, fault } => {
+                    self.exporting(agent, session, serial, serve_uri, fault)
                 }
             },
         }

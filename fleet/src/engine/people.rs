@@ -11,20 +11,20 @@ use super::{
 };
 use crate::{
     agent::{AgentRecord, JoinToken, TokenNames},
-    attempt::{AttemptEvent, AttemptRecord, AttemptState, Role},
+    attempt::{AttemptEvent, AttemptRecord, AttemptState},
     defaults,
     id::{AgentUid, Name, ProjectUid, RunId},
     input::{Ask, CloseReason, Decision, Message, Person, Reply, RequestKey, Send},
     outcome::Evidence,
     placement::PlacementRecord,
-    project::{Destination, Pause, Pick, ProjectRecord, ProjectSpec, ProjectState, Replicas},
+    project::{Pause, Pick, ProjectRecord, ProjectSpec, ProjectState, Replicas},
     record::{Answer, Change, FleetRecord, Freeze, Key, Record, RequestRecord, Volatile},
     refusal::{Refusal, RefusalCode, Violation},
     run::{RunRecord, RunState, Trigger, TriggerKind, Wish},
     time::{Now, Wall},
 };
 
-type Outcome = Result<Decision, Refusal>;
+pub(super) type Outcome = Result<Decision, Refusal>;
 
 impl Engine {
     pub(super) fn person(&self, now: Now, person: Person) -> Decision {
@@ -49,6 +49,9 @@ impl Engine {
             Ask::Approve { project, run, reason, saw, traceparent } => {
                 self.approve_run(now, by, project, run, &reason, saw.as_ref(), traceparent)
             }
+            Ask::Promote { project, agent, revision, force } => {
+                self.promote(now, project, agent, revision, force)
+            }
             Ask::CancelRun { project, run } => self.cancel_run(now, &by, project, run),
             Ask::Freeze { reason } => Ok(self.freeze(now, by, reason)),
             Ask::Thaw => Ok(self.thaw()),
@@ -70,11 +73,11 @@ impl Engine {
         outcome.unwrap_or_else(Decision::refused)
     }
 
-    fn find_project(&self, uid: ProjectUid) -> Result<&Project, Refusal> {
+    pub(super) fn find_project(&self, uid: ProjectUid) -> Result<&Project, Refusal> {
         self.projects.get(&uid).ok_or_else(|| Refusal::not_found("project", format_args!("uid {}", uid.0)))
     }
 
-    fn find_agent(&self, uid: AgentUid) -> Result<&AgentRecord, Refusal> {
+    pub(super) fn find_agent(&self, uid: AgentUid) -> Result<&AgentRecord, Refusal> {
         self.agents.get(&uid).ok_or_else(|| Refusal::not_found("agent", format_args!("uid {}", uid.0)))
     }
 
@@ -137,7 +140,7 @@ impl Engine {
         let fleet = FleetRecord { next_uid: uid.0 + 1, ..self.fleet.clone() };
         effects.put(Record::Fleet(fleet));
         let state = ProjectState::new(uid).with_fire(first_fire(&record, now));
-        for placement in self.placements_of(&record) {
+        for placement in self.first_placements(&record) {
             effects.put(Record::Placement(placement));
         }
         effects.put(Record::ProjectState(state));
@@ -181,27 +184,8 @@ impl Engine {
                 faults.push(Violation::new(field, "the same agent is named twice"));
             }
         }
-        for home in self.homes(spec) {
-            faults.extend(self.destination_fault(own, home.agent, &home.destination));
-        }
+        faults.extend(self.home_faults(own, spec));
         if faults.is_empty() { Ok(()) } else { Err(Refusal::invalid(what, faults)) }
-    }
-
-    /// Two trees may not lie inside each other: the outer one's deletes would empty the inner one.
-    fn destination_fault(
-        &self,
-        own: Option<ProjectUid>,
-        agent: AgentUid,
-        wanted: &Destination,
-    ) -> Option<Violation> {
-        let mut others = self.placements_overlapping(agent, wanted);
-        let (destination, other) = others.find(|(_, project)| Some(*project) != own)?;
-        let name = self.projects.get(&other).map_or("?", |project| project.record.name.as_str());
-        let agent = self.agents.get(&agent).map_or("?", |agent| agent.name.as_str());
-        let text = format!(
-            "\"{wanted}\": on agent \"{agent}\" it lies inside, around or at {destination} of project \"{name}\""
-        );
-        Some(Violation::new("destination", text))
     }
 
     fn update_project(
@@ -227,63 +211,6 @@ impl Engine {
         effects.put(Record::Project(Box::new(record)));
         effects.reply(Reply::Project(uid));
         Ok(if validate_only { Decision::nothing() } else { effects.decision() })
-    }
-
-    /// Brings placements, and the attempts that wait, in line with a changed declaration.
-    fn move_placements(
-        &self,
-        project: &Project,
-        record: &ProjectRecord,
-        effects: &mut Effects<'_>,
-    ) -> Result<(), Refusal> {
-        let kept = |new: PlacementRecord| {
-            let old = project.placements.get(&new.agent);
-            old.filter(|old| old.destination == new.destination && old.role == new.role)
-                .cloned()
-                .unwrap_or(new)
-        };
-        let wanted: Vec<PlacementRecord> = self.placements_of(record).into_iter().map(kept).collect();
-        for old in project.placements.values() {
-            let new = wanted.iter().find(|new| new.agent == old.agent);
-            let same = new.is_some_and(|new| new.destination == old.destination && new.role == old.role);
-            let busy = self.attempt_on(old.project, old.agent);
-            if !same && busy.is_some_and(|attempt| attempt.state.is_out()) {
-                return Err(Refusal::precondition(
-                    "ATTEMPT_RUNNING",
-                    format!(
-                        "project \"{}\" not changed: its placement {} is being worked on; cancel the run or wait",
-                        record.name, old.destination
-                    ),
-                ));
-            }
-            if new.is_none() {
-                effects.delete(Key::Placement(old.project, old.agent));
-            }
-        }
-        for new in &wanted {
-            effects.put(Record::Placement(new.clone()));
-        }
-        let origin = wanted.iter().find(|placement| placement.role == Role::Origin);
-        let host = record.spec.upstreams.first().map_or_else(String::new, |upstream| upstream.host.clone());
-        for attempt in self.attempts_of_project(record.uid).filter(|a| a.state.is_pending()) {
-            let home = match attempt.role {
-                Role::Origin => origin,
-                Role::Replica => {
-                    wanted.iter().find(|home| home.agent == attempt.agent && home.role == Role::Replica)
-                }
-            };
-            match home {
-                Some(home) => effects.put(Record::Attempt(AttemptRecord {
-                    agent: home.agent,
-                    destination: home.destination.clone(),
-                    upstream_host: if home.role == Role::Origin { host.clone() } else { String::new() },
-                    first_sync: home.have_tree.is_none(),
-                    ..attempt.clone()
-                })),
-                None => effects.delete(Key::Attempt(attempt.project, attempt.id)),
-            }
-        }
-        Ok(())
     }
 
     fn delete_project_of(
@@ -611,7 +538,7 @@ fn remember(now: Now, request: Option<RequestKey>, answer: Answer, decision: &mu
     }
 }
 
-fn check_revision(project: &Project, revision: Option<u64>) -> Result<(), Refusal> {
+pub(super) fn check_revision(project: &Project, revision: Option<u64>) -> Result<(), Refusal> {
     match revision {
         Some(revision) if revision != project.record.revision => {
             Err(Refusal::stale("project", &project.record.name))
@@ -626,68 +553,4 @@ fn reason_fault(reason: &str) -> Option<Violation> {
         let text = format!("at most {} characters, none of them control", defaults::REASON_CHARS_MAX);
         Violation::new("reason", text)
     })
-}
-
-/// Where a declaration wants a tree.
-struct Home {
-    agent: AgentUid,
-    role: Role,
-    standby: bool,
-    destination: Destination,
-}
-
-impl Engine {
-    /// Where a declaration wants its tree, by the agents that there are now. What an agent is named as goes before
-    /// what it is selected as; revoked agents are not selected.
-    fn homes(&self, spec: &ProjectSpec) -> Vec<Home> {
-        let mut homes: Vec<Home> = Vec::new();
-        for (index, target) in spec.placement.origins.iter().enumerate() {
-            let role = if index == 0 { Role::Origin } else { Role::Replica };
-            let destination = spec.destination_on(target).clone();
-            homes.push(Home { agent: target.agent, role, standby: index > 0, destination });
-        }
-        let (named, selected): (Vec<_>, Vec<_>) =
-            spec.placement.replicas.iter().partition(|replicas| matches!(replicas.pick, Pick::Agent(_)));
-        for replicas in named.into_iter().chain(selected) {
-            let destination = replicas.destination.as_ref().unwrap_or(&spec.destination);
-            for agent in self.picked(&replicas.pick) {
-                if homes.iter().all(|home| home.agent != agent) {
-                    let destination = destination.clone();
-                    homes.push(Home { agent, role: Role::Replica, standby: false, destination });
-                }
-            }
-        }
-        homes
-    }
-
-    fn picked(&self, pick: &Pick) -> Vec<AgentUid> {
-        match pick {
-            Pick::Agent(agent) => vec![*agent],
-            Pick::Labels(labels) => {
-                let fits = |agent: &&AgentRecord| {
-                    agent.revoked.is_none()
-                        && labels.iter().all(|(key, value)| agent.labels.get(key) == Some(value))
-                };
-                self.agents.values().filter(fits).map(|agent| agent.uid).collect()
-            }
-        }
-    }
-
-    /// The placements that a declaration asks for, as yet without trees.
-    fn placements_of(&self, record: &ProjectRecord) -> Vec<PlacementRecord> {
-        let placement = |home: Home| PlacementRecord {
-            project: record.uid,
-            agent: home.agent,
-            role: home.role,
-            standby: home.standby,
-            destination: home.destination,
-            have_tree: None,
-            have_time: None,
-            gave_up_on: None,
-            files: 0,
-            size_bytes: 0,
-            hold: None,
-        };
-        self.homes(&record.spec).into_iter().map(placement).collect()
-    }
 }

@@ -194,7 +194,7 @@ impl Engine {
     }
 
     /// The origin has a new tree: that is what every replica should have from now on.
-    fn new_tree(
+    pub(super) fn new_tree(
         &self,
         now: Now,
         project: &Project,

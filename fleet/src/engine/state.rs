@@ -6,6 +6,7 @@ use std::{
 };
 
 use super::{
+    exports::Exports,
     hosts::{Hosts, host_of},
     timers::{Timer, Timers},
     usage::Usage,
@@ -16,7 +17,7 @@ use crate::{
     defaults::{self, Limits},
     id::{AgentUid, AttemptId, Name, ProjectUid, RunId},
     placement::PlacementRecord,
-    project::{Destination, ProjectRecord, ProjectState},
+    project::{ProjectRecord, ProjectState},
     record::{Change, FleetRecord, Key, Record, RequestRecord, Volatile},
     run::{RunRecord, RunState},
     time::{Mono, Now, Wall},
@@ -74,15 +75,34 @@ pub struct Engine {
     pub(super) timers: Timers,
     /// Every placement by its agent, so that an agent's coming and going costs what it holds.
     pub(super) placed: BTreeSet<(AgentUid, ProjectUid)>,
-    /// Every placement by where it lies, so that a declaration does not look at all that its agent holds.
-    pub(super) destinations: BTreeSet<(AgentUid, Destination, ProjectUid)>,
-    pub(super) idle_replicas: BTreeSet<(ProjectUid, AgentUid)>,
+    /// Every placement by agent, root and path, so that two trees inside each other are found at once.
+    pub(super) trees: BTreeSet<(AgentUid, String, String, ProjectUid)>,
+    /// The agents with each label, without revoked ones.
+    pub(super) labelled: BTreeMap<(String, String), BTreeSet<AgentUid>>,
+    /// Projects that select agents by labels.
+    pub(super) selecting: BTreeSet<ProjectUid>,
+    /// Placements that are not as declared and can be brought in line.
+    pub(super) homes_due: BTreeSet<(ProjectUid, AgentUid)>,
+    /// Placements that are not as declared and cannot be brought in line now.
+    pub(super) homes_blocked: BTreeSet<(ProjectUid, AgentUid)>,
+    /// The same by agent.
+    pub(super) homes_blocked_on: BTreeSet<(AgentUid, ProjectUid)>,
+    pub(super) exports: Exports,
+    /// Replicas with work on which nothing is going; those that stand by come first.
+    pub(super) idle_replicas: BTreeSet<(ProjectUid, Turn, AgentUid)>,
     pub(super) close_checks: BTreeSet<RunId>,
     /// Where the look through the waiting attempts goes on; `None`: nothing to look for.
     pub(super) scan_from: Option<AttemptId>,
     pub(super) scan_wake: Option<Mono>,
     /// Since when by the wall clock what waits for windows was looked at, and when the first of them opens.
     pub(super) openings: Option<(Wall, Wall)>,
+}
+
+/// Who begins to pull first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Turn {
+    Standby,
+    Replica,
 }
 
 const LINE_START: AttemptId = AttemptId { run: RunId::NIL, number: 0 };
@@ -110,13 +130,18 @@ impl Engine {
     pub fn recover(limits: Limits, now: Now, records: impl IntoIterator<Item = Record>) -> Self {
         let mut engine = Self::new(limits);
         // Any order of records must do, so the ones that others hang on come first.
-        let mut rest = Vec::new();
+        let (mut projects, mut rest) = (Vec::new(), Vec::new());
         for record in records {
-            if matches!(record, Record::Fleet(_) | Record::Project(_) | Record::Agent(_)) {
+            if let Record::Project(project) = record {
+                projects.push(project);
+            } else if matches!(record, Record::Fleet(_) | Record::Agent(_)) {
                 engine.put(now, &record);
             } else {
                 rest.push(record);
             }
+        }
+        for project in projects {
+            engine.put_project(&project);
         }
         rest.sort_by_key(Record::key);
         for record in &rest {
@@ -187,8 +212,14 @@ impl Engine {
         if let Some(until) = record.paused.as_ref().and_then(|pause| pause.until) {
             self.pause_ends.insert((until, record.uid));
         }
+        let (mut moved, mut renamed) = (true, true);
         match self.projects.get_mut(&record.uid) {
-            Some(project) => project.record = record.clone(),
+            Some(project) => {
+                let (old, new) = (&project.record.spec, &record.spec);
+                moved = (&old.placement, &old.destination) != (&new.placement, &new.destination);
+                renamed = project.record.name != record.name;
+                project.record = record.clone();
+            }
             None => {
                 let project = Project {
                     record: record.clone(),
@@ -198,6 +229,12 @@ impl Engine {
                 };
                 self.projects.insert(record.uid, project);
             }
+        }
+        if moved {
+            self.reindex_homes(record.uid);
+        }
+        if renamed {
+            self.touch_exports(record.uid);
         }
         self.rescan();
     }
@@ -223,14 +260,26 @@ impl Engine {
 
     fn put_placement(&mut self, placement: &PlacementRecord) {
         let Some(project) = self.projects.get_mut(&placement.project) else { return };
-        let (agent, uid) = (placement.agent, placement.project);
-        if let Some(old) = project.placements.insert(agent, placement.clone()) {
-            self.destinations.remove(&(agent, old.destination, uid));
+        let old = project.placements.insert(placement.agent, placement.clone());
+        self.placed.insert((placement.agent, placement.project));
+        if !old.as_ref().is_some_and(|old| old.same_home(placement)) {
+            self.home_changed(placement.project, placement.agent, old.as_ref(), Some(placement));
         }
-        self.destinations.insert((agent, placement.destination.clone(), uid));
-        self.placed.insert((agent, uid));
         self.reindex_replica(placement.project, placement.agent);
         self.check_closing(placement.project);
+    }
+
+    fn home_changed(
+        &mut self,
+        project: ProjectUid,
+        agent: AgentUid,
+        old: Option<&PlacementRecord>,
+        new: Option<&PlacementRecord>,
+    ) {
+        self.placement_moved(project, agent, old, new);
+        self.exports.touch(agent, project);
+        self.touch_exports(project);
+        self.rescan();
     }
 
     fn put_agent(&mut self, now: Now, record: &AgentRecord) {
@@ -240,7 +289,14 @@ impl Engine {
             self.timers.set(now.mono.plus(self.limits.lost_after), Timer::Away(record.uid));
         }
         self.agent_names.insert(record.name.clone(), record.uid);
-        self.agents.insert(record.uid, record.clone());
+        let old = self.agents.insert(record.uid, record.clone());
+        self.relabel(old.as_ref(), record.uid);
+        if old.is_some_and(|old| old.revoked.is_some() != record.revoked.is_some()) {
+            let placed: Vec<ProjectUid> = self.placements_on(record.uid).collect();
+            for project in placed {
+                self.touch_exports(project);
+            }
+        }
         self.rescan();
     }
 
@@ -301,9 +357,20 @@ impl Engine {
             self.attempts.insert(attempt.id, attempt.clone());
             if attempt.state.is_out() {
                 self.went_out(now, attempt);
+                if self
+                    .projects
+                    .get(&attempt.project)
+                    .is_some_and(|project| project.has_other_source(attempt.agent))
+                {
+                    // While it changes its tree, replicas are sent to the next one.
+                    self.rescan();
+                }
             } else {
                 self.joins_line(now, attempt);
             }
+        }
+        if self.homes_blocked.contains(&(attempt.project, attempt.agent)) {
+            self.reindex_home(attempt.project, attempt.agent);
         }
         self.reindex_replica(attempt.project, attempt.agent);
         self.check_closing(attempt.project);
@@ -361,16 +428,16 @@ impl Engine {
             Key::ProjectState(_) => {}
             Key::Placement(project, agent) => {
                 let owner = self.projects.get_mut(project);
-                if let Some(old) = owner.and_then(|owner| owner.placements.remove(agent)) {
-                    self.destinations.remove(&(*agent, old.destination, *project));
-                }
+                let old = owner.and_then(|owner| owner.placements.remove(agent));
                 self.placed.remove(&(*agent, *project));
-                self.idle_replicas.remove(&(*project, *agent));
+                self.forget_idle(*project, *agent);
+                self.home_changed(*project, *agent, old.as_ref(), None);
                 self.check_closing(*project);
             }
             Key::Agent(uid) => {
                 if let Some(agent) = self.agents.remove(uid) {
                     self.agent_names.remove(&agent.name);
+                    self.relabel(Some(&agent), *uid);
                 }
                 self.given_up.remove(uid);
                 self.connections.remove(uid);
@@ -417,11 +484,13 @@ impl Engine {
             self.runs.remove(run);
             self.stop_propagating(*run);
         }
-        for (agent, placement) in project.placements {
-            self.placed.remove(&(agent, uid));
-            self.destinations.remove(&(agent, placement.destination, uid));
-            self.idle_replicas.remove(&(uid, agent));
+        for (agent, placement) in &project.placements {
+            self.placed.remove(&(*agent, uid));
+            self.forget_idle(uid, *agent);
+            self.placement_moved(uid, *agent, Some(placement), None);
+            self.exports.touch(*agent, uid);
         }
+        self.reindex_homes(uid);
         self.rescan();
     }
 
@@ -434,6 +503,7 @@ impl Engine {
                 let newest = self.connections.entry(*agent).or_default();
                 *newest = session.connection.max(*newest);
                 self.sessions.insert(*agent, session.clone());
+                self.exports.opened(*agent);
                 self.timers.end(Timer::Away(*agent));
                 if self.given_up.remove(agent) {
                     for attempt in self.attempts.values().filter(|a| a.agent == *agent && a.state.is_out()) {
@@ -445,6 +515,7 @@ impl Engine {
             Volatile::SessionClosed(agent, epoch) => {
                 if self.sessions.get(agent).is_some_and(|session| session.epoch == *epoch) {
                     self.sessions.remove(agent);
+                    self.exports.closed(*agent);
                     self.timers.set(now.mono.plus(self.limits.lost_after), Timer::Away(*agent));
                     self.agent_changed(*agent);
                 }
@@ -461,11 +532,18 @@ impl Engine {
                     self.rescan();
                 }
             }
-            Volatile::Exporting { agent, serial: _, serve_uri } => {
+            Volatile::Exporting { agent, serial, serve_uri, fault } => {
                 let Some(session) = self.sessions.get_mut(agent) else { return };
                 session.facts.serve_uri.clone_from(serve_uri);
+                self.exports.acknowledged(*agent, *serial, fault);
                 self.rescan();
             }
+            Volatile::Told { agent, serial, day, complete, told } => {
+                self.exports.told(*agent, *serial, *day, *complete, told);
+                // What is not in place yet sends replicas to the next source.
+                self.rescan();
+            }
+            Volatile::HomeChecked(project, agent) => self.reindex_home(*project, *agent),
             Volatile::GivenUp(agent) => {
                 self.given_up.insert(*agent);
                 for attempt in self.attempts.values().filter(|a| a.agent == *agent && a.state.is_out()) {
@@ -512,32 +590,24 @@ impl Engine {
         self.placed.range((agent, ProjectUid(0))..=(agent, last)).map(|(_, project)| *project)
     }
 
-    /// The projects with a placement on this agent that is at `wanted`, around it or inside of it.
-    pub(super) fn placements_overlapping(
-        &self,
-        agent: AgentUid,
-        wanted: &Destination,
-    ) -> impl Iterator<Item = (&Destination, ProjectUid)> {
-        let (first, last) = (ProjectUid(0), ProjectUid(u64::MAX));
-        let around = wanted.around().flat_map(move |outer| {
-            self.destinations.range((agent, outer.clone(), first)..=(agent, outer, last))
-        });
-        let within = wanted.within();
-        let within = self.destinations.range((agent, within.start, first)..(agent, within.end, first));
-        around.chain(within).map(|(_, destination, project)| (destination, *project))
-    }
-
     /// Whether this placement is a replica that has work, whose agent is here, and on which nothing is going.
     fn reindex_replica(&mut self, project: ProjectUid, agent: AgentUid) {
-        let idle = self.projects.get(&project).is_some_and(|owner| {
-            owner.placements.get(&agent).is_some_and(|placement| placement.has_work(owner.state.tree))
-                && owner.state.tree.is_some_and(|tree| self.runs.contains_key(&tree))
-        }) && self.sessions.contains_key(&agent)
-            && self.attempt_on(project, agent).is_none();
-        if idle {
-            self.idle_replicas.insert((project, agent));
-        } else {
-            self.idle_replicas.remove(&(project, agent));
+        self.forget_idle(project, agent);
+        let owner = self.projects.get(&project);
+        let has_work = owner.and_then(|owner| {
+            let tree = owner.state.tree.filter(|tree| self.runs.contains_key(tree));
+            owner.placements.get(&agent).filter(|placement| placement.has_work(tree))
+        });
+        let turn = has_work.map(|one| if one.standby { Turn::Standby } else { Turn::Replica });
+        let idle = self.sessions.contains_key(&agent) && self.attempt_on(project, agent).is_none();
+        if let Some(turn) = turn.filter(|_| idle) {
+            self.idle_replicas.insert((project, turn, agent));
+        }
+    }
+
+    fn forget_idle(&mut self, project: ProjectUid, agent: AgentUid) {
+        for turn in [Turn::Standby, Turn::Replica] {
+            self.idle_replicas.remove(&(project, turn, agent));
         }
     }
 
@@ -572,7 +642,8 @@ impl Engine {
     /// happens).
     #[must_use]
     pub fn next_deadline(&self, now: Now) -> Option<Duration> {
-        if !self.idle_replicas.is_empty() || !self.close_checks.is_empty() {
+        let due = self.exports.due(now.wall.day()).is_some() || !self.homes_due.is_empty();
+        if due || !self.idle_replicas.is_empty() || !self.close_checks.is_empty() {
             return Some(Duration::ZERO);
         }
         if self.scan_from.is_some() && !self.pending.is_empty() {
@@ -586,7 +657,8 @@ impl Engine {
         // A clock that was set back may read the inside of a window again.
         let opening =
             opening.map(|(looked, at)| if now.wall < looked { Duration::ZERO } else { at.since(now.wall) });
-        [fire, pause, timer, wake, opening].into_iter().flatten().min()
+        let day = self.exports.next_day(now.wall).map(|at| at.since(now.wall));
+        [fire, pause, timer, wake, opening, day].into_iter().flatten().min()
     }
 }
 

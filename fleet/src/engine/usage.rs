@@ -20,6 +20,8 @@ pub(super) struct Usage {
     pub(super) hosts: BTreeMap<String, BTreeSet<AttemptId>>,
     /// Replicas pulling, by project.
     pub(super) replicas: BTreeMap<ProjectUid, BTreeSet<AttemptId>>,
+    /// Replicas pulling, by the agent that they pull from.
+    pub(super) sources: BTreeMap<AgentUid, BTreeSet<AttemptId>>,
 }
 
 impl Usage {
@@ -47,11 +49,17 @@ impl Usage {
             Role::Origin => self.hosts.entry(attempt.upstream_host.clone()).or_default().insert(attempt.id),
             Role::Replica => self.replicas.entry(attempt.project).or_default().insert(attempt.id),
         };
+        if let Some(source) = attempt.source {
+            self.sources.entry(source).or_default().insert(attempt.id);
+        }
     }
 
     pub(super) fn remove_remote(&mut self, attempt: &AttemptRecord) {
         take(&mut self.hosts, &attempt.upstream_host, attempt.id);
         take(&mut self.replicas, &attempt.project, attempt.id);
+        if let Some(source) = attempt.source {
+            take(&mut self.sources, &source, attempt.id);
+        }
     }
 }
 

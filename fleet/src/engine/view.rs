@@ -122,6 +122,18 @@ impl Engine {
         of_it.filter_map(|(_, _, id)| self.attempts.get(id))
     }
 
+    /// All live attempts of a placement, oldest first.
+    pub(super) fn attempts_on(
+        &self,
+        project: ProjectUid,
+        agent: AgentUid,
+    ) -> impl Iterator<Item = &AttemptRecord> {
+        let first = (project, agent, AttemptId { run: RunId::NIL, number: 0 });
+        let on_it = self.on_placement.range(first..);
+        let on_it = on_it.take_while(move |(of, on, _)| (*of, *on) == (project, agent));
+        on_it.filter_map(|(_, _, id)| self.attempts.get(id))
+    }
+
     /// All live attempts.
     pub fn attempts(&self) -> impl Iterator<Item = &AttemptRecord> {
         self.attempts.values()

@@ -5,6 +5,7 @@ mod guards;
 mod limits;
 mod rest;
 mod schedule;
+mod serving;
 mod units;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -65,6 +66,7 @@ pub(crate) struct Checks {
     pub(crate) waited: BTreeMap<WaitReason, u64>,
     /// A backup was put back: what was recorded since is forgotten, so the machines know more than the store.
     restored: bool,
+    serving: BTreeMap<Epoch, serving::Serving>,
 }
 
 impl Checks {
@@ -256,7 +258,11 @@ impl World {
                 return Err(format!("a trigger was accepted for run {run}, and its record is {found:?}"));
             }
         }
-        self.projects().into_iter().try_for_each(|project| self.converged(project))
+        self.served_to_nobody_else()?;
+        self.projects().into_iter().try_for_each(|project| {
+            self.placed_as_declared(project)?;
+            self.converged(project)
+        })
     }
 
     /// Every agent of the project has the tree that the origin made last; really has it.

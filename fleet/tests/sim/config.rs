@@ -66,8 +66,13 @@ fn weight(fault: Fault) -> u64 {
         Fault::UpstreamDown => 6,
         Fault::DiskFills => 5,
         Fault::WallBack | Fault::WallForward | Fault::AgentClock | Fault::RootsChange => 5,
+        Fault::Relabelled => 8,
         // These happen by themselves.
-        Fault::LostUnits | Fault::LateReport | Fault::LateHello | Fault::RequestRepeat => 0,
+        Fault::LostUnits
+        | Fault::LateReport
+        | Fault::LateHello
+        | Fault::RequestRepeat
+        | Fault::DaemonSilent => 0,
         Fault::GuardStop | Fault::ShrunkTree | Fault::Approved | Fault::StaleApproval | Fault::DryRun => 0,
     }
 }

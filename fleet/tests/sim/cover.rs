@@ -66,10 +66,14 @@ pub(crate) enum Fault {
     StaleApproval,
     /// An attempt of a dry run was offered.
     DryRun,
+    /// A host joined again under other labels.
+    Relabelled,
+    /// A daemon took what it was told to serve, and did not say so.
+    DaemonSilent,
 }
 
 impl Fault {
-    pub(crate) const ALL: [Self; 29] = [
+    pub(crate) const ALL: [Self; 31] = [
         Self::CutLink,
         Self::HalfOpen,
         Self::PartitionBoth,
@@ -99,6 +103,8 @@ impl Fault {
         Self::Approved,
         Self::StaleApproval,
         Self::DryRun,
+        Self::Relabelled,
+        Self::DaemonSilent,
     ];
 }
 

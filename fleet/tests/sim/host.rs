@@ -5,18 +5,20 @@
 //! terms lower than the highest seen are refused; a `Cancel` of what is not held is answered with an end.
 
 mod pulls;
+mod serving;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use fleet::{
     agent::{AgentFacts, Root},
     attempt::Role,
-    id::{AgentUid, AttemptId, Epoch, Name, ProjectUid, RunId},
+    id::{AgentUid, AttemptId, Epoch, Name, RunId},
     input::{AgentInput, Held, Message, NotTaken, Offer},
     outcome::{ExitClass, Outcome},
     project::Destination,
 };
 
+use self::serving::Daemon;
 use crate::{
     net::{Packet, StreamId},
     planted::Planted,
@@ -106,7 +108,12 @@ pub(crate) struct Host {
     exits: BTreeMap<Work, Outcome>,
     pulls: Vec<Pull>,
     pub(crate) trees: BTreeMap<Destination, Tree>,
-    modules: BTreeMap<ProjectUid, Destination>,
+    pub(crate) daemon: Daemon,
+    /// The exports that are in place, by their message.
+    serial: u64,
+    /// A daemon of the administrator's own serves the second root.
+    pub(crate) external: bool,
+    pub(crate) labels: BTreeMap<String, String>,
     pub(crate) stream: Option<StreamId>,
     pub(crate) welcomed: bool,
     pub(crate) blocked: [bool; 2],
@@ -133,7 +140,10 @@ impl Host {
             exits: BTreeMap::new(),
             pulls: Vec::new(),
             trees: BTreeMap::new(),
-            modules: BTreeMap::new(),
+            daemon: Daemon::default(),
+            serial: 0,
+            external: false,
+            labels: BTreeMap::new(),
             stream: None,
             welcomed: false,
             blocked: [false; 2],
@@ -203,6 +213,9 @@ impl World {
             recorded: false,
         });
         let serve_uri = if one.serves { format!("rsync://h{host}") } else { String::new() };
+        one.serial = 0;
+        let external = one.external.then(|| ("a2".to_owned(), format!("rsync://h{host}/ext")));
+        let external_roots = external.into_iter().collect();
         let hello = AgentInput::Hello {
             agent,
             state_id: one.state_id.clone(),
@@ -214,6 +227,7 @@ impl World {
                 slots: one.slots,
                 roots: one.roots(),
                 serve_uri,
+                external_roots,
                 ..AgentFacts::default()
             },
             attempts: held.collect(),
@@ -280,7 +294,9 @@ impl World {
                     journal.remove(&(attempt, epoch));
                 }
             }
-            Message::Exports { .. } => {}
+            Message::Exports { serial, complete, exports, withdrawn } => {
+                self.hear_exports(host, stream, serial, complete, (exports, withdrawn));
+            }
             Message::Close(_) => self.agent_closes(stream),
         }
     }

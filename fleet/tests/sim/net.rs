@@ -30,7 +30,7 @@ const LAG_MS_MAX: u64 = 60_000;
 
 /// What is on a line.
 #[derive(Debug, Clone)]
-#[allow(clippy::large_enum_variant, reason = "few are in flight at a time")]
+#[expect(clippy::large_enum_variant, reason = "a handful is on the lines at a time")]
 pub(crate) enum Packet {
     Up(AgentInput),
     Down(Message),

@@ -206,7 +206,8 @@ impl World {
                 Reply::Agent(uid) => {
                     self.hosts[host].uid = Some(uid);
                     self.dial_soon(host);
-                    let input = self.enrolment("somebody-else".parse().expect("a good name"), secret);
+                    let name = "somebody-else".parse().expect("a good name");
+                    let input = self.enrolment(name, BTreeMap::new(), secret);
                     self.submit(input, Tag::SpentToken);
                 }
                 _ => self.after(20_000, Event::Joins(host)),
@@ -297,9 +298,21 @@ impl World {
     }
 
     pub(crate) fn joins(&mut self, host: usize) {
-        if self.hosts[host].uid.is_some() {
-            return;
+        if self.hosts[host].uid.is_none() {
+            self.join(host);
         }
+    }
+
+    /// The host of a known agent joins once more, to say other labels.
+    pub(crate) fn rejoins(&mut self, host: usize) -> bool {
+        let can = self.hosts[host].uid.is_some() && !self.hosts[host].retired;
+        if can {
+            self.join(host);
+        }
+        can
+    }
+
+    fn join(&mut self, host: usize) {
         let id = format!("t{}", self.next_id());
         let secret = format!("hash of {id}");
         let names = TokenNames::One(self.hosts[host].name.clone());
@@ -309,15 +322,16 @@ impl World {
     }
 
     fn enroll(&mut self, host: usize, secret: String) {
-        let input = self.enrolment(self.hosts[host].name.clone(), secret.clone());
+        let one = &self.hosts[host];
+        let input = self.enrolment(one.name.clone(), one.labels.clone(), secret.clone());
         self.submit(input, Tag::Enroll(host, secret));
     }
 
-    fn enrolment(&self, name: Name, token_hash: String) -> Input {
+    fn enrolment(&self, name: Name, labels: BTreeMap<String, String>, token_hash: String) -> Input {
         Input::Agent(AgentInput::Enroll {
             token_hash,
             name,
-            labels: BTreeMap::new(),
+            labels,
             key_hash: "key".to_owned(),
             serial: "01".to_owned(),
             expires: self.still().wall.plus(Duration::from_secs(86_400 * 30)),

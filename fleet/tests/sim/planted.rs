@@ -61,10 +61,16 @@ pub(crate) enum Planted {
     ApprovalWidened,
     /// A failed try closes the hold.
     HoldDropped,
+    /// What an agent was told to serve passes for served before it says so.
+    ExportsTrusted,
+    /// What changes after the first list of exports is not told.
+    ExportUnsaid,
+    /// A replica is sent to any agent of the project.
+    AnySource,
 }
 
 impl Planted {
-    pub(crate) const ALL: [Self; 23] = [
+    pub(crate) const ALL: [Self; 26] = [
         Self::AnswerBeforeCommit,
         Self::SendBeforeCommit,
         Self::TermNotRaised,
@@ -88,6 +94,9 @@ impl Planted {
         Self::DryRunServed,
         Self::ApprovalWidened,
         Self::HoldDropped,
+        Self::ExportsTrusted,
+        Self::ExportUnsaid,
+        Self::AnySource,
     ];
 
     /// Bends what the engine is told.
@@ -95,6 +104,7 @@ impl Planted {
         let Input::Agent(input) = input else { return };
         match input {
             AgentInput::Hello { attempts, .. } if self == Self::HeldIgnored => attempts.clear(),
+            AgentInput::Exporting { serial, .. } if self == Self::ExportsTrusted => *serial = u64::MAX,
             AgentInput::Hello { connection, .. } if self == Self::LateHelloObeyed => *connection = u64::MAX,
             AgentInput::Ended { outcome, .. } if self == Self::ExitCodeForgotten => outcome.exit_code = None,
             AgentInput::Accepted { attempt, epoch, .. }
@@ -170,6 +180,18 @@ impl Planted {
                 }
             }
             Self::HoldDropped if source == Source::Report => drop_hold(engine, changes),
+            Self::ExportUnsaid => decision
+                .sends
+                .retain(|send| !matches!(send.message, Message::Exports { complete: false, .. })),
+            Self::AnySource => {
+                for change in changes.iter_mut() {
+                    if let Change::Put(Record::Attempt(attempt)) = change {
+                        let project = engine.project(attempt.project);
+                        let other = project.and_then(|project| project.placements.keys().next_back());
+                        attempt.source = attempt.source.and_then(|_| other.copied());
+                    }
+                }
+            }
             _ => {}
         }
         None

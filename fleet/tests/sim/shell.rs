@@ -5,8 +5,10 @@ use std::{collections::VecDeque, time::Duration};
 
 use fleet::{
     Engine,
+    attempt::Role,
     id::AgentUid,
     input::{AgentInput, Decision, Held, Input, Reply, Send},
+    placement::PlacementRecord,
     record::{Change, Key, Record, Volatile},
     time::{Mono, Now, Wall},
 };
@@ -150,6 +152,7 @@ impl World {
         if let Input::Agent(AgentInput::Hello { attempts, .. }) = &mut input {
             self.look_up(attempts);
         }
+        self.checks.exporting(&input);
         if let Some(planted) = self.planted {
             planted.bend_input(&self.coordinator, &mut input);
         }
@@ -179,7 +182,11 @@ impl World {
         engine.apply(now, &decision.changes);
         self.checks.heard(now.mono, &decision.changes);
         self.checks.entered(engine, now.mono, &decision.changes);
+        let sent = self.checks.sent(engine, &decision.sends);
         self.count_decided(&decision.changes);
+        if let Err(text) = sent {
+            self.fail(text);
+        }
         let promise = if promised { Promise::of(&decision) } else { Promise::default() };
         let Decision { changes, sends, reply } = decision;
         self.trace_decision(&changes, &sends, &reply);
@@ -235,9 +242,31 @@ impl World {
             self.fail(text);
         }
         self.check_lost(unit);
+        self.uploads(unit);
         self.coordinator.store.commit(unit);
         if let Err(text) = self.checks.after(&self.coordinator.store, unit) {
             self.fail(text);
+        }
+    }
+
+    /// A version that nobody pulled is what people had put on the origin when it was made.
+    fn uploads(&mut self, unit: &Unit) {
+        let store = &self.coordinator.store;
+        let local = |home: &&PlacementRecord| {
+            let old = store.placement(home.project, home.agent).and_then(|old| old.have_tree);
+            let project = store.project(home.project);
+            home.role == Role::Origin
+                && home.have_tree != old
+                && project.is_some_and(|project| project.spec.upstreams.is_empty())
+        };
+        // One that a pull made ends with that pull.
+        let pulled = unit.attempts().any(|one| one.role == Role::Origin && one.state.end().is_some());
+        let made: Vec<PlacementRecord> =
+            unit.placements().filter(local).filter(|_| !pulled).cloned().collect();
+        for home in made {
+            if let Some(tree) = home.have_tree {
+                self.upload(home.agent, &home.destination, tree);
+            }
         }
     }
 
@@ -381,6 +410,8 @@ pub(crate) fn session_change(change: &Change) -> Option<(AgentUid, bool)> {
         Change::Volatile(
             Volatile::Inventory(..)
             | Volatile::Exporting { .. }
+            | Volatile::Told { .. }
+            | Volatile::HomeChecked(..)
             | Volatile::GivenUp(_)
             | Volatile::TimerDone(..)
             | Volatile::Scanned { .. }

@@ -41,6 +41,7 @@ pub(crate) enum Event {
     Heals(usize),
     Dial(usize, u64),
     Synced(usize, u64, Work),
+    Serves(usize, u64),
     Refuses(usize, u64, AgentInput),
     Pulled(usize, u64),
     AgentStarts(usize),
@@ -153,6 +154,7 @@ impl World {
             Event::CoordinatorNotices(stream) => self.coordinator_closes(stream),
             Event::Heals(host) => self.heal(host),
             Event::Dial(host, boot) => self.dial(host, boot),
+            Event::Serves(host, boot) => self.serves(host, boot),
             Event::Synced(host, boot, work) => self.synced(host, boot, work),
             Event::Refuses(host, boot, input) => self.refuses(host, boot, input),
             Event::Pulled(host, id) => self.pulled(host, id),
@@ -208,9 +210,17 @@ impl World {
         let mut host = Host::new(name, format!("s{index}"));
         host.slots = u32::try_from(self.rng.below(4)).expect("small");
         host.clock_shift = i64::try_from(self.rng.below(20_000)).expect("small") - 10_000;
+        host.external = self.rng.chance(250);
+        host.labels = self.draw_labels();
         self.hosts.push(host);
         let delay = self.rng.between(100, 3_000);
         self.after(delay, Event::Joins(index));
+    }
+
+    fn draw_labels(&mut self) -> BTreeMap<String, String> {
+        let labels = [("role", "edge"), ("site", "north"), ("site", "south")];
+        let drawn = labels.into_iter().filter(|_| self.rng.chance(500));
+        drawn.map(|(key, value)| (key.to_owned(), value.to_owned())).collect()
     }
 
     /// Remembers what was wrong; the first thing counts.
@@ -308,6 +318,7 @@ impl World {
                 self.hosts[host].roots = roots;
                 self.hosts[host].serves = self.rng.chance(800);
                 self.inventory(host);
+                self.say_exporting(host);
                 true
             }
             Fault::UpstreamDown => {
@@ -324,9 +335,20 @@ impl World {
                 self.inventory(host);
                 true
             }
-            Fault::LostUnits | Fault::LateReport | Fault::LateHello | Fault::RequestRepeat => false,
-            Fault::GuardStop | Fault::ShrunkTree => false,
-            Fault::Approved | Fault::StaleApproval | Fault::DryRun => false,
+            Fault::Relabelled => {
+                self.hosts[host].labels = self.draw_labels();
+                self.rejoins(host)
+            }
+            Fault::LostUnits
+            | Fault::LateReport
+            | Fault::LateHello
+            | Fault::RequestRepeat
+            | Fault::DaemonSilent
+            | Fault::GuardStop
+            | Fault::ShrunkTree
+            | Fault::Approved
+            | Fault::StaleApproval
+            | Fault::DryRun => false,
         };
         if happened {
             self.cover.fault(fault);

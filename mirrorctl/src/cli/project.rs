@@ -57,6 +57,17 @@ pub enum ProjectCommand {
         #[arg(long, value_name = "N")]
         allow_deletes: Option<u64>,
     },
+    /// Make another agent the origin; the old one stands by
+    Promote {
+        /// The project
+        project: String,
+        /// The agent; it must hold the tree
+        #[arg(long, value_name = "AGENT")]
+        to: String,
+        /// Even if the agent is away or lacks the tree that is served now
+        #[arg(long)]
+        force: bool,
+    },
     /// The next fires of the schedule
     Preview {
         /// The project
@@ -134,9 +145,20 @@ pub struct ProjectFlags {
     /// Where the tree goes: a root of the agent and a path below it, as in a1:debian
     #[arg(long, value_name = "ROOT:PATH")]
     pub to: Option<String>,
+    /// No upstream: people put the tree on the origin themselves, and a run begins at the replicas
+    #[arg(long, conflicts_with_all = ["from", "user", "password_file"])]
+    pub local: bool,
     /// The agent that pulls from the upstream
-    #[arg(long, value_name = "AGENT")]
+    #[arg(long, value_name = "AGENT[=ROOT:PATH]")]
     pub origin: Option<String>,
+    /// An agent that stands by as the next origin; may be repeated, in order of preference; on edit the given ones
+    /// replace all, and a single empty one removes all
+    #[arg(long, value_name = "AGENT[=ROOT:PATH]")]
+    pub standby: Vec<String>,
+    /// Agents that pull from the origin: one by its name, or all that have labels, as in role=edge,site=north; may be
+    /// repeated; on edit the given ones replace all, and a single empty one removes all
+    #[arg(long, value_name = "AGENT[=ROOT:PATH]|KEY=VALUE")]
+    pub replicas: Vec<String>,
     /// User name at the upstream's rsync daemon; its password is asked for on a terminal
     #[arg(long, value_name = "NAME")]
     pub user: Option<String>,
@@ -227,6 +249,16 @@ pub struct ProjectFlags {
     /// Pause before the second try; it grows with each [default: 5m]
     #[arg(long, value_name = "SPAN", help_heading = "Limits")]
     pub retry_backoff: Option<String>,
+
+    /// Replicas of the project that pull at once; 0 is no limit of its own [default: 0]
+    #[arg(long, value_name = "N", help_heading = "Replicas")]
+    pub max_parallel: Option<String>,
+    /// Close a run that still propagates after this; who lacks its tree catches up [default: 24h]
+    #[arg(long, value_name = "SPAN", help_heading = "Replicas")]
+    pub propagation_timeout: Option<String>,
+    /// How long the origin waits for replicas that still pull what it is about to change [default: 1h]
+    #[arg(long, value_name = "SPAN", help_heading = "Replicas")]
+    pub drain_timeout: Option<String>,
 
     /// A label; may be repeated; KEY- removes one on edit
     #[arg(short = 'l', long = "label", value_name = "KEY=VALUE", help_heading = "For people")]

@@ -40,6 +40,7 @@ pub(super) async fn run(app: &App, command: ProjectCommand) -> Outcome<Exit> {
             };
             start(app, &project, request, watch).await
         }
+        ProjectCommand::Promote { project, to, force } => promote(app, &project, &to, force).await,
         ProjectCommand::Preview { project, count } => preview(app, &project, count).await,
         ProjectCommand::Delete { project, cancel_running } => delete(app, &project, cancel_running).await,
     }
@@ -52,6 +53,9 @@ async fn add(app: &App, args: AddArgs) -> Outcome<Exit> {
     names::check_name("NAME", &args.name, &mut faults);
     let mut project = v1::Project { name: names::project(&args.name), ..v1::Project::default() };
     let password = password(&args.flags, &mut faults)?;
+    if args.flags.from.is_none() && !args.flags.local {
+        faults.add("--from", "is missing; --local is for trees that people put on the origin themselves");
+    }
     request::apply(&args.flags, password, &mut project, &mut faults);
     let client = app.connect().await?;
     let request = v1::CreateProjectRequest {
@@ -319,6 +323,25 @@ async fn start(app: &App, typed: &str, request: v1::RunProjectRequest, follow: b
     }
     app.changed(&response, "RunProjectResponse", &[&run.name], &what, &next)?;
     if follow { watch::follow(app, client, run.name).await } else { Ok(Exit::Done) }
+}
+
+async fn promote(app: &App, typed: &str, to: &str, force: bool) -> Outcome<Exit> {
+    const FAILED: &str = "origin not changed";
+    let client = app.connect().await?;
+    let request = v1::PromoteOriginRequest {
+        name: names::checked_project(typed)?,
+        agent: names::agent(to),
+        etag: String::new(),
+        force,
+    };
+    let project = match client.projects().promote_origin(request).await {
+        Ok(project) => project.into_inner(),
+        Err(status) => return Err(of_project(app, &client, typed, FAILED, &status).await),
+    };
+    let name = names::last(&project.name);
+    let what = format!("{to} is the origin of {name}; the next run makes its tree there.");
+    app.changed(&project, "Project", &[name], &what, &format!("mirrorctl project run {name} --watch"))?;
+    Ok(Exit::Done)
 }
 
 async fn preview(app: &App, typed: &str, count: i32) -> Outcome<Exit> {

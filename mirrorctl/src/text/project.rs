@@ -84,12 +84,21 @@ pub fn show(view: &View, project: &v1::Project, runs: &[v1::Run], why: &[String]
         lines.push(("called", project.display_name.clone()));
     }
     lines.extend(project.upstreams.iter().map(|upstream| ("upstream", upstream_line(upstream))));
+    if project.upstreams.is_empty() {
+        lines.push(("upstream", "none: people put the tree on the origin themselves".to_owned()));
+    }
     lines.push(("schedule", schedule_line(view, project)));
     let status = project.status.clone().unwrap_or_default();
     if status.placements.is_empty() {
         lines.push(("origin", format!("{}  {}", origin(project), project.destination)));
     }
-    lines.extend(status.placements.iter().map(|placement| placement_line(view, project, placement)));
+    let mut placements: Vec<&v1::PlacementStatus> = status.placements.iter().collect();
+    placements.sort_by_key(|one| (one.role, !one.standby, names::last(&one.agent)));
+    lines.extend(placements.into_iter().map(|placement| placement_line(view, project, placement)));
+    lines.extend(
+        status.unplaced.iter().map(|why| ("unplaced", units::clean(why.trim_start_matches("agents/")))),
+    );
+    lines.extend(spread_line(project).map(|line| ("spread", line)));
     if let Some(rsync) = &project.rsync {
         lines.extend(rsync_line(rsync).map(|line| ("options", line)));
     }
@@ -215,13 +224,16 @@ fn placement_line(
     project: &v1::Project,
     placement: &v1::PlacementStatus,
 ) -> (&'static str, String) {
-    let role = crate::text::role_word(placement.role());
+    let role = if placement.standby { "standby" } else { crate::text::role_word(placement.role()) };
     let mut parts = vec![names::last(&placement.agent).to_owned(), placement.destination.clone()];
     if placement.have_tree.is_empty() {
         parts.push("never".to_owned());
     } else {
-        let word = status::freshness(project, view.now).word();
+        let word = status::placement_freshness(project, placement, view.now).word();
         parts.push(format!("{word} {}", since(view, placement.have_time)));
+        if status::is_behind(project, placement) {
+            parts.push("behind the origin".to_owned());
+        }
         parts.push(plural(placement.files, "file", "files"));
         parts.push(units::bytes(placement.size_bytes));
     }
@@ -229,6 +241,22 @@ fn placement_line(
         parts.push("unreachable".to_owned());
     }
     (role, parts.join("  "))
+}
+
+/// How the tree spreads, where a person said something about it.
+fn spread_line(project: &v1::Project) -> Option<String> {
+    let settings = project.placement.as_ref()?;
+    let picks = settings.replicas.iter().filter(|replicas| !replicas.selector.is_empty());
+    let mut parts: Vec<String> = picks.map(|replicas| format!("to all with {}", replicas.selector)).collect();
+    if settings.max_parallel > 0 {
+        parts.push(format!("{} at once", settings.max_parallel));
+    }
+    for (word, limit) in
+        [("propagation timeout", settings.propagation_timeout), ("drain timeout", settings.drain_timeout)]
+    {
+        parts.extend(span(limit).map(|limit| format!("{word} {}", units::span(limit))));
+    }
+    (!parts.is_empty()).then(|| parts.join(", "))
 }
 
 fn rsync_line(rsync: &v1::RsyncSettings) -> Option<String> {

@@ -105,6 +105,7 @@ pub fn show(view: &View, run: &v1::Run, attempts: &[v1::Attempt]) -> String {
     let failed = watch::lines::newest(attempts).into_iter();
     let failed = failed.filter(|attempt| attempt.role() == v1::Role::Replica);
     lines.extend(failed.filter_map(|attempt| Some((names::last(&attempt.agent), diagnosis(attempt)?))));
+    lines.extend(run.caught_up.iter().map(|one| ("caught up", caught_up(view, run, one))));
     if !run.missed.is_empty() {
         let missed: Vec<&str> = run.missed.iter().map(|agent| names::last(agent)).collect();
         lines.push(("missed", format!("{} (will catch up)", missed.join(", "))));
@@ -124,6 +125,16 @@ pub fn show(view: &View, run: &v1::Run, attempts: &[v1::Attempt]) -> String {
         text.push_str(&format!("Next: mirrorctl run log {project}/{}\n", names::short_run(&run.name)));
     }
     text
+}
+
+/// `edge3, 26h after the run`.
+fn caught_up(view: &View, run: &v1::Run, replica: &v1::CaughtUp) -> String {
+    let agent = names::last(&replica.agent);
+    match (time(replica.time), time(run.end_time)) {
+        (Some(at), Some(end)) => format!("{agent}, {} after the run ended", units::age(at - end)),
+        (Some(at), None) => format!("{agent}, {} ago", units::age(view.now - at)),
+        (None, _) => agent.to_owned(),
+    }
 }
 
 fn headline(view: &View, run: &v1::Run) -> String {
@@ -263,6 +274,9 @@ fn try_line(view: &View, attempt: &v1::Attempt) -> String {
     if let Some(start) = time(attempt.start_time) {
         head.push_str(&format!(" {}", units::duration(time(attempt.end_time).unwrap_or(view.now) - start)));
     }
+    if !attempt.source_agent.is_empty() {
+        head.push_str(&format!(" from {}", names::last(&attempt.source_agent)));
+    }
     let mut parts = vec![head];
     if let Some(stats) = attempt.outcome.as_ref().and_then(|outcome| outcome.stats.as_ref()) {
         parts.push(units::bytes(stats.received_bytes));
@@ -272,6 +286,9 @@ fn try_line(view: &View, attempt: &v1::Attempt) -> String {
         Some(code) => format!("exit {code}"),
         None => attempt_word(attempt.state()).to_owned(),
     });
+    if attempt.mixed {
+        parts.push("mixed: its source changed meanwhile, it is pulled again".to_owned());
+    }
     parts.join(", ")
 }
 

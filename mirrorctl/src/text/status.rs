@@ -6,7 +6,7 @@ use mirror_proto::v1;
 use serde_json::{Value as Json, json};
 
 use crate::names;
-use crate::status::{Freshness, ProjectView, Summary, by_agent};
+use crate::status::{Freshness, ProjectView, Summary, by_agent, placement_freshness};
 use crate::table::{Cell, Table};
 use crate::term::{Color, View};
 use crate::text::{attempt_word, role_word, run_word, since, time};
@@ -143,7 +143,7 @@ fn agent_head(agent: &v1::Agent) -> String {
 /// How good the copy on one agent is, and how old.
 fn copy(view: &View, project: &ProjectView<'_>, placement: Option<&v1::PlacementStatus>) -> Cell {
     let Some(placement) = placement else { return "-".into() };
-    let freshness = placement_freshness(project, placement);
+    let freshness = placement_freshness(project.project, placement, view.now);
     if freshness == Freshness::Never {
         return freshness.word().into();
     }
@@ -154,10 +154,6 @@ fn copy(view: &View, project: &ProjectView<'_>, placement: Option<&v1::Placement
         String::new()
     };
     Cell::colored(format!("{} {}{version}", freshness.word(), since(view, placement.have_time)), Some(color))
-}
-
-fn placement_freshness(project: &ProjectView<'_>, placement: &v1::PlacementStatus) -> Freshness {
-    if placement.have_tree.is_empty() { Freshness::Never } else { project.freshness }
 }
 
 fn wide_cells(view: &View, project: &ProjectView<'_>) -> [Cell; 4] {
@@ -243,6 +239,7 @@ fn project_json(view: &ProjectView<'_>, now: DateTime<Utc>) -> Json {
         "next_fire_time": rfc3339(status.next_fire_times.first().and_then(|fire| time(Some(*fire)))),
         "active_run": some(&status.active_run),
         "queued_run": some(&status.queued_run),
+        "unplaced": status.unplaced,
         "placements": status.placements.iter().map(|one| placement_json(view, one, now)).collect::<Vec<_>>(),
     })
 }
@@ -254,7 +251,8 @@ fn placement_json(view: &ProjectView<'_>, placement: &v1::PlacementStatus, now: 
         "agent": names::last(&placement.agent),
         "role": upper(role_word(placement.role())),
         "connected": placement.connected,
-        "fresh": placement_freshness(view, placement) == Freshness::Fresh,
+        "standby": placement.standby,
+        "fresh": placement_freshness(view.project, placement, now) == Freshness::Fresh,
         "lag_seconds": time(placement.have_time).map(|have| (now - have).num_seconds().max(0)),
         "have_tree": some(&placement.have_tree),
         "attempt": upper(attempt_word(placement.attempt_state())),

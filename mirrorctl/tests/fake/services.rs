@@ -150,6 +150,10 @@ impl ProjectService for Services {
         Ok(Response::new(v1::RunProjectResponse { run: Some(run), coalesced: false, notes: Vec::new() }))
     }
 
+    async fn promote_origin(&self, _request: Request<v1::PromoteOriginRequest>) -> Answer<v1::Project> {
+        unserved()
+    }
+
     async fn why_project(&self, _: Request<v1::WhyProjectRequest>) -> Answer<v1::WhyProjectResponse> {
         let sentences = vec!["debian is queued.".to_owned(), "the fleet is frozen.".to_owned()];
         Ok(Response::new(v1::WhyProjectResponse { waits: Vec::new(), sentences }))

@@ -32,8 +32,9 @@ const INITIAL_BACKOFF: Seconds = Seconds { min: 1, max: 3_600 };
 const RETRY_ATTEMPTS_MAX: u32 = 20;
 const PROPAGATION_TIMEOUT: Seconds = Seconds { min: 60, max: 30 * 86_400 };
 const DRAIN_TIMEOUT: Seconds = Seconds { min: 0, max: 86_400 };
-/// Most origins of one project: the one that pulls and those that stand by.
-pub const ORIGINS_MAX: usize = 8;
+pub use fleet::project::ORIGINS_MAX;
+/// Most upstreams of one project; none: people put the tree on the origin themselves.
+pub const UPSTREAMS_MAX: usize = 1;
 /// Most entries of a project's replicas; each may select many agents.
 pub const REPLICA_TARGETS_MAX: usize = 64;
 /// Most replicas that pull at once, where a project has its own limit.
@@ -123,8 +124,8 @@ pub fn spec_from_wire(wire: &v1::Project, context: Context<'_>) -> Result<Declar
 }
 
 fn read_upstreams(wire: &[v1::Upstream], context: Context<'_>) -> Result<Vec<Upstream>, Vec<Violation>> {
-    if wire.len() != 1 {
-        let text = format!("exactly one upstream is needed, {} given", wire.len());
+    if wire.len() > UPSTREAMS_MAX {
+        let text = format!("{} given; at most {UPSTREAMS_MAX} is served", wire.len());
         return Err(vec![Violation::new("upstreams", text)]);
     }
     let current = context.current.map_or(&[][..], |spec| &spec.upstreams);

@@ -7,11 +7,12 @@ use fleet::{
     agent::{AgentFacts, Root},
     engine::HELLO_ATTEMPTS_MAX,
     id::{AttemptId, Epoch, Name, ProjectUid, RunId},
-    input::{Held, NotTaken, Offer},
+    input::{Export, Held, NotTaken, Offer, Pair},
     project::Destination,
     refusal::Violation,
     time::Wall,
 };
+use prost::Message as _;
 use rsync::{RsyncUri, text::printable};
 
 use super::{
@@ -34,6 +35,9 @@ const WORD_BYTES_MAX: usize = 200;
 const PATH_BYTES_MAX: usize = 4_096;
 /// Longest detail of a refusal, in bytes.
 pub const DETAIL_BYTES_MAX: usize = 1 << 10;
+
+/// Most bytes of exports in one message, but for one export that is larger.
+pub const EXPORTS_BYTES_MAX: usize = 256 << 10;
 
 /// A hello that was read.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -257,7 +261,7 @@ pub fn assignment_to_wire(offer: &Offer, password: Option<String>) -> v1::Assign
         project: offer.project_name.to_string(),
         role: wire::role::number(offer.role),
         source_uri: offer.source_uri.clone(),
-        user: offer.user.clone(),
+        user: offer.pair.map_or_else(|| offer.user.clone(), pair_user),
         secrets: secrets_to_wire(password),
         destination: offer.destination.to_string(),
         options: offer.options.clone(),
@@ -280,6 +284,50 @@ pub fn assignment_to_wire(offer: &Offer, password: Option<String>) -> v1::Assign
         known_files: offer.known_files,
         known_bytes: offer.known_bytes,
     }
+}
+
+/// The user name by which a replica pulls from another agent's daemon: its uid and the day of its secret.
+#[must_use]
+pub fn pair_user(pair: Pair) -> String {
+    format!("a{}-{}", pair.replica.0, pair.day)
+}
+
+/// What an agent is told to serve, cut into messages of at most about [`EXPORTS_BYTES_MAX`]; at least one. `secret`
+/// makes the secret of a pair.
+#[must_use]
+pub fn exports_to_wire(
+    serial: u64,
+    complete: bool,
+    exports: &[Export],
+    withdrawn: &[ProjectUid],
+    secret: &dyn Fn(Pair) -> String,
+) -> Vec<v1::Exports> {
+    let withdrawn = withdrawn.iter().map(|project| project.0).collect();
+    let mut parts = vec![v1::Exports { serial, complete, withdrawn, ..v1::Exports::default() }];
+    let mut bytes = 0;
+    for export in exports {
+        let user = |pair: &Pair| v1::ExportUser { user: pair_user(*pair), secret: secret(*pair) };
+        let export = v1::Export {
+            project_uid: export.project.0,
+            project: export.name.to_string(),
+            destination: export.destination.to_string(),
+            users: export.pairs.iter().map(user).collect(),
+        };
+        let size = export.encoded_len();
+        if bytes > 0 && bytes + size > EXPORTS_BYTES_MAX {
+            bytes = 0;
+            parts.push(v1::Exports { serial, ..v1::Exports::default() });
+        }
+        bytes += size;
+        if let Some(part) = parts.last_mut() {
+            part.exports.push(export);
+        }
+    }
+    let last = parts.len() - 1;
+    for part in &mut parts[..last] {
+        part.more = true;
+    }
+    parts
 }
 
 /// Secrets for an assignment or a go-on; none when there is no password.

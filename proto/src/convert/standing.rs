@@ -32,6 +32,8 @@ pub struct StandingView {
     pub queued_run: Option<RunId>,
     /// One for each placement, by [`placement_to_wire`].
     pub placements: Vec<v1::PlacementStatus>,
+    /// Agents that should hold the tree and cannot, with the reason.
+    pub unplaced: Vec<String>,
 }
 
 /// The wire's form of how `project` stands.
@@ -46,6 +48,7 @@ pub fn status_to_wire(project: &Name, state: &ProjectState, view: StandingView) 
         last_state: state.last_run.map_or(0, |last| wire::run_state::number(last.state)),
         last_end_time: state.last_run.map(|last| wall_to_wire(last.end)),
         placements: view.placements,
+        unplaced: view.unplaced,
     }
 }
 

@@ -46,6 +46,11 @@ fn status(view: &Engine, now: Now, progress: &Progress, project: &Project) -> v1
             .values()
             .map(|one| placement(view, now, progress, name, one))
             .collect(),
+        unplaced: view
+            .unplaced(project.record.uid)
+            .into_iter()
+            .map(|(agent, why)| format!("{}: {why}", convert::agent_name_of(view, agent)))
+            .collect(),
     }
 }
 

@@ -87,23 +87,7 @@ impl Teller<'_> {
                 Some(origin) => self.away(&format!("{subject} waits for the origin"), origin.agent),
                 None => format!("{subject} waits: the project has no origin."),
             },
-            WaitReason::OriginNotServing => {
-                let origin = self.origin();
-                if let Some(hold) =
-                    self.project.origin().and_then(|one| one.hold.as_ref()).filter(|hold| hold.has_shrunk())
-                {
-                    return format!(
-                        "{subject} waits: the origin {origin} is held since {}, its tree has shrunk. Next: mirrorctl \
-                         why {}",
-                        self.ago(hold.since),
-                        self.name
-                    );
-                }
-                format!(
-                    "{subject} waits: the origin {origin} serves no rsync daemon to replicas; fault: the agent's own file \
-                     on {origin}. Next: mirrorctl agent show {origin}"
-                )
-            }
+            WaitReason::OriginNotServing => self.not_serving(why, attempt, &subject),
             WaitReason::ReplicasPulling => format!(
                 "{subject} waits for replicas that still pull the tree it is about to change, until {} at the latest.",
                 self.until(why.until)
@@ -118,6 +102,42 @@ impl Teller<'_> {
             WaitReason::UpstreamBreaker => self.breaker(why, &attempt.upstream_host, &subject),
             WaitReason::OutsideWindow => self.window(why, &subject),
             WaitReason::DiskSpace => self.disk_space(why, attempt, &subject, &volume),
+        }
+    }
+
+    /// The source has another tree than the one that is wanted, or its daemon does not serve it to this replica.
+    fn not_serving(&self, why: &Why, attempt: &AttemptRecord, subject: &str) -> String {
+        let source = why.wait.blockers.iter().find_map(|blocker| match blocker {
+            Blocker::Agent(agent) => Some(*agent),
+            Blocker::Project(..) | Blocker::Host(_) | Blocker::Volume(..) => None,
+        });
+        let source = source.or_else(|| self.project.origin().map(|origin| origin.agent));
+        let Some(source) = source else { return format!("{subject} waits: the project has no origin.") };
+        let name = self.agent(source);
+        let placement = self.project.placements.get(&source);
+        if let Some(hold) = placement.and_then(|one| one.hold.as_ref()).filter(|hold| hold.has_shrunk()) {
+            return format!(
+                "{subject} waits: {name} is held since {}, its tree has shrunk. Next: mirrorctl why {}",
+                self.ago(hold.since),
+                self.name
+            );
+        }
+        if placement.is_some_and(|placement| placement.have_tree != Some(attempt.tree)) {
+            return format!(
+                "{subject} waits: {name} lacks the tree that it should copy; the next run makes a new one. Next: \
+                 mirrorctl project run {}",
+                self.name
+            );
+        }
+        match self.view.export_fault(source) {
+            "" => format!(
+                "{subject} waits: {name} has not said yet that its rsync daemon serves it. Next: mirrorctl agent show \
+                 {name}"
+            ),
+            fault => format!(
+                "{subject} waits: {name} serves no replicas: \"{fault}\"; fault: the agent's own host {name}. Next: \
+                 mirrorctl agent show {name}"
+            ),
         }
     }
 

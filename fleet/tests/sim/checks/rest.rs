@@ -6,8 +6,7 @@ use std::{collections::BTreeSet, time::Duration};
 use fleet::{
     Engine,
     attempt::{AttemptRecord, Role},
-    engine::WaitReason,
-    id::AgentUid,
+    engine::{Blocker, WaitReason, Why},
     run::RunState,
     time::{Mono, Now},
 };
@@ -65,6 +64,9 @@ impl Checks {
                         "{attempt:?} may start in {clears:?}, and the engine wakes in {deadline:?}"
                     ));
                 }
+                for why in waits().filter(|why| why.wait.reason == WaitReason::OriginUplink) {
+                    self.check_uplink(engine, now, why)?;
+                }
                 let found: BTreeSet<WaitReason> = waits().map(|why| why.wait.reason).collect();
                 self.compare_reasons(engine, now, attempt, &found)?;
                 for reason in found {
@@ -73,6 +75,20 @@ impl Checks {
             }
         }
         Ok(())
+    }
+
+    /// Who waits for an agent's uplink waits for one that is taken.
+    fn check_uplink(&self, engine: &Engine, now: Now, why: &Why) -> Result<(), String> {
+        let Some(Blocker::Agent(source)) = why.wait.blockers.first() else {
+            return Err(format!("{why:?} names no agent"));
+        };
+        let pulls =
+            |other: &AttemptRecord| other.source == Some(*source) && !self.given_up(other.agent, now.mono);
+        let taken = count(engine, pulls);
+        if taken >= self.limits.origin_uplink {
+            return Ok(());
+        }
+        Err(format!("{why:?}, and {taken} pull from it"))
     }
 
     /// Every limit, counted again from the attempts alone.
@@ -86,12 +102,13 @@ impl Checks {
         let Some(project) = engine.project(attempt.project) else { return Ok(()) };
         let run_state = engine.run(attempt.id.run).map(|run| (run.state, run.by_person));
         let paused = project.record.paused.is_some() && run_state == Some((RunState::Queued, false));
+        let local = attempt.role == Role::Origin && project.is_local();
         let mut expected = vec![
             (WaitReason::Frozen, engine.fleet().frozen.is_some()),
             (WaitReason::Paused, paused),
-            (WaitReason::AgentAway, engine.session(attempt.agent).is_none()),
+            (WaitReason::AgentAway, !local && engine.session(attempt.agent).is_none()),
         ];
-        if let Some(session) = engine.session(attempt.agent) {
+        if let Some(session) = engine.session(attempt.agent).filter(|_| !local) {
             let out = |filter: &dyn Fn(&AttemptRecord) -> bool| {
                 count(engine, |other| other.agent == attempt.agent && filter(other))
             };
@@ -131,20 +148,12 @@ impl Checks {
                 )]
             }
             Role::Replica => {
-                let origin = |project| {
-                    engine.project(project).and_then(|project| project.origin()).map(|origin| origin.agent)
-                };
-                let own: Option<AgentUid> = origin(attempt.project);
                 let pulls = |other: &AttemptRecord| other.role == Role::Replica && counts(other);
                 let of_project = count(engine, |other| pulls(other) && other.project == attempt.project);
-                let of_origin = count(engine, |other| pulls(other) && origin(other.project) == own);
                 let max = engine
                     .project(attempt.project)
                     .map_or(0, |project| project.record.spec.placement.max_parallel);
-                vec![
-                    (WaitReason::MaxParallel, max > 0 && of_project >= max),
-                    (WaitReason::OriginUplink, of_origin >= self.limits.origin_uplink),
-                ]
+                vec![(WaitReason::MaxParallel, max > 0 && of_project >= max)]
             }
         }
     }

@@ -28,7 +28,7 @@ impl Checks {
             }
             if new.tree != old.tree {
                 let made = unit.runs().find(|run| Some(run.id) == new.tree);
-                if !made.is_some_and(|run| super::units::origin_succeeded(unit, run)) {
+                if !made.is_some_and(|run| super::units::tree_was_made(store, unit, run)) {
                     return wrong("serves a tree that no origin made");
                 }
             }

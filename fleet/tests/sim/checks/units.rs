@@ -4,8 +4,9 @@ use std::collections::BTreeSet;
 
 use fleet::{
     attempt::{AttemptRecord, AttemptState, End, Role},
-    id::ProjectUid,
+    id::{AttemptId, ProjectUid},
     outcome::ExitClass,
+    record::{Change, Key},
     run::{RunRecord, RunState},
 };
 
@@ -74,7 +75,7 @@ impl Checks {
             return Err(told(new.id, "offered after its run was cancelled"));
         }
         self.offers.insert(epoch);
-        Ok(())
+        self.check_source(store, new)
     }
 
     /// What is recorded of an end is what happened on the machine.
@@ -129,7 +130,7 @@ impl Checks {
             }
             let made = new.current_tree || new.state == RunState::Propagating;
             let was_made = old.is_some_and(|old| old.current_tree || old.state == RunState::Propagating);
-            if made && !was_made && !origin_succeeded(unit, new) {
+            if made && !was_made && !tree_was_made(store, unit, new) {
                 return wrong("propagates, and its origin did not succeed");
             }
         }
@@ -156,6 +157,9 @@ impl Checks {
         for new in unit.placements() {
             let old = store.placement(new.project, new.agent).and_then(|old| old.have_tree);
             let Some(tree) = new.have_tree.filter(|tree| Some(*tree) != old) else { continue };
+            if new.role == Role::Origin && is_local(store, new.project) {
+                continue;
+            }
             let by = unit.attempts().find(|attempt| attempt.agent == new.agent && attempt.tree == tree);
             let work = by.and_then(|attempt| Some((attempt.id, attempt.state.epoch()?)));
             let really = work.and_then(|work| self.pulled.get(&work));
@@ -234,8 +238,19 @@ impl Checks {
     }
 }
 
-/// Whether this unit records the success of the run's origin.
-pub(super) fn origin_succeeded(unit: &Unit, run: &RunRecord) -> bool {
+/// Whether people put the project's tree on its origin themselves.
+fn is_local(store: &Store, project: ProjectUid) -> bool {
+    store.project(project).is_some_and(|project| project.spec.upstreams.is_empty())
+}
+
+/// Whether this unit records the success of the run's origin; or takes the tree that people put there, in place of
+/// the attempt that stood in line for it.
+pub(super) fn tree_was_made(store: &Store, unit: &Unit, run: &RunRecord) -> bool {
+    let in_line = AttemptId { run: run.id, number: run.origin_attempt };
+    let taken = Change::Delete(Key::Attempt(run.project, in_line));
+    if is_local(store, run.project) && unit.changes.contains(&taken) {
+        return true;
+    }
     unit.attempts().any(|attempt| {
         attempt.id.run == run.id
             && attempt.role == Role::Origin

@@ -2,13 +2,14 @@
 
 use fleet::{
     attempt::Role,
+    id::{AgentUid, RunId},
     input::Offer,
     outcome::{Evidence, ExitClass, GuardKind, Outcome, Stats},
     project::Destination,
     time::Wall,
 };
 
-use super::{Content, Pull, Tree, Work};
+use super::{Content, Pull, Work};
 use crate::{
     cover::Fault,
     people::wishes::passes_partial,
@@ -45,14 +46,11 @@ impl World {
             (false, false) => drawn,
         };
         let source = match offer.role {
-            Role::Origin => {
-                self.hosts[host].modules.insert(offer.project, offer.destination.clone());
-                None
-            }
+            Role::Origin => None,
             Role::Replica => self.find_source(&offer),
         };
         let unreachable = offer.role == Role::Replica && source.is_none();
-        let class = if unreachable && class == ExitClass::Ok { ExitClass::NotFound } else { class };
+        let class = if unreachable && class == ExitClass::Ok { ExitClass::Network } else { class };
         let id = self.next_id();
         let pull = Pull {
             id,
@@ -132,13 +130,12 @@ impl World {
         offer.role == Role::Origin && host.is_some_and(|host| self.down.contains(host))
     }
 
-    fn find_source(&self, offer: &Offer) -> Option<(usize, Destination, Tree)> {
-        let rest = offer.source_uri.strip_prefix("rsync://h")?;
-        let (host, _) = rest.split_once('/')?;
-        let host: usize = host.parse().ok()?;
-        let module = self.hosts.get(host)?.modules.get(&offer.project)?;
-        let tree = self.hosts[host].trees.get(module)?;
-        Some((host, module.clone(), tree.clone()))
+    /// People put a tree on their origin, and the run's version is what is there.
+    pub(crate) fn upload(&mut self, agent: AgentUid, destination: &Destination, tree: RunId) {
+        let Some(host) = self.host_of(agent) else { return };
+        let directory = self.hosts[host].trees.entry(destination.clone()).or_default();
+        directory.stamp += 1;
+        directory.content = Content::Tree(tree);
     }
 
     /// A stage of a pull has come to its end, or its kill has worked.
@@ -252,6 +249,7 @@ impl World {
         one.up = false;
         one.boot += 1;
         one.welcomed = false;
+        one.daemon = super::Daemon::default();
         // What was not synced is not there any more.
         one.journal.retain(|_, entry| entry.accepted_synced);
         for (work, entry) in &mut one.journal {

@@ -64,7 +64,7 @@ impl World {
     fn at_rest(&self) -> bool {
         let now = self.still();
         let idle = self.coordinator.engine.as_ref().is_some_and(|engine| {
-            // A replica may wait for the tree that the last run will make: its origin is a new one.
+            // A replica may wait for the tree that the last run will make: no source has the one of before.
             engine.attempts().all(|attempt| {
                 let why = engine.why(now, attempt.project);
                 let of_it =
@@ -125,14 +125,26 @@ impl World {
         spec.placement
             .replicas
             .retain(|replicas| named(replicas).is_none_or(|agent| !revoked.contains(&agent)));
-        if revoked.contains(&spec.placement.origins[0].agent) {
+        for replicas in &mut spec.placement.replicas {
+            replicas.destination = None;
+        }
+        for origin in &mut spec.placement.origins {
+            origin.destination = None;
+        }
+        let origin = spec.placement.origins[0].clone();
+        spec.placement.origins.retain(|origin| !revoked.contains(&origin.agent));
+        if spec.placement.origins.is_empty() {
+            spec.placement.origins.push(origin);
             let present = self.hosts.iter().filter(|host| !host.retired).filter_map(|host| host.uid);
             let taken =
                 |agent: &AgentUid| spec.placement.replicas.iter().any(|one| named(one) == Some(*agent));
             let free = present.into_iter().find(|agent| !revoked.contains(agent) && !taken(agent));
             match free {
                 Some(agent) => spec.placement.origins[0].agent = agent,
-                None => spec.placement.origins[0].agent = named(&spec.placement.replicas.pop()?)?,
+                None => {
+                    let index = spec.placement.replicas.iter().position(|one| named(one).is_some())?;
+                    spec.placement.origins[0].agent = named(&spec.placement.replicas.remove(index))?;
+                }
             }
         }
         (spec != record.spec).then(|| Ask::UpdateProject {

@@ -51,9 +51,10 @@ enum Do {
     Check,
     Upstream,
     Approve,
+    Promote,
 }
 
-const DEEDS: [(Do, u64); 17] = [
+const DEEDS: [(Do, u64); 18] = [
     (Do::Create, 40),
     (Do::Update, 24),
     (Do::Delete, 14),
@@ -71,6 +72,7 @@ const DEEDS: [(Do, u64); 17] = [
     (Do::Repeat, 14),
     (Do::Check, 3),
     (Do::Approve, 60),
+    (Do::Promote, 16),
 ];
 
 /// How often each deed is done in one seed's world.
@@ -150,6 +152,13 @@ impl World {
                 let span = Duration::from_secs(self.rng.between(1, 20_000));
                 let until = self.rng.chance(600).then(|| self.still().wall.plus(span));
                 Ask::Pause { project: project?, reason: "maintenance".to_owned(), until, revision: None }
+            }
+            Do::Promote => {
+                let project = project?;
+                let placed = self.coordinator.engine.as_ref()?.project(project)?.placements.keys().copied();
+                let placed: Vec<AgentUid> = placed.collect();
+                let agent = *self.rng.pick(&placed)?;
+                Ask::Promote { project, agent, revision: None, force: self.rng.chance(300) }
             }
             Do::Resume => Ask::Resume { project: project?, revision: None },
             Do::Freeze => Ask::Freeze { reason: "power".to_owned() },
@@ -244,8 +253,9 @@ impl World {
             2 => spec.placement = drawn.placement,
             _ => spec = drawn,
         }
-        if spec.placement.replicas.iter().any(|one| one.pick == Pick::Agent(spec.placement.origins[0].agent))
-        {
+        let origins: Vec<Pick> =
+            spec.placement.origins.iter().map(|origin| Pick::Agent(origin.agent)).collect();
+        if spec.placement.replicas.iter().any(|one| origins.contains(&one.pick)) {
             return None;
         }
         Some(Ask::UpdateProject {
@@ -256,7 +266,19 @@ impl World {
         })
     }
 
-    /// A declaration: an origin, up to four replicas, any kind of schedule.
+    /// Selected by labels, sometimes; and sometimes where another project's tree is, on agents that join later.
+    fn selected(&mut self) -> Option<Replicas> {
+        if !self.rng.chance(500) {
+            return None;
+        }
+        let (key, value) = *self.rng.pick(&[("role", "edge"), ("site", "north")])?;
+        let labels = [(key.to_owned(), value.to_owned())].into();
+        let other = self.rng.between(1, self.people.next.max(1));
+        let taken = self.rng.chance(100).then(|| format!("a1:p{other}/in").parse().ok()).flatten();
+        Some(Replicas { pick: Pick::Labels(labels), destination: taken })
+    }
+
+    /// A declaration: an origin, up to two that stand by, some replicas, any kind of schedule.
     fn spec(&mut self, name: &Name) -> Option<ProjectSpec> {
         let mut agents: Vec<AgentUid> =
             self.hosts.iter().filter(|host| !host.retired).filter_map(|host| host.uid).collect();
@@ -266,6 +288,9 @@ impl World {
         while agents.len() > wanted {
             agents.remove(self.rng.index(agents.len()));
         }
+        let standby = self.rng.index(3).min(agents.len());
+        let standbys: Vec<AgentUid> = agents.drain(..standby).collect();
+        let selected = self.selected();
         let root = if self.rng.chance(700) { "a1" } else { "a2" };
         let host = *self.rng.pick(&UPSTREAMS)?;
         let upstream = Upstream {
@@ -278,15 +303,19 @@ impl World {
         Some(ProjectSpec {
             display_name: String::new(),
             labels: BTreeMap::new(),
-            upstreams: if self.rng.chance(950) { vec![upstream] } else { Vec::new() },
+            upstreams: if self.rng.chance(880) { vec![upstream] } else { Vec::new() },
             destination: format!("{root}:{name}").parse().ok()?,
             schedule: self.schedule()?,
             rsync: RsyncSettings::default(),
             placement: PlacementSettings {
-                origins: vec![Target { agent: origin, destination: None }],
+                origins: std::iter::once(origin)
+                    .chain(standbys)
+                    .map(|agent| Target { agent, destination: None })
+                    .collect(),
                 replicas: agents
                     .into_iter()
                     .map(|agent| Replicas { pick: Pick::Agent(agent), destination: None })
+                    .chain(selected)
                     .collect(),
                 max_parallel: u32::try_from(self.rng.below(3)).ok()?,
                 propagation_timeout: span(&mut self.rng),

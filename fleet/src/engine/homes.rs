@@ -1,0 +1,495 @@
+//! Where trees should live, against where they do: what declarations name and select is followed one placement
+//! at a time, by ticks, from an index of what differs. So a host that joins, or labels that change, cost as much
+//! as they move, and no commit unit is large.
+//!
+//! ```text
+//!   home_of(spec, agent)   what the declaration wants of one agent
+//!   standing(..)           that against the placement that there is: fits, due, or blocked
+//!   rehome(..)             brings the placement, and the attempts that wait on it, in line
+//! ```
+//!
+//! Does not know why a placement is wanted, and moves no files.
+
+use std::{collections::BTreeSet, fmt};
+
+use super::{effects::Effects, state::Engine, state::Project};
+use crate::{
+    agent::AgentRecord,
+    attempt::{AttemptRecord, Role},
+    id::{AgentUid, ProjectUid},
+    input::Decision,
+    placement::PlacementRecord,
+    project::{Destination, Pick, ProjectRecord, ProjectSpec},
+    record::{Change, Key, Record, Volatile},
+    refusal::{Refusal, Violation},
+};
+
+/// Most replicas of one project, those that stand by included: a run's record names each that missed it, and
+/// must stay within a store record of 7 KiB.
+pub const REPLICAS_MAX: usize = 200;
+
+/// Most placements that are made or moved in the commit unit of a declaration; ticks make the others.
+const PLACED_AT_ONCE: usize = 32;
+
+/// What a declaration wants of one agent.
+pub(super) struct Home<'a> {
+    pub(super) role: Role,
+    pub(super) standby: bool,
+    pub(super) destination: &'a Destination,
+    entry: Entry,
+}
+
+/// The entry of a declaration that asks for an agent, as the API names it.
+enum Entry {
+    Origin(usize),
+    Replicas(usize),
+}
+
+impl fmt::Display for Entry {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Origin(index) => write!(f, "placement.origins[{index}]"),
+            Self::Replicas(index) => write!(f, "placement.replicas[{index}]"),
+        }
+    }
+}
+
+/// A placement against what is wanted.
+enum Standing {
+    /// It is as it should be, or neither is nor should be.
+    Fits,
+    /// It can be brought in line now.
+    Due,
+    /// It cannot.
+    Blocked(Obstacle),
+}
+
+/// What keeps a placement from being brought in line.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Obstacle {
+    /// An attempt may be on the agent.
+    Busy,
+    /// The destination lies inside, around or at this project's on the agent.
+    Overlap(ProjectUid),
+    /// The project has [`REPLICAS_MAX`] replicas.
+    TooMany,
+}
+
+impl AgentRecord {
+    /// Whether it has all of these labels.
+    fn has_labels<'a>(&self, mut labels: impl Iterator<Item = (&'a String, &'a String)>) -> bool {
+        labels.all(|(key, value)| self.labels.get(key) == Some(value))
+    }
+}
+
+impl ProjectSpec {
+    /// Whether agents are selected by labels.
+    pub(super) fn selects(&self) -> bool {
+        self.placement.replicas.iter().any(|replicas| matches!(replicas.pick, Pick::Labels(_)))
+    }
+}
+
+impl PlacementRecord {
+    /// Whether both say the same of who holds what where; they may have other trees.
+    pub(super) fn same_home(&self, other: &Self) -> bool {
+        (self.role, self.standby, &self.destination) == (other.role, other.standby, &other.destination)
+    }
+}
+
+impl Engine {
+    /// What a declaration wants of one agent. What it is named as goes before what it is selected as; revoked
+    /// agents are not selected.
+    pub(super) fn home_of<'a>(&self, spec: &'a ProjectSpec, agent: AgentUid) -> Option<Home<'a>> {
+        let record = self.agents.get(&agent)?;
+        let origins = &spec.placement.origins;
+        if let Some(index) = origins.iter().position(|target| target.agent == agent) {
+            let role = if index == 0 { Role::Origin } else { Role::Replica };
+            let destination = spec.destination_on(&origins[index]);
+            return Some(Home { role, standby: index > 0, destination, entry: Entry::Origin(index) });
+        }
+        let replicas = &spec.placement.replicas;
+        let named = replicas.iter().position(|replicas| replicas.pick == Pick::Agent(agent));
+        let fits = |pick: &Pick| match pick {
+            Pick::Agent(_) => false,
+            Pick::Labels(labels) => record.revoked.is_none() && record.has_labels(labels.iter()),
+        };
+        let index = named.or_else(|| replicas.iter().position(|replicas| fits(&replicas.pick)))?;
+        let destination = replicas[index].destination.as_ref().unwrap_or(&spec.destination);
+        Some(Home { role: Role::Replica, standby: false, destination, entry: Entry::Replicas(index) })
+    }
+
+    /// The agents that a declaration names or selects now.
+    fn wanted_agents(&self, spec: &ProjectSpec) -> BTreeSet<AgentUid> {
+        let origins = spec.placement.origins.iter().map(|target| target.agent);
+        let mut wanted: BTreeSet<AgentUid> = origins.collect();
+        for replicas in &spec.placement.replicas {
+            match &replicas.pick {
+                Pick::Agent(agent) => {
+                    wanted.insert(*agent);
+                }
+                Pick::Labels(labels) => {
+                    let with =
+                        |label: (&String, &String)| self.labelled.get(&(label.0.clone(), label.1.clone()));
+                    // From the rarest label: what it selects bounds the work.
+                    let sets: Option<Vec<_>> = labels.iter().map(with).collect();
+                    let rarest = sets.and_then(|sets| sets.into_iter().min_by_key(|set| set.len()));
+                    let fits = |agent: &&AgentUid| {
+                        self.agents.get(*agent).is_some_and(|agent| agent.has_labels(labels.iter()))
+                    };
+                    wanted.extend(rarest.into_iter().flatten().filter(fits));
+                }
+            }
+        }
+        wanted
+    }
+
+    /// What speaks against the homes that a declaration asks for.
+    pub(super) fn home_faults(&self, own: Option<ProjectUid>, spec: &ProjectSpec) -> Vec<Violation> {
+        let mut faults = Vec::new();
+        let mut replicas = 0;
+        let mut too_many = None;
+        for agent in self.wanted_agents(spec) {
+            let Some(home) = self.home_of(spec, agent) else { continue };
+            replicas += usize::from(home.role == Role::Replica);
+            if replicas > REPLICAS_MAX {
+                too_many = Some(home.entry.to_string());
+            }
+            let Some(other) = self.overlapping(own, agent, home.destination) else { continue };
+            let field = match home.entry {
+                Entry::Origin(0) => "destination".to_owned(),
+                Entry::Origin(_) | Entry::Replicas(_) => home.entry.to_string(),
+            };
+            faults.push(Violation::new(field, self.overlap_text(agent, home.destination, other)));
+        }
+        let text =
+            || format!("{replicas} replicas in all; at most {REPLICAS_MAX} of one project are possible");
+        faults.extend(too_many.map(|field| Violation::new(field, text())));
+        faults
+    }
+
+    fn overlap_text(&self, agent: AgentUid, wanted: &Destination, other: ProjectUid) -> String {
+        let agent_name = self.agents.get(&agent).map_or("?", |agent| agent.name.as_str());
+        let other = self.projects.get(&other);
+        let at = other.and_then(|project| project.placements.get(&agent));
+        let at = at.map_or_else(String::new, |placement| placement.destination.to_string());
+        let other = other.map_or("?", |project| project.record.name.as_str());
+        format!(
+            "\"{wanted}\": on agent \"{agent_name}\" it lies inside, around or at {at} of project \"{other}\""
+        )
+    }
+
+    /// The project whose tree on the agent is this destination, around it, or in it. Two trees may not lie inside
+    /// each other: the outer one's deletes would empty the inner one.
+    fn overlapping(
+        &self,
+        own: Option<ProjectUid>,
+        agent: AgentUid,
+        wanted: &Destination,
+    ) -> Option<ProjectUid> {
+        let at = |path: String, project: u64| (agent, wanted.root().to_owned(), path, ProjectUid(project));
+        let path = wanted.path();
+        let around = path.match_indices('/').map(|(end, _)| &path[..end]);
+        let around = around
+            .chain(std::iter::once(path))
+            .flat_map(|path| self.trees.range(at(path.to_owned(), 0)..=at(path.to_owned(), u64::MAX)));
+        // All that begins with "path/": '0' is the byte after '/'.
+        let inside = self.trees.range(at(format!("{path}/"), 0)..at(format!("{path}0"), 0));
+        around.chain(inside).map(|(.., project)| *project).find(|project| Some(*project) != own)
+    }
+
+    fn standing(&self, uid: ProjectUid, agent: AgentUid) -> Standing {
+        let Some(project) = self.projects.get(&uid) else { return Standing::Fits };
+        let busy = || self.attempt_on(uid, agent).is_some_and(|attempt| attempt.state.is_out());
+        let overlap = |home: &Home<'_>| self.overlapping(Some(uid), agent, home.destination);
+        match (self.home_of(&project.record.spec, agent), project.placements.get(&agent)) {
+            (None, None) => Standing::Fits,
+            (None, Some(_)) if busy() => Standing::Blocked(Obstacle::Busy),
+            (None, Some(_)) => Standing::Due,
+            (Some(home), Some(placement)) => {
+                let moves = placement.destination != *home.destination;
+                if !moves && placement.role == home.role {
+                    return if placement.standby == home.standby { Standing::Fits } else { Standing::Due };
+                }
+                if busy() {
+                    return Standing::Blocked(Obstacle::Busy);
+                }
+                match overlap(&home).filter(|_| moves) {
+                    Some(other) => Standing::Blocked(Obstacle::Overlap(other)),
+                    None => Standing::Due,
+                }
+            }
+            (Some(home), None) => {
+                let replicas = project.placements.values().filter(|one| one.role == Role::Replica).count();
+                if let Some(other) = overlap(&home) {
+                    Standing::Blocked(Obstacle::Overlap(other))
+                } else if home.role == Role::Replica && replicas >= REPLICAS_MAX {
+                    Standing::Blocked(Obstacle::TooMany)
+                } else {
+                    Standing::Due
+                }
+            }
+        }
+    }
+
+    /// Agents that a project should be on and is not, with the reason in words; in order of their uids.
+    #[must_use]
+    pub fn unplaced(&self, uid: ProjectUid) -> Vec<(AgentUid, String)> {
+        let Some(project) = self.projects.get(&uid) else { return Vec::new() };
+        let pairs = self.homes_blocked.range((uid, AgentUid(0))..=(uid, AgentUid(u64::MAX)));
+        let lacking = pairs.filter(|(_, agent)| !project.placements.contains_key(agent));
+        let told = |(_, agent): &(ProjectUid, AgentUid)| {
+            let home = self.home_of(&project.record.spec, *agent)?;
+            let text = match self.standing(uid, *agent) {
+                Standing::Blocked(Obstacle::Overlap(other)) => {
+                    self.overlap_text(*agent, home.destination, other)
+                }
+                Standing::Blocked(Obstacle::TooMany) => {
+                    format!("the project has {REPLICAS_MAX} replicas, the most that are possible")
+                }
+                Standing::Blocked(Obstacle::Busy) | Standing::Due | Standing::Fits => return None,
+            };
+            Some((*agent, text))
+        };
+        lacking.filter_map(told).collect()
+    }
+
+    /// Brings one placement in line, if it can be.
+    pub(super) fn place(&self, uid: ProjectUid, agent: AgentUid) -> Decision {
+        let mut effects = Effects::of(self);
+        if let (Standing::Due, Some(project)) = (self.standing(uid, agent), self.projects.get(&uid)) {
+            self.rehome(project, &project.record, agent, &mut effects);
+        }
+        effects.change(Change::Volatile(Volatile::HomeChecked(uid, agent)));
+        effects.decision()
+    }
+
+    /// Brings one placement, and the replica's attempt that waits on it, in line with `record`. False: it was.
+    fn rehome(
+        &self,
+        project: &Project,
+        record: &ProjectRecord,
+        agent: AgentUid,
+        effects: &mut Effects<'_>,
+    ) -> bool {
+        let old = project.placements.get(&agent);
+        let new = self.home_of(&record.spec, agent).map(|home| placement(record.uid, agent, &home, old));
+        if old.map(|old| new.as_ref().is_some_and(|new| old.same_home(new))) == Some(true) {
+            return false;
+        }
+        match (&new, old) {
+            (None, None) => return false,
+            (None, Some(_)) => effects.delete(Key::Placement(record.uid, agent)),
+            (Some(new), _) => effects.put(Record::Placement(new.clone())),
+        }
+        let waiting = self.attempts_on(record.uid, agent);
+        for attempt in waiting.filter(|one| one.role == Role::Replica && one.state.is_pending()) {
+            match new.as_ref().filter(|new| new.role == Role::Replica) {
+                Some(new) => effects.put(Record::Attempt(AttemptRecord {
+                    destination: new.destination.clone(),
+                    first_sync: new.have_tree.is_none(),
+                    ..attempt.clone()
+                })),
+                None => effects.delete(Key::Attempt(attempt.project, attempt.id)),
+            }
+        }
+        true
+    }
+
+    /// The first placements of a new declaration; ticks make the others.
+    pub(super) fn first_placements(&self, record: &ProjectRecord) -> Vec<PlacementRecord> {
+        let origin = record.spec.placement.origins.first().map(|target| target.agent);
+        let wanted = self.wanted_agents(&record.spec).into_iter().filter(|agent| Some(*agent) != origin);
+        let homes = origin.into_iter().chain(wanted).take(PLACED_AT_ONCE);
+        let made = homes.filter_map(|agent| {
+            Some(placement(record.uid, agent, &self.home_of(&record.spec, agent)?, None))
+        });
+        made.collect()
+    }
+
+    /// Brings placements, and the attempts that wait, in line with a changed declaration: the change of the
+    /// origin at once and whole, of the others as many as fit into one commit unit.
+    pub(super) fn move_placements(
+        &self,
+        project: &Project,
+        record: &ProjectRecord,
+        effects: &mut Effects<'_>,
+    ) -> Result<(), Refusal> {
+        for old in project.placements.values() {
+            let home = self.home_of(&record.spec, old.agent);
+            let same = home.is_some_and(|new| *new.destination == old.destination && new.role == old.role);
+            let busy = self.attempt_on(old.project, old.agent);
+            if !same && busy.is_some_and(|attempt| attempt.state.is_out()) {
+                return Err(Refusal::precondition(
+                    "ATTEMPT_RUNNING",
+                    format!(
+                        "project \"{}\" not changed: its placement {} is being worked on; cancel the run or wait",
+                        record.name, old.destination
+                    ),
+                ));
+            }
+        }
+        let origin = record.spec.placement.origins.first().map(|target| target.agent);
+        let mut first: BTreeSet<AgentUid> = project.origin().map(|old| old.agent).into_iter().collect();
+        first.extend(origin);
+        let mut others = self.wanted_agents(&record.spec);
+        others.extend(project.placements.keys());
+        others.retain(|agent| !first.contains(agent));
+        let mut moved = 0;
+        for agent in first.into_iter().chain(others) {
+            if moved == PLACED_AT_ONCE {
+                break;
+            }
+            moved += usize::from(self.rehome(project, record, agent, effects));
+        }
+        let home = origin.and_then(|agent| Some((agent, self.home_of(&record.spec, agent)?)));
+        let host = record.spec.upstreams.first().map_or_else(String::new, |upstream| upstream.host.clone());
+        let waiting = self.attempts_of_project(record.uid);
+        for attempt in waiting.filter(|one| one.role == Role::Origin && one.state.is_pending()) {
+            let Some((agent, home)) = &home else { continue };
+            let placed = placement(record.uid, *agent, home, project.placements.get(agent));
+            effects.put(Record::Attempt(AttemptRecord {
+                agent: *agent,
+                destination: home.destination.clone(),
+                upstream_host: host.clone(),
+                first_sync: placed.have_tree.is_none(),
+                ..attempt.clone()
+            }));
+        }
+        Ok(())
+    }
+}
+
+/// The placement that a home asks for. A tree that is where it should be stays what it is, whatever its agent
+/// does for it from now on; a guard's stop is of the role that it was made in.
+fn placement(
+    project: ProjectUid,
+    agent: AgentUid,
+    home: &Home<'_>,
+    old: Option<&PlacementRecord>,
+) -> PlacementRecord {
+    let fresh = PlacementRecord {
+        project,
+        agent,
+        role: home.role,
+        standby: home.standby,
+        destination: home.destination.clone(),
+        have_tree: None,
+        have_time: None,
+        gave_up_on: None,
+        files: 0,
+        size_bytes: 0,
+        hold: None,
+    };
+    let Some(old) = old.filter(|old| old.destination == fresh.destination) else { return fresh };
+    let hold = old.hold.clone().filter(|_| old.role == home.role);
+    PlacementRecord { role: home.role, standby: home.standby, hold, ..old.clone() }
+}
+
+/// The index of what differs, kept as things change.
+impl Engine {
+    /// Looks at one placement anew.
+    pub(super) fn reindex_home(&mut self, project: ProjectUid, agent: AgentUid) {
+        self.forget_home(project, agent);
+        match self.standing(project, agent) {
+            Standing::Fits => {}
+            Standing::Due => {
+                self.homes_due.insert((project, agent));
+            }
+            Standing::Blocked(_) => {
+                self.homes_blocked.insert((project, agent));
+                self.homes_blocked_on.insert((agent, project));
+            }
+        }
+    }
+
+    fn forget_home(&mut self, project: ProjectUid, agent: AgentUid) {
+        self.homes_due.remove(&(project, agent));
+        if self.homes_blocked.remove(&(project, agent)) {
+            self.homes_blocked_on.remove(&(agent, project));
+        }
+    }
+
+    /// The declaration is another one, or gone.
+    pub(super) fn reindex_homes(&mut self, uid: ProjectUid) {
+        let all = (uid, AgentUid(0))..=(uid, AgentUid(u64::MAX));
+        let known = self.homes_due.range(all.clone()).chain(self.homes_blocked.range(all));
+        let mut agents: BTreeSet<AgentUid> = known.map(|(_, agent)| *agent).collect();
+        match self.projects.get(&uid) {
+            Some(project) => {
+                agents.extend(self.wanted_agents(&project.record.spec));
+                agents.extend(project.placements.keys());
+                if project.record.spec.selects() {
+                    self.selecting.insert(uid);
+                } else {
+                    self.selecting.remove(&uid);
+                }
+            }
+            None => {
+                self.selecting.remove(&uid);
+            }
+        }
+        for agent in agents {
+            self.reindex_home(uid, agent);
+        }
+    }
+
+    /// The agent's labels, or whether it is of the fleet, may be others than before.
+    pub(super) fn relabel(&mut self, old: Option<&AgentRecord>, uid: AgentUid) {
+        let new = self.agents.get(&uid).filter(|agent| agent.revoked.is_none());
+        let new = new.map(|agent| agent.labels.clone()).unwrap_or_default();
+        let was_here = old.filter(|agent| agent.revoked.is_none());
+        if was_here.is_some_and(|old| old.labels == new) && self.agents.contains_key(&uid) {
+            return;
+        }
+        for (key, value) in was_here.map(|agent| agent.labels.clone()).unwrap_or_default() {
+            let label = (key, value);
+            if let Some(agents) = self.labelled.get_mut(&label) {
+                agents.remove(&uid);
+                if agents.is_empty() {
+                    self.labelled.remove(&label);
+                }
+            }
+        }
+        for label in new {
+            self.labelled.entry(label).or_default().insert(uid);
+        }
+        let blocked = self.homes_blocked_on.range((uid, ProjectUid(0))..=(uid, ProjectUid(u64::MAX)));
+        let mut projects: BTreeSet<ProjectUid> = blocked.map(|(_, project)| *project).collect();
+        projects.extend(self.placements_on(uid));
+        projects.extend(&self.selecting);
+        for project in projects {
+            self.reindex_home(project, uid);
+        }
+    }
+
+    /// A placement was made, moved or removed: `old` is what it was, `new` what it is.
+    pub(super) fn placement_moved(
+        &mut self,
+        uid: ProjectUid,
+        agent: AgentUid,
+        old: Option<&PlacementRecord>,
+        new: Option<&PlacementRecord>,
+    ) {
+        let key = |one: &PlacementRecord| {
+            (agent, one.destination.root().to_owned(), one.destination.path().to_owned(), uid)
+        };
+        if let Some(old) = old {
+            self.trees.remove(&key(old));
+        }
+        if let Some(new) = new {
+            self.trees.insert(key(new));
+        }
+        self.reindex_home(uid, agent);
+        if old.is_some() {
+            // What it was in the way of may have room now.
+            let on_agent =
+                self.homes_blocked_on.range((agent, ProjectUid(0))..=(agent, ProjectUid(u64::MAX)));
+            let of_project = self.homes_blocked.range((uid, AgentUid(0))..=(uid, AgentUid(u64::MAX)));
+            let pairs: Vec<(ProjectUid, AgentUid)> =
+                on_agent.map(|(agent, project)| (*project, *agent)).chain(of_project.copied()).collect();
+            for (project, agent) in pairs {
+                self.reindex_home(project, agent);
+            }
+        }
+    }
+}

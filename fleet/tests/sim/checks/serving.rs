@@ -1,0 +1,133 @@
+//! Rules for who pulls from whom: what an agent said that it serves, in this session, to this replica; and where
+//! trees must be in the end.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use fleet::{
+    Engine,
+    attempt::{AttemptRecord, Role},
+    id::{AgentUid, Epoch, ProjectUid},
+    input::{AgentInput, Input, Message, Offer, Pair, Send},
+    project::Pick,
+    record::{Key, Record},
+};
+
+use super::{Checks, told};
+use crate::{store::Store, world::World};
+
+/// What was said in one session of what its agent serves.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Serving {
+    told: BTreeMap<ProjectUid, (u64, Vec<Pair>)>,
+    in_place: u64,
+}
+
+impl Checks {
+    /// What an agent says of its daemon, before anybody can bend it.
+    pub(crate) fn exporting(&mut self, input: &Input) {
+        if let Input::Agent(AgentInput::Exporting { session, serial, .. }) = input {
+            self.serving.entry(*session).or_default().in_place = *serial;
+        }
+    }
+
+    /// What was decided to be said: offers to replicas must name what is in place.
+    pub(crate) fn sent(&mut self, engine: &Engine, sends: &[Send]) -> Result<(), String> {
+        for send in sends {
+            match &send.message {
+                Message::Exports { serial, complete, exports, withdrawn } => {
+                    let serving = self.serving.entry(send.session).or_default();
+                    if *complete {
+                        serving.told.clear();
+                    }
+                    for export in exports {
+                        serving.told.insert(export.project, (*serial, export.pairs.clone()));
+                    }
+                    serving.told.retain(|project, _| !withdrawn.contains(project));
+                }
+                Message::Offer(offer) if offer.role == Role::Replica => self.served(engine, offer)?,
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+
+    fn served(&self, engine: &Engine, offer: &Offer) -> Result<(), String> {
+        let wrong = |what: &str| Err(told(offer.attempt, &format!("{what}: {offer:?}")));
+        let Some(pair) = offer.pair else {
+            return if offer.source_uri.contains("/ext/") { Ok(()) } else { wrong("sent without a secret") };
+        };
+        let session: Option<Epoch> = engine.session(pair.origin).map(|session| session.epoch);
+        let serving = session.and_then(|session| self.serving.get(&session));
+        let in_place = serving.is_some_and(|serving| {
+            let named = serving.told.get(&offer.project).filter(|(_, pairs)| pairs.contains(&pair));
+            named.is_some_and(|(serial, _)| *serial <= serving.in_place)
+        });
+        if in_place { Ok(()) } else { wrong("sent to where nobody said that it is served") }
+    }
+
+    /// An offer to a replica is put on disk.
+    pub(super) fn check_source(&self, store: &Store, new: &AttemptRecord) -> Result<(), String> {
+        if new.role == Role::Origin {
+            return Ok(());
+        }
+        let from = new.source.and_then(|source| store.placement(new.project, source));
+        let good = from.is_some_and(|from| {
+            let serves = from.role == Role::Origin || from.standby;
+            serves && from.agent != new.agent && from.have_tree == Some(new.tree)
+        });
+        let changing = store
+            .live_attempts(new.project)
+            .any(|other| Some(other.agent) == new.source && other.state.is_out());
+        if good && !changing {
+            return Ok(());
+        }
+        Err(told(new.id, &format!("pulls from {from:?}, changing: {changing}: {new:?}")))
+    }
+}
+
+/// The end of a simulation.
+impl World {
+    /// Every agent that is named or selected holds the tree, and no other.
+    pub(super) fn placed_as_declared(&self, uid: ProjectUid) -> Result<(), String> {
+        let store = &self.coordinator.store;
+        let Some(project) = store.project(uid) else { return Ok(()) };
+        let settings = &project.spec.placement;
+        let mut wanted: BTreeSet<AgentUid> = settings.origins.iter().map(|target| target.agent).collect();
+        for replicas in &settings.replicas {
+            let picked = store.live.values().filter_map(|record| match (record, &replicas.pick) {
+                (Record::Agent(agent), Pick::Labels(labels)) if agent.revoked.is_none() => {
+                    let fits = labels.iter().all(|(key, value)| agent.labels.get(key) == Some(value));
+                    fits.then_some(agent.uid)
+                }
+                (Record::Agent(agent), Pick::Agent(named)) => (agent.uid == *named).then_some(*named),
+                _ => None,
+            });
+            wanted.extend(picked);
+        }
+        let range =
+            store.live.range(Key::Placement(uid, AgentUid(0))..=Key::Placement(uid, AgentUid(u64::MAX)));
+        let placed = range.filter_map(|(key, _)| match key {
+            Key::Placement(_, agent) => Some(*agent),
+            _ => None,
+        });
+        let placed: BTreeSet<AgentUid> = placed.collect();
+        if placed == wanted {
+            return Ok(());
+        }
+        Err(format!("project {uid:?} is on {placed:?}, and should be on {wanted:?}: {settings:?}"))
+    }
+
+    /// No daemon serves a tree to somebody who does not hold it any more.
+    pub(super) fn served_to_nobody_else(&self) -> Result<(), String> {
+        let store = &self.coordinator.store;
+        for host in self.hosts.iter().filter(|host| host.up && !host.retired && host.stream.is_some()) {
+            for pair in host.daemon.exports.values().flat_map(|export| &export.pairs) {
+                let placed = store.placement(pair.project, pair.replica);
+                if placed.is_none_or(|placed| placed.role == Role::Origin) || Some(pair.origin) != host.uid {
+                    return Err(format!("{} serves {pair:?}, whose placement is {placed:?}", host.name));
+                }
+            }
+        }
+        Ok(())
+    }
+}
