@@ -81,6 +81,20 @@ pub(crate) fn all_for_sure() -> io::Result<Vec<Stat>> {
     Ok(found)
 }
 
+/// The children of the process `pid`, those of all its threads, dead ones that it has not waited for included; none
+/// where there is no such process or the kernel does not tell (`CONFIG_PROC_CHILDREN`). A child may be left out whose
+/// elder sibling is waited for meanwhile (proc_tid_children(5)).
+pub(crate) fn children(pid: u32) -> Option<Vec<u32>> {
+    let mut children = None;
+    for thread in fs::read_dir(format!("/proc/{pid}/task")).ok()?.flatten() {
+        // One that has ended meanwhile has left its children to another.
+        let Ok(line) = fs::read_to_string(thread.path().join("children")) else { continue };
+        let pids = line.split_ascii_whitespace().filter_map(|pid| pid.parse::<u32>().ok());
+        children.get_or_insert_with(Vec::new).extend(pids);
+    }
+    children
+}
+
 /// A descriptor of the process `pid` that began at `start_ticks`, and never of another that got its number since:
 /// it is taken first, then the start time is compared. None when it is gone.
 pub(crate) fn pidfd(pid: u32, start_ticks: u64) -> io::Result<Option<OwnedFd>> {

@@ -1,7 +1,8 @@
 //! The processes of one run: who they are, what they use, and how they are ended.
 //!
-//! Members are found by session (the supervisor leads it) and by descent: the supervisor is a subreaper, so a
-//! process whose parent died becomes its child, one that made itself a new session included.
+//! The supervisor is a subreaper, so a process whose parent died becomes its child, one that made itself a new session
+//! included: members are its descendants. They are found from parent to child, which costs as much as there are of
+//! them, or, where the kernel does not list children, among all processes by session and descent.
 
 use std::collections::{HashMap, HashSet};
 use std::path::PathBuf;
@@ -15,6 +16,8 @@ use crate::rundir::{kill_cgroup, remove_cgroup};
 
 /// Pause between two looks while processes die.
 const PACE: Duration = Duration::from_millis(10);
+/// Walks from the supervisor down before a family that changes meanwhile is looked for among all processes.
+const WALKS_MAX: u32 = 3;
 
 /// The process group of a program and what it has spawned.
 #[derive(Debug)]
@@ -89,11 +92,15 @@ impl Group {
     /// Waits for dead processes that became the supervisor's children, all but the leader.
     pub(super) fn reap_adopted(&self) {
         let leader = self.leader.as_raw_pid().unsigned_abs();
-        let dead = |stat: &Stat| stat.ppid == self.supervisor && stat.pid != leader && !stat.is_alive();
-        for stat in procfs::all().filter(dead) {
-            let pid = i32::try_from(stat.pid).ok().and_then(Pid::from_raw);
-            // Nothing else reaps in this single-threaded process; a refusal changes nothing.
-            let _ = waitpid(pid, WaitOptions::NOHANG);
+        let children = procfs::children(self.supervisor).unwrap_or_else(|| {
+            let all = procfs::all().filter(|stat| stat.ppid == self.supervisor);
+            all.map(|stat| stat.pid).collect()
+        });
+        for child in children.into_iter().filter(|child| *child != leader) {
+            if let Some(pid) = i32::try_from(child).ok().and_then(Pid::from_raw) {
+                // Nothing else reaps in this single-threaded process; a living one or a refusal changes nothing.
+                let _ = waitpid(Some(pid), WaitOptions::NOHANG);
+            }
         }
     }
 
@@ -112,8 +119,33 @@ impl Group {
         }
     }
 
-    /// The living members: the session, and the descendants of the supervisor.
+    /// The living members.
     fn members(&self) -> Vec<Stat> {
+        (0..WALKS_MAX).find_map(|_| self.walk()).unwrap_or_else(|| self.scan())
+    }
+
+    /// The living descendants of the supervisor; none where the kernel does not list children, or where the supervisor
+    /// got one meanwhile.
+    ///
+    /// When it finds nobody there is nobody: each child was dead when it was looked at, what the dead leave become the
+    /// supervisor's children before they are dead, and afterwards the supervisor had no others. It alone waits for its
+    /// children, so its list is whole. Somebody else's child may be missed, but its parent is not.
+    fn walk(&self) -> Option<Vec<Stat>> {
+        let children = procfs::children(self.supervisor)?;
+        let mut members = HashMap::new();
+        let mut next = children.clone();
+        while let Some(pid) = next.pop() {
+            let Some(stat) = procfs::stat(pid) else { continue };
+            if members.insert(pid, stat).is_none() {
+                next.extend(procfs::children(pid).unwrap_or_default());
+            }
+        }
+        let unchanged = procfs::children(self.supervisor)? == children;
+        unchanged.then(|| members.into_values().filter(Stat::is_alive).collect())
+    }
+
+    /// The living members among all processes: the session, and the descendants of the supervisor.
+    fn scan(&self) -> Vec<Stat> {
         let mut members = HashMap::new();
         let mut others = Vec::new();
         for stat in procfs::all() {
@@ -141,5 +173,38 @@ impl Group {
             others = rest;
         }
         members.into_values().filter(Stat::is_alive).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Read as _;
+    use std::os::unix::process::CommandExt as _;
+    use std::process::{Command, Stdio};
+
+    use super::*;
+
+    #[test]
+    fn walking_down_and_looking_at_all_processes_find_the_same_family() {
+        #[allow(clippy::disallowed_methods, reason = "a family to be found")]
+        let mut command = Command::new("/bin/sh");
+        command.args(["-c", "setsid sleep 60 & echo; wait"]).process_group(0).stdout(Stdio::piped());
+        let mut child = command.spawn().unwrap();
+        let leader = Pid::from_raw(i32::try_from(child.id()).unwrap()).unwrap();
+        child.stdout.as_mut().unwrap().read_exact(&mut [0]).unwrap();
+        let group = Group::new(leader, None);
+        // Other tests of this process may have children as well.
+        let family = |members: Vec<Stat>| {
+            let ours = |stat: &Stat| stat.pid == child.id() || stat.ppid == child.id();
+            members.into_iter().filter(ours).map(|stat| stat.pid).collect::<HashSet<_>>()
+        };
+        let walked = family((0..1_000).find_map(|_| group.walk()).expect("this kernel lists children"));
+        let scanned = family(group.scan());
+        for member in &walked {
+            procfs::signal(&procfs::stat(*member).unwrap(), Signal::KILL).unwrap();
+        }
+        child.wait().unwrap();
+        assert_eq!(walked.len(), 2, "the shell and its child");
+        assert_eq!(walked, scanned);
     }
 }

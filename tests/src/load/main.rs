@@ -57,11 +57,12 @@ impl Size {
 type Part = fn(&Runtime, Size) -> Result<Vec<Row>>;
 
 /// What can be measured, by name.
-const PARTS: [(&str, Part); 5] = [
+const PARTS: [(&str, Part); 6] = [
     ("trigger", trigger::rows),
     ("burst", burst::rows),
     ("commits", commits::rows),
-    ("overhead", overhead::rows),
+    ("overhead", overhead::long),
+    ("fixed", overhead::fixed),
     ("idle", idle::rows),
 ];
 

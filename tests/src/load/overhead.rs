@@ -35,13 +35,6 @@ const CPU_TARGET: f64 = 1.03;
 const FIXED_TARGET: Duration = Duration::from_millis(15);
 const SUPERVISOR_TARGET: u64 = 3 << 20;
 
-/// The rows.
-pub(crate) fn rows(runtime: &Runtime, size: Size) -> Result<Vec<Row>> {
-    let mut rows = long(runtime, size)?;
-    rows.extend(fixed(runtime, size)?);
-    Ok(rows)
-}
-
 /// A fleet with one project, and the command that its agent runs for it.
 struct Bench<'a> {
     runtime: &'a Runtime,
@@ -137,7 +130,8 @@ fn specs(runs: &Path) -> Option<PathBuf> {
     attempts.map(|attempt| attempt.path().join("pull-1/spec.json")).find(|path| path.exists())
 }
 
-fn long(runtime: &Runtime, size: Size) -> Result<Vec<Row>> {
+/// A long sync, and its supervisor's memory.
+pub(crate) fn long(runtime: &Runtime, size: Size) -> Result<Vec<Row>> {
     let bench = Bench::start(runtime, size.pick(256, 4_096), BANDWIDTH_KIB)?;
     let pairs = size.pick(1, 4);
     let own = std::process::id();
@@ -173,7 +167,8 @@ fn long(runtime: &Runtime, size: Size) -> Result<Vec<Row>> {
     ])
 }
 
-fn fixed(runtime: &Runtime, size: Size) -> Result<Vec<Row>> {
+/// A sync that finds nothing to do.
+pub(crate) fn fixed(runtime: &Runtime, size: Size) -> Result<Vec<Row>> {
     let bench = Bench::start(runtime, SMALL_FILES, 0)?;
     let (mut ours, mut bare) = (Samples::default(), Samples::default());
     for _ in 0..size.pick(5, 50) {

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use fleet::id::AttemptId;
 use mirror_proto::{status::exhausted, v1};
-use tokio::time::{Instant, sleep, sleep_until};
+use tokio::time::{Instant, sleep_until};
 use tonic::Status;
 
 use super::{Live, Meant, Place, Whole, no_such_run, show_attempt, show_run, stopping, whole};
@@ -19,7 +19,7 @@ use crate::{
 pub(super) const WATCH_LEN: usize = 16;
 /// Least time between two messages that differ in progress only.
 pub(super) const PROGRESS_PAUSE: Duration = Duration::from_secs(1);
-/// Least time between two looks, however busy the fleet is.
+/// Least time between two looks, however busy the fleet is. A change that comes later after a look is told at once.
 const LOOK_PAUSE: Duration = Duration::from_millis(20);
 
 /// Starts to follow; the first message is on its way at once.
@@ -63,6 +63,7 @@ impl Watch {
         loop {
             commits.mark_unchanged();
             told.mark_unchanged();
+            let looked_at = Instant::now();
             let (live, progress) = self.look();
             let state_changed = sent.as_ref().is_none_or(|(old, _)| *old != live);
             let progress_changed = sent.as_ref().is_some_and(|(_, old)| *old != progress);
@@ -96,7 +97,7 @@ impl Watch {
                 changed = commits.changed() => if changed.is_err() { return Some(stopping()) },
                 changed = progress_due => if changed.is_err() { return Some(stopping()) },
             }
-            sleep(LOOK_PAUSE).await;
+            sleep_until(looked_at + LOOK_PAUSE).await;
         }
     }
 
