@@ -160,7 +160,7 @@ impl Order {
             bwlimit_kib: bandwidth.into_iter().chain(cap).min(),
             max_alloc: rsync::argv::MAX_ALLOC_DEFAULT,
             source_address: None,
-            dry_run: false,
+            purpose: rsync::Purpose::Pull,
             privileged: rustix::process::geteuid().is_root(),
             acls_and_xattrs: config.acls_and_xattrs,
         };

@@ -12,6 +12,8 @@ use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
 use std::path::{Component, Path, PathBuf};
 use std::time::Duration;
 
+mod list;
+
 use crate::filter::{Action, Rule};
 use crate::options::{DeleteMode, Flag, Opt, Options};
 use crate::progress::{INFO, OUT_FORMAT};
@@ -33,6 +35,8 @@ pub const CHMOD_FORCED: &str = "ugo-s";
 pub const MAX_ALLOC_DEFAULT: u64 = 1 << 30;
 /// `HOME`: `$HOME/.popt` can define options that run programs.
 const HOME: &str = "/nonexistent";
+/// Characters of a faulty name that are shown.
+const NAME_CHARS_MAX: usize = 80;
 /// `USER` where the URI names none; without it rsync would send the name of the caller.
 const USER: &str = "nobody";
 
@@ -90,7 +94,22 @@ pub enum Publish {
     },
 }
 
-/// Everything about one pull.
+/// What a run is for.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub enum Purpose {
+    /// Copies, and deletes where [`Plan::delete`] says so.
+    #[default]
+    Pull,
+    /// Tells what a pull would do and changes nothing; the destination need not be there.
+    DryRun,
+    /// Deletes what the upstream no longer has and copies nothing: makes room on a full volume.
+    Reclaim,
+    /// Lists the upstream's directory, not what is below it, and these names below it as they are; changes nothing.
+    /// What is not there is not listed, and the run then ends with 23. See [`crate::listing`].
+    List(Vec<String>),
+}
+
+/// Everything about one run.
 #[derive(Debug, Clone)]
 pub struct Plan {
     /// Absolute path of rsync.
@@ -122,8 +141,8 @@ pub struct Plan {
     pub max_alloc: u64,
     /// The agent's own address to connect from.
     pub source_address: Option<IpAddr>,
-    /// Report only, change nothing.
-    pub dry_run: bool,
+    /// What it is for.
+    pub purpose: Purpose,
     /// The agent may change owners, so `--archive` includes owner and group.
     pub privileged: bool,
     /// The agent's own file allows `--acls` and `--xattrs`.
@@ -161,6 +180,9 @@ pub enum PlanFault {
     /// Deleting without walking directories.
     #[error("deleting needs --recursive or --archive among the options")]
     DeleteWithoutRecursion,
+    /// A name to list that is not one name.
+    #[error("\"{}\" cannot be asked for by name", crate::text::printable(.0.as_bytes(), NAME_CHARS_MAX))]
+    Name(String),
     /// A timeout below a second.
     #[error("timeouts must be at least one second")]
     Timeout,
@@ -229,12 +251,18 @@ impl Plan {
             return Err(faults);
         }
         let mut args = Args::default();
-        self.push_flags(&mut args);
-        self.push_filters(&mut args);
-        self.push_deletion(&mut args);
-        self.push_values(&mut args);
-        self.push_output_and_limits(&mut args);
-        self.push_operands(&mut args);
+        if let Purpose::List(names) = &self.purpose {
+            self.push_list_flags(names, &mut args);
+            self.push_output_and_limits(&mut args);
+            self.push_list_operands(names, &mut args);
+        } else {
+            self.push_flags(&mut args);
+            self.push_filters(&mut args);
+            self.push_deletion(&mut args);
+            self.push_values(&mut args);
+            self.push_output_and_limits(&mut args);
+            self.push_operands(&mut args);
+        }
         let user =
             self.source.user().map_or_else(|| OsString::from(USER), |user| OsString::from_vec(user.to_vec()));
         let env = vec![("LC_ALL", "C".into()), ("TZ", "UTC".into()), ("HOME", HOME.into()), ("USER", user)];
@@ -263,6 +291,7 @@ impl Plan {
             .into_iter()
             .chain(checks.into_iter().filter_map(|(bad, fault)| bad.then_some(fault)))
             .chain(not_allowed.map(|flag| PlanFault::NeedsOptIn(flag.word())))
+            .chain(self.bad_names().map(|name| PlanFault::Name(name.clone())))
             .collect()
     }
 
@@ -325,10 +354,24 @@ impl Plan {
     fn push_deletion(&self, args: &mut Args) {
         let Some(Deletion { mode, limit }) = self.delete else { return };
         let origin = if self.options.delete_mode() == Some(mode) { Origin::Project } else { Origin::Default };
-        if mode == DeleteMode::Excluded {
-            args.push(DeleteMode::Delay.word(), origin);
+        // Where nothing is copied nothing has to wait; to remember it rsync would need a file in the destination,
+        // which a dry run must not make and a full volume may not take.
+        let delay = if self.purpose == Purpose::Pull { DeleteMode::Delay } else { DeleteMode::During };
+        match mode {
+            DeleteMode::Delay => args.push(delay.word(), origin),
+            DeleteMode::Excluded => {
+                args.push(delay.word(), origin);
+                args.push(mode.word(), origin);
+            }
+            DeleteMode::After | DeleteMode::During => args.push(mode.word(), origin),
         }
-        args.push(mode.word(), origin);
+        if self.purpose == Purpose::Reclaim {
+            for flag in
+                [Flag::Existing, Flag::IgnoreExisting].into_iter().filter(|flag| !self.options.has(*flag))
+            {
+                args.push(flag.word(), Origin::Forced);
+            }
+        }
         match self.options.max_delete().map(u64::from) {
             Some(own) if own < limit => args.push(format!("--max-delete={own}"), Origin::Project),
             _ => args.push(format!("--max-delete={limit}"), Origin::Guard),
@@ -374,7 +417,7 @@ impl Plan {
         }
         args.push(format!("--info={INFO}"), Origin::Forced);
         args.push(format!("--out-format={OUT_FORMAT}"), Origin::Forced);
-        if self.dry_run {
+        if self.purpose == Purpose::DryRun {
             args.push("--dry-run", Origin::Forced);
         }
         if self.password {

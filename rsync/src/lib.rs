@@ -17,6 +17,7 @@ pub mod argv;
 pub mod exit;
 pub mod filter;
 pub mod host;
+pub mod listing;
 pub mod options;
 mod parse;
 #[cfg(feature = "process")]
@@ -28,7 +29,7 @@ pub mod text;
 pub mod uri;
 pub mod version;
 
-pub use argv::{Command, Deletion, Origin, Plan, PlanFault, Publish};
+pub use argv::{Command, Deletion, Origin, Plan, PlanFault, Publish, Purpose};
 pub use exit::{Class, Diagnosis, ExitCode, Fault};
 pub use filter::{Action, Rule};
 pub use options::{DeleteMode, Flag, Opt, OptionFault, Options};

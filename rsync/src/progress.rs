@@ -85,6 +85,8 @@ pub enum Kind {
 pub struct Item {
     /// What happened.
     pub change: Change,
+    /// It was not there before; false for deleted ones.
+    pub new: bool,
     /// What it is. Of a deleted entry rsync only shows whether it was a directory.
     pub kind: Option<Kind>,
     /// Its length, bytes; 0 for deleted ones.
@@ -277,7 +279,9 @@ fn parse_item(line: &[u8]) -> Option<Item> {
     let number = |field: &[u8]| std::str::from_utf8(field).ok().and_then(|text| text.parse().ok());
     let name = unescape_name(name);
     let (change, kind) = parse_code(code, &name)?;
-    Some(Item { change, kind, size: number(size)?, transferred: number(transferred)?, name })
+    // Behind the two letters: what differs, or a plus in each place where there was nothing.
+    let new = code.len() > 2 && code[2..].iter().all(|b| *b == b'+');
+    Some(Item { change, new, kind, size: number(size)?, transferred: number(transferred)?, name })
 }
 
 fn parse_code(code: &[u8], name: &[u8]) -> Option<(Change, Option<Kind>)> {
@@ -396,7 +400,8 @@ mod tests {
     #[test]
     fn records() {
         let item = |change, kind, size, transferred, name: &[u8]| {
-            vec![Event::Item(Item { change, kind, size, transferred, name: name.to_vec() })]
+            let new = matches!(change, Change::Received | Change::Created | Change::HardLinked);
+            vec![Event::Item(Item { change, new, kind, size, transferred, name: name.to_vec() })]
         };
         for (line, expected) in [
             (">>f+++++++++|3|43|a", item(Change::Received, Some(Kind::File), 3, 43, b"a")),
@@ -413,6 +418,8 @@ mod tests {
         ] {
             assert_eq!(events(line.as_bytes()), expected, "{line}");
         }
+        let again = events(b">>f.st......|3|43|a");
+        assert!(matches!(again.as_slice(), [Event::Item(Item { change: Change::Received, new: false, .. })]));
     }
 
     #[test]

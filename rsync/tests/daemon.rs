@@ -22,7 +22,7 @@ use std::time::Duration;
 use rsync::progress::{Change, Kind};
 use rsync::{
     Class, Deletion, Diagnosis, Event, ExitCode, Fault, Item, Options, OutputParser, Password, Plan, Publish,
-    RsyncUri, Stats, Version, exit, process,
+    Purpose, RsyncUri, Stats, Version, exit, listing, process,
 };
 use tempfile::TempDir;
 
@@ -155,7 +155,7 @@ fn plan(uri: &str, destination: &Path, words: &[&str]) -> Plan {
         bwlimit_kib: None,
         max_alloc: rsync::argv::MAX_ALLOC_DEFAULT,
         source_address: None,
-        dry_run: false,
+        purpose: Purpose::Pull,
         privileged: is_root(),
         acls_and_xattrs: true,
     }
@@ -296,12 +296,73 @@ fn each_option_of_the_tables_is_known_to_rsync() {
 }
 
 #[test]
+fn a_listing_of_a_directory_and_of_names_below_it() {
+    let daemon = Daemon::start();
+    let tree = daemon.tree();
+    fs::create_dir_all(tree.join("dists/stable")).unwrap();
+    fs::write(tree.join("dists/stable/Release"), "x").unwrap();
+    fs::write(tree.join("dists/other"), "x").unwrap();
+    fs::write(tree.join("with space"), "12345").unwrap();
+    let list = |rest: &str, names: &[&str]| {
+        let mut plan = plan(&daemon.uri(rest), Path::new("/nonexistent/tree"), &[]);
+        plan.purpose = Purpose::List(names.iter().map(|name| (*name).to_owned()).collect());
+        let ran = run(&plan, None);
+        let lines = ran.output.stdout.split(|b| *b == b'\n');
+        let entries: Vec<String> = lines
+            .filter_map(listing::parse_line)
+            .map(|entry| String::from_utf8(entry.name).unwrap())
+            .collect();
+        (ran, entries)
+    };
+    let (ran, entries) = list("pub", &[]);
+    assert!(ran.diagnosis.class.is_ok(), "{:?}", ran.output);
+    assert!(entries.contains(&".".to_owned()) && entries.contains(&"with space".to_owned()), "{entries:?}");
+    assert!(
+        entries.contains(&"dists".to_owned()) && !entries.iter().any(|name| name.contains('/')),
+        "{entries:?}"
+    );
+
+    let (ran, entries) = list("pub", &["dists/stable/Release", "with space", "dists/none", "none"]);
+    assert_eq!(ran.output.status.code(), Some(23), "{:?}", ran.output);
+    for name in [".", "dists/stable/Release", "with space"] {
+        assert!(entries.contains(&name.to_owned()), "{name} is not in {entries:?}");
+    }
+    assert!(!entries.iter().any(|name| name.contains("none") || name == "dists/other"), "{entries:?}");
+
+    let (ran, entries) = list("pub/no-such-directory", &["Release"]);
+    assert_eq!((ran.diagnosis.class, entries.len()), (Class::NotFound, 0));
+}
+
+#[test]
+fn reclaiming_deletes_and_copies_nothing() {
+    let daemon = Daemon::start();
+    fs::write(daemon.tree().join("new"), "new").unwrap();
+    fs::write(daemon.tree().join("changed"), "longer than before").unwrap();
+    let destination = tempfile::tempdir().unwrap();
+    for name in ["changed", "stale-1", "stale-2"] {
+        fs::write(destination.path().join(name), "old").unwrap();
+    }
+    let mut plan = plan(&daemon.uri("pub"), destination.path(), &[]);
+    plan.purpose = Purpose::Reclaim;
+    plan.delete = Some(Deletion { limit: 1, ..DELAY });
+    let ran = run(&plan, None);
+    assert_eq!((ran.diagnosis.class, ran.diagnosis.deletions_skipped), (Class::MaxDelete, Some(1)));
+    plan.delete = Some(DELAY);
+    let ran = run(&plan, None);
+    assert!(ran.diagnosis.class.is_ok(), "{:?}", ran.output);
+    let left: Vec<_> =
+        fs::read_dir(destination.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+    assert_eq!(left, ["changed"]);
+    assert_eq!(fs::read(destination.path().join("changed")).unwrap(), b"old");
+}
+
+#[test]
 fn a_dry_run_changes_nothing() {
     let daemon = Daemon::start();
     fs::write(daemon.tree().join("a"), "a").unwrap();
     let destination = tempfile::tempdir().unwrap();
     let mut plan = plan(&daemon.uri("pub"), destination.path(), &[]);
-    plan.dry_run = true;
+    plan.purpose = Purpose::DryRun;
     let ran = run(&plan, None);
     assert!(
         ran.diagnosis.class.is_ok() && ran.stats().dry_run && ran.item(b"a").is_some(),

@@ -3,7 +3,7 @@
 use proptest::prelude::*;
 use rsync::progress::{LINE_BYTES_MAX, unescape_name};
 use rsync::tables::FLAGS;
-use rsync::{ExitCode, Options, OutputParser, RsyncUri, Stats, Version, exit};
+use rsync::{ExitCode, Options, OutputParser, RsyncUri, Stats, Version, exit, listing};
 
 /// Words that are sometimes options: letters, names of the tables, values, and noise.
 fn word() -> impl Strategy<Value = String> {
@@ -84,6 +84,18 @@ proptest! {
         parser.push(second, |event| pieces.push(event));
         pieces.extend(parser.finish());
         prop_assert_eq!(whole, pieces);
+    }
+
+    #[test]
+    fn listings_take_any_bytes(bytes in proptest::collection::vec(any::<u8>(), 0..200)) {
+        let _ = listing::parse_line(&bytes);
+    }
+
+    #[test]
+    fn listed_names_come_back(size in any::<u64>(), name in "[^\\x00-\\x1f\\\\]{1,40}") {
+        let line = format!("-rw-r--r-- {size:>14} 2026/11/22 00:29:05 {name}");
+        let entry = listing::parse_line(line.as_bytes());
+        prop_assert_eq!(entry.map(|entry| (entry.size, entry.name)), Some((size, name.into_bytes())));
     }
 
     #[test]

@@ -21,7 +21,7 @@ fn plan(words: &[&str]) -> Plan {
         bwlimit_kib: None,
         max_alloc: MAX_ALLOC_DEFAULT,
         source_address: None,
-        dry_run: false,
+        purpose: Purpose::Pull,
         privileged: false,
         acls_and_xattrs: false,
     }
@@ -82,7 +82,7 @@ fn filters_and_limits_alone_keep_the_default_flags() {
         plan(&["--exclude=*.iso", "--bwlimit=900", "--timeout=30", "--max-delete=9", "--max-size=1G"]);
     limited.bwlimit_kib = Some(500);
     limited.delete = None;
-    limited.dry_run = true;
+    limited.purpose = Purpose::DryRun;
     let shown = line(&limited);
     assert!(shown.contains("--hard-links --delay-updates"), "{shown}");
     assert!(
@@ -94,6 +94,42 @@ fn filters_and_limits_alone_keep_the_default_flags() {
     limited.delete = Some(Deletion { mode: DeleteMode::Delay, limit: 10 });
     let shown = line(&limited);
     assert!(shown.contains("--bwlimit=900") && shown.contains("--max-delete=9 "), "{shown}");
+}
+
+#[test]
+fn a_dry_run_and_reclaiming_delete_as_they_go() {
+    let mut plan = plan(&[]);
+    plan.purpose = Purpose::DryRun;
+    let shown = line(&plan);
+    assert!(
+        shown.contains(" --delete-during --max-delete=500 ") && shown.contains(" --dry-run -- "),
+        "{shown}"
+    );
+    plan.purpose = Purpose::Reclaim;
+    plan.delete = Some(Deletion { mode: DeleteMode::Excluded, limit: 7 });
+    let shown = line(&plan);
+    let words = " --delete-during --delete-excluded --existing --ignore-existing --max-delete=7 ";
+    assert!(shown.contains(words) && !shown.contains("--dry-run"), "{shown}");
+}
+
+#[test]
+fn a_listing_asks_for_literal_names() {
+    let mut plan = plan(&["-a", "-4"]);
+    let list = |plan: &mut Plan, names: &[&str]| {
+        plan.purpose = Purpose::List(names.iter().map(|name| (*name).to_owned()).collect());
+        plan.build().map(|_| line(plan))
+    };
+    let shown = list(&mut plan, &[]).unwrap();
+    assert!(shown.starts_with("/usr/bin/rsync --dirs --list-only --ipv4 --timeout=600"), "{shown}");
+    assert!(shown.ends_with(" -- rsync://ftp.example.org/debian/ /nonexistent/"), "{shown}");
+    let shown = list(&mut plan, &["dists/stable/Release", "a b"]).unwrap();
+    let operands = "rsync://ftp.example.org/debian/./ rsync://ftp.example.org/debian/./dists/stable/Release \
+                    rsync://ftp.example.org/debian/./a b /nonexistent/";
+    assert!(shown.contains(" --relative ") && shown.ends_with(operands), "{shown}");
+    for bad in ["", "/etc", "a//b", "../a", "a/..", "./a", "a*", "a?", "[a]", "a\\b", "a\nb"] {
+        let refused = list(&mut plan, &["good", bad]);
+        assert_eq!(refused, Err(vec![PlanFault::Name(bad.to_owned())]));
+    }
 }
 
 #[test]
