@@ -32,6 +32,8 @@ const WELCOME_WAIT_MAX: Duration = Duration::from_secs(15);
 const MESSAGE_BYTES_MAX: usize = 1 << 20;
 /// Offers that are being looked at, at once.
 const OFFERS_MAX: usize = 64;
+/// Probes whose answer is not sent yet: more than a coordinator asks for at once.
+const PROBES_MAX: usize = 64;
 /// Pause between two reports of progress.
 const PROGRESS_PACE: Duration = Duration::from_secs(1);
 /// Pause between two pieces of a followed log.
@@ -143,6 +145,7 @@ impl<'a> Session<'a> {
             outbox,
             term: welcome.term,
             offers: JoinSet::new(),
+            probes: JoinSet::new(),
             said: BTreeMap::new(),
             told: BTreeMap::new(),
             followed: BTreeMap::new(),
@@ -185,6 +188,8 @@ struct Session<'a> {
     outbox: mpsc::Sender<OpenSessionRequest>,
     term: u64,
     offers: JoinSet<Result<Answer, BadKey>>,
+    /// Looks for which the coordinator waits; what they started ends by itself when the session does.
+    probes: JoinSet<v1::ProbeResult>,
     /// Outcomes that were said in this session, and when.
     said: BTreeMap<Key, Instant>,
     /// Progress as it was told last.
@@ -215,6 +220,7 @@ impl Session<'_> {
                     Err(status) => Err(status.into()),
                 },
                 Some(answered) = self.offers.join_next() => self.say_answer(answered).await,
+                Some(Ok(result)) = self.probes.join_next() => self.say(Out::ProbeResult(result)).await,
                 () = self.link.executor.ended() => self.say_outcomes().await,
                 _ = progress.tick() => {
                     self.tell_progress();
@@ -267,6 +273,7 @@ impl Session<'_> {
                     self.followed.entry(key).or_insert(0);
                 }
             }
+            In::Probe(probe) => self.look(probe),
             In::Exports(exports) => tracing::warn!(serial = exports.serial, "this agent serves no replicas"),
             In::LogUnsubscribe(unsubscribe) => {
                 if let Some(key) = known(unsubscribe.key.as_ref()) {
@@ -275,6 +282,16 @@ impl Session<'_> {
             }
         }
         Ok(())
+    }
+
+    /// Looked at beside everything else; how many at once is the prober's to bound.
+    fn look(&mut self, probe: v1::Probe) {
+        if self.probes.len() >= PROBES_MAX {
+            tracing::warn!(id = probe.id, "a probe is ignored: too many wait for their answer already");
+            return;
+        }
+        let (prober, live) = (self.link.prober.clone(), self.link.executor.live());
+        self.probes.spawn(async move { prober.look(live, probe).await });
     }
 
     /// An offer is looked at beside everything else: name servers may take their time.

@@ -31,6 +31,7 @@ pub(super) async fn run(app: &App, command: ProjectCommand) -> Outcome<Exit> {
         }
         ProjectCommand::Resume { project } => resume(app, &project).await,
         ProjectCommand::Run { project, watch } => start(app, &project, watch).await,
+        ProjectCommand::Check { project, size } => super::check::run(app, &project, size).await,
         ProjectCommand::Preview { project, count } => preview(app, &project, count).await,
         ProjectCommand::Delete { project, cancel_running } => delete(app, &project, cancel_running).await,
     }
