@@ -183,7 +183,8 @@ impl Look<'_> {
     /// A run of rsync with this host's settings, into no directory.
     fn plan(&self, source: RsyncUri, options: Options, purpose: Purpose) -> Plan {
         let config = &self.live.config;
-        let mode = options.delete_mode().or((!self.probe.no_defaults).then_some(DeleteMode::Delay));
+        let usual = (!self.probe.no_defaults).then_some(DeleteMode::Delay);
+        let mode = options.delete_mode().or(usual);
         let connect = self.probe.connect_timeout.and_then(|span| Duration::try_from(span).ok());
         Plan {
             program: config.rsync.clone(),
@@ -225,7 +226,7 @@ impl Place {
             .map_err(|error| format!("cannot lock a file below {}: {error}", root.path().display()))?;
         let path = live.guard.look_at(&destination).map_err(|fault| outcome::chain(&fault))?;
         let exists = path.exists();
-        let there = path.ancestors().find(|path| path.exists()).unwrap_or(Path::new("/"));
+        let there = path.ancestors().find(|path| path.exists()).unwrap_or_else(|| Path::new("/"));
         // By the effective user, which rsync runs as; also tells a file system that is mounted read-only.
         rustix::fs::accessat(CWD, there, Access::WRITE_OK | Access::EXEC_OK, AtFlags::EACCESS).map_err(
             |error| format!("the agent cannot write to {}: {}", there.display(), std::io::Error::from(error)),

@@ -82,7 +82,7 @@ pub(super) async fn run(live: &Arc<Live>, wanted: Wanted, line: impl FnMut(&[u8]
         Ok(output)
     })
     .await?;
-    Ok(digest(&exit, &stdout, stderr, line)?)
+    digest(&exit, &stdout, stderr, line)
 }
 
 fn start(live: &Live, wanted: Wanted) -> Result<RunDir, String> {
