@@ -16,6 +16,7 @@ use crate::executor::{Executor, Live};
 use crate::guard::Guard;
 use crate::journal::{Journal, JournalError};
 use crate::link::{Exporter, Link};
+use crate::probe::Prober;
 use crate::renewal::Renewal;
 use crate::state::{State, StateError};
 use crate::{identity, outcome};
@@ -118,6 +119,7 @@ pub async fn run(path: PathBuf, overrides: Overrides, live: Live, tls: ClientTls
         trust_domain: trust_domain.clone(),
         instance: Uuid::new_v4(),
         wake: wake.clone(),
+        prober: Prober::default(),
         renewals: watch::Sender::new(0),
     });
     let stop = CancellationToken::new();

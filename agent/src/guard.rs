@@ -185,6 +185,14 @@ impl Root {
         })
     }
 
+    /// Whether files can be locked here now: a root may have gone since it was opened. Takes no project's lock.
+    ///
+    /// # Errors
+    /// What the system says.
+    pub fn locks_work(&self) -> io::Result<()> {
+        self.try_lock_file(".probe").map(drop)
+    }
+
     /// The locked file, or `None` while somebody else has it.
     fn try_lock_file(&self, name: &str) -> io::Result<Option<File>> {
         let own = open_below(self.dir.as_fd(), OWN_DIR, Missing::Make(OWN_MODE))?;

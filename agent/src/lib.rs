@@ -29,6 +29,7 @@ pub mod link;
 pub mod logs;
 pub mod order;
 pub mod outcome;
+pub mod probe;
 pub mod progress;
 pub mod renewal;
 pub mod rundir;

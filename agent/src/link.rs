@@ -22,6 +22,7 @@ pub use self::exports::Exporter;
 pub use self::session::End;
 use crate::config::Address;
 use crate::executor::{Executor, Live};
+use crate::probe::Prober;
 use crate::state::State;
 use crate::{clock, identity, outcome, text};
 
@@ -47,6 +48,8 @@ pub struct Link {
     pub instance: Uuid,
     /// Wakes a link that waits, after a reload.
     pub wake: Arc<Notify>,
+    /// Looks at what projects need on this host.
+    pub prober: Prober,
     /// Counts the renewals of the certificate since the start.
     pub renewals: watch::Sender<u64>,
 }

@@ -298,7 +298,7 @@ fn printable(text: &str) -> String {
 }
 
 /// The upstream with the user in it: both come apart, so that no password can hide in a URI.
-fn read_source(assignment: &v1::Assignment) -> Result<RsyncUri, String> {
+pub(crate) fn read_source(assignment: &v1::Assignment) -> Result<RsyncUri, String> {
     let shown = || format!("source \"{}\"", printable(&assignment.source_uri));
     let uri = RsyncUri::parse(&assignment.source_uri).map_err(|bad| {
         if assignment.source_uri.contains('@') { bad.to_string() } else { format!("{}: {bad}", shown()) }
@@ -323,7 +323,7 @@ fn read_source(assignment: &v1::Assignment) -> Result<RsyncUri, String> {
 }
 
 /// The options through the allow list; flags of the default pull in front unless they replace it.
-fn read_options(words: &[String], no_defaults: bool) -> Result<Options, Vec<String>> {
+pub(crate) fn read_options(words: &[String], no_defaults: bool) -> Result<Options, Vec<String>> {
     let tell = |faults: Vec<rsync::OptionFault>| faults.iter().map(ToString::to_string).collect::<Vec<_>>();
     let given = Options::parse_words(words).map_err(tell)?;
     if no_defaults || given.uses_default_flags() {

@@ -25,6 +25,7 @@ pub mod init;
 pub mod listener;
 pub mod offline;
 pub mod outbox;
+pub mod probes;
 pub mod rpc;
 pub mod seal;
 pub mod session;
@@ -39,7 +40,11 @@ use std::{fmt, io, net::SocketAddr, sync::Arc, time::Duration};
 use arc_swap::ArcSwap;
 use fleet::time::Wall;
 use mirror_certs::{CertificateAuthority, DenyList};
-use tokio::{net::TcpListener, sync::mpsc, task::JoinSet};
+use tokio::{
+    net::TcpListener,
+    sync::{Semaphore, mpsc},
+    task::JoinSet,
+};
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
 use tonic_health::{ServingStatus, server::HealthReporter};
@@ -52,6 +57,7 @@ use crate::{
     identity::{Who, WhoError},
     listener::{Acceptor, Bounds, Conn, Connections},
     outbox::Outbox,
+    probes::Probes,
     seal::Sealer,
     store::{OpenError, Opened, Store, StoreError, StoreOptions},
     ticker::{JobReport, Ticker, Watchdog},
@@ -76,6 +82,10 @@ pub struct Services {
     pub logs: Arc<AttemptLogs>,
     /// The ways to the agents.
     pub outbox: Arc<Outbox>,
+    /// What agents were asked to look at.
+    pub probes: Arc<Probes>,
+    /// Bounds how many projects are looked at at once.
+    pub checks: Arc<Semaphore>,
     /// Signs certificates.
     pub ca: Arc<CertificateAuthority>,
     /// The CAs that are handed to those who enrol, PEM.
@@ -216,6 +226,8 @@ fn begin(
         progress: Arc::default(),
         logs,
         outbox,
+        probes: Arc::default(),
+        checks: Arc::new(Semaphore::new(rpc::project::CHECKS_MAX)),
         ca: Arc::clone(&who.ca),
         bundle_pem: Arc::clone(&who.bundle_pem),
         deny: Arc::clone(&who.deny),

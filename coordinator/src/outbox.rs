@@ -116,6 +116,13 @@ impl Outbox {
         self.say_now(agent, Spoken::LogUnsubscribe(v1::LogUnsubscribe { key }));
     }
 
+    /// Asks an agent to look at something. False: this session is not its newest, or ended in the attempt.
+    pub fn probe(&self, agent: AgentUid, session: Epoch, probe: v1::Probe) -> bool {
+        let mut sessions = self.sessions();
+        say(&mut sessions, agent, session, Spoken::Probe(probe));
+        sessions.get(&agent).is_some_and(|open| open.epoch == session)
+    }
+
     /// Ends every session, and everything that waits for [`Outbox::closed`]: the coordinator stops.
     pub fn end_all(&self, why: &str) {
         self.closed.cancel();

@@ -146,6 +146,7 @@ impl Session {
 
     /// The engine compares epochs: the end of an old session does not touch a newer one.
     async fn gone(&self, session: Epoch) {
+        self.services.probes.session_over(self.agent, session);
         let gone = AgentInput::Gone { agent: self.agent, session };
         if self.services.driver.tell(Input::Agent(gone)).await.is_err() {
             tracing::debug!("the coordinator stops; no session outlives it");
@@ -277,6 +278,15 @@ impl Session {
             Heard::Ended(ended) => self.ended(ended).await,
             Heard::Progress(report) => self.progress(report),
             Heard::LogChunk(chunk) => self.log_chunk(chunk),
+            Heard::ProbeResult(result) => {
+                let agent = convert::agent_name(&self.name);
+                let (id, findings) = convert::probe_result_from_wire(&agent, result)
+                    .map_err(|fault| refused("probe result refused", fault))?;
+                if !self.services.probes.answer(self.agent, id, findings) {
+                    tracing::debug!(id, "nobody waits for this look any more");
+                }
+                Ok(())
+            }
             Heard::Exporting(exporting) => {
                 let convert::ReadExporting { serial, serve_uri, fault } =
                     convert::exporting_from_wire(&exporting)

@@ -9,7 +9,7 @@ use std::time::Duration;
 use prost::Message;
 use serde_json::Value as Json;
 
-use crate::cli::{Format, Global};
+use crate::cli::{Format, Global, TIMEOUT_DEFAULT};
 use crate::client::Client;
 use crate::config::{self, Overrides};
 use crate::exit::Exit;
@@ -62,9 +62,22 @@ impl App {
     /// # Errors
     /// No usable context, or no connection.
     pub async fn connect(&self) -> Outcome<Client> {
+        self.connect_within(self.timeout()?).await
+    }
+
+    async fn connect_within(&self, timeout: Duration) -> Outcome<Client> {
         let overrides = self.overrides();
         let (_, context) = config::choose(&config::load(&overrides)?, &overrides)?;
-        Client::connect(&context, self.timeout()?, self.traceparent.as_deref()).await
+        Client::connect(&context, timeout, self.traceparent.as_deref()).await
+    }
+
+    /// Dials for an answer that usually takes longer than others: up to `usual`, unless people named a time.
+    ///
+    /// # Errors
+    /// No usable context, or no connection.
+    pub async fn connect_for(&self, usual: Duration) -> Outcome<Client> {
+        let timeout = if self.global.timeout == TIMEOUT_DEFAULT { usual } else { self.timeout()? };
+        self.connect_within(timeout).await
     }
 
     /// Where the coordinator is, as this call dials it.

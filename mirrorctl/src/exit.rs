@@ -10,7 +10,8 @@ use tonic::Code;
 pub enum Exit {
     /// Done. An empty list, a `why` and an exhausted schedule are answers, too.
     Done = 0,
-    /// Done, and the answer is a bad one: `status --exit-code` found projects that are not fresh.
+    /// Done, and the answer is a bad one: `status --exit-code` found projects that are not fresh, `project check` a
+    /// fault.
     BadAnswer = 1,
     /// What was typed, or a configuration file, is wrong. Nothing was changed.
     BadInput = 2,
@@ -42,7 +43,7 @@ pub enum Exit {
 pub const HELP: &str = "\
 Exit codes (unknown ones are failures; new ones may come):
     0  done; a why, an empty list and an exhausted schedule too
-    1  bad answer: with status --exit-code, not all projects are fresh
+    1  bad answer: project check found a fault; with status --exit-code, not all projects are fresh
     2  bad input
     3  not found
     4  not logged in, or not allowed

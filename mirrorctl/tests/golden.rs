@@ -11,6 +11,7 @@ use fixtures::{
     agents, cpan, debian, fleet, held_run, partial_run, piped, running_attempt, succeeded, view, wire,
 };
 use mirror_proto::v1;
+use mirror_proto::v1::finding::{Kind, Severity};
 use mirrorctl::json;
 use mirrorctl::status::summarize;
 use mirrorctl::term::View;
@@ -102,6 +103,43 @@ fn projects() {
     let why = ["debian is held since 1h: 61,204 deletes wanted, 40,000 allowed.".to_owned()];
     golden_80("project-show.txt", &text::project::show(&view(), &debian(), &runs, &why));
     golden_80("project-list-empty.txt", &text::project::list(&view(), &[]));
+}
+
+#[test]
+fn checks() {
+    let finding = |kind: Kind, severity: Severity, sentence: &str| v1::Finding {
+        agent: format!("agents/{}", sentence.split(' ').next().unwrap()),
+        kind: kind.into(),
+        severity: severity.into(),
+        sentence: sentence.to_owned(),
+        ..v1::Finding::default()
+    };
+    let findings = vec![
+        finding(Kind::Path, Severity::Ok, "ftp1 a2:epel is below a root of the agent's own file, writable"),
+        finding(
+            Kind::Reachability,
+            Severity::Fault,
+            "ftp1 is refused by rsync.example.net: @ERROR: auth failed on module epel; fault: yours; check the \
+             upstream's user and password",
+        ),
+        v1::Finding {
+            files: Some(402_116),
+            size_bytes: Some(516_469_817_344),
+            ..finding(Kind::Size, Severity::Warning, "~481 GiB, 402,116 files: ftp1:a2 would be 96 % full")
+        },
+        finding(Kind::Space, Severity::Fault, "edge2 a1:epel lacks ~12.0 GiB above its reserve of 160 GiB"),
+    ];
+    let bad = v1::CheckProjectResponse { findings, faults: 2, warnings: 1 };
+    let good = v1::CheckProjectResponse { findings: bad.findings[..1].to_vec(), faults: 0, warnings: 0 };
+    let ascii = View { unicode: false, ..view() };
+    let texts = [
+        text::check::check(&view(), "epel", &bad),
+        text::check::check(&view(), "epel", &good),
+        text::check::check(&ascii, "epel", &good),
+    ];
+    golden_80("project-check.txt", &texts.join("----\n"));
+    let json = serde_json::to_string_pretty(&json::value(&bad, "CheckProjectResponse").unwrap()).unwrap();
+    golden("project-check.json", &(json + "\n"));
 }
 
 #[test]

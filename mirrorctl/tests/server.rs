@@ -320,3 +320,18 @@ fn one_trace_holds_the_command_and_its_requests() {
     assert!(holds(b"mirrorctl project add"), "no span of the command in {} bytes", sent.len());
     assert!(holds(&trace), "the span is of another trace than the request");
 }
+
+#[test]
+fn a_check_that_finds_a_fault_ends_with_1() {
+    let fake = Fake::start();
+    let (code, out, err) = run(&fake, &["project", "check", "debian", "--size"]);
+    assert_eq!(code, 1, "{err}");
+    let wanted = "  \u{2717} space      edge1 a1:x lacks ~12.0 GiB above its reserve of 160 GiB\n\
+                  1 fault, 0 warnings, nothing changed. Next: mirrorctl project edit debian --help\n";
+    assert_eq!(out, wanted);
+    let (code, out, _) = run(&fake, &["project", "check", "debian", "-o", "json"]);
+    let json: Value = serde_json::from_str(&out).unwrap();
+    assert_eq!((code, &json["faults"], &json["findings"]), (0, &json!(0), &json!([])));
+    let (code, _, err) = run(&fake, &["project", "check", "debain"]);
+    assert!(code == 3 && err.contains("mirrorctl project check debian"), "{err}");
+}

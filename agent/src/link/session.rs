@@ -35,6 +35,8 @@ const MESSAGE_BYTES_MAX: usize = 1 << 20;
 const OFFERS_MAX: usize = 64;
 /// Messages of exports that may wait while one is being done: as many as a coordinator may have in its queue.
 const EXPORTS_WAITING_MAX: usize = 1024;
+/// Probes whose answer is not sent yet: more than a coordinator asks for at once.
+const PROBES_MAX: usize = 64;
 /// Pause between two reports of progress.
 const PROGRESS_PACE: Duration = Duration::from_secs(1);
 /// Pause between two pieces of a followed log.
@@ -152,6 +154,7 @@ impl<'a> Session<'a> {
             offers: JoinSet::new(),
             exports: VecDeque::new(),
             exporting: JoinSet::new(),
+            probes: JoinSet::new(),
             said: BTreeMap::new(),
             told: BTreeMap::new(),
             followed: BTreeMap::new(),
@@ -199,6 +202,8 @@ struct Session<'a> {
     /// What is to be served, in the order it was said, and the one that is being done.
     exports: VecDeque<v1::Exports>,
     exporting: JoinSet<Option<v1::Exporting>>,
+    /// Looks for which the coordinator waits; what they started ends by itself when the session does.
+    probes: JoinSet<v1::ProbeResult>,
     /// Outcomes that were said in this session, and when.
     said: BTreeMap<Key, Instant>,
     /// Progress as it was told last.
@@ -230,6 +235,7 @@ impl Session<'_> {
                 },
                 Some(answered) = self.offers.join_next() => self.say_answer(answered).await,
                 Some(done) = self.exporting.join_next() => self.say_exporting(done).await,
+                Some(Ok(result)) = self.probes.join_next() => self.say(Out::ProbeResult(result)).await,
                 () = self.link.executor.ended() => self.say_outcomes().await,
                 _ = progress.tick() => {
                     self.tell_progress();
@@ -291,6 +297,7 @@ impl Session<'_> {
                 self.exports.push_back(exports);
                 self.export_next();
             }
+            In::Probe(probe) => self.look(probe),
             In::LogUnsubscribe(unsubscribe) => {
                 if let Some(key) = known(unsubscribe.key.as_ref()) {
                     self.followed.remove(&key);
@@ -320,6 +327,16 @@ impl Session<'_> {
             Ok(None) => Ok(()),
             Err(error) => Err(End::Lost(format!("serving replicas failed: {error}"))),
         }
+    }
+
+    /// Looked at beside everything else; how many at once is the prober's to bound.
+    fn look(&mut self, probe: v1::Probe) {
+        if self.probes.len() >= PROBES_MAX {
+            tracing::warn!(id = probe.id, "a probe is ignored: too many wait for their answer already");
+            return;
+        }
+        let (prober, live) = (self.link.prober.clone(), self.link.executor.live());
+        self.probes.spawn(async move { prober.look(live, probe).await });
     }
 
     /// An offer is looked at beside everything else: name servers may take their time.

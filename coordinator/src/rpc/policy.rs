@@ -61,6 +61,7 @@ pub const TABLE: &[(&str, Rule)] = &[
     ("/mirror.v1.ProjectService/PromoteOrigin", OPERATOR),
     ("/mirror.v1.ProjectService/WhyProject", VIEWER),
     ("/mirror.v1.ProjectService/PreviewSchedule", VIEWER),
+    ("/mirror.v1.ProjectService/CheckProject", OPERATOR),
     ("/mirror.v1.RunService/GetRun", VIEWER),
     ("/mirror.v1.RunService/ListRuns", VIEWER),
     ("/mirror.v1.RunService/ListAttempts", VIEWER),
@@ -109,7 +110,10 @@ pub fn name(path: &str) -> &'static str {
 pub fn changes_something(method: &str) -> bool {
     match rule(method) {
         Some(Rule::Owner) => true,
-        Some(Rule::User(least)) => least >= UserRole::Operator && !method.ends_with("/ListJoinTokens"),
+        Some(Rule::User(least)) => {
+            let looks_only = ["/ListJoinTokens", "/CheckProject"].iter().any(|name| method.ends_with(name));
+            least >= UserRole::Operator && !looks_only
+        }
         Some(Rule::Open | Rule::Reflection | Rule::Agent) | None => false,
     }
 }

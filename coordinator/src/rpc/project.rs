@@ -1,6 +1,7 @@
 //! Projects, as people declare and steer them: the request is read, one input is put to the driver, and what came
 //! of it is shown from the view. Look-ups never wait for the driver.
 
+mod check;
 mod filter;
 mod show;
 mod why;
@@ -22,7 +23,7 @@ use mirror_proto::{convert, status::internal, v1};
 use tonic::{Code, Request, Response, Status};
 
 use self::filter::Filter;
-pub use self::show::show;
+pub use self::{check::CHECKS_MAX, show::show};
 use super::{ask, broken, invalid, page, refused, request::key, run, run::history, user};
 use crate::{Services, session::trace};
 
@@ -432,6 +433,14 @@ impl v1::project_service_server::ProjectService for Projects {
         let exhausted = fires.len() < count;
         let fires = fires.into_iter().map(|fire| convert::fire_to_wire(&schedule.describe(fire))).collect();
         Ok(Response::new(v1::PreviewScheduleResponse { fires, exhausted, notes }))
+    }
+
+    async fn check_project(
+        &self,
+        request: Request<v1::CheckProjectRequest>,
+    ) -> Result<Response<v1::CheckProjectResponse>, Status> {
+        let by = user(&request)?;
+        self.look(&by, request.into_inner()).await.map(Response::new)
     }
 }
 

@@ -10,6 +10,9 @@ pub use project::{AddArgs, DstOverlapArg, EditArgs, OverlapArg, ProjectCommand, 
 
 use crate::term::ColorChoice;
 
+/// How long an answer may take where people say nothing.
+pub const TIMEOUT_DEFAULT: &str = "30s";
+
 /// Runs the mirror fleet: projects, their runs, and the agents that hold the trees.
 #[derive(Debug, Parser)]
 #[command(
@@ -63,7 +66,7 @@ pub struct Global {
     #[arg(short, long, global = true)]
     pub yes: bool,
     /// How long to wait for an answer, as in 30s
-    #[arg(long, global = true, default_value = "30s", env = "MIRRORCTL_TIMEOUT", value_name = "SPAN")]
+    #[arg(long, global = true, default_value = TIMEOUT_DEFAULT, env = "MIRRORCTL_TIMEOUT", value_name = "SPAN")]
     pub timeout: String,
     /// The file with the contexts [default: ~/.config/mirrorctl/config.toml]
     #[arg(long, global = true, env = "MIRRORCTL_CONFIG", value_name = "FILE")]

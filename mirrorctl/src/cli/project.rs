@@ -68,6 +68,14 @@ pub enum ProjectCommand {
         #[arg(long)]
         force: bool,
     },
+    /// Look at all that a run needs: paths, options, upstream, room; exits with 1 when a run would fail
+    Check {
+        /// The project
+        project: String,
+        /// Also count the upstream's files and bytes, for at most a minute
+        #[arg(long)]
+        size: bool,
+    },
     /// The next fires of the schedule
     Preview {
         /// The project

@@ -1,6 +1,7 @@
 //! The commands: each asks the coordinator (or nobody), prints, and says how it went.
 
 mod agent;
+mod check;
 mod context;
 mod fleet;
 mod join_token;

@@ -41,6 +41,7 @@ pub(super) async fn run(app: &App, command: ProjectCommand) -> Outcome<Exit> {
             start(app, &project, request, watch).await
         }
         ProjectCommand::Promote { project, to, force } => promote(app, &project, &to, force).await,
+        ProjectCommand::Check { project, size } => super::check::run(app, &project, size).await,
         ProjectCommand::Preview { project, count } => preview(app, &project, count).await,
         ProjectCommand::Delete { project, cancel_running } => delete(app, &project, cancel_running).await,
     }

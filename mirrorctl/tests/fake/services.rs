@@ -159,6 +159,27 @@ impl ProjectService for Services {
         Ok(Response::new(v1::WhyProjectResponse { waits: Vec::new(), sentences }))
     }
 
+    async fn check_project(
+        &self,
+        request: Request<v1::CheckProjectRequest>,
+    ) -> Answer<v1::CheckProjectResponse> {
+        let v1::CheckProjectRequest { name, size, .. } = request.into_inner();
+        if name != "projects/debian" {
+            return Err(Status::not_found(format!("no project {name:?}")));
+        }
+        let finding = v1::Finding {
+            agent: "agents/edge1".to_owned(),
+            kind: v1::finding::Kind::Space.into(),
+            severity: v1::finding::Severity::Fault.into(),
+            sentence: "edge1 a1:x lacks ~12.0 GiB above its reserve of 160 GiB".to_owned(),
+            ..v1::Finding::default()
+        };
+        // Without the size there is nothing to lack.
+        let findings = if size { vec![finding] } else { Vec::new() };
+        let faults = u32::from(size);
+        Ok(Response::new(v1::CheckProjectResponse { findings, faults, warnings: 0 }))
+    }
+
     async fn preview_schedule(
         &self,
         _: Request<v1::PreviewScheduleRequest>,

@@ -3,6 +3,7 @@
 //! what is stored, or whether the state allows what is asked.
 
 mod agent;
+mod check;
 pub(crate) mod enums;
 mod mask;
 mod names;
@@ -16,6 +17,7 @@ mod time;
 mod upstream;
 
 pub use agent::*;
+pub use check::*;
 pub use mask::*;
 pub use names::*;
 pub use outcome::*;
