@@ -34,6 +34,7 @@ const DESIGN: [(&str, &str); 35] = [
     ("ProjectService/ResumeProject", "----OA"),
     ("ProjectService/RunProject", "----OA"),
     ("ProjectService/PromoteOrigin", "----OA"),
+    ("ProjectService/ReseedPlacement", "----OA"),
     ("ProjectService/WhyProject", "--VWOA"),
     ("ProjectService/PreviewSchedule", "--VWOA"),
     ("ProjectService/CheckProject", "----OA"),

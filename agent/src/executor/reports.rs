@@ -33,6 +33,7 @@ impl Executor {
             ended: entry.ended.is_some(),
             needs_secrets: lacking.contains(&entry.key),
             dry_run: entry.assignment.dry_run,
+            keep_extra: entry.assignment.keep_extra,
         };
         book.entries().map(describe).collect()
     }

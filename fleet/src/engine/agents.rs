@@ -218,7 +218,7 @@ impl Engine {
     fn go_on(&self, attempt: &AttemptRecord, held: &Held) -> Message {
         let project = self.projects.get(&attempt.project);
         let upstream = project.and_then(|project| project.record.spec.upstreams.first());
-        let upstream = upstream.filter(|_| attempt.role == Role::Origin);
+        let upstream = upstream.filter(|_| attempt.role == Role::Origin && attempt.source.is_none());
         let sealed_password = upstream.map_or_else(Vec::new, |upstream| upstream.sealed_password.clone());
         let pair = self.pair_of(attempt);
         Message::Continue { attempt: held.attempt, epoch: held.epoch, sealed_password, pair }
@@ -235,6 +235,7 @@ impl Engine {
             && placement.destination == held.destination
             && placement.role == held.role
             && held.role == Role::Origin
+            && !held.keep_extra
             && project.runs.iter().all(|id| self.runs.get(id).is_none_or(|run| run.state.is_closed()))
     }
 

@@ -183,7 +183,8 @@ impl Engine {
     pub(super) fn touch_exports(&mut self, uid: ProjectUid) {
         let Some(project) = self.projects.get(&uid) else { return };
         let sources = project.placements.values().filter(|placement| placement.is_source());
-        let sources: Vec<AgentUid> = sources.map(|placement| placement.agent).collect();
+        let sources = sources.map(|placement| placement.agent).chain(self.donors(uid));
+        let sources: Vec<AgentUid> = sources.collect();
         for agent in sources {
             self.exports.touch(agent, uid);
         }
@@ -193,13 +194,14 @@ impl Engine {
     /// one before: who was sent on his way before midnight arrives after it.
     fn export(&self, day: u64, agent: AgentUid, uid: ProjectUid) -> Option<Export> {
         let project = self.projects.get(&uid)?;
-        let own = project.placements.get(&agent).filter(|placement| placement.is_source())?;
+        let own = project.placements.get(&agent)?;
         let session = self.sessions.get(&agent)?;
         if session.facts.external_roots.contains_key(own.destination.root()) {
             return None;
         }
         let pulls = |other: &&PlacementRecord| {
-            other.role == Role::Replica
+            let follows = own.is_source() && other.role == Role::Replica;
+            (follows || self.donor_of(uid, other.agent) == Some(agent))
                 && other.agent != agent
                 && self.agents.get(&other.agent).is_some_and(|agent| agent.revoked.is_none())
         };
@@ -277,7 +279,7 @@ impl Engine {
     }
 
     /// How this replica gets at that tree, if its agent serves it by what it said in this session.
-    fn served(&self, now: Now, from: &PlacementRecord, replica: AgentUid) -> Option<Source> {
+    pub(super) fn served(&self, now: Now, from: &PlacementRecord, replica: AgentUid) -> Option<Source> {
         let session = self.sessions.get(&from.agent)?;
         if let Some(uri) = session.facts.external_roots.get(from.destination.root()) {
             let uri = format!("{}/{}/", uri.trim_end_matches('/'), from.destination.path());
@@ -296,7 +298,7 @@ impl Engine {
 
     /// The secret that a replica's attempt was offered with; `None`: it needs none.
     pub(super) fn pair_of(&self, attempt: &AttemptRecord) -> Option<Pair> {
-        let origin = attempt.source.filter(|_| attempt.role == Role::Replica)?;
+        let origin = attempt.source?;
         let project = self.projects.get(&attempt.project)?;
         let from = project.placements.get(&origin);
         let session = self.sessions.get(&origin);

@@ -199,7 +199,7 @@ impl Engine {
 
     fn standing(&self, uid: ProjectUid, agent: AgentUid) -> Standing {
         let Some(project) = self.projects.get(&uid) else { return Standing::Fits };
-        let busy = || self.attempt_on(uid, agent).is_some_and(|attempt| attempt.state.is_out());
+        let busy = || self.is_worked_on(uid, agent);
         let overlap = |home: &Home<'_>| self.overlapping(Some(uid), agent, home.destination);
         match (self.home_of(&project.record.spec, agent), project.placements.get(&agent)) {
             (None, None) => Standing::Fits,
@@ -317,8 +317,7 @@ impl Engine {
         for old in project.placements.values() {
             let home = self.home_of(&record.spec, old.agent);
             let same = home.is_some_and(|new| *new.destination == old.destination && new.role == old.role);
-            let busy = self.attempt_on(old.project, old.agent);
-            if !same && busy.is_some_and(|attempt| attempt.state.is_out()) {
+            if !same && self.is_worked_on(old.project, old.agent) {
                 return Err(Refusal::precondition(
                     "ATTEMPT_RUNNING",
                     format!(

@@ -11,6 +11,7 @@
 //!           report.rs   accepted, ended               timers.rs what is due when
 //!           guard.rs    holds and approvals
 //!           due.rs      fires, timers, replicas with work, closing
+//!           reseed.rs   a lost tree copied from another placement
 //!           homes.rs    where trees should live, against where they do
 //!           exports.rs  who serves which tree to whom
 //!           admit.rs    who may start, or what it waits for   hosts.rs  how upstream hosts answer
@@ -27,6 +28,7 @@ mod hosts;
 mod people;
 mod promote;
 mod report;
+mod reseed;
 mod state;
 mod timers;
 mod upstreams;

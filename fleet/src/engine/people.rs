@@ -52,6 +52,9 @@ impl Engine {
             Ask::Promote { project, agent, revision, force } => {
                 self.promote(now, project, agent, revision, force)
             }
+            Ask::Reseed { project, agent, from, revision, traceparent } => {
+                self.reseed(now, by, project, agent, from, revision, traceparent)
+            }
             Ask::CancelRun { project, run } => self.cancel_run(now, &by, project, run),
             Ask::Freeze { reason } => Ok(self.freeze(now, by, reason)),
             Ask::Thaw => Ok(self.thaw()),

@@ -127,13 +127,13 @@ impl Engine {
     }
 
     /// How an end counts for what follows: where a person wanted it, no other try does, however it came. Only
-    /// a guard's first stop is remembered all the same; a dry run's is nothing to be remembered.
+    /// a guard's first stop is remembered all the same; what makes no tree has nothing to be remembered.
     fn after_wish(&self, before: &AttemptRecord, end: &End) -> End {
         let wished = matches!(before.state, AttemptState::Cancelling { .. });
         let project = self.projects.get(&before.project);
         let placement = project.and_then(|project| project.placements.get(&before.agent));
-        let dry_run = self.runs.get(&before.id.run).is_some_and(|run| run.wish.dry_run);
-        let held_before = dry_run || placement.is_some_and(|placement| placement.hold.is_some());
+        let aside = self.runs.get(&before.id.run).is_some_and(|run| !run.wish.makes_tree());
+        let held_before = aside || placement.is_some_and(|placement| placement.hold.is_some());
         match end {
             End::Failed(_) | End::Lost if wished => End::Cancelled(None),
             End::Held(_) if wished && held_before => End::Cancelled(None),
@@ -144,6 +144,9 @@ impl Engine {
     fn after_end(&self, now: Now, attempt: &AttemptRecord, end: &End, effects: &mut Effects<'_>) {
         let Some(project) = self.projects.get(&attempt.project) else { return };
         let Some(run) = effects.run(attempt.project, attempt.id.run) else { return };
+        if run.wish.reseed_from.is_some() {
+            return self.after_reseed(now, project, run, attempt, end, effects);
+        }
         match attempt.role {
             Role::Origin if run.wish.dry_run => self.after_dry_run(now, project, run, attempt, end, effects),
             Role::Origin => self.after_origin(now, project, run, attempt, end, effects),
@@ -216,7 +219,8 @@ impl Engine {
             effects.put(Record::Run(RunRecord { current_tree: false, ..old }));
         }
         // What waits to fetch the old tree has nothing to fetch any more; idle replicas get a new attempt.
-        for waiting in self.attempts_of_project(run.project).filter(|a| a.role == Role::Replica) {
+        let fetches = |one: &&AttemptRecord| one.role == Role::Replica && !self.is_reseed(one);
+        for waiting in self.attempts_of_project(run.project).filter(fetches) {
             if let Ok(state) = waiting.state.on(AttemptEvent::Cancel, now.wall).and_then(|state| {
                 if waiting.state.is_pending() { Ok(state) } else { Err(crate::attempt::Misfit::NotNow) }
             }) {
@@ -267,7 +271,8 @@ impl Engine {
         effects: &mut Effects<'_>,
     ) {
         // A waiting run asks the upstream again anyway: no need to try the old one any longer.
-        let newer_waits = project.runs.range(RunId(run.id.0)..).any(|id| *id != run.id);
+        let makes_tree = |id: &RunId| self.runs.get(id).is_none_or(|run| run.wish.makes_tree());
+        let newer_waits = project.runs.range(RunId(run.id.0)..).any(|id| *id != run.id && makes_tree(id));
         let knocked = self.knocked_in_vain(attempt);
         let again = match verdict(class, attempt.attempt_try, project.record.spec.retry, now) {
             _ if knocked => (!newer_waits && effects.retries()).then_some(Duration::ZERO),
@@ -378,7 +383,13 @@ impl Engine {
     }
 
     /// Enters a replica that was missed as caught up, in the run whose tree it now has.
-    fn caught_up(&self, now: Now, run: &RunRecord, attempt: &AttemptRecord, effects: &mut Effects<'_>) {
+    pub(super) fn caught_up(
+        &self,
+        now: Now,
+        run: &RunRecord,
+        attempt: &AttemptRecord,
+        effects: &mut Effects<'_>,
+    ) {
         if !run.missed.iter().any(|missed| missed.agent == attempt.agent && missed.caught_up.is_none()) {
             return;
         }
@@ -395,7 +406,7 @@ impl Engine {
 
 impl PlacementRecord {
     /// This placement with a whole tree, which closes its hold.
-    fn with_tree(self, now: Now, tree: RunId, outcome: &Outcome) -> Self {
+    pub(super) fn with_tree(self, now: Now, tree: RunId, outcome: &Outcome) -> Self {
         let (files, size_bytes) =
             outcome.stats.map_or((self.files, self.size_bytes), |stats| (stats.files, stats.total_bytes));
         Self {

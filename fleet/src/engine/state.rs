@@ -341,6 +341,9 @@ impl Engine {
     }
 
     fn put_attempt(&mut self, now: Now, attempt: &AttemptRecord) {
+        if let Some(donor) = self.reseed_from(attempt) {
+            self.exports.touch(donor, attempt.project);
+        }
         if let Some(old) = self.attempts.remove(&attempt.id) {
             self.hear_of_host(now, &old, attempt);
             self.forget_attempt(&old);
@@ -460,6 +463,9 @@ impl Engine {
             }
             Key::Attempt(_, id) => {
                 if let Some(old) = self.attempts.remove(id) {
+                    if let Some(donor) = self.reseed_from(&old) {
+                        self.exports.touch(donor, old.project);
+                    }
                     self.hosts.free_probe(&old.upstream_host, old.id);
                     self.forget_attempt(&old);
                 }

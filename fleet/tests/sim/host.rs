@@ -210,6 +210,7 @@ impl World {
             spec_hash: entry.spec_hash.clone(),
             ended: entry.ended.is_some(),
             dry_run: entry.offer.dry_run,
+            keep_extra: entry.offer.keep_extra,
             recorded: false,
         });
         let serve_uri = if one.serves { format!("rsync://h{host}") } else { String::new() };
