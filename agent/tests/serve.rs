@@ -272,7 +272,6 @@ async fn what_no_pull_needs_is_refused() {
         &["--copy-links"],
         &["--copy-unsafe-links"],
         &["--copy-dirlinks"],
-        &["--relative"],
         &["--acls"],
         &["--iconv=utf-8"],
         &["-M--copy-devices"],
@@ -290,6 +289,23 @@ async fn what_no_pull_needs_is_refused() {
     }
     assert_eq!(tree_of(&origin.tree("debian")), before);
     assert!(!origin.dir.path().join("evil-log").exists());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_replica_may_look_before_it_pulls() {
+    let origin = Origin::exporting();
+    let listing = [
+        "--dirs",
+        "--list-only",
+        "--relative",
+        "--",
+        "rsync://edge1@{}/7/./",
+        "rsync://edge1@{}/7/./pool/a.deb",
+        "/nonexistent/",
+    ];
+    let ended = origin.run(&listing, &secret("edge1"));
+    let shown = String::from_utf8_lossy(&ended.stdout).into_owned();
+    assert!(ended.code == 0 && shown.contains("pool/a.deb"), "{}{shown}", ended.text);
 }
 
 #[tokio::test(flavor = "multi_thread")]

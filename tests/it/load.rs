@@ -6,12 +6,14 @@ use std::process::Command;
 use fleet_tests::{Finished, program};
 
 /// Beginnings of the rows, in their order.
-const ROWS: [&str; 19] = [
+const ROWS: [&str; 21] = [
     "trigger → rsync exists, API",
     "of the floor: one unary call",
     "of the floor: two records",
     "of the floor: two processes",
     "trigger → rsync exists, mirrorctl",
+    "origin's rsync → last replica's, of 1",
+    "origin's rsync → last replica's, of 3",
     "100 projects due in one second",
     "durable CreateProject/s through the driver",
     "long sync, wall",

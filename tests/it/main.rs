@@ -20,6 +20,7 @@ mod partition;
 mod phases;
 mod refuse;
 mod renew;
+mod replicas;
 mod road;
 mod survive;
 mod tidy;

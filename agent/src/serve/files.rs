@@ -44,8 +44,8 @@ const OPEN_FILES: u64 = 256;
 /// What the client's side of a pull (`rsync::argv`) sends to a daemon, found by reading what rsync 3.2.7 and 3.5.0
 /// send for each option that a project may have. All else is refused: writing, deleting, following links, other
 /// files' lists, logs. `--inplace` implies `--partial`; `dry-run`, `server`, `sender` and `log-format` are rsync's own
-/// and in no wildcard.
-const ACCEPTED: &str = "!r !l !p !t !g !o !H !c !S !u !I !x !W !z !inplace !partial !ignore-missing-args !numeric-ids \
+/// and in no wildcard. `d`, `R` and `list-only` are a listing's, with which a replica looks before it pulls.
+const ACCEPTED: &str = "!r !d !R !list-only !l !p !t !g !o !H !c !S !u !I !x !W !z !inplace !partial !ignore-missing-args !numeric-ids \
                         !bwlimit !timeout !safe-links !info";
 /// With extended attributes, where the agent's own file allows them.
 const ACCEPTED_ATTRIBUTES: &str = " !A !X";

@@ -1,6 +1,6 @@
 //! `make demo`: the main job for real, in one temporary directory. An upstream daemon with a few thousand
-//! files, a coordinator, two agents that enrol themselves, a project that is run by its schedule and by hand,
-//! live progress, and a comparison of the trees. With `--once` it checks all of this and ends.
+//! files, a coordinator, an origin and two replicas that enrol themselves, a project that is run by its schedule and by
+//! hand, live progress, and a comparison of the trees. With `--once` it checks all of this and ends.
 
 #![allow(
     clippy::disallowed_methods,
@@ -22,6 +22,8 @@ use anyhow::{Context as _, Result, bail, ensure};
 use fleet_tests::{Finished, Fleet, FleetOptions, eventually_within, tree};
 use tokio::signal::unix::{SignalKind, signal};
 
+/// The origin and its replicas.
+const AGENTS: [&str; 3] = ["ftp1", "edge1", "edge2"];
 /// Files in the upstream's tree.
 const FILES: usize = 4_096;
 /// Bytes of each.
@@ -54,19 +56,19 @@ fn demo(once: bool) -> Result<()> {
     let started = Instant::now();
     let interrupted = take_interrupts()?;
     let fleet = Fleet::start(FleetOptions {
-        agents: vec!["edge1".to_owned(), "edge2".to_owned()],
+        agents: AGENTS.map(str::to_owned).to_vec(),
         files: FILES,
         file_bytes: FILE_BYTES,
         ..FleetOptions::default()
     })?;
-    println!("✓ a coordinator and two agents that enrolled themselves, over mutual TLS");
+    println!("✓ a coordinator and three agents that enrolled themselves, over mutual TLS");
     println!("✓ an rsync daemon with {FILES} files as upstream: {}", fleet.upstream.uri());
     let uri = fleet.upstream.uri();
     let limit = BANDWIDTH_KIB.to_string();
-    let add = ["project", "add", "demo", "--from", &uri, "--to", "a1:demo", "--origin", "edge1"];
+    let add = ["project", "add", "demo", "--from", &uri, "--to", "a1:demo", "--origin", AGENTS[0]];
     let mut add = add.to_vec();
     let bandwidth = format!("--rsync-option=--bwlimit={limit}");
-    add.extend(["--cron", "second=*/10", &bandwidth]);
+    add.extend(["--replicas", "role=edge", "--cron", "second=*/10", &bandwidth]);
     print!("{}", fleet.mirrorctl(&add).ok().stdout);
 
     let fired = scheduled_run(&fleet)?;
@@ -147,13 +149,19 @@ fn watch(fleet: &Fleet, args: &[&str]) -> Result<Seen> {
         if let Some(stats) = attempt.pointer("/outcome/stats").filter(|stats| stats.is_object()) {
             let files = stats["transferred"].as_u64().unwrap_or(0);
             let mib = stats["received_bytes"].as_u64().unwrap_or(0) / 1_048_576;
-            seen.summary = format!("{files} files, {mib} MiB");
+            seen.summary = format!("{files} files, {mib} MiB, origin + {} replicas", replicas_done(&value));
         }
     }
     println!();
     let status = child.wait()?;
     ensure!(status.code() == Some(0), "mirrorctl {} ended with {status}", args.join(" "));
     Ok(seen)
+}
+
+/// Replicas that have the run's tree.
+fn replicas_done(watched: &serde_json::Value) -> usize {
+    let attempts = watched["attempts"].as_array().map(Vec::as_slice).unwrap_or_default();
+    attempts.iter().filter(|one| one["role"] == "REPLICA" && one["state"] == "SUCCEEDED").count()
 }
 
 /// Waits until nothing of the project runs or waits.
@@ -181,14 +189,22 @@ fn change_upstream(fleet: &Fleet) -> Result<usize> {
 
 fn compare(fleet: &Fleet) -> Result<()> {
     let upstream = tree::hash(&fleet.upstream_tree())?;
-    let copy = tree::hash(&fleet.root(0).join("demo"))?;
-    ensure!(upstream == copy, "the trees differ: {upstream} and {copy}");
-    println!("✓ the trees are equal (sha256 of all names and contents: {})", &upstream[..16]);
+    for (index, agent) in AGENTS.iter().enumerate() {
+        let copy = tree::hash(&fleet.root(index).join("demo"))?;
+        ensure!(upstream == copy, "the trees of the upstream and {agent} differ: {upstream} and {copy}");
+    }
+    println!(
+        "✓ the three trees are equal to the upstream's (sha256 of all names and contents: {})",
+        &upstream[..16]
+    );
     Ok(())
 }
 
 /// Lines that work as printed, in any shell on this machine.
 fn lines_to_try(fleet: &Fleet) -> Vec<String> {
+    let done = fleet.runs("demo").into_iter().find(|run| run["state"] == "SUCCEEDED");
+    let run =
+        done.and_then(|run| run["name"].as_str().map(str::to_owned)).unwrap_or_else(|| "demo".to_owned());
     let admin = fleet.admin_dir();
     let mirrorctl = fleet_tests::program("mirrorctl");
     let config = admin.join("mirrorctl.toml");
@@ -203,7 +219,8 @@ fn lines_to_try(fleet: &Fleet) -> Vec<String> {
     vec![
         format!("{ctl} status"),
         format!("{ctl} run list demo"),
-        format!("{ctl} run log demo"),
+        // The newest run may be a fire that waits for the end of the pause, and has no log yet.
+        format!("{ctl} run log {run}"),
         format!("{grpc} list"),
         format!("{grpc} mirror.v1.FleetService/GetStatus"),
     ]

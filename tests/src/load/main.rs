@@ -14,6 +14,7 @@ mod commits;
 mod idle;
 mod overhead;
 mod proc;
+mod propagation;
 mod table;
 mod trigger;
 
@@ -57,8 +58,9 @@ impl Size {
 type Part = fn(&Runtime, Size) -> Result<Vec<Row>>;
 
 /// What can be measured, by name.
-const PARTS: [(&str, Part); 6] = [
+const PARTS: [(&str, Part); 7] = [
     ("trigger", trigger::rows),
+    ("propagation", propagation::rows),
     ("burst", burst::rows),
     ("commits", commits::rows),
     ("overhead", overhead::long),
