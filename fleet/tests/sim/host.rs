@@ -41,7 +41,7 @@ pub(crate) enum Content {
     Nothing,
     /// This version.
     Tree(RunId),
-    /// Pulled while its source changed.
+    /// Pulled while its source changed, or not to its end.
     Mixed,
 }
 

@@ -67,10 +67,12 @@ pub(crate) enum Planted {
     ExportUnsaid,
     /// A replica is sent to any agent of the project.
     AnySource,
+    /// What a pull that ended in the middle has left passes for the tree before.
+    HalfChangeForgotten,
 }
 
 impl Planted {
-    pub(crate) const ALL: [Self; 26] = [
+    pub(crate) const ALL: [Self; 27] = [
         Self::AnswerBeforeCommit,
         Self::SendBeforeCommit,
         Self::TermNotRaised,
@@ -97,6 +99,7 @@ impl Planted {
         Self::ExportsTrusted,
         Self::ExportUnsaid,
         Self::AnySource,
+        Self::HalfChangeForgotten,
     ];
 
     /// Bends what the engine is told.
@@ -151,6 +154,13 @@ impl Planted {
                 for change in changes.iter_mut() {
                     if let Change::Put(Record::Attempt(attempt)) = change {
                         attempt.mixed = false;
+                    }
+                }
+            }
+            Self::HalfChangeForgotten => {
+                for change in changes.iter_mut() {
+                    if let Change::Put(Record::Placement(placement)) = change {
+                        placement.half_changed = false;
                     }
                 }
             }
