@@ -145,8 +145,7 @@ impl Engine {
             }
         }
         if let Some(one) = placed(from).filter(|_| agent != from) {
-            let whole = project.state.tree.is_some() && one.have_tree == project.state.tree;
-            if !whole || one.has_shrunk() {
+            if !project.state.tree.is_some_and(|tree| one.offers(tree)) {
                 let text = format!(
                     "\"{donor}\" lacks the tree that is served now; name another agent (mirrorctl project show {name}), \
                      or let a run pull it (mirrorctl project run {name})"
@@ -197,7 +196,8 @@ impl Engine {
         let Some(donor) = self.reseed_from(attempt) else { return false };
         let placement = self.projects.get(&attempt.project).and_then(|one| one.placements.get(&donor));
         let of_fleet = self.agents.get(&donor).is_some_and(|agent| agent.revoked.is_none());
-        !of_fleet || placement.is_none_or(|from| from.have_tree.is_none() || from.has_shrunk())
+        let has_tree = |from: &PlacementRecord| from.have_tree.is_some_and(|tree| from.offers(tree));
+        !of_fleet || !placement.is_some_and(has_tree)
     }
 
     /// How the attempt gets at the donor's tree now, or what keeps it from that.
@@ -209,9 +209,8 @@ impl Engine {
     ) -> Result<Source, Wait> {
         let blocker = Blocker::Agent(donor);
         let project = self.projects.get(&attempt.project);
-        let served = project
-            .and_then(|project| project.placements.get(&donor))
-            .and_then(|from| self.served(now, from, attempt.agent));
+        let from = project.and_then(|project| project.placements.get(&donor));
+        let served = from.and_then(|from| self.served(now, from, attempt.agent));
         match served {
             _ if !self.sessions.contains_key(&donor) => Err(Wait::by(WaitReason::OriginAway, blocker)),
             None => Err(Wait::by(WaitReason::OriginNotServing, blocker)),

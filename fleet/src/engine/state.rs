@@ -265,6 +265,10 @@ impl Engine {
         if !old.as_ref().is_some_and(|old| old.same_home(placement)) {
             self.home_changed(placement.project, placement.agent, old.as_ref(), Some(placement));
         }
+        if old.is_some_and(|old| old.have_tree.is_some()) && placement.have_tree.is_none() {
+            // Who waits to copy that tree waits in vain.
+            self.rescan();
+        }
         self.reindex_replica(placement.project, placement.agent);
         self.check_closing(placement.project);
     }

@@ -73,7 +73,12 @@ fn weight(fault: Fault) -> u64 {
         | Fault::LateHello
         | Fault::RequestRepeat
         | Fault::DaemonSilent => 0,
-        Fault::GuardStop | Fault::ShrunkTree | Fault::Approved | Fault::StaleApproval | Fault::DryRun => 0,
+        Fault::GuardStop
+        | Fault::ShrunkTree
+        | Fault::Approved
+        | Fault::StaleApproval
+        | Fault::DryRun
+        | Fault::Reseed => 0,
     }
 }
 

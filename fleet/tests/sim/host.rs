@@ -11,7 +11,6 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use fleet::{
     agent::{AgentFacts, Root},
-    attempt::Role,
     id::{AgentUid, AttemptId, Epoch, Name, RunId},
     input::{AgentInput, Held, Message, NotTaken, Offer},
     outcome::{ExitClass, Outcome},
@@ -65,7 +64,8 @@ impl Tree {
 struct Pull {
     id: u64,
     work: Work,
-    role: Role,
+    /// It copies from another agent, not from an upstream.
+    copies: bool,
     tree: RunId,
     destination: Destination,
     /// Of a replica: where from, and what was there at the start.

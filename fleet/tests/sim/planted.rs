@@ -69,10 +69,12 @@ pub(crate) enum Planted {
     AnySource,
     /// What a pull that ended in the middle has left passes for the tree before.
     HalfChangeForgotten,
+    /// The copy of a lost tree counts as a version that the project serves.
+    ReseedServed,
 }
 
 impl Planted {
-    pub(crate) const ALL: [Self; 27] = [
+    pub(crate) const ALL: [Self; 28] = [
         Self::AnswerBeforeCommit,
         Self::SendBeforeCommit,
         Self::TermNotRaised,
@@ -100,6 +102,7 @@ impl Planted {
         Self::ExportUnsaid,
         Self::AnySource,
         Self::HalfChangeForgotten,
+        Self::ReseedServed,
     ];
 
     /// Bends what the engine is told.
@@ -154,6 +157,16 @@ impl Planted {
                 for change in changes.iter_mut() {
                     if let Change::Put(Record::Attempt(attempt)) = change {
                         attempt.mixed = false;
+                    }
+                }
+            }
+            Self::ReseedServed => {
+                for change in changes.iter_mut() {
+                    if let Change::Put(Record::Run(run)) = change
+                        && run.wish.reseed_from.is_some()
+                        && run.state == RunState::Succeeded
+                    {
+                        run.current_tree = true;
                     }
                 }
             }

@@ -44,6 +44,15 @@ impl Checks {
                     }
                     serving.told.retain(|project, _| !withdrawn.contains(project));
                 }
+                Message::Offer(offer) if offer.keep_extra => {
+                    if offer.max_delete > 0 || offer.dry_run || offer.reclaim {
+                        return Err(told(
+                            offer.attempt,
+                            &format!("copies a lost tree, and may delete: {offer:?}"),
+                        ));
+                    }
+                    self.served(engine, offer)?;
+                }
                 Message::Offer(offer) if offer.role == Role::Replica => self.served(engine, offer)?,
                 _ => {}
             }
@@ -67,12 +76,16 @@ impl Checks {
 
     /// An offer to a replica is put on disk.
     pub(super) fn check_source(&self, store: &Store, new: &AttemptRecord) -> Result<(), String> {
-        if new.role == Role::Origin {
+        let donor = store.run(new.project, new.id.run).and_then(|run| run.wish.reseed_from);
+        if new.role == Role::Origin && donor.is_none() {
             return Ok(());
         }
         let from = new.source.and_then(|source| store.placement(new.project, source));
         let good = from.is_some_and(|from| {
-            let serves = from.role == Role::Origin || from.standby;
+            let serves = match donor {
+                Some(donor) => from.agent == donor,
+                None => from.role == Role::Origin || from.standby,
+            };
             serves && from.agent != new.agent && from.have_tree == Some(new.tree)
         });
         let changing = store

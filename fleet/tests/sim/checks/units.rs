@@ -119,7 +119,7 @@ impl Checks {
                     return wrong("took two generations");
                 }
             }
-            if new.wish.dry_run {
+            if !new.wish.makes_tree() {
                 continue;
             }
             if new.state == RunState::Running && old.is_none_or(|old| old.state == RunState::Queued) {
@@ -198,7 +198,7 @@ impl Checks {
                 return wrong(format!("{attempt:?} is of a run that is over"));
             }
         }
-        let real = || store.live_runs(uid).filter(|run| !run.wish.dry_run);
+        let real = || store.live_runs(uid).filter(|run| run.wish.makes_tree());
         let of = |state| real().filter(|run| run.state == state).count();
         if store.live_runs(uid).count() - real().count() > 1 {
             // It joins nothing that waits, and nothing joins it; so it waits behind one run at most.
@@ -214,8 +214,10 @@ impl Checks {
         for run in
             store.live_runs(uid).filter(|run| matches!(run.state, RunState::Queued | RunState::Running))
         {
-            let mut origins =
-                store.live_attempts(uid).filter(|a| a.id.run == run.id && a.role == Role::Origin);
+            let reseeds = run.wish.reseed_from.is_some();
+            let mut origins = store
+                .live_attempts(uid)
+                .filter(|a| a.id.run == run.id && (a.role == Role::Origin || reseeds));
             let only = origins.next().is_some_and(|attempt| attempt.id.number == run.origin_attempt);
             if !only || origins.next().is_some() {
                 return wrong(format!("no attempt will end {run:?}"));

@@ -57,17 +57,15 @@ impl World {
             (false, true) => ExitClass::Network,
             (false, false) => drawn,
         };
-        let source = match offer.role {
-            Role::Origin => None,
-            Role::Replica => self.find_source(&offer),
-        };
-        let unreachable = offer.role == Role::Replica && source.is_none();
+        let copies = offer.role == Role::Replica || offer.keep_extra;
+        let source = if copies { self.find_source(&offer) } else { None };
+        let unreachable = copies && source.is_none();
         let class = if unreachable && class == ExitClass::Ok { ExitClass::Network } else { class };
         let id = self.next_id();
         let pull = Pull {
             id,
             work,
-            role: offer.role,
+            copies,
             tree: offer.tree,
             destination: offer.destination.clone(),
             source,
@@ -139,7 +137,7 @@ impl World {
     /// Whether the upstream host of an origin's pull cannot be reached now.
     fn is_down(&self, offer: &Offer) -> bool {
         let host = offer.source_uri.strip_prefix("rsync://").and_then(|rest| rest.split('/').next());
-        offer.role == Role::Origin && host.is_some_and(|host| self.down.contains(host))
+        offer.role == Role::Origin && !offer.keep_extra && host.is_some_and(|host| self.down.contains(host))
     }
 
     /// People put a tree on their origin, and the run's version is what is there.
@@ -148,6 +146,14 @@ impl World {
         let directory = self.hosts[host].trees.entry(destination.clone()).or_default();
         directory.stamp += 1;
         directory.content = Content::Tree(tree);
+    }
+
+    /// The disk under a tree is another one.
+    pub(crate) fn wipe(&mut self, agent: AgentUid, destination: &Destination) {
+        let Some(host) = self.host_of(agent) else { return };
+        let directory = self.hosts[host].trees.entry(destination.clone()).or_default();
+        directory.stamp += 1;
+        directory.content = Content::Nothing;
     }
 
     /// A stage of a pull has come to its end, or its kill has worked.
@@ -199,15 +205,15 @@ impl World {
     }
 
     fn pulled_content(&self, pull: &Pull, class: ExitClass) -> Content {
-        match (&pull.source, pull.role) {
+        match (&pull.source, pull.copies) {
             _ if !passes(pull, class) => Content::Nothing,
-            (_, Role::Origin) => Content::Tree(pull.tree),
-            (Some((host, module, before)), Role::Replica) => {
+            (_, false) => Content::Tree(pull.tree),
+            (Some((host, module, before)), true) => {
                 let now = self.hosts[*host].trees.get(module);
                 let same = now.is_some_and(|now| now.stamp == before.stamp) && before.writers == 0;
                 if same { before.content } else { Content::Mixed }
             }
-            (None, Role::Replica) => Content::Nothing,
+            (None, true) => Content::Nothing,
         }
     }
 
