@@ -343,7 +343,8 @@ impl Engine {
         let home = origin.and_then(|agent| Some((agent, self.home_of(&record.spec, agent)?)));
         let host = record.spec.upstreams.first().map_or_else(String::new, |upstream| upstream.host.clone());
         let waiting = self.attempts_of_project(record.uid);
-        for attempt in waiting.filter(|one| one.role == Role::Origin && one.state.is_pending()) {
+        let pulls = |one: &&AttemptRecord| one.role == Role::Origin && !self.is_reseed(one);
+        for attempt in waiting.filter(pulls).filter(|one| one.state.is_pending()) {
             let Some((agent, home)) = &home else { continue };
             let placed = placement(record.uid, *agent, home, project.placements.get(agent));
             effects.put(Record::Attempt(AttemptRecord {

@@ -131,10 +131,14 @@ impl Engine {
         from: AgentUid,
     ) -> Result<(&'a PlacementRecord, RunId), Refusal> {
         let name = &project.record.name;
-        let target = &self.find_agent(agent)?.name;
+        let lost = self.find_agent(agent)?;
+        let target = &lost.name;
         let donor = &self.find_agent(from)?.name;
         let placed = |agent: AgentUid| project.placements.get(&agent);
         let mut faults: Vec<(&'static str, String)> = Vec::new();
+        if lost.revoked.is_some() {
+            faults.push(("AGENT_REVOKED", "it is revoked; enrol its host under another name".to_owned()));
+        }
         if agent == from {
             faults.push(("SAME_AGENT", "it cannot copy from itself; name another agent".to_owned()));
         }
