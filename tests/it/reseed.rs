@@ -53,7 +53,7 @@ fn a_lost_tree_comes_back_from_a_replica_and_not_from_the_upstream() {
     assert_eq!(connections(&fleet), before.0, "the upstream was asked");
 
     let run = fleet.newest_run("debian");
-    assert_eq!(run["run"]["reseed_from"], "agents/edge1", "{run}");
+    assert_eq!(run["reseed_from"], "agents/edge1", "{run}");
     assert_eq!(run["attempts"].as_array().map(Vec::len), Some(1), "nothing propagates: {run}");
     assert_eq!(run["attempts"][0]["source_agent"], "agents/edge1", "{run}");
     assert_eq!(fleet.runs("debian").len(), before.1 + 1);

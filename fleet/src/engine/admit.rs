@@ -370,7 +370,7 @@ impl Engine {
     }
 
     /// The tree on this agent begins to change: what replicas are pulling from it meanwhile is no version.
-    fn mix_replicas(&self, project: &Project, source: AgentUid, effects: &mut Effects<'_>) {
+    pub(super) fn mix_replicas(&self, project: &Project, source: AgentUid, effects: &mut Effects<'_>) {
         for pulling in self.attempts_of_project(project.record.uid) {
             if pulling.source == Some(source) && pulling.state.is_out() {
                 effects.put(Record::Attempt(AttemptRecord { mixed: true, ..pulling.clone() }));

@@ -89,6 +89,8 @@ impl Engine {
                 }
             }
         }
+        // Who pulls from it now copies what is left of the tree.
+        self.mix_replicas(project, agent, &mut effects);
         let id = RunId::mint(now.wall.0, now.entropy, self.last_run.unwrap_or(RunId::NIL));
         effects.put(Record::Run(RunRecord {
             id,

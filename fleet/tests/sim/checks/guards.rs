@@ -136,7 +136,8 @@ fn check_hold(store: &Store, unit: &Unit, new: &PlacementRecord) -> Result<(), S
     let dry = |attempt: &AttemptRecord| {
         store.run(attempt.project, attempt.id.run).is_some_and(|run| !run.wish.makes_tree())
     };
-    let succeeded = on_it().any(|one| matches!(one.state.end(), Some(End::Succeeded(_))) && !dry(one));
+    let whole = |one: &AttemptRecord| matches!(one.state.end(), Some(End::Succeeded(_))) && !one.mixed;
+    let succeeded = on_it().any(|one| whole(one) && !dry(one));
     let held = on_it().find(|one| matches!(one.state.end(), Some(End::Held(_))) && !dry(one));
     match (before, &new.hold) {
         (None, None) => Ok(()),
