@@ -467,9 +467,6 @@ impl Engine {
             }
             Key::Attempt(_, id) => {
                 if let Some(old) = self.attempts.remove(id) {
-                    if let Some(donor) = self.reseed_from(&old) {
-                        self.exports.touch(donor, old.project);
-                    }
                     self.hosts.free_probe(&old.upstream_host, old.id);
                     self.forget_attempt(&old);
                 }
