@@ -69,7 +69,7 @@ pub const VOLUME_RESERVE_PERCENT: u32 = 2;
 /// Bytes of a volume that stay free, where that is more.
 pub const VOLUME_RESERVE_BYTES: u64 = 20 << 30;
 /// The reserve of a volume is never more than this part of it, in percent: a small one could not be used at all.
-pub const VOLUME_RESERVE_PERCENT_MAX: u32 = 10;
+pub const VOLUME_RESERVE_PERCENT_MAX: u32 = 5;
 /// Replicas that pull from one origin agent at once.
 pub const ORIGIN_UPLINK: u32 = 4;
 /// How long an origin waits for replicas that are still pulling.

@@ -249,7 +249,7 @@ pub const KEYS: &[Key] = &[
     Key {
         name: "limits.volume_reserve_bytes",
         value: "SIZE",
-        about: "Bytes of a volume that stay free where that is more, as in 20GiB; never more than a tenth of the volume",
+        about: "Bytes of a volume that stay free where that is more, as in 20GiB; never more than a 20th of the volume",
         set: |config, text| sized(text, &mut config.limits.volume_reserve_bytes),
         show: |config| size(config.limits.volume_reserve_bytes),
     },
