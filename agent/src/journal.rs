@@ -217,8 +217,12 @@ impl Journal {
         for text in [&mut outcome.cause, &mut outcome.advice, &mut outcome.fault] {
             crate::text::cut(text, TEXT_BYTES_MAX);
         }
-        let ended =
-            v1::Ended { key: Some(key.to_wire()), outcome: Some(outcome), log_tail: Vec::new(), traceparent };
+        let ended = v1::Ended {
+            key: Some(key.to_wire()),
+            outcome: Some(outcome),
+            traceparent,
+            ..v1::Ended::default()
+        };
         self.append(&encode(Change::Ended(ended.clone())), true)?;
         self.held(key)?.ended = Some(ended);
         Ok(())

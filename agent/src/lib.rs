@@ -14,6 +14,7 @@
 //!
 //! Entry points: [`enroll::enroll`], [`daemon::run`], [`supervisor::main`], [`jail::main`].
 
+pub mod autonomy;
 mod clock;
 pub mod config;
 pub mod daemon;

@@ -17,6 +17,7 @@ use uuid::Uuid;
 
 use self::backoff::Backoff;
 pub use self::session::End;
+use crate::autonomy::Autonomy;
 use crate::config::Address;
 use crate::executor::Executor;
 use crate::state::State;
@@ -42,6 +43,8 @@ pub struct Link {
     pub instance: Uuid,
     /// Wakes a link that waits, after a reload.
     pub wake: Arc<Notify>,
+    /// What is done while there is no coordinator.
+    pub autonomy: Arc<Autonomy>,
     /// Counts the renewals of the certificate since the start.
     pub renewals: watch::Sender<u64>,
 }
@@ -60,6 +63,7 @@ impl Link {
                 end = self.session(address) => end,
                 () = stop.cancelled() => return,
             };
+            self.autonomy.parted(matches!(end, End::Refused(_))).await;
             let pause = backoff.after(&end);
             told.tell(address, &end, backoff.alarm());
             tokio::select! {
@@ -140,6 +144,11 @@ impl Link {
             None => None,
         };
         v1::Inventory { roots: roots.collect(), certificate_expire_time: expires }
+    }
+
+    /// The highest term of a coordinator that was obeyed.
+    pub(crate) fn highest_term(&self) -> u64 {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner).highest_term()
     }
 
     /// Notes the coordinator's term, before anything it says is followed.

@@ -12,6 +12,7 @@
 //! nothing that is said between the commit and the claim is lost, and what is meant for another session than the
 //! newest is dropped. Knows no connection and decides nothing.
 
+mod autonomy;
 pub mod line;
 
 use std::{
@@ -240,6 +241,12 @@ impl Outlet for Outbox {
             }
             Message::Exports { serial, .. } => {
                 return tracing::error!(serial, "exports are not spoken of yet");
+            }
+            Message::Autonomy { serial, complete, orders, withdrawn } => {
+                for message in autonomy::messages(serial, complete, &orders, &withdrawn) {
+                    say(&mut self.sessions(), agent, session, Spoken::Autonomy(message));
+                }
+                return;
             }
             Message::Acknowledge { attempt, epoch, fenced } => {
                 Spoken::Acknowledge(v1::Acknowledge { key: key(attempt, epoch), fenced })

@@ -10,6 +10,19 @@ use crate::journal::{Entry, JournalError, Step};
 use crate::key::Key;
 use crate::outcome::cancelled;
 
+fn describe(entry: &Entry, needs_secrets: bool) -> v1::AttemptDescriptor {
+    v1::AttemptDescriptor {
+        key: Some(entry.key.to_wire()),
+        project_uid: entry.assignment.project_uid,
+        role: entry.assignment.role,
+        destination: entry.assignment.destination.clone(),
+        spec_hash: entry.assignment.spec_hash.clone(),
+        ended: entry.ended.is_some(),
+        needs_secrets,
+        autonomous: entry.assignment.autonomous,
+    }
+}
+
 impl Executor {
     /// Everything held: for the hello.
     #[must_use]
@@ -20,16 +33,7 @@ impl Executor {
             lacking.map(|attempt| attempt.order.key).collect()
         };
         let journal = self.shared.journal();
-        let describe = |entry: &Entry| v1::AttemptDescriptor {
-            key: Some(entry.key.to_wire()),
-            project_uid: entry.assignment.project_uid,
-            role: entry.assignment.role,
-            destination: entry.assignment.destination.clone(),
-            spec_hash: entry.assignment.spec_hash.clone(),
-            ended: entry.ended.is_some(),
-            needs_secrets: lacking.contains(&entry.key),
-        };
-        journal.entries().map(describe).collect()
+        journal.entries().map(|entry| describe(entry, lacking.contains(&entry.key))).collect()
     }
 
     /// Whether an attempt has still to start its program and has no password for it.
@@ -51,7 +55,9 @@ impl Executor {
     pub fn outcome(&self, key: Key) -> Option<v1::Ended> {
         let entry = self.shared.journal().get(key.id).filter(|entry| entry.key == key).cloned()?;
         let log_tail = self.shared.logs.tail(ProjectUid(entry.assignment.project_uid), key);
-        entry.ended.map(|ended| v1::Ended { log_tail, ..ended })
+        // The coordinator may never have heard of what this agent began by itself.
+        let autonomous = entry.assignment.autonomous.is_some().then(|| describe(&entry, false));
+        entry.ended.map(|ended| v1::Ended { log_tail, autonomous, ..ended })
     }
 
     /// Comes back when an attempt has ended since the last call.

@@ -162,6 +162,9 @@ impl Engine {
     fn wait_as_origin(&self, now: Now, case: &Case<'_>, waits: &mut Vec<Wait>) {
         if case.run.state == RunState::Queued {
             self.wait_for_active_run(now, case, waits);
+        } else if self.is_worked_on(case.attempt.project, case.attempt.agent) {
+            // Between two tries, with no coordinator, the agent began a run by itself.
+            waits.push(Wait::new(WaitReason::RunActive));
         }
         let host = &case.attempt.upstream_host;
         if host.is_empty() {
@@ -188,8 +191,8 @@ impl Engine {
     /// One run of a project after the other. A run that only propagates holds up the next one for at most
     /// the drain timeout.
     fn wait_for_active_run(&self, now: Now, case: &Case<'_>, waits: &mut Vec<Wait>) {
-        let older = case.project.runs.range(..case.run.id).filter_map(|run| self.runs.get(run));
-        for run in older.filter(|run| !run.state.is_closed()) {
+        let others = case.project.runs.iter().filter(|run| **run != case.run.id);
+        for run in others.filter_map(|run| self.runs.get(run)).filter(|run| !run.state.is_closed()) {
             let Some(since) = self.propagating_since.get(&run.id) else {
                 waits.push(Wait::new(WaitReason::RunActive));
                 return;
@@ -315,13 +318,16 @@ impl Engine {
         };
         effects.put(Record::ProjectState(state));
         effects.put(Record::Run(begun));
-        let older = project.runs.range(..run.id).filter_map(|older| self.runs.get(older));
-        for still in older.filter(|older| older.state == RunState::Propagating) {
+        let others = project.runs.iter().filter(|other| **other != run.id);
+        for still in others
+            .filter_map(|other| self.runs.get(other))
+            .filter(|other| other.state == RunState::Propagating)
+        {
             self.close_propagation(now, still, effects);
         }
     }
 
-    fn assignment(
+    pub(super) fn assignment(
         &self,
         attempt: &AttemptRecord,
         epoch: crate::id::Epoch,

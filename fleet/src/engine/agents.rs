@@ -10,7 +10,7 @@ use crate::{
     input::{AgentInput, CloseReason, Decision, Held, Message, Reply, Send},
     record::{Change, FleetRecord, Record, Volatile},
     refusal::{Refusal, RefusalCode},
-    run::{RunRecord, RunState, Trigger, TriggerKind, Wish},
+    run::{RunRecord, RunState, Trigger, Wish},
     time::{Now, Wall},
 };
 
@@ -125,6 +125,7 @@ impl Engine {
         effects.change(Change::Volatile(Volatile::SessionOpened(agent, session)));
         let welcome = Message::Welcome { term: self.fleet.term, name: record.name.clone() };
         effects.send(Send { agent, session: epoch, message: welcome });
+        self.consume_fires(now, agent, held, &mut effects);
         for one in held {
             self.settle_held(now, agent, epoch, one, &mut effects);
         }
@@ -203,6 +204,12 @@ impl Engine {
                 }
             },
             Some(_) => cancel("a newer offer of this attempt was made"),
+            // What it ran alone and has ended is entered with its outcome.
+            None if held.autonomous.is_some() && held.ended => return,
+            None if held.autonomous.is_some() => match self.take_over(now, agent, held, effects) {
+                Some(attempt) => self.go_on(&attempt, held),
+                None => cancel("the project is not this agent's any more, or it has ended"),
+            },
             None if self.may_adopt(agent, held) => {
                 let attempt = self.adopt(now, agent, held, effects);
                 self.go_on(&attempt, held)
@@ -243,7 +250,7 @@ impl Engine {
         let run = RunRecord {
             id,
             project: held.project,
-            trigger: Trigger { kind: TriggerKind::Schedule, by: String::new(), time: now.wall },
+            trigger: Trigger::schedule(now.wall),
             coalesced: 0,
             by_person: true,
             generation: wanted,

@@ -8,6 +8,7 @@
 //!           decide                     apply
 //! Input ──▶ people.rs   what users ask ──▶ state.rs   records and what is derived from them
 //!           agents.rs   hello, enrol, renew           usage.rs  slots in use
+//!           autonomy.rs what agents do alone
 //!           report.rs   accepted, ended               timers.rs what is due when
 //!           due.rs      fires, timers, replicas with work, closing
 //!           admit.rs    who may start, or what it waits for
@@ -15,6 +16,7 @@
 
 mod admit;
 mod agents;
+mod autonomy;
 mod due;
 mod effects;
 mod people;
@@ -26,6 +28,7 @@ mod view;
 
 pub use admit::{BLOCKERS_MAX, Blocker, Wait, WaitReason};
 pub use agents::HELLO_ATTEMPTS_MAX;
+pub use autonomy::GAVE_WAY;
 pub use people::SWEEP_MAX;
 pub use state::{Engine, Project};
 pub use timers::Timer;
@@ -62,6 +65,9 @@ impl Engine {
                 }
                 AgentInput::Ended { agent, attempt, epoch, outcome } => {
                     self.ended(now, agent, attempt, epoch, outcome)
+                }
+                AgentInput::EndedAlone { agent, held, outcome } => {
+                    self.ended_alone(now, agent, &held, outcome)
                 }
                 AgentInput::Inventory { agent, session, roots } => self.inventory(agent, session, roots),
                 AgentInput::Exporting { agent, session, serial, serve_uri, fault: _ } => {

@@ -382,7 +382,7 @@ impl Engine {
         }
         let project = self.find_project(uid)?;
         let mut effects = Effects::of(self);
-        let trigger = Trigger { kind, by, time: now.wall };
+        let trigger = Trigger { kind, by, time: now.wall, autonomous: false };
         let (run, coalesced) =
             self.trigger(now, project, trigger, traceparent, &mut effects).ok_or_else(|| {
                 Refusal::precondition(

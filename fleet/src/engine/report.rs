@@ -181,6 +181,12 @@ impl Engine {
             let old = effects.run(run.project, old.id).unwrap_or_else(|| old.clone());
             effects.put(Record::Run(RunRecord { current_tree: false, ..old }));
         }
+        // A run that an agent began by itself and one that went on meanwhile: the older tree spreads no more.
+        for old in project.runs.iter().filter(|id| **id != run.id).filter_map(|id| self.runs.get(id)) {
+            if effects.run(run.project, old.id).is_some_and(|old| old.state == RunState::Propagating) {
+                self.close_propagation(now, old, effects);
+            }
+        }
         // What waits to fetch the old tree has nothing to fetch any more; idle replicas get a new attempt.
         for waiting in self.attempts_of_project(run.project).filter(|a| a.role == Role::Replica) {
             if let Ok(state) = waiting.state.on(AttemptEvent::Cancel, now.wall).and_then(|state| {

@@ -6,6 +6,7 @@ use std::{
 };
 
 use super::{
+    autonomy::Autonomy,
     timers::{Timer, Timers},
     usage::{HostStarts, Usage},
 };
@@ -13,7 +14,7 @@ use crate::{
     agent::{AgentRecord, JoinToken, Session, UserRecord},
     attempt::AttemptRecord,
     defaults::{self, Limits},
-    id::{AgentUid, AttemptId, Name, ProjectUid, RunId},
+    id::{AgentUid, AttemptId, Epoch, Name, ProjectUid, RunId},
     placement::PlacementRecord,
     project::{Destination, ProjectRecord, ProjectState},
     record::{Change, FleetRecord, Key, Record, RequestRecord, Volatile},
@@ -75,6 +76,7 @@ pub struct Engine {
     pub(super) destinations: BTreeSet<(AgentUid, Destination, ProjectUid)>,
     pub(super) idle_replicas: BTreeSet<(ProjectUid, AgentUid)>,
     pub(super) close_checks: BTreeSet<RunId>,
+    pub(super) autonomy: Autonomy,
     /// Where the look through the waiting attempts goes on; `None`: nothing to look for.
     pub(super) scan_from: Option<AttemptId>,
     pub(super) scan_wake: Option<Mono>,
@@ -162,6 +164,9 @@ impl Engine {
         if fleet.term != self.fleet.term {
             self.last_counter = 0;
         }
+        if fleet.frozen.is_some() != self.fleet.frozen.is_some() {
+            self.autonomy.touch_all();
+        }
         self.fleet = fleet.clone();
         self.rescan();
     }
@@ -189,6 +194,7 @@ impl Engine {
                 self.projects.insert(record.uid, project);
             }
         }
+        self.touch_standing_order(record.uid);
         self.rescan();
     }
 
@@ -202,12 +208,16 @@ impl Engine {
         }
         self.last_run = self.last_run.max(state.last_run.map(|last| last.run));
         let tree_changed = project.state.tree != state.tree;
+        let fire_changed = project.state.next_fire != state.next_fire;
         project.state = state.clone();
         if tree_changed {
             let agents: Vec<AgentUid> = project.placements.keys().copied().collect();
             for agent in agents {
                 self.reindex_replica(state.uid, agent);
             }
+        }
+        if fire_changed {
+            self.touch_standing_order(state.uid);
         }
     }
 
@@ -219,6 +229,7 @@ impl Engine {
         }
         self.destinations.insert((agent, placement.destination.clone(), uid));
         self.placed.insert((agent, uid));
+        self.autonomy.touch(agent, uid);
         self.reindex_replica(placement.project, placement.agent);
         self.check_closing(placement.project);
     }
@@ -230,7 +241,10 @@ impl Engine {
             self.timers.set(now.mono.plus(self.limits.lost_after), Timer::Away(record.uid));
         }
         self.agent_names.insert(record.name.clone(), record.uid);
-        self.agents.insert(record.uid, record.clone());
+        let old = self.agents.insert(record.uid, record.clone());
+        if old.is_some_and(|old| old.draining != record.draining) {
+            self.autonomy.touch_agent(record.uid);
+        }
         self.rescan();
     }
 
@@ -279,10 +293,12 @@ impl Engine {
             self.forget_attempt(&old);
         }
         self.last_run = self.last_run.max(Some(attempt.id.run));
-        if let Some(epoch) = attempt.state.epoch().filter(|epoch| epoch.term == self.fleet.term) {
+        let of_term = |epoch: &Epoch| epoch.term == self.fleet.term && !epoch.is_autonomous();
+        if let Some(epoch) = attempt.state.epoch().filter(of_term) {
             self.last_counter = self.last_counter.max(epoch.counter);
         }
         if attempt.state.end().is_some() {
+            self.autonomy.ended(attempt);
             self.ready_at.remove(&attempt.id);
             self.rescan();
         } else {
@@ -343,6 +359,7 @@ impl Engine {
                     self.destinations.remove(&(*agent, old.destination, *project));
                 }
                 self.placed.remove(&(*agent, *project));
+                self.autonomy.touch(*agent, *project);
                 self.idle_replicas.remove(&(*project, *agent));
                 self.check_closing(*project);
             }
@@ -392,6 +409,7 @@ impl Engine {
         }
         for (agent, placement) in project.placements {
             self.placed.remove(&(agent, uid));
+            self.autonomy.touch(agent, uid);
             self.destinations.remove(&(agent, placement.destination, uid));
             self.idle_replicas.remove(&(uid, agent));
         }
@@ -407,6 +425,7 @@ impl Engine {
                 let newest = self.connections.entry(*agent).or_default();
                 *newest = session.connection.max(*newest);
                 self.sessions.insert(*agent, session.clone());
+                self.autonomy.opened(*agent);
                 self.timers.end(Timer::Away(*agent));
                 if self.given_up.remove(agent) {
                     for attempt in self.attempts.values().filter(|a| a.agent == *agent && a.state.is_out()) {
@@ -418,6 +437,7 @@ impl Engine {
             Volatile::SessionClosed(agent, epoch) => {
                 if self.sessions.get(agent).is_some_and(|session| session.epoch == *epoch) {
                     self.sessions.remove(agent);
+                    self.autonomy.closed(*agent);
                     self.timers.set(now.mono.plus(self.limits.lost_after), Timer::Away(*agent));
                     self.agent_changed(*agent);
                 }
@@ -456,6 +476,9 @@ impl Engine {
                     }
                 };
                 self.scan_from = *next;
+            }
+            Volatile::ToldAutonomy { agent, serial, complete, orders } => {
+                self.autonomy.now_told(*agent, *serial, *complete, orders);
             }
             Volatile::CloseChecked(run) => {
                 self.close_checks.remove(run);
@@ -539,7 +562,7 @@ impl Engine {
     /// happens).
     #[must_use]
     pub fn next_deadline(&self, now: Now) -> Option<Duration> {
-        if !self.idle_replicas.is_empty() || !self.close_checks.is_empty() {
+        if !self.idle_replicas.is_empty() || !self.close_checks.is_empty() || self.autonomy.due().is_some() {
             return Some(Duration::ZERO);
         }
         if self.scan_from.is_some() && !self.pending.is_empty() {

@@ -36,6 +36,7 @@ impl World {
             AgentInput::Refused { attempt, for_good: false, .. } => (attempt, Meets::RefusedBusy),
             AgentInput::Refused { attempt, for_good: true, .. } => (attempt, Meets::RefusedForGood),
             AgentInput::Ended { attempt, outcome, .. } => (attempt, ended_as(outcome.class)),
+            AgentInput::EndedAlone { held, outcome, .. } => (&held.attempt, ended_as(outcome.class)),
             AgentInput::Hello { agent, state_id, attempts, .. } => {
                 return self.count_hello(*agent, state_id, attempts);
             }

@@ -50,10 +50,14 @@ pub(crate) enum Planted {
     LateHelloObeyed,
     /// An agent forgets an outcome that is not acknowledged.
     AgentForgetsUnacknowledged,
+    /// An agent follows orders that are too old.
+    OrdersNeverExpire,
+    /// The fire that an agent ran by itself stays armed.
+    FireNotConsumed,
 }
 
 impl Planted {
-    pub(crate) const ALL: [Self; 18] = [
+    pub(crate) const ALL: [Self; 20] = [
         Self::AnswerBeforeCommit,
         Self::SendBeforeCommit,
         Self::TermNotRaised,
@@ -72,6 +76,8 @@ impl Planted {
         Self::EndMisread,
         Self::LateHelloObeyed,
         Self::AgentForgetsUnacknowledged,
+        Self::OrdersNeverExpire,
+        Self::FireNotConsumed,
     ];
 
     /// Bends what the engine is told.
@@ -137,6 +143,9 @@ impl Planted {
                         *wake = None;
                     }
                 }
+            }
+            Self::FireNotConsumed if matches!(source, Source::Hello | Source::Report) => {
+                *changes = keep_fires(engine, changes);
             }
             Self::EndMisread => misread_end(decision),
             _ => {}

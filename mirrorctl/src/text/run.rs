@@ -52,6 +52,7 @@ pub fn by(run: &v1::Run) -> String {
     let Some(trigger) = &run.trigger else { return "-".to_owned() };
     match trigger.kind() {
         Kind::Unspecified => "-".to_owned(),
+        Kind::Schedule if trigger.autonomous => "schedule (agent alone)".to_owned(),
         Kind::Schedule => "schedule".to_owned(),
         Kind::User if trigger.by.is_empty() => "a user".to_owned(),
         Kind::User => names::last(&trigger.by).to_owned(),

@@ -35,6 +35,13 @@ impl Checks {
         if new.state.is_pending() || adopted {
             return Ok(());
         }
+        // What an agent ran alone is entered as it is found.
+        if new.state.epoch().is_some_and(fleet::id::Epoch::is_autonomous) {
+            let running = unit.source == Source::Hello && At::from(&new.state) == At::Running;
+            if running || unit.source == Source::Report {
+                return self.check_end_is_true(new);
+            }
+        }
         Err(told(new.id, &format!("began as {:?}", new.state)))
     }
 
@@ -90,7 +97,8 @@ impl Checks {
                 really == Some(outcome.class) || (refused && really.is_none())
             }
             End::Cancelled(Some(outcome)) => {
-                really == Some(ExitClass::Cancelled) || outcome.cause == crate::host::NOT_HELD
+                let told = [crate::host::NOT_HELD, fleet::engine::GAVE_WAY];
+                really == Some(ExitClass::Cancelled) || told.contains(&outcome.cause.as_str())
             }
             End::Cancelled(None) | End::Lost => true,
         };
@@ -177,7 +185,8 @@ impl Checks {
         for attempt in store.live_attempts(uid) {
             // A waiting run's attempt stands behind the active run's.
             let behind = attempt.role == Role::Origin && attempt.state.is_pending();
-            if !behind && !placements.insert(attempt.agent) {
+            let alone = attempt.state.epoch().is_some_and(fleet::id::Epoch::is_autonomous);
+            if !behind && !alone && !placements.insert(attempt.agent) {
                 return wrong(format!("two live attempts on agent {}", attempt.agent.0));
             }
             let home = store.placement(uid, attempt.agent);
@@ -191,7 +200,11 @@ impl Checks {
             }
         }
         let of = |state| store.live_runs(uid).filter(|run| run.state == state).count();
-        if of(RunState::Queued) > 1 || of(RunState::Running) > 1 || of(RunState::Propagating) > 1 {
+        let running = store.live_runs(uid).filter(|run| run.state == RunState::Running);
+        if of(RunState::Queued) > 1
+            || running.filter(|run| !run.trigger.autonomous).count() > 1
+            || of(RunState::Propagating) > 1
+        {
             return wrong("two runs in one state".to_owned());
         }
         for run in

@@ -198,6 +198,7 @@ impl World {
             one.journal.clear();
             one.exits.clear();
             one.said.clear();
+            one.orders.clear();
             one.highest_term = 0;
             one.state_id = format!("s{host}-{}", one.boot);
             self.checks.kept.retain(|_, kept| kept.host != host);
@@ -233,6 +234,7 @@ impl World {
             }
             self.collect_exit(host, work);
         }
+        self.alone_soon(host);
         self.dial_soon(host);
     }
 }
