@@ -297,7 +297,7 @@ impl Engine {
     }
 
     /// The origin begins to change its tree: what replicas are pulling meanwhile is no version.
-    fn mix_replicas(&self, project: &Project, effects: &mut Effects<'_>) {
+    pub(super) fn mix_replicas(&self, project: &Project, effects: &mut Effects<'_>) {
         for agent in project.placements.keys() {
             let on_it = self.attempt_on(project.record.uid, *agent);
             if let Some(pulling) = on_it.filter(|other| other.role == Role::Replica && other.state.is_out()) {

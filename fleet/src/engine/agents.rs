@@ -246,7 +246,8 @@ impl Engine {
     fn adopt(&self, now: Now, agent: AgentUid, held: &Held, effects: &mut Effects<'_>) -> AttemptRecord {
         let project = &self.projects[&held.project];
         let id: RunId = held.attempt.run;
-        let wanted = project.state.wanted.max(project.state.taken + 1);
+        let mut state = effects.project_state(held.project).unwrap_or_else(|| project.state.clone());
+        let wanted = state.wanted.max(state.taken + 1);
         let run = RunRecord {
             id,
             project: held.project,
@@ -274,7 +275,6 @@ impl Engine {
             spec_hash: held.spec_hash.clone(),
             ..fresh
         };
-        let mut state = project.state.clone();
         (state.wanted, state.taken) = (wanted, wanted);
         effects.put(Record::ProjectState(state));
         effects.put(Record::Run(run));

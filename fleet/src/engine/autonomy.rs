@@ -300,6 +300,7 @@ impl Engine {
                 | RunState::Cancelled => {}
             }
         }
+        self.mix_replicas(project, effects);
         let attempt = AttemptRecord {
             state: AttemptState::Running { epoch: held.epoch, offered: started, started },
             spec_hash: held.spec_hash.clone(),
@@ -320,16 +321,27 @@ impl Engine {
             state.next_fire = fire_after(&project.record.spec.schedule, covered, now);
             effects.put(Record::ProjectState(state));
         }
-        // The same fire, of which the coordinator made a run that could not reach the agent.
-        let same = |run: &&RunRecord| {
+        self.settle_queued(now, project, covered, effects);
+    }
+
+    /// Of fires that the agent has run by itself the coordinator may have made a run, which could not reach it: that
+    /// one is for the fires since then, or for nothing.
+    fn settle_queued(&self, now: Now, project: &Project, covered: Wall, effects: &mut Effects<'_>) {
+        let same = |run: &RunRecord| {
             run.state == RunState::Queued
                 && run.trigger.kind == TriggerKind::Schedule
+                && !run.by_person
                 && run.trigger.time <= covered
-                && run.coalesced == 0
         };
-        let queued = project.runs.iter().filter_map(|run| self.runs.get(run)).find(same);
-        if let Some(run) = queued {
-            self.give_way(now, run, RunState::Cancelled, effects);
+        let uid = project.record.uid;
+        let Some(run) = project.runs.iter().filter_map(|id| effects.run(uid, *id)).find(same) else { return };
+        let rest = project.record.spec.schedule.next_after(covered.to_utc()).map(Wall::from);
+        match rest.filter(|fire| *fire <= now.wall && run.coalesced > 0) {
+            Some(time) => {
+                let trigger = Trigger { time, ..run.trigger.clone() };
+                effects.put(Record::Run(RunRecord { trigger, ..run }));
+            }
+            None => self.give_way(now, &run, RunState::Cancelled, effects),
         }
     }
 
@@ -349,10 +361,7 @@ impl Engine {
         let ended =
             AttemptState::Ended { epoch: Epoch::default(), offered: None, started: None, at: now.wall, end };
         effects.put(Record::Attempt(AttemptRecord { state: ended, ..attempt.clone() }));
-        // Twice in one decision, it has been closed once.
-        if effects.run(run.project, run.id).is_some_and(|run| !run.state.is_closed()) {
-            self.close_run(now, run.clone(), state, effects);
-        }
+        self.close_run(now, run.clone(), state, effects);
     }
 
     /// Whether an attempt of this placement may be on its agent.

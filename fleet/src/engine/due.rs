@@ -105,7 +105,11 @@ impl Engine {
         let by_person = trigger.kind == TriggerKind::User;
         let waiting = project.runs.iter().filter_map(|id| self.runs.get(id));
         if let Some(run) = waiting.into_iter().find(|run| run.state == RunState::Queued) {
+            // Only runs that nothing but the schedule wanted are called the schedule's.
+            let first = run.trigger.kind != TriggerKind::Schedule
+                || matches!(trigger.kind, TriggerKind::Schedule | TriggerKind::User);
             let joined = RunRecord {
+                trigger: if first { run.trigger.clone() } else { trigger },
                 coalesced: run.coalesced + 1,
                 by_person: run.by_person || by_person,
                 ..run.clone()

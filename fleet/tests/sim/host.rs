@@ -43,6 +43,8 @@ pub(crate) enum Content {
     Tree(RunId),
     /// Pulled while its source changed.
     Mixed,
+    /// Pulled from an agent that changed its tree alone: nobody could know yet. What that agent then tells is pulled.
+    Alone,
 }
 
 /// A directory.
@@ -51,6 +53,8 @@ pub(crate) struct Tree {
     pub(crate) content: Content,
     /// Grows whenever a pull into it begins or ends.
     stamp: u64,
+    /// The stamp when its agent last wrote it alone.
+    alone: u64,
     writers: u32,
 }
 

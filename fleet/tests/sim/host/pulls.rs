@@ -42,6 +42,7 @@ impl World {
         };
         let tree = self.hosts[host].trees.entry(offer.destination.clone()).or_default();
         tree.stamp += 1;
+        tree.alone = if work.1.is_autonomous() { tree.stamp } else { tree.alone };
         tree.writers += 1;
         self.hosts[host].pulls.push(pull);
         let span = if cancelled { 0 } else { self.rng.span(self.config.pull) };
@@ -122,12 +123,20 @@ impl World {
         let content = self.pulled_content(&pull, class);
         let tree = self.hosts[host].trees.entry(pull.destination.clone()).or_default();
         tree.stamp += 1;
+        tree.alone = if pull.work.1.is_autonomous() { tree.stamp } else { tree.alone };
         tree.writers -= 1;
         if class == ExitClass::Ok {
             tree.content = content;
         }
+        let unknown = pull.source.as_ref().is_some_and(|(source, module, before)| {
+            self.hosts[*source]
+                .trees
+                .get(module)
+                .is_some_and(|now| now.alone > 0 && now.alone >= before.stamp)
+        });
+        let known = if unknown { Content::Alone } else { content };
         let outcome = self.outcome(host, class);
-        self.checks.pulled.insert(pull.work, (class, content));
+        self.checks.pulled.insert(pull.work, (class, known));
         self.hosts[host].exits.insert(pull.work, outcome);
         if self.hosts[host].up {
             self.collect_exit(host, pull.work);
