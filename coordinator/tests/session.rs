@@ -271,6 +271,7 @@ async fn what_an_agent_holds_is_settled_by_its_hello() {
         spec_hash: assignment.spec_hash.clone(),
         ended: false,
         needs_secrets: true,
+        autonomous: None,
     };
     let mut again = fleet.open("agents/ftp1", vec![hello(&[held])]).await.unwrap();
     assert!(matches!(again.hear().await, Hears::Welcome(_)), "the welcome comes first");
