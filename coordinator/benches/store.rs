@@ -14,7 +14,7 @@ use fleet::{
     id::{AgentUid, AttemptId, Epoch, ProjectUid, RunId},
     project::ProjectState,
     record::{Change, Record},
-    run::{RunRecord, RunState, Trigger, TriggerKind},
+    run::{RunRecord, RunState, Trigger},
     time::Wall,
 };
 use mirror_coordinator::store::{Store, StoreOptions, Unit};

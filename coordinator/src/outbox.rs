@@ -261,7 +261,7 @@ impl Outlet for Outbox {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use fleet::input::Offer;
     use tokio_stream::StreamExt as _;
 
@@ -368,8 +368,13 @@ mod tests {
     }
 
     fn offer(sealed_password: Vec<u8>) -> Message {
+        Message::Offer(Box::new(Offer { sealed_password, ..work() }))
+    }
+
+    /// Some work, without a password.
+    pub(crate) fn work() -> Offer {
         let second = std::time::Duration::from_secs(1);
-        Message::Offer(Box::new(Offer {
+        Offer {
             attempt: attempt(),
             epoch: epoch(9),
             project: fleet::id::ProjectUid(7),
@@ -377,7 +382,7 @@ mod tests {
             role: fleet::attempt::Role::Origin,
             source_uri: "rsync://h/m".to_owned(),
             user: "mirror".to_owned(),
-            sealed_password,
+            sealed_password: Vec::new(),
             destination: "a1:debian".parse().unwrap(),
             options: Vec::new(),
             no_defaults: false,
@@ -398,7 +403,7 @@ mod tests {
             known_bytes: 0,
             pair: None,
             traceparent: String::new(),
-        }))
+        }
     }
 
     #[tokio::test]

@@ -13,7 +13,7 @@ use fleet::{
         Target, Upstream,
     },
     record::{Change, FleetRecord, Freeze, Record, Volatile},
-    run::{RunRecord, RunState, Trigger, TriggerKind},
+    run::{RunRecord, RunState, Trigger},
     schedule::Schedule,
     time::Mono,
 };
