@@ -67,10 +67,14 @@ pub(crate) enum Planted {
     ExportUnsaid,
     /// A replica is sent to any agent of the project.
     AnySource,
+    /// An agent follows orders that are too old.
+    OrdersNeverExpire,
+    /// The fire that an agent ran by itself stays armed.
+    FireNotConsumed,
 }
 
 impl Planted {
-    pub(crate) const ALL: [Self; 26] = [
+    pub(crate) const ALL: [Self; 28] = [
         Self::AnswerBeforeCommit,
         Self::SendBeforeCommit,
         Self::TermNotRaised,
@@ -97,6 +101,8 @@ impl Planted {
         Self::ExportsTrusted,
         Self::ExportUnsaid,
         Self::AnySource,
+        Self::OrdersNeverExpire,
+        Self::FireNotConsumed,
     ];
 
     /// Bends what the engine is told.
@@ -167,6 +173,9 @@ impl Planted {
                         *wake = None;
                     }
                 }
+            }
+            Self::FireNotConsumed if matches!(source, Source::Hello | Source::Report) => {
+                *changes = keep_fires(engine, changes);
             }
             Self::EndMisread => misread_end(decision),
             Self::DryRunServed => serve_dry_run(engine, changes),
