@@ -366,6 +366,11 @@ impl Engine {
     fn take_local(&self, now: Now, case: &Case<'_>, effects: &mut Effects<'_>) {
         let Case { attempt, run, project } = case;
         effects.delete(Key::Attempt(attempt.project, attempt.id));
+        if run.wish.dry_run {
+            // Nothing would be pulled, so nothing would change.
+            let begun = RunRecord { start_time: Some(now.wall), ..RunRecord::clone(run) };
+            return self.close_run(now, begun, RunState::Succeeded, effects);
+        }
         self.mix_replicas(project, attempt.agent, effects);
         if run.state == RunState::Queued {
             self.begin_run(now, run, project, effects);

@@ -128,9 +128,11 @@ impl Engine {
                 wish: run.wish.clone().joined_by(wish, now.wall),
                 ..run.clone()
             };
+            let freed = (by_person && !run.by_person) || joined.wish.reclaim != run.wish.reclaim;
             effects.put(Record::Run(joined));
-            if by_person && !run.by_person {
-                // What waited for the end of a pause may start now: its attempt is put again so that it is asked.
+            if freed {
+                // What waited for the end of a pause, or for room, may start now: its attempt is put again so that it
+                // is asked.
                 let id = AttemptId { run: run.id, number: run.origin_attempt };
                 if let Some(attempt) = self.attempts.get(&id) {
                     effects.put(Record::Attempt(attempt.clone()));

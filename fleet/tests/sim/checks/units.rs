@@ -255,7 +255,7 @@ impl Checks {
 }
 
 /// Whether people put the project's tree on its origin themselves.
-fn is_local(store: &Store, project: ProjectUid) -> bool {
+pub(super) fn is_local(store: &Store, project: ProjectUid) -> bool {
     store.project(project).is_some_and(|project| project.spec.upstreams.is_empty())
 }
 
