@@ -514,23 +514,7 @@ impl Engine {
 
     fn remember(&mut self, now: Now, volatile: &Volatile) {
         match volatile {
-            Volatile::SessionOpened(agent, session) => {
-                if session.epoch.term == self.fleet.term {
-                    self.last_counter = self.last_counter.max(session.epoch.counter);
-                }
-                let newest = self.connections.entry(*agent).or_default();
-                *newest = session.connection.max(*newest);
-                self.sessions.insert(*agent, session.clone());
-                self.exports.opened(*agent);
-                self.autonomy.opened(*agent);
-                self.timers.end(Timer::Away(*agent));
-                if self.given_up.remove(agent) {
-                    for attempt in self.attempts.values().filter(|a| a.agent == *agent && a.state.is_out()) {
-                        self.usage.add_remote(attempt);
-                    }
-                }
-                self.agent_changed(*agent);
-            }
+            Volatile::SessionOpened(agent, session) => self.session_opened(*agent, session),
             Volatile::SessionClosed(agent, epoch) => {
                 if self.sessions.get(agent).is_some_and(|session| session.epoch == *epoch) {
                     self.sessions.remove(agent);
@@ -595,6 +579,24 @@ impl Engine {
                 self.close_checks.remove(run);
             }
         }
+    }
+
+    fn session_opened(&mut self, agent: AgentUid, session: &Session) {
+        if session.epoch.term == self.fleet.term {
+            self.last_counter = self.last_counter.max(session.epoch.counter);
+        }
+        let newest = self.connections.entry(agent).or_default();
+        *newest = session.connection.max(*newest);
+        self.sessions.insert(agent, session.clone());
+        self.exports.opened(agent);
+        self.autonomy.opened(agent);
+        self.timers.end(Timer::Away(agent));
+        if self.given_up.remove(&agent) {
+            for attempt in self.attempts.values().filter(|a| a.agent == agent && a.state.is_out()) {
+                self.usage.add_remote(attempt);
+            }
+        }
+        self.agent_changed(agent);
     }
 
     /// An agent came, went or was given up: what waits for it must be looked at again.

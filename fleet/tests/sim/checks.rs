@@ -68,6 +68,8 @@ pub(crate) struct Checks {
     begun_alone: BTreeSet<(usize, ProjectUid, String, Wall)>,
     /// Until when agents have run a project's fires by themselves, by the count of its schedules.
     over_alone: BTreeMap<ProjectUid, (u64, Wall)>,
+    /// What agents ran alone before they lost their state directories.
+    pub(crate) unheard: BTreeSet<RunId>,
     /// Some clock was set.
     pub(crate) clock_stepped: bool,
     /// A backup was put back: what was recorded since is forgotten, so the machines know more than the store.

@@ -167,13 +167,7 @@ impl Planted {
                     decision.sends.retain(|send| !matches!(send.message, Message::Cancel { .. }));
                 }
             }
-            Self::WakeForgotten => {
-                for change in changes.iter_mut() {
-                    if let Change::Volatile(Volatile::Scanned { wake, .. }) = change {
-                        *wake = None;
-                    }
-                }
-            }
+            Self::WakeForgotten => forget_wake(changes),
             Self::FireNotConsumed if matches!(source, Source::Hello | Source::Report) => {
                 *changes = keep_fires(engine, changes);
             }
@@ -192,18 +186,28 @@ impl Planted {
             Self::ExportUnsaid => decision
                 .sends
                 .retain(|send| !matches!(send.message, Message::Exports { complete: false, .. })),
-            Self::AnySource => {
-                for change in changes.iter_mut() {
-                    if let Change::Put(Record::Attempt(attempt)) = change {
-                        let project = engine.project(attempt.project);
-                        let other = project.and_then(|project| project.placements.keys().next_back());
-                        attempt.source = attempt.source.and_then(|_| other.copied());
-                    }
-                }
-            }
+            Self::AnySource => take_any_source(engine, changes),
             _ => {}
         }
         None
+    }
+}
+
+fn forget_wake(changes: &mut [Change]) {
+    for change in changes.iter_mut() {
+        if let Change::Volatile(Volatile::Scanned { wake, .. }) = change {
+            *wake = None;
+        }
+    }
+}
+
+fn take_any_source(engine: &Engine, changes: &mut [Change]) {
+    for change in changes.iter_mut() {
+        if let Change::Put(Record::Attempt(attempt)) = change {
+            let project = engine.project(attempt.project);
+            let other = project.and_then(|project| project.placements.keys().next_back());
+            attempt.source = attempt.source.and_then(|_| other.copied());
+        }
     }
 }
 

@@ -310,12 +310,7 @@ impl World {
                 put_back
             }
             Fault::WallBack | Fault::WallForward => self.step_wall(fault),
-            Fault::AgentClock => {
-                self.checks.clock_stepped = true;
-                self.hosts[host].clock_shift +=
-                    i64::try_from(self.rng.below(7_200_000)).expect("small") - 3_600_000;
-                true
-            }
+            Fault::AgentClock => self.step_clock(host),
             Fault::RootsChange => {
                 let roots = if self.rng.chance(400) { vec!["a1"] } else { vec!["a1", "a2"] };
                 self.hosts[host].roots = roots;
@@ -356,6 +351,12 @@ impl World {
         if happened {
             self.cover.fault(fault);
         }
+    }
+
+    fn step_clock(&mut self, host: usize) -> bool {
+        self.checks.clock_stepped = true;
+        self.hosts[host].clock_shift += i64::try_from(self.rng.below(7_200_000)).expect("small") - 3_600_000;
+        true
     }
 
     fn partition(&mut self, host: usize, lines: [bool; 2]) -> bool {

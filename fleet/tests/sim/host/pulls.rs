@@ -273,6 +273,8 @@ impl World {
             }
         }
         if state_lost {
+            let alone = one.journal.values().filter(|entry| entry.alone.is_some());
+            self.checks.unheard.extend(alone.map(|entry| entry.offer.tree));
             one.journal.clear();
             one.exits.clear();
             one.said.clear();

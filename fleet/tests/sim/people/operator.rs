@@ -122,6 +122,12 @@ impl World {
         }
         let mut spec = record.spec.clone();
         spec.schedule = Schedule::new(Cadence::Manual, spec.schedule.time_zone);
+        let busy = self.coordinator.store.live_attempts(uid).any(|attempt| attempt.state.is_out());
+        if busy && spec.schedule != record.spec.schedule {
+            // It cannot move before its work ends, and that may go on for as long as it fires.
+            let (revision, spec) = (record.revision, Box::new(spec));
+            return Some(Ask::UpdateProject { project: uid, spec, revision, validate_only: false });
+        }
         spec.placement
             .replicas
             .retain(|replicas| named(replicas).is_none_or(|agent| !revoked.contains(&agent)));
