@@ -35,6 +35,10 @@ pub const BUSY_CAP: Duration = Duration::from_secs(30 * MINUTE);
 pub const UNREACHABLE_AFTER: Duration = Duration::from_secs(90);
 /// An agent that has no session for this long no longer holds up runs and slots.
 pub const LOST_AFTER: Duration = Duration::from_secs(6 * HOUR);
+/// An agent that has had no coordinator for this long runs its last known schedule by itself.
+pub const AUTONOMY_AFTER: Duration = Duration::from_secs(15 * MINUTE);
+/// A schedule that was last confirmed by a coordinator longer ago is not run any more.
+pub const AUTONOMY_VALID: Duration = Duration::from_secs(7 * DAY);
 /// An offer that is neither taken nor refused for this long costs the agent its session: its next hello
 /// tells what happened.
 pub const OFFER_TIMEOUT: Duration = Duration::from_secs(MINUTE);

@@ -182,7 +182,12 @@ fn a_run_names_who_still_lacks_it() {
     let record = RunRecord {
         id: run_id(),
         project: DEBIAN,
-        trigger: Trigger { kind: TriggerKind::User, by: "maria".to_owned(), time: Wall(1_000) },
+        trigger: Trigger {
+            kind: TriggerKind::User,
+            by: "maria".to_owned(),
+            time: Wall(1_000),
+            autonomous: false,
+        },
         coalesced: 2,
         by_person: true,
         generation: 5,

@@ -191,6 +191,9 @@ impl Engine {
     fn wait_as_origin(&self, now: Now, case: &Case<'_>, waits: &mut Vec<Wait>) {
         if case.run.state == RunState::Queued {
             self.wait_for_active_run(now, case, waits);
+        } else if self.is_worked_on(case.attempt.project, case.attempt.agent) {
+            // Between two tries, with no coordinator, the agent began a run by itself.
+            waits.push(Wait::new(WaitReason::RunActive));
         }
         if !case.run.by_person {
             self.wait_for_window(now, case, waits);
@@ -232,8 +235,11 @@ impl Engine {
     /// One run of a project after the other. A run that only propagates holds up the next one for at most
     /// the drain timeout.
     fn wait_for_active_run(&self, now: Now, case: &Case<'_>, waits: &mut Vec<Wait>) {
-        let older = case.project.runs.range(..case.run.id).filter_map(|run| self.runs.get(run));
-        for run in older.filter(|run| !run.state.is_closed()) {
+        // What agents began alone has ids by their own clocks; so what has begun counts, whichever is older.
+        let before = |run: &&RunRecord| run.id < case.run.id || run.state != RunState::Queued;
+        let others = case.project.runs.iter().filter(|run| **run != case.run.id);
+        let others = others.filter_map(|run| self.runs.get(run)).filter(before);
+        for run in others.filter(|run| !run.state.is_closed()) {
             let Some(since) = self.propagating_since.get(&run.id) else {
                 waits.push(Wait::new(WaitReason::RunActive));
                 return;
@@ -347,7 +353,7 @@ impl Engine {
     }
 
     /// The tree on this agent begins to change: what replicas are pulling from it meanwhile is no version.
-    fn mix_replicas(&self, project: &Project, source: AgentUid, effects: &mut Effects<'_>) {
+    pub(super) fn mix_replicas(&self, project: &Project, source: AgentUid, effects: &mut Effects<'_>) {
         for pulling in self.attempts_of_project(project.record.uid) {
             if pulling.source == Some(source) && pulling.state.is_out() {
                 effects.put(Record::Attempt(AttemptRecord { mixed: true, ..pulling.clone() }));
@@ -360,6 +366,11 @@ impl Engine {
     fn take_local(&self, now: Now, case: &Case<'_>, effects: &mut Effects<'_>) {
         let Case { attempt, run, project } = case;
         effects.delete(Key::Attempt(attempt.project, attempt.id));
+        if run.wish.dry_run {
+            // Nothing would be pulled, so nothing would change.
+            let begun = RunRecord { start_time: Some(now.wall), ..RunRecord::clone(run) };
+            return self.close_run(now, begun, RunState::Succeeded, effects);
+        }
         self.mix_replicas(project, attempt.agent, effects);
         if run.state == RunState::Queued {
             self.begin_run(now, run, project, effects);
@@ -387,13 +398,16 @@ impl Engine {
         };
         effects.put(Record::ProjectState(state));
         effects.put(Record::Run(begun));
-        let older = project.runs.range(..run.id).filter_map(|older| self.runs.get(older));
-        for still in older.filter(|older| older.state == RunState::Propagating) {
+        let others = project.runs.iter().filter(|other| **other != run.id);
+        for still in others
+            .filter_map(|other| self.runs.get(other))
+            .filter(|other| other.state == RunState::Propagating)
+        {
             self.close_propagation(now, still, effects);
         }
     }
 
-    fn assignment(
+    pub(super) fn assignment(
         &self,
         attempt: &AttemptRecord,
         epoch: crate::id::Epoch,

@@ -8,6 +8,7 @@
 //!           decide                     apply
 //! Input ──▶ people.rs   what users ask ──▶ state.rs   records and what is derived from them
 //!           agents.rs   hello, enrol, renew           usage.rs  slots in use
+//!           autonomy.rs what agents do alone
 //!           report.rs   accepted, ended               timers.rs what is due when
 //!           guard.rs    holds and approvals
 //!           due.rs      fires, timers, replicas with work, closing
@@ -18,6 +19,7 @@
 
 mod admit;
 mod agents;
+mod autonomy;
 mod due;
 mod effects;
 mod exports;
@@ -35,6 +37,7 @@ mod view;
 
 pub use admit::{BLOCKERS_MAX, Blocker, Wait, WaitReason};
 pub use agents::HELLO_ATTEMPTS_MAX;
+pub use autonomy::GAVE_WAY;
 pub use homes::{Obstacle, REPLICAS_MAX};
 pub use hosts::{Breaker, HostFailure, HostState};
 pub use people::SWEEP_MAX;
@@ -74,6 +77,9 @@ impl Engine {
                 }
                 AgentInput::Ended { agent, attempt, epoch, outcome } => {
                     self.ended(now, agent, attempt, epoch, outcome)
+                }
+                AgentInput::EndedAlone { agent, held, outcome } => {
+                    self.ended_alone(now, agent, &held, outcome)
                 }
                 AgentInput::Inventory { agent, session, roots } => self.inventory(agent, session, roots),
                 AgentInput::Exporting { agent, session, serial, serve_uri, fault } => {

@@ -334,7 +334,7 @@ impl Engine {
         let waiver_expires = wish.allow_deletes.map(|_| now.wall.plus(defaults::APPROVAL_TTL));
         let wish = Wish { waiver_expires, ..wish };
         let mut effects = Effects::of(self);
-        let trigger = Trigger { kind, by, time: now.wall };
+        let trigger = Trigger { kind, by, time: now.wall, autonomous: false };
         let triggered = self.trigger(now, project, trigger, wish, traceparent, &mut effects);
         let (run, coalesced) = triggered.ok_or_else(|| no_origin(project))?;
         let reply = self.run_reply(project, run, coalesced);

@@ -90,7 +90,7 @@ impl Engine {
     ) -> Decision {
         let mut effects = Effects::of(self);
         let moved = self.own_attempt(agent, id).is_some_and(|attempt| {
-            let outcome = self.judged(attempt, outcome);
+            let outcome = self.judged(self.runs.get(&id.run), attempt, outcome);
             self.move_attempt(now, attempt, AttemptEvent::End(epoch, outcome), &mut effects)
         });
         // A stale report is acknowledged too, or the agent would say it for ever; it changes nothing.
@@ -214,6 +214,12 @@ impl Engine {
         for old in served.filter(|old| old.current_tree) {
             let old = effects.run(run.project, old.id).unwrap_or_else(|| old.clone());
             effects.put(Record::Run(RunRecord { current_tree: false, ..old }));
+        }
+        // A run that an agent began by itself and one that went on meanwhile: the older tree spreads no more.
+        for old in project.runs.iter().filter(|id| **id != run.id).filter_map(|id| self.runs.get(id)) {
+            if effects.run(run.project, old.id).is_some_and(|old| old.state == RunState::Propagating) {
+                self.close_propagation(now, old, effects);
+            }
         }
         // What waits to fetch the old tree has nothing to fetch any more; idle replicas get a new attempt.
         for waiting in self.attempts_of_project(run.project).filter(|a| a.role == Role::Replica) {

@@ -6,6 +6,7 @@ use std::{
 };
 
 use super::{
+    autonomy::Autonomy,
     exports::Exports,
     hosts::{Hosts, host_of},
     timers::{Timer, Timers},
@@ -15,7 +16,7 @@ use crate::{
     agent::{AgentRecord, JoinToken, Root, Session, UserRecord},
     attempt::AttemptRecord,
     defaults::{self, Limits},
-    id::{AgentUid, AttemptId, Name, ProjectUid, RunId},
+    id::{AgentUid, AttemptId, Epoch, Name, ProjectUid, RunId},
     placement::PlacementRecord,
     project::{ProjectRecord, ProjectState},
     record::{Change, FleetRecord, Key, Record, RequestRecord, Volatile},
@@ -91,6 +92,7 @@ pub struct Engine {
     /// Replicas with work on which nothing is going; those that stand by come first.
     pub(super) idle_replicas: BTreeSet<(ProjectUid, Turn, AgentUid)>,
     pub(super) close_checks: BTreeSet<RunId>,
+    pub(super) autonomy: Autonomy,
     /// Where the look through the waiting attempts goes on; `None`: nothing to look for.
     pub(super) scan_from: Option<AttemptId>,
     pub(super) scan_wake: Option<Mono>,
@@ -197,6 +199,9 @@ impl Engine {
         if fleet.term != self.fleet.term {
             self.last_counter = 0;
         }
+        if fleet.frozen.is_some() != self.fleet.frozen.is_some() {
+            self.autonomy.touch_all();
+        }
         self.fleet = fleet.clone();
         self.rescan();
     }
@@ -236,6 +241,7 @@ impl Engine {
         if renamed {
             self.touch_exports(record.uid);
         }
+        self.touch_standing_order(record.uid);
         self.rescan();
     }
 
@@ -249,12 +255,16 @@ impl Engine {
         }
         self.last_run = self.last_run.max(state.last_run.map(|last| last.run));
         let tree_changed = project.state.tree != state.tree;
+        let fire_changed = project.state.next_fire != state.next_fire;
         project.state = state.clone();
         if tree_changed {
             let agents: Vec<AgentUid> = project.placements.keys().copied().collect();
             for agent in agents {
                 self.reindex_replica(state.uid, agent);
             }
+        }
+        if fire_changed {
+            self.touch_standing_order(state.uid);
         }
     }
 
@@ -265,6 +275,7 @@ impl Engine {
         if !old.as_ref().is_some_and(|old| old.same_home(placement)) {
             self.home_changed(placement.project, placement.agent, old.as_ref(), Some(placement));
         }
+        self.autonomy.touch(placement.agent, placement.project);
         self.reindex_replica(placement.project, placement.agent);
         self.check_closing(placement.project);
     }
@@ -291,6 +302,9 @@ impl Engine {
         self.agent_names.insert(record.name.clone(), record.uid);
         let old = self.agents.insert(record.uid, record.clone());
         self.relabel(old.as_ref(), record.uid);
+        if old.as_ref().is_some_and(|old| old.draining != record.draining) {
+            self.autonomy.touch_agent(record.uid);
+        }
         if old.is_some_and(|old| old.revoked.is_some() != record.revoked.is_some()) {
             let placed: Vec<ProjectUid> = self.placements_on(record.uid).collect();
             for project in placed {
@@ -346,10 +360,12 @@ impl Engine {
             self.forget_attempt(&old);
         }
         self.last_run = self.last_run.max(Some(attempt.id.run));
-        if let Some(epoch) = attempt.state.epoch().filter(|epoch| epoch.term == self.fleet.term) {
+        let of_term = |epoch: &Epoch| epoch.term == self.fleet.term && !epoch.is_autonomous();
+        if let Some(epoch) = attempt.state.epoch().filter(of_term) {
             self.last_counter = self.last_counter.max(epoch.counter);
         }
         if attempt.state.end().is_some() {
+            self.autonomy.ended(attempt);
             self.ready_at.remove(&attempt.id);
             self.rescan();
         } else {
@@ -430,6 +446,7 @@ impl Engine {
                 let owner = self.projects.get_mut(project);
                 let old = owner.and_then(|owner| owner.placements.remove(agent));
                 self.placed.remove(&(*agent, *project));
+                self.autonomy.touch(*agent, *project);
                 self.forget_idle(*project, *agent);
                 self.home_changed(*project, *agent, old.as_ref(), None);
                 self.check_closing(*project);
@@ -486,6 +503,7 @@ impl Engine {
         }
         for (agent, placement) in &project.placements {
             self.placed.remove(&(*agent, uid));
+            self.autonomy.touch(*agent, uid);
             self.forget_idle(uid, *agent);
             self.placement_moved(uid, *agent, Some(placement), None);
             self.exports.touch(*agent, uid);
@@ -496,26 +514,12 @@ impl Engine {
 
     fn remember(&mut self, now: Now, volatile: &Volatile) {
         match volatile {
-            Volatile::SessionOpened(agent, session) => {
-                if session.epoch.term == self.fleet.term {
-                    self.last_counter = self.last_counter.max(session.epoch.counter);
-                }
-                let newest = self.connections.entry(*agent).or_default();
-                *newest = session.connection.max(*newest);
-                self.sessions.insert(*agent, session.clone());
-                self.exports.opened(*agent);
-                self.timers.end(Timer::Away(*agent));
-                if self.given_up.remove(agent) {
-                    for attempt in self.attempts.values().filter(|a| a.agent == *agent && a.state.is_out()) {
-                        self.usage.add_remote(attempt);
-                    }
-                }
-                self.agent_changed(*agent);
-            }
+            Volatile::SessionOpened(agent, session) => self.session_opened(*agent, session),
             Volatile::SessionClosed(agent, epoch) => {
                 if self.sessions.get(agent).is_some_and(|session| session.epoch == *epoch) {
                     self.sessions.remove(agent);
                     self.exports.closed(*agent);
+                    self.autonomy.closed(*agent);
                     self.timers.set(now.mono.plus(self.limits.lost_after), Timer::Away(*agent));
                     self.agent_changed(*agent);
                 }
@@ -568,10 +572,31 @@ impl Engine {
                 };
                 self.scan_from = *next;
             }
+            Volatile::ToldAutonomy { agent, serial, complete, orders } => {
+                self.autonomy.now_told(*agent, *serial, *complete, orders);
+            }
             Volatile::CloseChecked(run) => {
                 self.close_checks.remove(run);
             }
         }
+    }
+
+    fn session_opened(&mut self, agent: AgentUid, session: &Session) {
+        if session.epoch.term == self.fleet.term {
+            self.last_counter = self.last_counter.max(session.epoch.counter);
+        }
+        let newest = self.connections.entry(agent).or_default();
+        *newest = session.connection.max(*newest);
+        self.sessions.insert(agent, session.clone());
+        self.exports.opened(agent);
+        self.autonomy.opened(agent);
+        self.timers.end(Timer::Away(agent));
+        if self.given_up.remove(&agent) {
+            for attempt in self.attempts.values().filter(|a| a.agent == agent && a.state.is_out()) {
+                self.usage.add_remote(attempt);
+            }
+        }
+        self.agent_changed(agent);
     }
 
     /// An agent came, went or was given up: what waits for it must be looked at again.
@@ -642,7 +667,9 @@ impl Engine {
     /// happens).
     #[must_use]
     pub fn next_deadline(&self, now: Now) -> Option<Duration> {
-        let due = self.exports.due(now.wall.day()).is_some() || !self.homes_due.is_empty();
+        let due = self.exports.due(now.wall.day()).is_some()
+            || !self.homes_due.is_empty()
+            || self.autonomy.due().is_some();
         if due || !self.idle_replicas.is_empty() || !self.close_checks.is_empty() {
             return Some(Duration::ZERO);
         }

@@ -139,12 +139,14 @@ impl Engine {
         self.attempts.values()
     }
 
-    /// The live attempt of a placement: on an origin the active run's, before the waiting run's.
+    /// The live attempt of a placement: the one that may be on the agent before those that wait, and on an origin the
+    /// active run's before the waiting run's.
     #[must_use]
     pub fn attempt_on(&self, project: ProjectUid, agent: AgentUid) -> Option<&AttemptRecord> {
         let first = AttemptId { run: RunId::NIL, number: 0 };
-        let (_, _, id) = self.on_placement.range((project, agent, first)..).next()?;
-        self.attempts.get(id).filter(|attempt| attempt.project == project && attempt.agent == agent)
+        let on_it = self.on_placement.range((project, agent, first)..);
+        let on_it = on_it.take_while(|(uid, on, _)| (*uid, *on) == (project, agent));
+        on_it.filter_map(|(_, _, id)| self.attempts.get(id)).min_by_key(|attempt| !attempt.state.is_out())
     }
 
     /// Attempts that wait for admission.

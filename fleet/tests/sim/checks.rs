@@ -1,6 +1,7 @@
 //! What must hold at every step: the rules of the model against what is put on disk, and against what really
 //! happened on the machines.
 
+mod alone;
 mod guards;
 mod limits;
 mod rest;
@@ -64,6 +65,13 @@ pub(crate) struct Checks {
     disks: BTreeMap<AgentUid, Vec<Root>>,
     /// Reasons of waiting that were met.
     pub(crate) waited: BTreeMap<WaitReason, u64>,
+    begun_alone: BTreeSet<(usize, ProjectUid, String, Wall)>,
+    /// Until when agents have run a project's fires by themselves, by the count of its schedules.
+    over_alone: BTreeMap<ProjectUid, (u64, Wall)>,
+    /// What agents ran alone before they lost their state directories.
+    pub(crate) unheard: BTreeSet<RunId>,
+    /// Some clock was set.
+    pub(crate) clock_stepped: bool,
     /// A backup was put back: what was recorded since is forgotten, so the machines know more than the store.
     restored: bool,
     serving: BTreeMap<Epoch, serving::Serving>,
@@ -156,6 +164,7 @@ impl Checks {
         self.wanted = old.wanted;
         self.fired = old.fired;
         self.schedules = old.schedules;
+        self.over_alone = old.over_alone;
         self.cancelled = old.cancelled;
         self.restored = true;
     }
@@ -197,7 +206,9 @@ impl World {
     pub(crate) fn check_double(&mut self, host: usize, work: Work, other: Work) {
         let project = self.offer_of(host, other).map(|offer| offer.project);
         let deleted = project.is_none_or(|uid| self.coordinator.store.project(uid).is_none());
-        if !deleted && !self.checks.restored {
+        // What is not wanted any more goes on until its agent has ended it.
+        let unwanted = other.1.is_autonomous() && self.is_cancelled(host, other);
+        if !deleted && !unwanted && !self.checks.restored {
             let record = project.and_then(|uid| self.coordinator.store.attempt(uid, other.0));
             let text = format!(
                 "{} was offered under {} to host {host}, where {} under {} goes on; the disk says {record:?}",

@@ -126,6 +126,9 @@ fn assert_covered(cover: &Cover, seeds: u64) {
             }
         }
     }
+    if cover.alone < least {
+        rare.push(format!("fires run by agents alone: {}", cover.alone));
+    }
     assert!(rare.is_empty(), "met less than {least} times: {rare:#?}");
 }
 

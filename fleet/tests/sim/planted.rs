@@ -67,10 +67,14 @@ pub(crate) enum Planted {
     ExportUnsaid,
     /// A replica is sent to any agent of the project.
     AnySource,
+    /// An agent follows orders that are too old.
+    OrdersNeverExpire,
+    /// The fire that an agent ran by itself stays armed.
+    FireNotConsumed,
 }
 
 impl Planted {
-    pub(crate) const ALL: [Self; 26] = [
+    pub(crate) const ALL: [Self; 28] = [
         Self::AnswerBeforeCommit,
         Self::SendBeforeCommit,
         Self::TermNotRaised,
@@ -97,6 +101,8 @@ impl Planted {
         Self::ExportsTrusted,
         Self::ExportUnsaid,
         Self::AnySource,
+        Self::OrdersNeverExpire,
+        Self::FireNotConsumed,
     ];
 
     /// Bends what the engine is told.
@@ -161,12 +167,9 @@ impl Planted {
                     decision.sends.retain(|send| !matches!(send.message, Message::Cancel { .. }));
                 }
             }
-            Self::WakeForgotten => {
-                for change in changes.iter_mut() {
-                    if let Change::Volatile(Volatile::Scanned { wake, .. }) = change {
-                        *wake = None;
-                    }
-                }
+            Self::WakeForgotten => forget_wake(changes),
+            Self::FireNotConsumed if matches!(source, Source::Hello | Source::Report) => {
+                *changes = keep_fires(engine, changes);
             }
             Self::EndMisread => misread_end(decision),
             Self::DryRunServed => serve_dry_run(engine, changes),
@@ -183,18 +186,28 @@ impl Planted {
             Self::ExportUnsaid => decision
                 .sends
                 .retain(|send| !matches!(send.message, Message::Exports { complete: false, .. })),
-            Self::AnySource => {
-                for change in changes.iter_mut() {
-                    if let Change::Put(Record::Attempt(attempt)) = change {
-                        let project = engine.project(attempt.project);
-                        let other = project.and_then(|project| project.placements.keys().next_back());
-                        attempt.source = attempt.source.and_then(|_| other.copied());
-                    }
-                }
-            }
+            Self::AnySource => take_any_source(engine, changes),
             _ => {}
         }
         None
+    }
+}
+
+fn forget_wake(changes: &mut [Change]) {
+    for change in changes.iter_mut() {
+        if let Change::Volatile(Volatile::Scanned { wake, .. }) = change {
+            *wake = None;
+        }
+    }
+}
+
+fn take_any_source(engine: &Engine, changes: &mut [Change]) {
+    for change in changes.iter_mut() {
+        if let Change::Put(Record::Attempt(attempt)) = change {
+            let project = engine.project(attempt.project);
+            let other = project.and_then(|project| project.placements.keys().next_back());
+            attempt.source = attempt.source.and_then(|_| other.copied());
+        }
     }
 }
 

@@ -55,6 +55,7 @@ pub fn by(run: &v1::Run) -> String {
     let Some(trigger) = &run.trigger else { return "-".to_owned() };
     match trigger.kind() {
         TriggerKind::Unspecified => "-".to_owned(),
+        TriggerKind::Schedule if trigger.autonomous => "schedule (agent alone)".to_owned(),
         TriggerKind::Schedule => "schedule".to_owned(),
         TriggerKind::User if trigger.by.is_empty() => "a user".to_owned(),
         TriggerKind::User => names::last(&trigger.by).to_owned(),

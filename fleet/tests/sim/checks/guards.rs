@@ -10,7 +10,7 @@ use fleet::{
     run::{RunRecord, RunState, Wish},
 };
 
-use super::{Checks, told};
+use super::{Checks, told, units::is_local};
 use crate::store::{Source, Store, Unit};
 
 impl Checks {
@@ -123,7 +123,15 @@ fn check_hold(store: &Store, unit: &Unit, new: &PlacementRecord) -> Result<(), S
             let moved = unit.source == Source::Person
                 && old.is_some_and(|old| old.destination != new.destination || old.role != new.role);
             let counted = held.is_some_and(|one| one.max_delete == 0);
-            if succeeded || counted || moved { Ok(()) } else { wrong("a hold closed for no reason") }
+            // The tree that people put on an origin is what they want it to be.
+            let uploaded = new.role == Role::Origin
+                && is_local(store, new.project)
+                && old.is_some_and(|old| old.have_tree != new.have_tree);
+            if succeeded || counted || moved || uploaded {
+                Ok(())
+            } else {
+                wrong("a hold closed for no reason")
+            }
         }
         (before, Some(hold)) => {
             let same = before.is_some_and(|old| old.newest == hold.newest && old.evidence == hold.evidence);

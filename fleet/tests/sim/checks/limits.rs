@@ -169,7 +169,9 @@ impl Checks {
             (WaitReason::UpstreamSpacing, spaced),
             (WaitReason::UpstreamBreaker, gate.is_some_and(|(_, gate)| gate.is_shut(now.mono))),
         ];
-        if engine.session(attempt.agent).is_some() {
+        let project = engine.project(attempt.project);
+        let local = attempt.role == Role::Origin && project.is_some_and(|project| project.is_local());
+        if engine.session(attempt.agent).is_some() && !local {
             reasons.push((WaitReason::DiskSpace, self.lacks_room(engine, attempt)));
         }
         reasons

@@ -70,6 +70,7 @@ impl World {
         if !pull.dry_run {
             let tree = self.hosts[host].trees.entry(offer.destination.clone()).or_default();
             tree.stamp += 1;
+            tree.alone = if work.1.is_autonomous() { tree.stamp } else { tree.alone };
             tree.writers += 1;
         }
         self.hosts[host].pulls.push(pull);
@@ -166,6 +167,7 @@ impl World {
         if !pull.dry_run {
             let tree = self.hosts[host].trees.entry(pull.destination.clone()).or_default();
             tree.stamp += 1;
+            tree.alone = if pull.work.1.is_autonomous() { tree.stamp } else { tree.alone };
             tree.writers -= 1;
             if passes(&pull, class) {
                 tree.content = content;
@@ -175,9 +177,14 @@ impl World {
         if unreached {
             self.checks.unreached.insert(pull.work);
         }
+        let unknown = pull.source.as_ref().is_some_and(|(source, module, before)| {
+            let now = self.hosts[*source].trees.get(module);
+            now.is_some_and(|now| now.alone > 0 && now.alone >= before.stamp)
+        });
         let code = if unreached { EXIT_SOCKET } else { EXIT_OTHER };
         let outcome = Outcome { exit_code: Some(code), ..self.outcome(host, class, known) };
-        self.checks.pulled.insert(pull.work, (class, content));
+        let really = if unknown { Content::Alone } else { content };
+        self.checks.pulled.insert(pull.work, (class, really));
         self.hosts[host].exits.insert(pull.work, outcome);
         if self.hosts[host].up {
             self.collect_exit(host, pull.work);
@@ -266,9 +273,12 @@ impl World {
             }
         }
         if state_lost {
+            let alone = one.journal.values().filter(|entry| entry.alone.is_some());
+            self.checks.unheard.extend(alone.map(|entry| entry.offer.tree));
             one.journal.clear();
             one.exits.clear();
             one.said.clear();
+            one.orders.clear();
             one.highest_term = 0;
             one.state_id = format!("s{host}-{}", one.boot);
             self.checks.kept.retain(|_, kept| kept.host != host);
@@ -304,6 +314,7 @@ impl World {
             }
             self.collect_exit(host, work);
         }
+        self.alone_soon(host);
         self.dial_soon(host);
     }
 }
