@@ -14,6 +14,7 @@ mod deploy;
 mod docs;
 mod edges;
 mod foreign;
+mod guards;
 mod limits;
 mod load;
 mod partition;
