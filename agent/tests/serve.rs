@@ -293,6 +293,14 @@ async fn what_no_pull_needs_is_refused() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn the_look_before_a_pull_passes() {
+    let origin = Origin::exporting();
+    let ended = origin
+        .run(&["--dirs", "--list-only", "--ignore-missing-args", "rsync://edge1@{}/7/"], &secret("edge1"));
+    assert_eq!(ended.code, 0, "{}", ended.text);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn every_option_of_a_project_passes() {
     let origin = Origin::exporting();
     for flag in rsync::tables::FLAGS {

@@ -15,6 +15,7 @@ mod docs;
 mod edges;
 mod foreign;
 mod guards;
+mod hostile;
 mod limits;
 mod load;
 mod partition;

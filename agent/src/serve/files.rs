@@ -43,10 +43,10 @@ const IO_TIMEOUT_S: u32 = 600;
 const OPEN_FILES: u64 = 256;
 /// What the client's side of a pull (`rsync::argv`) sends to a daemon, found by reading what rsync 3.2.7 and 3.5.0
 /// send for each option that a project may have. All else is refused: writing, deleting, following links, other
-/// files' lists, logs. `-d` lists the tree's directory before a pull. `--inplace` implies `--partial`; `dry-run`, `server`, `sender` and `log-format` are rsync's own
-/// and in no wildcard.
+/// files' lists, logs. `-d` and `--list-only` are for the look before a pull. `--inplace` implies `--partial`;
+/// `dry-run`, `server`, `sender` and `log-format` are rsync's own and in no wildcard.
 const ACCEPTED: &str = "!r !d !l !p !t !g !o !H !c !S !u !I !x !W !z !inplace !partial !ignore-missing-args !numeric-ids \
-                        !bwlimit !timeout !safe-links !info";
+                        !bwlimit !timeout !safe-links !info !list-only";
 /// With extended attributes, where the agent's own file allows them.
 const ACCEPTED_ATTRIBUTES: &str = " !A !X";
 
