@@ -131,6 +131,8 @@ pub struct Limits {
     pub upstream_slots: u32,
     /// Pause between two starts at one upstream host.
     pub upstream_spacing: Duration,
+    /// First pause after "max connections reached"; longer ones grow from it up to [`BUSY_CAP`].
+    pub busy_pause: Duration,
     /// Replicas that pull from one origin agent at once.
     pub origin_uplink: u32,
     /// Percent of a volume's bytes that stay free, and of its inodes; at most [`VOLUME_RESERVE_PERCENT_MAX`].
@@ -153,6 +155,7 @@ impl Default for Limits {
             first_syncs: FIRST_SYNCS,
             upstream_slots: UPSTREAM_SLOTS,
             upstream_spacing: UPSTREAM_SPACING,
+            busy_pause: BUSY_INITIAL,
             origin_uplink: ORIGIN_UPLINK,
             volume_reserve_percent: VOLUME_RESERVE_PERCENT,
             volume_reserve_bytes: VOLUME_RESERVE_BYTES,

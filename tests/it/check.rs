@@ -221,7 +221,7 @@ fn an_agent_that_is_away_is_told_at_once() {
 }
 
 /// A small file system of its own at a path; unmounted when dropped.
-struct Mount(PathBuf);
+pub(crate) struct Mount(PathBuf);
 
 impl Mount {
     fn new(path: &Path, size: &str) -> Result<Self, String> {
@@ -247,7 +247,7 @@ impl Drop for Mount {
 }
 
 /// A fleet whose one agent has its root on a volume of this size; says why where there is none.
-fn fleet_on(size: &str, options: FleetOptions) -> Option<(Fleet, Mount)> {
+pub(crate) fn fleet_on(size: &str, options: FleetOptions) -> Option<(Fleet, Mount)> {
     let mut fleet = Fleet::prepare(options).expect("a fleet");
     let mount = match Mount::new(&fleet.root(0), size) {
         Ok(mount) => mount,

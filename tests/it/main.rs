@@ -15,6 +15,8 @@ mod deploy;
 mod docs;
 mod edges;
 mod foreign;
+mod guards;
+mod hostile;
 mod limits;
 mod load;
 mod partition;

@@ -37,10 +37,12 @@ pub(super) enum Pass {
     Reclaim,
     /// The pull; or, for a dry run, what it would do.
     Pull,
+    /// Counts what a delete limit stopped.
+    Count,
 }
 
 impl Pass {
-    pub(super) const ALL: [Self; 4] = [Self::Probe, Self::Adoption, Self::Reclaim, Self::Pull];
+    pub(super) const ALL: [Self; 5] = [Self::Probe, Self::Adoption, Self::Reclaim, Self::Pull, Self::Count];
 
     /// Names its run directories, and it in logs and spans.
     pub(super) const fn name(self) -> &'static str {
@@ -49,13 +51,14 @@ impl Pass {
             Self::Adoption => "adoption",
             Self::Reclaim => "reclaim",
             Self::Pull => "pull",
+            Self::Count => "count",
         }
     }
 
     /// Whether it may change the tree.
     pub(super) fn writes(self, order: &Order) -> bool {
         match self {
-            Self::Probe | Self::Adoption => false,
+            Self::Probe | Self::Adoption | Self::Count => false,
             Self::Reclaim => true,
             Self::Pull => !order.dry_run,
         }
@@ -71,6 +74,7 @@ impl Pass {
                 Some("dry run: what follows is what would be done; nothing is changed")
             }
             Self::Pull => None,
+            Self::Count => Some("counts what the delete limit stopped; nothing is changed"),
         }
     }
 }
@@ -96,7 +100,7 @@ pub(super) fn before_pull(order: &Order, facts: Facts) -> Vec<Pass> {
         Pass::Probe => may_empty || sought,
         Pass::Adoption => strange,
         Pass::Reclaim => order.reclaim,
-        Pass::Pull => false,
+        Pass::Pull | Pass::Count => false,
     };
     Pass::ALL.into_iter().filter(wanted).collect()
 }
@@ -248,8 +252,9 @@ fn told(order: &Order, dry: Ended) -> v1::Outcome {
     }
     let wanted = dry.deleted().saturating_add(dry.outcome.deletes_skipped.unwrap_or(0));
     let (files, size) = (stats.transferred.unwrap_or(0), stats.transferred_size.unwrap_or(0));
+    let word = if files == 1 { "file" } else { "files" };
     let sentence =
-        format!("would transfer {} files ({}), delete {}", count(files), bytes(size), count(wanted));
+        format!("would transfer {} {word} ({}), delete {}", count(files), bytes(size), count(wanted));
     let evidence =
         evidence(Kind::Deletes, (wanted, order.max_delete()), dry.findings.first_deleted, sentence);
     let mut outcome = v1::Outcome { evidence: Some(evidence), ..dry.outcome };
@@ -273,6 +278,19 @@ fn with_deletes(order: &Order, pass: Ended) -> v1::Outcome {
     let sentence = format!("{} deletions are wanted, at most {} are allowed", count(wanted), count(limit));
     let evidence = evidence(Kind::Deletes, (wanted, limit), pass.findings.first_deleted, sentence);
     v1::Outcome { evidence: Some(evidence), ..pass.outcome }
+}
+
+/// What a delete limit stopped, by a dry run after it. rsync's own count lacks each directory that it could not empty:
+/// who approved that number would be asked again for these.
+pub(super) fn counted(mut stopped: Ended, dry: Ended) -> Ended {
+    let skipped = stopped.outcome.deletes_skipped.unwrap_or(0);
+    let wanted = dry.deleted();
+    if dry.outcome.class() != Class::Ok || wanted < skipped {
+        return stopped;
+    }
+    stopped.findings.first_deleted = dry.findings.first_deleted;
+    stopped.outcome.deletes_skipped = Some(wanted);
+    stopped
 }
 
 /// A guard's stop.

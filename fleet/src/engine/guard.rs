@@ -47,6 +47,7 @@ impl Engine {
     ) -> Outcome {
         let Some(project) = self.projects.get(&attempt.project) else { return outcome };
         let Some(placement) = project.placements.get(&attempt.agent) else { return outcome };
+        let partial = outcome.class == ExitClass::Partial;
         let outcome = pass_partial(&project.record.spec.partial_is_success, outcome);
         let kind = outcome.evidence.as_ref().map(|evidence| evidence.kind);
         if outcome.class == ExitClass::MaxDelete
@@ -63,7 +64,9 @@ impl Engine {
             return outcome;
         }
         let run = run.filter(|run| !run.wish.dry_run);
-        match run.and_then(|run| shrunk(project, placement, run, outcome.stats?)) {
+        // What an upstream cannot read is not in its figures, and still in the tree.
+        let told = outcome.stats.filter(|stats| !partial || stats.deleted > 0);
+        match run.and_then(|run| shrunk(project, placement, run, told?)) {
             Some(evidence) => hold_shrunk(evidence, outcome),
             None => outcome,
         }

@@ -275,7 +275,7 @@ impl Engine {
         // A waiting run asks the upstream again anyway: no need to try the old one any longer.
         let newer_waits = project.runs.range(RunId(run.id.0)..).any(|id| *id != run.id);
         let knocked = self.knocked_in_vain(attempt);
-        let again = match verdict(class, attempt.attempt_try, project.record.spec.retry, now) {
+        let again = match self.verdict(now, project, attempt, class) {
             _ if knocked => (!newer_waits && effects.retries()).then_some(Duration::ZERO),
             Verdict::Again(_) if class == ExitClass::Busy && newer_waits => None,
             Verdict::Again(delay) => effects.retries().then_some(delay),
@@ -289,6 +289,10 @@ impl Engine {
             }
             None => self.close_run(now, run, RunState::Failed, effects),
         }
+    }
+
+    fn verdict(&self, now: Now, project: &Project, attempt: &AttemptRecord, class: ExitClass) -> Verdict {
+        verdict(class, attempt.attempt_try, project.record.spec.retry, self.limits.busy_pause, now)
     }
 
     /// Whether this attempt ended without reaching a host whose breaker was open already: that is no try of its own.
@@ -358,7 +362,7 @@ impl Engine {
             End::Lost => ExitClass::Interrupted,
         };
         let superseded = project.state.tree != Some(attempt.tree);
-        match verdict(class, attempt.attempt_try, project.record.spec.retry, now) {
+        match self.verdict(now, project, attempt, class) {
             _ if superseded => {}
             Verdict::Again(delay) if effects.retries() => {
                 self.next_try(project, run.clone(), attempt, delay, effects)

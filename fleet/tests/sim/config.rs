@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use fleet::defaults::Limits;
+use fleet::defaults::{BUSY_INITIAL, Limits};
 
 use crate::{cover::Fault, prng::Prng};
 
@@ -89,6 +89,7 @@ impl Config {
             first_syncs: number(rng, 1, 2),
             upstream_slots: number(rng, 1, 2),
             upstream_spacing: Duration::from_millis(rng.below(20) * SECOND),
+            busy_pause: BUSY_INITIAL,
             origin_uplink: number(rng, 1, 3),
             volume_reserve_percent: 2,
             volume_reserve_bytes: RESERVE_BYTES,
