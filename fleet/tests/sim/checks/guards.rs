@@ -115,7 +115,9 @@ fn check_hold(store: &Store, unit: &Unit, new: &PlacementRecord) -> Result<(), S
     let dry = |attempt: &AttemptRecord| {
         store.run(attempt.project, attempt.id.run).is_some_and(|run| run.wish.dry_run)
     };
-    let succeeded = on_it().any(|one| matches!(one.state.end(), Some(End::Succeeded(_))) && !dry(one));
+    // What was pulled while its source changed is no success.
+    let succeeded =
+        on_it().any(|one| matches!(one.state.end(), Some(End::Succeeded(_))) && !one.mixed && !dry(one));
     let held = on_it().find(|one| matches!(one.state.end(), Some(End::Held(_))) && !dry(one));
     match (before, &new.hold) {
         (None, None) => Ok(()),
