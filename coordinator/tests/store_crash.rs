@@ -44,6 +44,7 @@ fn placement(writer: u64, n: u64) -> PlacementRecord {
         standby: false,
         files: n,
         size_bytes: 0,
+        half_changed: false,
         hold: None,
     }
 }

@@ -65,12 +65,16 @@ pub struct PlacementRecord {
     pub have_tree: Option<RunId>,
     /// When it got that version.
     pub have_time: Option<Wall>,
-    /// The version for which all tries failed; the next version, or the agent's return, begins anew.
+    /// The version for which all tries failed. The next version begins anew, and so does the agent's return: as another
+    /// start of its program, or after having been away for longer than any pause between tries.
     pub gave_up_on: Option<RunId>,
     /// Files in the tree after the last success; 0: not known.
     pub files: u64,
     /// Bytes in the tree after the last success; 0: not known.
     pub size_bytes: u64,
+    /// A pull into it ended in the middle, so what is there is a mixture and not [`Self::have_tree`]; the next success
+    /// clears it.
+    pub half_changed: bool,
     /// A guard's stop that is open: it closes by a success, or when counted deletions are within the limit again.
     pub hold: Option<Hold>,
 }
@@ -82,13 +86,19 @@ impl PlacementRecord {
         self.hold.as_ref().is_some_and(Hold::has_shrunk)
     }
 
+    /// Whether another agent may copy this version from it: it has that tree whole, and under that name.
+    #[must_use]
+    pub fn offers(&self, tree: RunId) -> bool {
+        self.have_tree == Some(tree) && !self.has_shrunk() && !self.half_changed
+    }
+
     /// Whether a replica should pull, when `wanted` is the version that its project serves. (The wanted version
     /// is the same for all placements of a project, so it is stored once, in the project's state.)
     #[must_use]
     pub fn has_work(&self, wanted: Option<RunId>) -> bool {
         self.role == Role::Replica
             && wanted.is_some()
-            && self.have_tree != wanted
+            && (self.have_tree != wanted || self.half_changed)
             && self.gave_up_on != wanted
     }
 }

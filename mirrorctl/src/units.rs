@@ -115,6 +115,19 @@ pub fn rfc3339(time: DateTime<Utc>) -> String {
     time.to_rfc3339_opts(SecondsFormat::Secs, true)
 }
 
+/// A place in a line: `1st`, `2nd`, `11th`.
+#[must_use]
+pub fn ordinal(place: u32) -> String {
+    let ending = match (place % 100, place % 10) {
+        (11..=13, _) => "th",
+        (_, 1) => "st",
+        (_, 2) => "nd",
+        (_, 3) => "rd",
+        _ => "th",
+    };
+    format!("{place}{ending}")
+}
+
 /// A time near `now`, as tables show it: `07:55` on the same day or within twelve hours, otherwise the date.
 #[must_use]
 pub fn clock(time: DateTime<Utc>, now: DateTime<Utc>) -> String {

@@ -139,6 +139,7 @@ fn a_project_stands_by_its_runs_and_placements() {
         standby: false,
         files: 10,
         size_bytes: 100,
+        half_changed: false,
         hold: None,
     };
     let view =

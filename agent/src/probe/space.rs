@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use fleet::{agent::Root, defaults::Limits};
 use mirror_proto::v1;
 use mirror_proto::v1::finding::{Kind, Severity};
 
@@ -9,16 +10,23 @@ use super::{Look, Place, finding, on_disk};
 use crate::guard::Space;
 use crate::text::bytes;
 
-/// The reserve of a volume: a 50th (2 %) of it, at least this many bytes (20 GiB).
-const RESERVE_BYTES_MIN: u64 = 20 << 30;
-/// The same, as a part of the volume.
-const RESERVE_PARTS: u64 = 50;
-/// On a small volume the least is a tenth of it instead: nothing would ever fit there otherwise.
-const RESERVE_PARTS_SMALL: u64 = 10;
+/// The volume as the fleet judges it: by the rule that admission goes by, with the limits that a coordinator has where
+/// nobody set others.
+fn volume(space: &Space) -> (Root, Limits) {
+    let root = Root {
+        name: String::new(),
+        path: String::new(),
+        total_bytes: space.total_bytes,
+        free_bytes: space.free_bytes,
+        total_inodes: space.total_inodes,
+        free_inodes: space.free_inodes,
+    };
+    (root, Limits::default())
+}
 
-/// Bytes of a volume that growing trees leave free.
-fn reserve_bytes(total_bytes: u64) -> u64 {
-    (total_bytes / RESERVE_PARTS).max(RESERVE_BYTES_MIN.min(total_bytes / RESERVE_PARTS_SMALL))
+fn reserve_bytes(space: &Space) -> u64 {
+    let (root, limits) = volume(space);
+    root.reserve_bytes(&limits)
 }
 
 /// Room for what the tree would still add, as far as that is known.
@@ -39,18 +47,20 @@ pub(super) async fn judge(look: &Look<'_>, place: &Place, growth_bytes: Option<u
     v1::Finding {
         size_bytes: growth_bytes,
         free_bytes: Some(space.free_bytes),
-        reserve_bytes: Some(reserve_bytes(space.total_bytes)),
+        reserve_bytes: Some(reserve_bytes(&space)),
         ..finding(Kind::Space, severity, look.say(&format!("{} {text}", place.destination)))
     }
 }
 
 fn sentence(space: &Space, growth_bytes: Option<u64>) -> (Severity, String) {
-    let reserve = reserve_bytes(space.total_bytes);
+    let reserve = reserve_bytes(space);
     let wanted = growth_bytes.unwrap_or(0).saturating_add(reserve);
     let of_reserve = format!("above its reserve of {}", bytes(reserve));
-    if space.total_inodes > 0 && space.free_inodes < space.total_inodes / RESERVE_PARTS {
+    let (root, limits) = volume(space);
+    if space.free_inodes < root.reserve_inodes(&limits) {
         let free = crate::text::count(space.free_inodes);
-        return (Severity::Fault, format!("has only {free} inodes free, below its reserve of 2 %"));
+        let percent = limits.volume_reserve_percent;
+        return (Severity::Fault, format!("has only {free} inodes free, below its reserve of {percent} %"));
     }
     if space.free_bytes < wanted {
         let lack = wanted - space.free_bytes;
@@ -100,8 +110,8 @@ mod tests {
                 "has nothing above its reserve of 160 GiB: 100 GiB are free",
             ),
             (500 * GIB, 21 * GIB, None, ok, "has 1.00 GiB above its reserve of 20.0 GiB"),
-            // A small volume: a tenth of it, where 20 GiB would be more than there is.
-            (10 * GIB, 2 * GIB, None, ok, "has 1.00 GiB above its reserve of 1.00 GiB"),
+            // A small volume: a 20th of it, where 20 GiB would be more than there is.
+            (10 * GIB, 2 * GIB, None, ok, "has 1.50 GiB above its reserve of 512 MiB"),
         ] {
             assert_eq!(told(total, free, growth), (severity, text.to_owned()));
         }

@@ -23,7 +23,10 @@ use mirror_proto::{convert, status::internal, v1};
 use tonic::{Code, Request, Response, Status};
 
 use self::filter::Filter;
-pub use self::{check::CHECKS_MAX, show::show};
+pub use self::{
+    check::CHECKS_MAX,
+    show::{show, show_all},
+};
 use super::{ask, broken, invalid, page, refused, request::key, run, run::history, user};
 use crate::{Services, session::trace};
 
@@ -280,8 +283,7 @@ impl v1::project_service_server::ProjectService for Projects {
         let rows = view.projects_after(after.as_ref()).filter(|project| filter.fits(project));
         let (projects, next_page_token) =
             page::cut(&list, &page, rows, |project| project.record.name.to_string());
-        let projects =
-            projects.into_iter().map(|project| show(&view, now, &self.services.progress, project)).collect();
+        let projects = show_all(&view, now, &self.services.progress, projects);
         Ok(Response::new(v1::ListProjectsResponse { projects, next_page_token }))
     }
 

@@ -121,6 +121,7 @@ impl Engine {
             let message = Message::Close(CloseReason::Superseded);
             effects.send(Send { agent, session: old.epoch, message });
         }
+        self.begin_anew(now, record, &facts.instance_id, &mut effects);
         let session = Session { epoch, facts, since: now.wall, connection };
         effects.change(Change::Volatile(Volatile::SessionOpened(agent, session)));
         let welcome = Message::Welcome { term: self.fleet.term, name: record.name.clone() };

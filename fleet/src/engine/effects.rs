@@ -3,8 +3,9 @@
 
 use super::state::Engine;
 use crate::{
-    id::{ProjectUid, RunId},
+    id::{AgentUid, ProjectUid, RunId},
     input::{Decision, Reply, Send},
+    placement::PlacementRecord,
     project::ProjectState,
     record::{Change, Key, Record},
     run::RunRecord,
@@ -75,6 +76,18 @@ impl<'a> Effects<'a> {
         match self.pending_put(&Key::Run(project, id)) {
             Some(Record::Run(run)) => Some(run.clone()),
             _ => self.engine.runs.get(&id).cloned(),
+        }
+    }
+
+    /// The placement as this decision leaves it so far.
+    pub(super) fn placement(&self, project: ProjectUid, agent: AgentUid) -> Option<PlacementRecord> {
+        let key = Key::Placement(project, agent);
+        if self.changes.iter().any(|change| matches!(change, Change::Delete(gone) if *gone == key)) {
+            return None;
+        }
+        match self.pending_put(&key) {
+            Some(Record::Placement(placement)) => Some(placement.clone()),
+            _ => self.engine.projects.get(&project)?.placements.get(&agent).cloned(),
         }
     }
 

@@ -260,8 +260,9 @@ impl Engine {
             let wait = match self.served(now, from, attempt.agent) {
                 _ if !self.sessions.contains_key(&from.agent) => Wait::by(WaitReason::OriginAway, blocker),
                 // A new origin serves nothing yet: pulling from it would empty the replica.
-                // Nor is one that has shrunk to be pulled under the name of the tree before: IN_PLACE, it is there already.
-                Some(source) if from.have_tree == Some(attempt.tree) && !from.has_shrunk() => {
+                // Nor is one that has shrunk, or was left half changed, to be pulled under the name of the tree before:
+                // IN_PLACE, it is there already.
+                Some(source) if from.offers(attempt.tree) => {
                     let changing = self.attempt_on(from.project, from.agent);
                     if !changing.is_some_and(|own| own.state.is_out()) {
                         return Ok(source);

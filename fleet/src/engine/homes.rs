@@ -378,6 +378,7 @@ fn placement(
         gave_up_on: None,
         files: 0,
         size_bytes: 0,
+        half_changed: false,
         hold: None,
     };
     let Some(old) = old.filter(|old| old.destination == fresh.destination) else { return fresh };

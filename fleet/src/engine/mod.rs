@@ -19,6 +19,7 @@
 
 mod admit;
 mod agents;
+mod anew;
 mod autonomy;
 mod due;
 mod effects;
@@ -37,6 +38,7 @@ mod view;
 
 pub use admit::{BLOCKERS_MAX, Blocker, Wait, WaitReason};
 pub use agents::HELLO_ATTEMPTS_MAX;
+pub use anew::ANEW_AT_ONCE;
 pub use autonomy::GAVE_WAY;
 pub use homes::{Obstacle, REPLICAS_MAX};
 pub use hosts::{Breaker, HostFailure, HostState};
@@ -52,6 +54,11 @@ use crate::{
     record::{Change, FleetRecord, Record},
     time::Now,
 };
+
+/// Most records that one decision changes: a project with [`REPLICAS_MAX`] replicas that is cancelled or deleted
+/// changes an attempt and a placement of each. Only the revocation of an agent may change more, some records for each
+/// of its projects.
+pub const CHANGES_MAX: usize = 512;
 
 impl Engine {
     /// What follows from `input` at `now`. Changes nothing.

@@ -81,6 +81,11 @@ impl Engine {
         if !session.facts.roots.iter().any(|known| known.name == root) {
             return Some(("NO_SUCH_ROOT", format!("it has no root \"{root}\"; see its own file")));
         }
+        if placement.half_changed {
+            let text =
+                "its last pull ended in the middle, so it has no whole tree; wait until it has caught up";
+            return Some(("HALF_CHANGED", text.to_owned()));
+        }
         let behind = project.state.tree.is_some() && placement.have_tree != project.state.tree;
         behind.then(|| {
             let text = "it lacks the tree that is served now; wait until it has caught up";

@@ -12,7 +12,7 @@ use crate::{
     attempt::{AttemptEvent, AttemptRecord, AttemptState, End, Role},
     id::{AgentUid, AttemptId, Epoch, RunId},
     input::{CloseReason, Decision, Message, NotTaken, Send},
-    outcome::{ExitClass, Outcome},
+    outcome::{ExitClass, GuardKind, Outcome},
     placement::PlacementRecord,
     project::ProjectState,
     record::{Change, Record, Volatile},
@@ -122,8 +122,23 @@ impl Engine {
         if let Some(end) = moved.state.end() {
             let follows = self.after_wish(attempt, end);
             self.after_end(now, &moved, &follows, effects);
+            self.note_half_changed(&moved, end, effects);
         }
         true
+    }
+
+    /// A pull that ended in the middle left a mixture: nobody may copy it under the name of the tree before.
+    fn note_half_changed(&self, attempt: &AttemptRecord, end: &End, effects: &mut Effects<'_>) {
+        let dry_run = self.runs.get(&attempt.id.run).is_some_and(|run| run.wish.dry_run);
+        let mixed = attempt.mixed && matches!(end, End::Succeeded(_));
+        if dry_run || !(mixed || may_have_changed(attempt, end)) {
+            return;
+        }
+        let placement = effects.placement(attempt.project, attempt.agent);
+        let same_place = |one: &PlacementRecord| one.destination == attempt.destination;
+        if let Some(placement) = placement.filter(|one| same_place(one) && !one.half_changed) {
+            effects.put(Record::Placement(PlacementRecord { half_changed: true, ..placement }));
+        }
     }
 
     /// How an end counts for what follows: where a person wanted it, no other try does, however it came. Only
@@ -403,6 +418,40 @@ impl Engine {
     }
 }
 
+/// Whether an attempt that ended so may have begun to change its tree, and not come to the end of it.
+fn may_have_changed(attempt: &AttemptRecord, end: &End) -> bool {
+    let outcome = match end {
+        End::Succeeded(_) => return false,
+        End::Lost | End::Cancelled(None) => return attempt.state.offered().is_some(),
+        End::Failed(outcome) | End::Held(outcome) | End::Cancelled(Some(outcome)) => outcome,
+    };
+    match outcome.class {
+        ExitClass::Ok
+        | ExitClass::Auth
+        | ExitClass::NotFound
+        | ExitClass::Refused
+        | ExitClass::Busy
+        | ExitClass::Config
+        | ExitClass::RejectedByAgent => false,
+        ExitClass::Guard => {
+            // These look before the pull begins.
+            let before = [GuardKind::EmptyUpstream, GuardKind::SentinelMissing, GuardKind::Adoption];
+            !outcome.evidence.as_ref().is_some_and(|evidence| before.contains(&evidence.kind))
+        }
+        ExitClass::Network | ExitClass::Timeout => hearing(outcome) != Hearing::Unreached,
+        ExitClass::Partial
+        | ExitClass::MaxDelete
+        | ExitClass::DiskFull
+        | ExitClass::LocalIo
+        | ExitClass::Internal
+        | ExitClass::Stalled
+        | ExitClass::WallClock
+        | ExitClass::Protocol
+        | ExitClass::Cancelled
+        | ExitClass::Interrupted => true,
+    }
+}
+
 impl PlacementRecord {
     /// This placement with a whole tree, which closes its hold.
     fn with_tree(self, now: Now, tree: RunId, outcome: &Outcome) -> Self {
@@ -414,6 +463,7 @@ impl PlacementRecord {
             gave_up_on: None,
             files,
             size_bytes,
+            half_changed: false,
             hold: None,
             ..self
         }

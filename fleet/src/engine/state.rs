@@ -58,6 +58,8 @@ pub struct Engine {
     pub(super) sessions: BTreeMap<AgentUid, Session>,
     /// The newest connection over which each agent said hello, open or not.
     pub(super) connections: BTreeMap<AgentUid, u64>,
+    /// The newest start of each agent's program that said hello to this coordinator.
+    pub(super) instances: BTreeMap<AgentUid, String>,
     pub(super) given_up: BTreeSet<AgentUid>,
     pub(super) hosts: Hosts,
     pub(super) ready_at: BTreeMap<AttemptId, Mono>,
@@ -458,6 +460,7 @@ impl Engine {
                 }
                 self.given_up.remove(uid);
                 self.connections.remove(uid);
+                self.instances.remove(uid);
                 self.timers.end(Timer::Away(*uid));
             }
             Key::JoinToken(id) => {
@@ -587,6 +590,7 @@ impl Engine {
         }
         let newest = self.connections.entry(agent).or_default();
         *newest = session.connection.max(*newest);
+        self.instances.insert(agent, session.facts.instance_id.clone());
         self.sessions.insert(agent, session.clone());
         self.exports.opened(agent);
         self.autonomy.opened(agent);

@@ -43,7 +43,7 @@ pub(crate) enum Content {
     Nothing,
     /// This version.
     Tree(RunId),
-    /// Pulled while its source changed.
+    /// Pulled while its source changed, or not to its end.
     Mixed,
     /// Pulled from an agent that changed its tree alone: nobody could know yet. What that agent then tells is pulled.
     Alone,

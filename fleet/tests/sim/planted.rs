@@ -71,10 +71,12 @@ pub(crate) enum Planted {
     OrdersNeverExpire,
     /// The fire that an agent ran by itself stays armed.
     FireNotConsumed,
+    /// What a pull that ended in the middle has left passes for the tree before.
+    HalfChangeForgotten,
 }
 
 impl Planted {
-    pub(crate) const ALL: [Self; 28] = [
+    pub(crate) const ALL: [Self; 29] = [
         Self::AnswerBeforeCommit,
         Self::SendBeforeCommit,
         Self::TermNotRaised,
@@ -103,6 +105,7 @@ impl Planted {
         Self::AnySource,
         Self::OrdersNeverExpire,
         Self::FireNotConsumed,
+        Self::HalfChangeForgotten,
     ];
 
     /// Bends what the engine is told.
@@ -157,6 +160,13 @@ impl Planted {
                 for change in changes.iter_mut() {
                     if let Change::Put(Record::Attempt(attempt)) = change {
                         attempt.mixed = false;
+                    }
+                }
+            }
+            Self::HalfChangeForgotten => {
+                for change in changes.iter_mut() {
+                    if let Change::Put(Record::Placement(placement)) = change {
+                        placement.half_changed = false;
                     }
                 }
             }

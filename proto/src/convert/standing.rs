@@ -49,6 +49,7 @@ pub fn status_to_wire(project: &Name, state: &ProjectState, view: StandingView) 
         last_end_time: state.last_run.map(|last| wall_to_wire(last.end)),
         placements: view.placements,
         unplaced: view.unplaced,
+        wait: None,
     }
 }
 

@@ -59,6 +59,7 @@ pub(super) fn placement(record: &PlacementRecord) -> store::PlacementRecord {
         gave_up_on,
         files,
         size_bytes,
+        half_changed,
         hold,
     } = record;
     store::PlacementRecord {
@@ -73,6 +74,7 @@ pub(super) fn placement(record: &PlacementRecord) -> store::PlacementRecord {
         size_bytes: Some(*size_bytes),
         hold: hold.as_ref().map(write_hold),
         standby: standby.then_some(true),
+        half_changed: half_changed.then_some(true),
     }
 }
 
@@ -112,6 +114,7 @@ pub(super) fn read_placement(message: store::PlacementRecord) -> Read<PlacementR
         size_bytes: need("size_bytes", message.size_bytes)?,
         hold: maybe("hold", message.hold, read_hold)?,
         standby: message.standby.unwrap_or(false),
+        half_changed: message.half_changed.unwrap_or(false),
     })
 }
 

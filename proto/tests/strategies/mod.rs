@@ -129,9 +129,18 @@ fn placement() -> impl Strategy<Value = PlacementRecord> {
         },
     );
     let tree = (option::of(run_id()), maybe_wall(), option::of(run_id()));
-    (project_uid(), agent_uid(), role(), destination(), tree, any::<(u64, u64, bool)>(), option::of(hold))
-        .prop_map(|(project, agent, role, destination, tree, (files, size_bytes, standby), hold)| {
+    (
+        project_uid(),
+        agent_uid(),
+        role(),
+        destination(),
+        tree,
+        any::<(u64, u64, bool, bool)>(),
+        option::of(hold),
+    )
+        .prop_map(|(project, agent, role, destination, tree, figures, hold)| {
             let (have_tree, have_time, gave_up_on) = tree;
+            let (files, size_bytes, standby, half_changed) = figures;
             PlacementRecord {
                 project,
                 agent,
@@ -143,6 +152,7 @@ fn placement() -> impl Strategy<Value = PlacementRecord> {
                 gave_up_on,
                 files,
                 size_bytes,
+                half_changed,
                 hold,
             }
         })

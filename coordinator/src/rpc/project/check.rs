@@ -212,7 +212,7 @@ impl Projects {
             attempt.role == Role::Origin && attempt.upstream_host == upstream.host && attempt.state.is_out()
         });
         let users: Vec<_> = out.collect();
-        let limit = usize::try_from(view.limits().upstream_slots).unwrap_or(usize::MAX);
+        let limit = usize::try_from(view.upstream_slots(&upstream.host)).unwrap_or(usize::MAX);
         if users.len() + self.services.probes.connected_to(&upstream.host) < limit {
             return (false, None);
         }

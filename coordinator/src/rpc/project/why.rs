@@ -122,6 +122,13 @@ impl Teller<'_> {
                 self.name
             );
         }
+        if placement.is_some_and(|placement| placement.half_changed) {
+            return format!(
+                "{subject} waits: {name}'s last sync ended in the middle, so what it has is no whole tree; the next \
+                 success makes a new one. Next: mirrorctl project run {}",
+                self.name
+            );
+        }
         if placement.is_some_and(|placement| placement.have_tree != Some(attempt.tree)) {
             return format!(
                 "{subject} waits: {name} lacks the tree that it should copy; the next run makes a new one. Next: \

@@ -109,6 +109,7 @@ fn placement(project: &ProjectRecord, role: Role) -> PlacementRecord {
         standby: false,
         files: 0,
         size_bytes: 0,
+        half_changed: false,
         hold: None,
     }
 }
@@ -486,5 +487,40 @@ fn what_is_not_due_says_when_it_is() {
     assert_eq!(
         one(&engine, 7),
         "kernel.org is not waiting: it is fresh (50m) and its next fire is 08:05 UTC (in 23m)."
+    );
+}
+
+#[test]
+fn an_origin_whose_last_sync_ended_in_the_middle_is_named() {
+    const EDGE1: AgentUid = AgentUid(2);
+    let debian = project(7, "debian", "ftp.debian.org", FTP1);
+    let tree = run_id(1);
+    let made = RunRecord { current_tree: true, ..run(&debian, tree, RunState::Propagating) };
+    let origin =
+        PlacementRecord { have_tree: Some(tree), half_changed: true, ..placement(&debian, Role::Origin) };
+    let replica = PlacementRecord { agent: EDGE1, ..placement(&debian, Role::Replica) };
+    let pull = AttemptRecord {
+        agent: EDGE1,
+        role: Role::Replica,
+        upstream_host: String::new(),
+        ..attempt(&debian, tree, 2, pending(0))
+    };
+    let state = ProjectState { tree: Some(tree), ..ProjectState::new(debian.uid) };
+    let mut changes = vec![Change::Put(agent(EDGE1, "edge1", Some(MORNING))), session(EDGE1, &["a1"])];
+    changes.extend(
+        [
+            Record::Project(Box::new(debian)),
+            Record::ProjectState(state),
+            Record::Placement(origin),
+            Record::Placement(replica),
+            Record::Run(made),
+            Record::Attempt(pull),
+        ]
+        .map(Change::Put),
+    );
+    assert_eq!(
+        one(&fleet(Limits::default(), changes), 7),
+        "debian on edge1 waits: ftp1's last sync ended in the middle, so what it has is no whole tree; the next success \
+         makes a new one. Next: mirrorctl project run debian"
     );
 }

@@ -178,14 +178,9 @@ impl Checks {
                 Some((ExitClass::Ok | ExitClass::Partial, Content::Alone)) => Some(tree),
                 Some(_) | None => None,
             };
-            // An origin whose newest run did not succeed still counts as serving the version before: here the
-            // outcome of that run went with the agent's state directory.
-            let unknown = fetched.and_then(|fetched| store.run(new.project, fetched));
-            let unknown =
-                unknown.is_some_and(|run| matches!(run.state, RunState::Cancelled | RunState::Failed));
-            // Nor does anybody hear of what an agent ran alone when that goes with its state directory.
+            // Nobody hears of what an agent ran alone when that goes with its state directory.
             let unheard = fetched.is_some_and(|fetched| self.unheard.contains(&fetched));
-            if fetched != Some(tree) && !unknown && !unheard && !self.restored {
+            if fetched != Some(tree) && !unheard && !self.restored {
                 return Err(format!("{new:?} was entered by {by:?}, which really pulled {really:?}"));
             }
         }

@@ -27,6 +27,18 @@ fn passes(pull: &Pull, class: ExitClass) -> bool {
     class == ExitClass::Ok || (class == ExitClass::Partial && pull.passes_partial)
 }
 
+/// Whether a pull that ended so has left what was there as it was.
+fn left_alone(outcome: &Outcome, unreached: bool) -> bool {
+    use ExitClass as C;
+    let kind = outcome.evidence.as_ref().map(|evidence| evidence.kind);
+    match outcome.class {
+        C::Busy | C::Auth | C::NotFound | C::Refused | C::Config => true,
+        C::Guard => kind != Some(GuardKind::Quota),
+        C::Network => unreached,
+        _ => false,
+    }
+}
+
 /// What rsync exits with when it cannot connect.
 const EXIT_SOCKET: i32 = 10;
 /// Any other exit: which one is of no interest here.
@@ -164,15 +176,6 @@ impl World {
         let known = one.journal.get(&pull.work).map_or(0, |entry| entry.offer.known_files);
         let class = if pull.killed { ExitClass::Cancelled } else { pull.class };
         let content = self.pulled_content(&pull, class);
-        if !pull.dry_run {
-            let tree = self.hosts[host].trees.entry(pull.destination.clone()).or_default();
-            tree.stamp += 1;
-            tree.alone = if pull.work.1.is_autonomous() { tree.stamp } else { tree.alone };
-            tree.writers -= 1;
-            if passes(&pull, class) {
-                tree.content = content;
-            }
-        }
         let unreached = pull.unreached && class == ExitClass::Network;
         if unreached {
             self.checks.unreached.insert(pull.work);
@@ -184,6 +187,17 @@ impl World {
         let code = if unreached { EXIT_SOCKET } else { EXIT_OTHER };
         let outcome = Outcome { exit_code: Some(code), ..self.outcome(host, class, known) };
         let really = if unknown { Content::Alone } else { content };
+        if !pull.dry_run {
+            let tree = self.hosts[host].trees.entry(pull.destination.clone()).or_default();
+            tree.stamp += 1;
+            tree.alone = if pull.work.1.is_autonomous() { tree.stamp } else { tree.alone };
+            tree.writers -= 1;
+            if passes(&pull, class) {
+                tree.content = content;
+            } else if !left_alone(&outcome, unreached) {
+                tree.content = Content::Mixed;
+            }
+        }
         self.checks.pulled.insert(pull.work, (class, really));
         self.hosts[host].exits.insert(pull.work, outcome);
         if self.hosts[host].up {
@@ -270,6 +284,7 @@ impl World {
                 let tree = one.trees.entry(pull.destination).or_default();
                 tree.stamp += 1;
                 tree.writers -= 1;
+                tree.content = Content::Mixed;
             }
         }
         if state_lost {
