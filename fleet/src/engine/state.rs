@@ -676,6 +676,7 @@ impl ProjectState {
             last_run: None,
             tree: None,
             last_success: None,
+            upstream: 0,
         }
     }
 }

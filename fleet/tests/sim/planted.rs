@@ -67,10 +67,14 @@ pub(crate) enum Planted {
     ExportUnsaid,
     /// A replica is sent to any agent of the project.
     AnySource,
+    /// A switch of the upstream is stored, and the first one is pulled from all the same.
+    SwitchIgnored,
+    /// What waits for an upstream is not told of a switch.
+    SwitchUnsaid,
 }
 
 impl Planted {
-    pub(crate) const ALL: [Self; 26] = [
+    pub(crate) const ALL: [Self; 28] = [
         Self::AnswerBeforeCommit,
         Self::SendBeforeCommit,
         Self::TermNotRaised,
@@ -97,6 +101,8 @@ impl Planted {
         Self::ExportsTrusted,
         Self::ExportUnsaid,
         Self::AnySource,
+        Self::SwitchIgnored,
+        Self::SwitchUnsaid,
     ];
 
     /// Bends what the engine is told.
@@ -191,6 +197,25 @@ impl Planted {
                         attempt.source = attempt.source.and_then(|_| other.copied());
                     }
                 }
+            }
+            Self::SwitchIgnored => {
+                for send in &mut decision.sends {
+                    if let Message::Offer(offer) = &mut send.message
+                        && offer.role == Role::Origin
+                        && let Some(project) = engine.project(offer.project)
+                        && let Some(first) = project.record.spec.upstreams.first()
+                    {
+                        offer.source_uri.clone_from(&first.uri);
+                    }
+                }
+            }
+            Self::SwitchUnsaid if source == Source::Person => {
+                changes.retain(|change| match change {
+                    Change::Put(Record::Attempt(new)) => engine
+                        .attempt(new.id)
+                        .is_none_or(|old| old.upstream_host == new.upstream_host || old.agent != new.agent),
+                    _ => true,
+                });
             }
             _ => {}
         }

@@ -51,6 +51,7 @@ fn status(view: &Engine, now: Now, progress: &Progress, project: &Project) -> v1
             .into_iter()
             .map(|(agent, why)| format!("{}: {why}", convert::agent_name_of(view, agent)))
             .collect(),
+        upstream: project.upstream().map_or_else(String::new, |upstream| upstream.uri.clone()),
     }
 }
 
