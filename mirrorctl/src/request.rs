@@ -517,6 +517,37 @@ mod tests {
     }
 
     #[test]
+    fn fallbacks_stand_behind_the_first_upstream() {
+        let (mut project, mask, _) =
+            applied("--from|rsync://a/m/|--user|me|--fallback|rsync://b/m|--fallback|rsync://u@c/m/");
+        assert_eq!(mask, ["upstreams"]);
+        let told = |project: &v1::Project| -> Vec<String> {
+            project
+                .upstreams
+                .iter()
+                .map(|one| format!("{} {}", one.uri, one.user).trim().to_owned())
+                .collect()
+        };
+        assert_eq!(told(&project), ["rsync://a/m/ me", "rsync://b/m", "rsync://u@c/m/"]);
+        let mut edit = |words: &str, fallbacks: &[(&str, &str)]| {
+            let fallbacks =
+                fallbacks.iter().map(|(host, word)| ((*host).to_owned(), (*word).to_owned())).collect();
+            let mut faults = Faults::default();
+            apply(&flags(words), Passwords { first: None, fallbacks }, &mut project, &mut faults);
+            (project.clone(), faults.is_empty())
+        };
+        let (edited, good) = edit("", &[("C", "secret")]);
+        let passwords: Vec<_> = edited.upstreams.iter().map(|one| one.password.as_deref()).collect();
+        assert!(good && passwords == [None, None, Some("secret")], "{passwords:?}");
+        assert!(!edit("", &[("a", "secret")]).1, "the first one is no fallback");
+        // Who changes places keeps what is known of it.
+        let (edited, _) = edit("--from|rsync://b/m/|--fallback|rsync://a/m", &[]);
+        assert_eq!(told(&edited), ["rsync://b/m", "rsync://a/m/ me"]);
+        let (edited, _) = edit("--fallback=", &[]);
+        assert_eq!(told(&edited), ["rsync://b/m"]);
+    }
+
+    #[test]
     fn an_edit_of_the_origin_keeps_the_others() {
         let (mut project, ..) =
             applied("--from|rsync://h/m|--origin|ftp1|--standby|ftp2|--replicas|role=edge");

@@ -13,6 +13,7 @@ mod contain;
 mod deploy;
 mod docs;
 mod edges;
+mod fallback;
 mod foreign;
 mod limits;
 mod load;
