@@ -297,7 +297,7 @@ fn a_password_goes_to_the_host_of_the_attempt_alone() {
     let mut fleet = Fleet::new(&["a", "b"]);
     let offer = fleet.run();
     fleet.accept(&offer);
-    let mut told = |fleet: &mut Fleet, connection: u64| {
+    let told = |fleet: &mut Fleet, connection: u64| {
         let epoch: Epoch = offer.epoch;
         let attempt = fleet.engine.attempt(offer.attempt).unwrap().clone();
         let held = Held {

@@ -198,29 +198,33 @@ impl Planted {
                     }
                 }
             }
-            Self::SwitchIgnored => {
-                for send in &mut decision.sends {
-                    if let Message::Offer(offer) = &mut send.message
-                        && offer.role == Role::Origin
-                        && let Some(project) = engine.project(offer.project)
-                        && let Some(first) = project.record.spec.upstreams.first()
-                    {
-                        offer.source_uri.clone_from(&first.uri);
-                    }
-                }
-            }
-            Self::SwitchUnsaid if source == Source::Person => {
-                changes.retain(|change| match change {
-                    Change::Put(Record::Attempt(new)) => engine
-                        .attempt(new.id)
-                        .is_none_or(|old| old.upstream_host == new.upstream_host || old.agent != new.agent),
-                    _ => true,
-                });
-            }
+            Self::SwitchIgnored => ignore_switch(engine, decision),
+            Self::SwitchUnsaid if source == Source::Person => unsay_switch(engine, changes),
             _ => {}
         }
         None
     }
+}
+
+fn ignore_switch(engine: &Engine, decision: &mut Decision) {
+    for send in &mut decision.sends {
+        if let Message::Offer(offer) = &mut send.message
+            && offer.role == Role::Origin
+            && let Some(project) = engine.project(offer.project)
+            && let Some(first) = project.record.spec.upstreams.first()
+        {
+            offer.source_uri.clone_from(&first.uri);
+        }
+    }
+}
+
+fn unsay_switch(engine: &Engine, changes: &mut Vec<Change>) {
+    changes.retain(|change| match change {
+        Change::Put(Record::Attempt(new)) => engine
+            .attempt(new.id)
+            .is_none_or(|old| old.upstream_host == new.upstream_host || old.agent != new.agent),
+        _ => true,
+    });
 }
 
 fn take_early(engine: &Engine, changes: &mut [Change]) {

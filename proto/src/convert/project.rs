@@ -135,7 +135,7 @@ fn read_upstreams(wire: &[v1::Upstream], context: Context<'_>) -> Result<Vec<Ups
         let read = read_upstream(&at, upstream, stored, context.seal);
         let Some(read) = read.or_note(&mut faults) else { continue };
         if upstreams.iter().any(|other| other.uri == read.uri) {
-            faults.push(fault(&format!("{at}.uri"), &read.uri, "is given twice"));
+            faults.push(fault(format!("{at}.uri"), &read.uri, "is given twice"));
         }
         upstreams.push(read);
     }
