@@ -79,6 +79,7 @@ fn changes(n: u64) -> [Change; 3] {
         last_run: None,
         tree: None,
         last_success: Some(Wall(1_700_000_000_000)),
+        upstream: 0,
     };
     [Record::Run(run), Record::Attempt(attempt), Record::ProjectState(state)].map(Change::Put)
 }

@@ -143,6 +143,15 @@ pub enum Ask {
         /// Even if the agent is away or lacks the tree that is served now.
         force: bool,
     },
+    /// Pull from another of the project's upstreams.
+    SwitchUpstream {
+        /// Which project.
+        project: ProjectUid,
+        /// Which upstream, by its canonical URI.
+        uri: String,
+        /// The project's revision must be this, where given.
+        revision: Option<u64>,
+    },
     /// End a run.
     CancelRun {
         /// Of which project.

@@ -161,10 +161,12 @@ fn a_project_stands_by_its_runs_and_placements() {
         last_run: Some(LastRun { run: run_id(), state: RunState::Held, end: Wall(6_000) }),
         tree: Some(run_id()),
         last_success: Some(Wall(5_000)),
+        upstream: 0,
     };
     let fires = (1..9).map(|n| Wall(n * 60_000)).collect();
     let view = StandingView {
         unplaced: Vec::new(),
+        upstream: String::new(),
         next_fires: fires,
         active_run: Some(run_id()),
         queued_run: None,

@@ -14,6 +14,7 @@ mod contain;
 mod deploy;
 mod docs;
 mod edges;
+mod fallback;
 mod foreign;
 mod guards;
 mod hostile;

@@ -4,6 +4,7 @@
 mod check;
 mod filter;
 mod show;
+mod switch;
 mod why;
 mod words;
 
@@ -391,6 +392,21 @@ impl v1::project_service_server::ProjectService for Projects {
         let agent = known.ok_or_else(|| refused(&Refusal::not_found("agent", &wanted)))?;
         ask(&self.services, &by, Ask::Promote { project, agent, revision, force }).await?;
         tracing::info!(target: "audit", %by, project = %name, agent = %wanted, force, "origin changed");
+        self.shown(project, Vec::new())
+    }
+
+    async fn switch_upstream(
+        &self,
+        request: Request<v1::SwitchUpstreamRequest>,
+    ) -> Result<Response<v1::Project>, Status> {
+        const WHAT: &str = "upstream not switched";
+        let by = user(&request)?;
+        let v1::SwitchUpstreamRequest { name, upstream, etag } = request.into_inner();
+        let (project, name, revision) = self.find_at(WHAT, &name, &etag)?;
+        let uri = switch::meant(&self.services.driver.view(), project, &upstream)
+            .map_err(|fault| invalid(WHAT, vec![fault]))?;
+        ask(&self.services, &by, Ask::SwitchUpstream { project, uri: uri.clone(), revision }).await?;
+        tracing::info!(target: "audit", %by, project = %name, upstream = uri, "upstream switched");
         self.shown(project, Vec::new())
     }
 

@@ -417,7 +417,7 @@ impl Engine {
         source: Option<Source>,
     ) -> Offer {
         let spec = &project.record.spec;
-        let upstream = spec.upstreams.first();
+        let upstream = project.upstream();
         let (source_uri, user, sealed_password, pair) = match source {
             Some(source) => (source.uri, String::new(), Vec::new(), source.pair),
             None => upstream.map_or_else(Default::default, |upstream| {

@@ -228,8 +228,7 @@ impl Engine {
 
     fn go_on(&self, attempt: &AttemptRecord, held: &Held) -> Message {
         let project = self.projects.get(&attempt.project);
-        let upstream = project.and_then(|project| project.record.spec.upstreams.first());
-        let upstream = upstream.filter(|_| attempt.role == Role::Origin);
+        let upstream = project.and_then(|project| project.upstream_of(attempt));
         let sealed_password = upstream.map_or_else(Vec::new, |upstream| upstream.sealed_password.clone());
         let pair = self.pair_of(attempt);
         Message::Continue { attempt: held.attempt, epoch: held.epoch, sealed_password, pair }

@@ -181,7 +181,7 @@ impl Engine {
     ) -> AttemptRecord {
         let placement = project.placements.get(&agent);
         let role = placement.map_or(Role::Origin, |placement| placement.role);
-        let upstream = project.record.spec.upstreams.first().filter(|_| role == Role::Origin);
+        let upstream = project.upstream().filter(|_| role == Role::Origin);
         AttemptRecord {
             id: AttemptId { run, number },
             project: project.record.uid,

@@ -342,7 +342,9 @@ impl Engine {
             moved += usize::from(self.rehome(project, record, agent, effects));
         }
         let home = origin.and_then(|agent| Some((agent, self.home_of(&record.spec, agent)?)));
-        let host = record.spec.upstreams.first().map_or_else(String::new, |upstream| upstream.host.clone());
+        let host = project
+            .upstream_with(&record.spec.upstreams)
+            .map_or_else(String::new, |upstream| upstream.host.clone());
         let waiting = self.attempts_of_project(record.uid);
         for attempt in waiting.filter(|one| one.role == Role::Origin && one.state.is_pending()) {
             let Some((agent, home)) = &home else { continue };

@@ -12,6 +12,7 @@
 //!           report.rs   accepted, ended               timers.rs what is due when
 //!           guard.rs    holds and approvals
 //!           due.rs      fires, timers, replicas with work, closing
+//!           fallback.rs which upstream an origin pulls from
 //!           homes.rs    where trees should live, against where they do
 //!           exports.rs  who serves which tree to whom
 //!           admit.rs    who may start, or what it waits for   hosts.rs  how upstream hosts answer
@@ -24,6 +25,7 @@ mod autonomy;
 mod due;
 mod effects;
 mod exports;
+mod fallback;
 mod guard;
 mod homes;
 mod hosts;

@@ -52,6 +52,9 @@ impl Engine {
             Ask::Promote { project, agent, revision, force } => {
                 self.promote(now, project, agent, revision, force)
             }
+            Ask::SwitchUpstream { project, uri, revision } => {
+                self.switch_upstream(now, project, &uri, revision)
+            }
             Ask::CancelRun { project, run } => self.cancel_run(now, &by, project, run),
             Ask::Freeze { reason } => Ok(self.freeze(now, by, reason)),
             Ask::Thaw => Ok(self.thaw()),
@@ -205,8 +208,12 @@ impl Engine {
             ProjectRecord { spec, revision: revision + 1, update_time: now.wall, ..project.record.clone() };
         let mut effects = Effects::of(self);
         self.move_placements(project, &record, &mut effects)?;
+        let mut state = project.state_with(&record.spec.upstreams);
         if record.spec.schedule != project.record.spec.schedule {
-            effects.put(Record::ProjectState(project.state.clone().with_fire(first_fire(&record, now))));
+            state = state.with_fire(first_fire(&record, now));
+        }
+        if state != project.state {
+            effects.put(Record::ProjectState(state));
         }
         effects.put(Record::Project(Box::new(record)));
         effects.reply(Reply::Project(uid));

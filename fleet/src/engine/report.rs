@@ -117,7 +117,7 @@ impl Engine {
             before = before.on(AttemptEvent::Cancel, now.wall).unwrap_or(before);
         }
         let Ok(state) = before.on(event, now.wall) else { return false };
-        let moved = AttemptRecord { state, ..attempt.clone() };
+        let moved = self.asks_active(AttemptRecord { state, ..attempt.clone() });
         effects.put(Record::Attempt(moved.clone()));
         if let Some(end) = moved.state.end() {
             let follows = self.after_wish(attempt, end);

@@ -707,6 +707,7 @@ impl ProjectState {
             last_run: None,
             tree: None,
             last_success: None,
+            upstream: 0,
         }
     }
 }

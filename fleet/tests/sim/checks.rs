@@ -7,6 +7,7 @@ mod limits;
 mod rest;
 mod schedule;
 mod serving;
+mod sources;
 mod units;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -50,6 +51,8 @@ pub(crate) struct Checks {
     begun: BTreeSet<Work>,
     /// Epochs of offers that are on disk.
     offers: BTreeSet<Epoch>,
+    /// Where an origin's offer must send it.
+    sources: BTreeMap<Epoch, String>,
     last_said: Epoch,
     /// Triggers that a run must cover: its generation must not be below.
     wanted: BTreeMap<RunId, (ProjectUid, u64)>,
@@ -88,6 +91,7 @@ impl Checks {
         self.check_runs(store, unit)?;
         self.check_states(store, unit)?;
         self.check_guards(store, unit)?;
+        sources::check_switches(store, unit)?;
         self.check_placements(store, unit)
     }
 
@@ -112,7 +116,10 @@ impl Checks {
                 | Key::Upstream(_) => None,
             })
             .collect();
-        touched.into_iter().try_for_each(|project| self.check_project(store, project))
+        touched.into_iter().try_for_each(|project| {
+            self.check_project(store, project)?;
+            sources::check_waiting(store, project)
+        })
     }
 
     /// The engine has taken these changes at this moment.
@@ -175,7 +182,7 @@ impl Checks {
             return Err(format!("epoch {} was offered after {}", offer.epoch, self.last_said));
         }
         self.last_said = offer.epoch;
-        Ok(())
+        self.check_said_source(offer)
     }
 }
 

@@ -73,10 +73,14 @@ pub(crate) enum Planted {
     FireNotConsumed,
     /// What a pull that ended in the middle has left passes for the tree before.
     HalfChangeForgotten,
+    /// A switch of the upstream is stored, and the first one is pulled from all the same.
+    SwitchIgnored,
+    /// What waits for an upstream is not told of a switch.
+    SwitchUnsaid,
 }
 
 impl Planted {
-    pub(crate) const ALL: [Self; 29] = [
+    pub(crate) const ALL: [Self; 31] = [
         Self::AnswerBeforeCommit,
         Self::SendBeforeCommit,
         Self::TermNotRaised,
@@ -106,6 +110,8 @@ impl Planted {
         Self::OrdersNeverExpire,
         Self::FireNotConsumed,
         Self::HalfChangeForgotten,
+        Self::SwitchIgnored,
+        Self::SwitchUnsaid,
     ];
 
     /// Bends what the engine is told.
@@ -197,6 +203,8 @@ impl Planted {
                 .sends
                 .retain(|send| !matches!(send.message, Message::Exports { complete: false, .. })),
             Self::AnySource => take_any_source(engine, changes),
+            Self::SwitchIgnored => ignore_switch(engine, decision),
+            Self::SwitchUnsaid if source == Source::Person => unsay_switch(engine, changes),
             _ => {}
         }
         None
@@ -209,6 +217,27 @@ fn forget_wake(changes: &mut [Change]) {
             *wake = None;
         }
     }
+}
+
+fn ignore_switch(engine: &Engine, decision: &mut Decision) {
+    for send in &mut decision.sends {
+        if let Message::Offer(offer) = &mut send.message
+            && offer.role == Role::Origin
+            && let Some(project) = engine.project(offer.project)
+            && let Some(first) = project.record.spec.upstreams.first()
+        {
+            offer.source_uri.clone_from(&first.uri);
+        }
+    }
+}
+
+fn unsay_switch(engine: &Engine, changes: &mut Vec<Change>) {
+    changes.retain(|change| match change {
+        Change::Put(Record::Attempt(new)) => engine
+            .attempt(new.id)
+            .is_none_or(|old| old.upstream_host == new.upstream_host || old.agent != new.agent),
+        _ => true,
+    });
 }
 
 fn take_any_source(engine: &Engine, changes: &mut [Change]) {

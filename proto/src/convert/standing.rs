@@ -34,6 +34,8 @@ pub struct StandingView {
     pub placements: Vec<v1::PlacementStatus>,
     /// Agents that should hold the tree and cannot, with the reason.
     pub unplaced: Vec<String>,
+    /// The URI of the upstream that the origin pulls from; empty: none.
+    pub upstream: String,
 }
 
 /// The wire's form of how `project` stands.
@@ -50,6 +52,7 @@ pub fn status_to_wire(project: &Name, state: &ProjectState, view: StandingView) 
         placements: view.placements,
         unplaced: view.unplaced,
         wait: None,
+        upstream: view.upstream,
     }
 }
 

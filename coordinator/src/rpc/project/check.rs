@@ -33,6 +33,8 @@ struct Case {
     uid: ProjectUid,
     name: Name,
     spec: ProjectSpec,
+    /// The one that the origin pulls from.
+    upstream: Option<Upstream>,
     /// The origin first.
     places: Vec<Place>,
     size: bool,
@@ -168,8 +170,7 @@ impl Projects {
             };
             return Asked { place, ticket: Err(place.finding(Kind::Agent, severity, text)), notes };
         };
-        let upstream = case.spec.upstreams.first();
-        let pulls = upstream.filter(|_| place.role == Role::Origin);
+        let pulls = case.upstream.as_ref().filter(|_| place.role == Role::Origin);
         let (offline, note) = self.way(case, place, pulls);
         notes.extend(note);
         let host = pulls.filter(|_| !offline).map(|upstream| upstream.host.clone());
@@ -235,7 +236,8 @@ impl Case {
             .collect();
         places.sort_by(|a, b| (a.role != Role::Origin, &a.name).cmp(&(b.role != Role::Origin, &b.name)));
         let record = &project.record;
-        Self { uid: record.uid, name: record.name.clone(), spec: record.spec.clone(), places, size }
+        let (name, spec) = (record.name.clone(), record.spec.clone());
+        Self { uid: record.uid, name, spec, upstream: project.upstream().cloned(), places, size }
     }
 
     /// Where a declaration that is not stored would have its trees.
@@ -265,7 +267,8 @@ impl Case {
                 }
             }
         }
-        Self { uid: ProjectUid(0), name, spec, places, size }
+        let upstream = spec.upstreams.first().cloned();
+        Self { uid: ProjectUid(0), name, spec, upstream, places, size }
     }
 
     /// What an agent is to look at.

@@ -71,6 +71,7 @@ fn status(view: &Engine, now: Now, progress: &Progress, project: &Project) -> v1
             .map(|(agent, why)| format!("{}: {why}", convert::agent_name_of(view, agent)))
             .collect(),
         wait: None,
+        upstream: project.upstream().map_or_else(String::new, |upstream| upstream.uri.clone()),
     }
 }
 

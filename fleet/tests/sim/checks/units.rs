@@ -82,6 +82,7 @@ impl Checks {
             return Err(told(new.id, "offered after its run was cancelled"));
         }
         self.offers.insert(epoch);
+        self.note_source(store, new, epoch);
         self.check_source(store, new)
     }
 
