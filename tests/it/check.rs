@@ -275,7 +275,7 @@ fn a_volume_without_room_for_the_tree_is_a_fault() {
     assert!(severity == "FAULT" && sentence.contains("lacks ~"), "{sentence}");
     let (severity, sentence) = of(&findings, "SIZE");
     assert!(severity == "WARNING" && sentence.contains("% full"), "{sentence}");
-    fs::write(fleet.root(0).join("fill"), vec![0; 7_800_000]).expect("it fills up");
+    fs::write(fleet.root(0).join("fill"), vec![0; 8_100_000]).expect("it fills up");
     let (_, findings) = check(&fleet, &[]);
     let (severity, sentence) = of(&findings, "SPACE");
     assert!(severity == "FAULT" && sentence.contains("nothing above its reserve"), "{sentence}");

@@ -37,6 +37,7 @@ mod timers;
 mod upstreams;
 mod usage;
 mod view;
+mod volatile;
 
 pub use admit::{BLOCKERS_MAX, Blocker, Wait, WaitReason};
 pub use agents::HELLO_ATTEMPTS_MAX;

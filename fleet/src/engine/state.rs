@@ -13,13 +13,13 @@ use super::{
     usage::Usage,
 };
 use crate::{
-    agent::{AgentRecord, JoinToken, Root, Session, UserRecord},
+    agent::{AgentRecord, JoinToken, Session, UserRecord},
     attempt::AttemptRecord,
     defaults::{self, Limits},
     id::{AgentUid, AttemptId, Epoch, Name, ProjectUid, RunId},
     placement::PlacementRecord,
     project::{ProjectRecord, ProjectState},
-    record::{Change, FleetRecord, Key, Record, RequestRecord, Volatile},
+    record::{Change, FleetRecord, Key, Record, RequestRecord},
     run::{RunRecord, RunState},
     time::{Mono, Now, Wall},
     upstream::UpstreamRecord,
@@ -109,7 +109,7 @@ pub(super) enum Turn {
     Replica,
 }
 
-const LINE_START: AttemptId = AttemptId { run: RunId::NIL, number: 0 };
+pub(super) const LINE_START: AttemptId = AttemptId { run: RunId::NIL, number: 0 };
 
 impl Engine {
     /// An empty fleet with these limits.
@@ -515,96 +515,8 @@ impl Engine {
         self.rescan();
     }
 
-    fn remember(&mut self, now: Now, volatile: &Volatile) {
-        match volatile {
-            Volatile::SessionOpened(agent, session) => self.session_opened(*agent, session),
-            Volatile::SessionClosed(agent, epoch) => {
-                if self.sessions.get(agent).is_some_and(|session| session.epoch == *epoch) {
-                    self.sessions.remove(agent);
-                    self.exports.closed(*agent);
-                    self.autonomy.closed(*agent);
-                    self.timers.set(now.mono.plus(self.limits.lost_after), Timer::Away(*agent));
-                    self.agent_changed(*agent);
-                }
-            }
-            Volatile::Inventory(agent, roots) => {
-                let Some(session) = self.sessions.get_mut(agent) else { return };
-                // Admission asks for their names and whether there is room; how full they are changes with each
-                // inventory.
-                let limits = &self.limits;
-                let told = |root: &Root| (root.name.clone(), root.is_short(limits));
-                let same = roots.iter().map(told).eq(session.facts.roots.iter().map(told));
-                session.facts.roots.clone_from(roots);
-                if !same {
-                    self.rescan();
-                }
-            }
-            Volatile::Exporting { agent, serial, serve_uri, fault } => {
-                let Some(session) = self.sessions.get_mut(agent) else { return };
-                session.facts.serve_uri.clone_from(serve_uri);
-                self.exports.acknowledged(*agent, *serial, fault);
-                self.rescan();
-            }
-            Volatile::Told { agent, serial, day, complete, told } => {
-                self.exports.told(*agent, *serial, *day, *complete, told);
-                // What is not in place yet sends replicas to the next source.
-                self.rescan();
-            }
-            Volatile::HomeChecked(project, agent) => self.reindex_home(*project, *agent),
-            Volatile::GivenUp(agent) => {
-                self.given_up.insert(*agent);
-                for attempt in self.attempts.values().filter(|a| a.agent == *agent && a.state.is_out()) {
-                    self.usage.remove_remote(attempt);
-                    self.hosts.free_probe(&attempt.upstream_host, attempt.id);
-                }
-                self.agent_changed(*agent);
-            }
-            Volatile::TimerDone(timer) => self.timers.end(*timer),
-            Volatile::Scanned { next, wake, opening } => {
-                // A look through the line is over when it reaches the end; a new one asks everybody again.
-                if self.scan_from == Some(LINE_START) || self.scan_from.is_none() {
-                    (self.scan_wake, self.openings) = (None, None);
-                }
-                self.scan_wake = [self.scan_wake, *wake].into_iter().flatten().min();
-                let opening = opening.map(|opening| (now.wall, opening));
-                self.openings = match (self.openings, opening) {
-                    (Some((since, first)), Some((looked, opening))) => {
-                        Some((since.max(looked), first.min(opening)))
-                    }
-                    (old, new) => old.or(new),
-                };
-                self.scan_from = *next;
-            }
-            Volatile::ToldAutonomy { agent, serial, complete, orders } => {
-                self.autonomy.now_told(*agent, *serial, *complete, orders);
-            }
-            Volatile::CloseChecked(run) => {
-                self.close_checks.remove(run);
-            }
-        }
-    }
-
-    fn session_opened(&mut self, agent: AgentUid, session: &Session) {
-        if session.epoch.term == self.fleet.term {
-            self.last_counter = self.last_counter.max(session.epoch.counter);
-        }
-        let newest = self.connections.entry(agent).or_default();
-        *newest = session.connection.max(*newest);
-        self.instances.insert(agent, session.facts.instance_id.clone());
-        self.sessions.insert(agent, session.clone());
-        self.exports.opened(agent);
-        self.autonomy.opened(agent);
-        self.timers.end(Timer::Away(agent));
-        if self.given_up.remove(&agent) {
-            for attempt in self.attempts.values().filter(|a| a.agent == agent && a.state.is_out()) {
-                self.usage.add_remote(attempt);
-            }
-        }
-        self.agent_changed(agent);
-    }
-
     /// An agent came, went or was given up: what waits for it must be looked at again.
-    fn agent_changed(&mut self, agent: AgentUid) {
+    pub(super) fn agent_changed(&mut self, agent: AgentUid) {
         let placed: Vec<ProjectUid> = self.placements_on(agent).collect();
         for project in placed {
             self.reindex_replica(project, agent);
@@ -620,7 +532,7 @@ impl Engine {
     }
 
     /// Whether this placement is a replica that has work, whose agent is here, and on which nothing is going.
-    fn reindex_replica(&mut self, project: ProjectUid, agent: AgentUid) {
+    pub(super) fn reindex_replica(&mut self, project: ProjectUid, agent: AgentUid) {
         self.forget_idle(project, agent);
         let owner = self.projects.get(&project);
         let has_work = owner.and_then(|owner| {
@@ -640,7 +552,7 @@ impl Engine {
         }
     }
 
-    fn check_closing(&mut self, project: ProjectUid) {
+    pub(super) fn check_closing(&mut self, project: ProjectUid) {
         let Some(project) = self.projects.get(&project) else { return };
         let propagating =
             project.runs.iter().filter(|run| self.propagating_since.contains_key(*run)).copied();
@@ -648,7 +560,7 @@ impl Engine {
     }
 
     /// Something may have become free: everything that waits is asked again.
-    fn rescan(&mut self) {
+    pub(super) fn rescan(&mut self) {
         self.scan_from = Some(LINE_START);
     }
 

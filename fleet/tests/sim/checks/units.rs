@@ -177,6 +177,8 @@ impl Checks {
             let fetched = match really {
                 Some((ExitClass::Ok | ExitClass::Partial, Content::Tree(fetched))) => Some(*fetched),
                 Some((ExitClass::Ok | ExitClass::Partial, Content::Alone)) => Some(tree),
+                // A person has said meanwhile that what cannot be read is no failure here.
+                Some((ExitClass::Partial, Content::Nothing)) => Some(tree),
                 Some(_) | None => None,
             };
             // Nobody hears of what an agent ran alone when that goes with its state directory.

@@ -283,6 +283,7 @@ impl World {
             for pull in std::mem::take(&mut one.pulls).into_iter().filter(|pull| !pull.dry_run) {
                 let tree = one.trees.entry(pull.destination).or_default();
                 tree.stamp += 1;
+                tree.alone = if pull.work.1.is_autonomous() { tree.stamp } else { tree.alone };
                 tree.writers -= 1;
                 tree.content = Content::Mixed;
             }
