@@ -24,7 +24,7 @@ const CALLERS: [Standing; 6] = [
 
 /// What the design says: who may, as letters in the order none, agent, viewer, owner, operator, admin. An owner may
 /// act on own projects only, and no project has an owner.
-const DESIGN: [(&str, &str); 36] = [
+const DESIGN: [(&str, &str); 39] = [
     ("ProjectService/CreateProject", "----OA"),
     ("ProjectService/GetProject", "--VWOA"),
     ("ProjectService/ListProjects", "--VWOA"),
@@ -57,6 +57,9 @@ const DESIGN: [(&str, &str); 36] = [
     ("EnrollmentService/Enroll", "NGVWOA"),
     ("EnrollmentService/Renew", "NGVWOA"),
     ("SessionService/OpenSession", "-G----"),
+    ("UpstreamService/ListUpstreams", "--VWOA"),
+    ("UpstreamService/UpdateUpstream", "----OA"),
+    ("UpstreamService/ReplaceUpstream", "----OA"),
     ("FleetService/GetStatus", "--VWOA"),
     ("FleetService/Freeze", "----OA"),
     ("FleetService/Thaw", "----OA"),
