@@ -384,3 +384,17 @@ fn an_update_changes_what_its_mask_names_and_nothing_else() {
         }
     );
 }
+
+#[test]
+fn a_selector_is_pairs_and_a_forgotten_value_selects_nobody() {
+    let read = |text: &str| mirror_proto::convert::read_selector("placement.replicas[0].selector", text);
+    let labels = read("role=edge, site=north").expect("two pairs");
+    assert_eq!((labels["role"].as_str(), labels["site"].as_str()), ("edge", "north"));
+    for bad in ["", "role", "role=", "role=edge,", "role=edge,role=core", "=edge"] {
+        let faults = read(bad).expect_err(bad);
+        assert!(
+            faults.iter().all(|fault| fault.field.starts_with("placement.replicas[0].selector")),
+            "{faults:?}"
+        );
+    }
+}

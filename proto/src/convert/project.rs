@@ -408,7 +408,8 @@ fn read_own_destination(at: &str, wire: &v1::PlacementTarget) -> Result<Option<D
 pub fn read_selector(field: &str, text: &str) -> Result<BTreeMap<String, String>, Vec<Violation>> {
     let mut labels = BTreeMap::new();
     for part in text.split(',').map(str::trim) {
-        let Some((key, value)) = part.split_once('=') else {
+        // A forgotten value would select nobody, and take the tree's replicas away.
+        let Some((key, value)) = part.split_once('=').filter(|(_, value)| !value.trim().is_empty()) else {
             return Err(vec![fault(field, text, "must be key=value pairs separated by commas")]);
         };
         if labels.insert(key.trim().to_owned(), value.trim().to_owned()).is_some() {
