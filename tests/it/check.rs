@@ -265,7 +265,9 @@ pub(crate) fn fleet_on(size: &str, options: FleetOptions) -> Option<(Fleet, Moun
 
 #[test]
 fn a_volume_without_room_for_the_tree_is_a_fault() {
-    let options = FleetOptions { files: 64, file_bytes: 262_144, ..FleetOptions::default() };
+    // 20 GiB are more than there is: a 20th of the volume, then.
+    let limits = "volume_reserve_percent = 2\nvolume_reserve_bytes = \"20GiB\"\n".to_owned();
+    let options = FleetOptions { files: 64, file_bytes: 262_144, limits, ..FleetOptions::default() };
     let Some((fleet, mount)) = fleet_on("size=8m", options) else { return };
     fleet.add_project("debian", &[]).ok();
     let (code, findings) = check(&fleet, &[]);

@@ -177,6 +177,7 @@ impl Projects {
         let mut probe = case.probe(place, pulls);
         probe.growth_bytes = growth_bytes;
         probe.offline = offline;
+        probe.reserve = Some(self.reserve());
         if let Some(upstream) = pulls.filter(|upstream| !upstream.sealed_password.is_empty()) {
             match self.services.sealer.unseal(&upstream.sealed_password) {
                 Ok(password) => probe.secrets = convert::secrets_to_wire(Some(password.to_string())),
@@ -193,6 +194,13 @@ impl Projects {
             if sent { Ok(ticket) } else { Err(Unanswered::Gone) }
         });
         Asked { place, ticket: ticket.map_err(|why| unanswered(place, why)), notes }
+    }
+
+    /// What admission keeps free on every volume.
+    fn reserve(&self) -> v1::VolumeReserve {
+        let view = self.services.driver.view();
+        let limits = view.limits();
+        v1::VolumeReserve { percent: limits.volume_reserve_percent, bytes: limits.volume_reserve_bytes }
     }
 
     /// Whether the agent must not connect to the upstream now, and what there is to say of the way to it.
