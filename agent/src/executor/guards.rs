@@ -15,7 +15,7 @@ use super::findings::Findings;
 use crate::guard::Space;
 use crate::order::Order;
 use crate::outcome::of_class;
-use crate::text::{bytes, count};
+use fleet::words::{bytes, commas};
 
 /// Between two looks at the volume while a program writes to it.
 const VOLUME_PACE: Duration = Duration::from_secs(1);
@@ -154,7 +154,7 @@ pub(super) fn judge_probe(order: &Order, probe: Ended) -> Verdict {
     // Where names are missing rsync ends with 23 for these alone; else it could not read the directory.
     let whole = class == Class::Ok || !missing.is_empty();
     if *entries == 0 && whole && !order.waives(Kind::EmptyUpstream) && order.deletes() {
-        let all = order.known_files.map_or_else(String::new, |files| format!(" of {} files", count(files)));
+        let all = order.known_files.map_or_else(String::new, |files| format!(" of {} files", commas(files)));
         let sentence = format!("{} is empty: a pull would remove the whole tree{all}", order.source);
         let missing = order.known_files.unwrap_or(1);
         return end(held(Kind::EmptyUpstream, (missing, 0), Vec::new(), sentence, Fault::Upstream));
@@ -173,7 +173,7 @@ pub(super) fn judge_probe(order: &Order, probe: Ended) -> Verdict {
     if *entries == 0 && !whole {
         return end(probe.outcome);
     }
-    Verdict::GoOn(format!("the upstream lists {} entries", count(*entries)))
+    Verdict::GoOn(format!("the upstream lists {} entries", commas(*entries)))
 }
 
 /// Judges the dry run before a first pull into a tree that others put there.
@@ -192,8 +192,8 @@ pub(super) fn judge_adoption(dry: Ended) -> Verdict {
     let there_bytes = stats.total_size.unwrap_or(0).saturating_sub(new_bytes);
     let figures = format!(
         "a first pull would delete {} of {} entries and fetch {} of {} again",
-        count(deleted),
-        count(there),
+        commas(deleted),
+        commas(there),
         bytes(again),
         bytes(there_bytes)
     );
@@ -217,7 +217,7 @@ pub(super) fn judge_reclaim(order: &Order, pass: Ended, space: Space) -> Verdict
     if pass.outcome.class() != Class::Ok {
         return end(with_deletes(order, pass));
     }
-    let freed = format!("removed {} entries", count(pass.deleted()));
+    let freed = format!("removed {} entries", commas(pass.deleted()));
     match space.below_floor() {
         None => Verdict::GoOn(freed),
         Some(lack) => {
@@ -254,7 +254,7 @@ fn told(order: &Order, dry: Ended) -> v1::Outcome {
     let (files, size) = (stats.transferred.unwrap_or(0), stats.transferred_size.unwrap_or(0));
     let word = if files == 1 { "file" } else { "files" };
     let sentence =
-        format!("would transfer {} {word} ({}), delete {}", count(files), bytes(size), count(wanted));
+        format!("would transfer {} {word} ({}), delete {}", commas(files), bytes(size), commas(wanted));
     let evidence =
         evidence(Kind::Deletes, (wanted, order.max_delete()), dry.findings.first_deleted, sentence);
     let mut outcome = v1::Outcome { evidence: Some(evidence), ..dry.outcome };
@@ -275,7 +275,7 @@ fn with_deletes(order: &Order, pass: Ended) -> v1::Outcome {
     }
     let wanted = pass.deleted().saturating_add(pass.outcome.deletes_skipped.unwrap_or(0));
     let limit = order.max_delete();
-    let sentence = format!("{} deletions are wanted, at most {} are allowed", count(wanted), count(limit));
+    let sentence = format!("{} deletions are wanted, at most {} are allowed", commas(wanted), commas(limit));
     let evidence = evidence(Kind::Deletes, (wanted, limit), pass.findings.first_deleted, sentence);
     v1::Outcome { evidence: Some(evidence), ..pass.outcome }
 }

@@ -5,14 +5,13 @@ use std::sync::Arc;
 use fleet::{
     agent::Root,
     defaults::{Limits, VOLUME_RESERVE_PERCENT_MAX},
-    words::commas,
+    words::{bytes, commas},
 };
 use mirror_proto::v1;
 use mirror_proto::v1::finding::{Kind, Severity};
 
 use super::{Look, Place, finding, on_disk};
 use crate::guard::Space;
-use crate::text::bytes;
 
 /// The volume as the fleet judges it: by the rule and the limits that admission goes by.
 struct Volume {
@@ -49,15 +48,22 @@ impl Volume {
         if self.root.free_inodes < self.root.reserve_inodes(&self.limits) {
             let free = commas(self.root.free_inodes);
             let percent = self.limits.volume_reserve_percent;
-            return (Severity::Fault, format!("has only {free} inodes free, below its reserve of {percent} %"));
+            return (
+                Severity::Fault,
+                format!("has only {free} inodes free, below its reserve of {percent} %"),
+            );
         }
         // An empty reserve is no leave to start on a volume that is full to the last byte.
         if free < wanted.max(1) {
             let text = match (growth_bytes, reserve) {
                 (Some(_), 0) => format!("lacks ~{} of free space", bytes(wanted - free)),
-                (Some(_), _) => format!("lacks ~{} above its reserve of {}", bytes(wanted - free), bytes(reserve)),
+                (Some(_), _) => {
+                    format!("lacks ~{} above its reserve of {}", bytes(wanted - free), bytes(reserve))
+                }
                 (None, 0) => "has nothing free".to_owned(),
-                (None, _) => format!("has nothing above its reserve of {}: {} are free", bytes(reserve), bytes(free)),
+                (None, _) => {
+                    format!("has nothing above its reserve of {}: {} are free", bytes(reserve), bytes(free))
+                }
             };
             return (Severity::Fault, text);
         }
@@ -153,7 +159,8 @@ mod tests {
             // No more than a 20th, whatever was told.
             (99, 0, 10 * GIB, None, ok, "has 5.00 GiB above its reserve of 5.00 GiB"),
         ] {
-            let space = Space { total_bytes: 100 * GIB, free_bytes: free, total_inodes: 100, free_inodes: 50 };
+            let space =
+                Space { total_bytes: 100 * GIB, free_bytes: free, total_inodes: 100, free_inodes: 50 };
             let told = v1::VolumeReserve { percent, bytes: reserve };
             assert_eq!(Volume::new(&space, Some(&told)).sentence(growth), (severity, text.to_owned()));
         }
