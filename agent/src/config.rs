@@ -12,6 +12,7 @@ use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::time::Duration;
 
+use fleet::defaults;
 use fleet::id::Name;
 use mirror_certs::TrustDomain;
 use serde::de::DeserializeOwned;
@@ -32,6 +33,8 @@ pub const ROOTS_MAX: usize = 64;
 const COORDINATORS_MAX: usize = 16;
 /// Characters of a faulty path that are shown.
 const PATH_CHARS_SHOWN: usize = 200;
+/// Longest absence of a coordinator, and greatest age of a schedule, that may be set, in seconds: 366 days.
+const AUTONOMY_SECONDS_MAX: u64 = 366 * 86_400;
 /// Most entries of `allow_upstreams`.
 const UPSTREAMS_MAX: usize = 1_000;
 
@@ -138,6 +141,17 @@ pub struct LogLimits {
     pub total_bytes: u64,
 }
 
+/// What is done while there is no coordinator.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AutonomyRules {
+    /// The last known schedule is run.
+    pub enabled: bool,
+    /// Once there has been none for so long.
+    pub after: Duration,
+    /// As long as the schedule was confirmed this recently.
+    pub valid: Duration,
+}
+
 /// The agent's configuration, checked.
 #[derive(Debug, Clone)]
 pub struct Config {
@@ -167,6 +181,8 @@ pub struct Config {
     pub acls_and_xattrs: bool,
     /// rsync runs confined.
     pub jail: bool,
+    /// What is done while there is no coordinator.
+    pub autonomy: AutonomyRules,
     /// How long logs are kept.
     pub logs: LogLimits,
     /// How own messages are written.
@@ -235,6 +251,21 @@ impl Config {
             .filter(|limit| *limit > 0),
             acls_and_xattrs: keys.take("acls_and_xattrs", false),
             jail: keys.take("jail", true),
+            autonomy: AutonomyRules {
+                enabled: keys.take("autonomy", true),
+                after: Duration::from_secs(keys.number(
+                    "autonomy_after_seconds",
+                    defaults::AUTONOMY_AFTER.as_secs(),
+                    1,
+                    AUTONOMY_SECONDS_MAX,
+                )),
+                valid: Duration::from_secs(keys.number(
+                    "autonomy_valid_seconds",
+                    defaults::AUTONOMY_VALID.as_secs(),
+                    1,
+                    AUTONOMY_SECONDS_MAX,
+                )),
+            },
             logs: LogLimits {
                 attempts: keys.number::<u32>("log_attempts", 20, 1, 10_000) as usize,
                 age: Duration::from_secs(24 * 3600 * keys.number::<u64>("log_days", 14, 1, 3_650)),

@@ -11,6 +11,7 @@ use tokio::sync::{Notify, watch};
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
+use crate::autonomy::Autonomy;
 use crate::config::{Config, Fault, Faults, Overrides};
 use crate::executor::{Executor, Live};
 use crate::guard::Guard;
@@ -118,6 +119,7 @@ pub async fn run(path: PathBuf, overrides: Overrides, live: Live, tls: ClientTls
         tls: Arc::new(tls),
         trust_domain: trust_domain.clone(),
         instance: Uuid::new_v4(),
+        autonomy: Arc::new(Autonomy::open(&data_dir)),
         wake: wake.clone(),
         prober: Prober::default(),
         renewals: watch::Sender::new(0),
@@ -132,6 +134,7 @@ pub async fn run(path: PathBuf, overrides: Overrides, live: Live, tls: ClientTls
             tracing::error!("the certificate is not renewed: neither trust_domain nor the CA names the fleet")
         }
     }
+    let alone = tokio::spawn(link.autonomy.clone().run(link.clone(), stop.clone()));
     let running = {
         let (link, stop) = (link.clone(), stop.clone());
         tokio::spawn(async move { link.run(stop).await })
@@ -149,6 +152,7 @@ pub async fn run(path: PathBuf, overrides: Overrides, live: Live, tls: ClientTls
     stop.cancel();
     // It ends at its next wait; a panic in it was told by the runtime.
     let _ = running.await;
+    let _ = alone.await;
     Ok(())
 }
 

@@ -17,8 +17,8 @@ use zeroize::Zeroizing;
 
 pub use self::input::{EnrollArgs, Input};
 use crate::config::{Fault, Faults};
+use crate::dial;
 use crate::guard::{Guard, Space};
-use crate::{dial, text};
 
 /// The files of an enrolment, in its data directory.
 const CONFIG_FILE: &str = "agent.toml";
@@ -142,7 +142,8 @@ impl Enrolled {
             self.expires, self.rsync
         );
         for (name, space) in &self.roots {
-            let (free, total) = (text::bytes(space.free_bytes), text::bytes(space.total_bytes));
+            let (free, total) =
+                (fleet::words::bytes(space.free_bytes), fleet::words::bytes(space.total_bytes));
             lines += &format!("; root {name}: {free} free of {total}, writable, locks work");
         }
         let config = shell_word(&self.config.display().to_string());

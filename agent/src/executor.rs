@@ -2,6 +2,7 @@
 //! acknowledged. Whatever is answered was journaled first. Knows messages, not the link they come over: it works
 //! the same while there is none.
 
+mod alone;
 mod attempt;
 mod findings;
 mod guards;
@@ -24,6 +25,7 @@ use rsync::{Password, Version};
 use tokio::sync::Notify;
 use tracing::Instrument as _;
 
+pub use self::alone::Alone;
 use self::attempt::Attempt;
 use self::ledger::{Ledger, blocking};
 use crate::config::Config;

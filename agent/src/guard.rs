@@ -121,11 +121,12 @@ impl Space {
     pub fn below_floor(&self) -> Option<String> {
         let lacks = |free: u64, total: u64| total > 0 && free < total / FLOOR_PARTS;
         if lacks(self.free_bytes, self.total_bytes) {
-            let (free, total) = (crate::text::bytes(self.free_bytes), crate::text::bytes(self.total_bytes));
+            let (free, total) = (fleet::words::bytes(self.free_bytes), fleet::words::bytes(self.total_bytes));
             return Some(format!("{free} of {total} are free, below the floor of 0.5 %"));
         }
         lacks(self.free_inodes, self.total_inodes).then(|| {
-            let (free, total) = (crate::text::count(self.free_inodes), crate::text::count(self.total_inodes));
+            let (free, total) =
+                (fleet::words::commas(self.free_inodes), fleet::words::commas(self.total_inodes));
             format!("{free} of {total} inodes are free, below the floor of 0.5 %")
         })
     }

@@ -266,8 +266,12 @@ impl Journal {
             evidence.names.iter_mut().for_each(|name| crate::text::cut(name, NAME_BYTES_MAX));
             crate::text::cut(&mut evidence.sentence, TEXT_BYTES_MAX);
         }
-        let ended =
-            v1::Ended { key: Some(key.to_wire()), outcome: Some(outcome), log_tail: Vec::new(), traceparent };
+        let ended = v1::Ended {
+            key: Some(key.to_wire()),
+            outcome: Some(outcome),
+            traceparent,
+            ..v1::Ended::default()
+        };
         self.append(&encode(Change::Ended(ended.clone())), true)?;
         self.entry_mut(key)?.ended = Some(ended);
         Ok(())

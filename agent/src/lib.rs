@@ -9,11 +9,13 @@
 //! ```
 //!
 //! Three rules hold everywhere: what is said was journaled before; what comes in is judged by this host's own file,
-//! whoever sent it; secrets are in memory and on pipes only. The agent does NOT know schedules, retries or other
-//! agents: it asks nothing back, and decides nothing about what comes next.
+//! whoever sent it; secrets are in memory and on pipes only. The agent does NOT know retries or other agents: it
+//! asks nothing back, and decides nothing about what comes next; except that, with no coordinator for long, it runs the
+//! last schedule it was told ([`autonomy`]).
 //!
 //! Entry points: [`enroll::enroll`], [`daemon::run`], [`supervisor::main`], [`jail::main`].
 
+pub mod autonomy;
 mod clock;
 pub mod config;
 pub mod daemon;

@@ -20,6 +20,7 @@ use uuid::Uuid;
 use self::backoff::Backoff;
 pub use self::exports::Exporter;
 pub use self::session::End;
+use crate::autonomy::Autonomy;
 use crate::config::Address;
 use crate::executor::{Executor, Live};
 use crate::probe::Prober;
@@ -50,6 +51,8 @@ pub struct Link {
     pub wake: Arc<Notify>,
     /// Looks at what projects need on this host.
     pub prober: Prober,
+    /// What is done while there is no coordinator.
+    pub autonomy: Arc<Autonomy>,
     /// Counts the renewals of the certificate since the start.
     pub renewals: watch::Sender<u64>,
 }
@@ -68,6 +71,7 @@ impl Link {
                 end = self.session(address) => end,
                 () = stop.cancelled() => return,
             };
+            self.autonomy.parted(matches!(end, End::Refused(_))).await;
             let pause = backoff.after(&end);
             told.tell(address, &end, backoff.alarm());
             tokio::select! {
@@ -131,6 +135,11 @@ impl Link {
             tracing::error!(%error, "cannot tell of this host's disks");
             v1::Inventory::default()
         })
+    }
+
+    /// The highest term of a coordinator that was obeyed.
+    pub(crate) fn highest_term(&self) -> u64 {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner).highest_term()
     }
 
     /// Notes the coordinator's term, before anything it says is followed.

@@ -126,7 +126,10 @@ impl Origin {
         command.env_clear().env("LC_ALL", "C").env("USER", "nobody");
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut child = command.spawn().unwrap();
-        child.stdin.take().unwrap().write_all(format!("{password}\n").as_bytes()).unwrap();
+        let written = child.stdin.take().unwrap().write_all(format!("{password}\n").as_bytes());
+        // Who is refused before it is asked for a password ends without reading it.
+        let refused = |error: &std::io::Error| error.kind() == std::io::ErrorKind::BrokenPipe;
+        assert!(written.as_ref().err().is_none_or(refused), "{written:?}");
         child
     }
 

@@ -14,7 +14,7 @@ use fleet::{
     id::{AgentUid, AttemptId, Epoch, ProjectUid, RunId},
     project::ProjectState,
     record::{Change, Record},
-    run::{RunRecord, RunState, Trigger, TriggerKind},
+    run::{RunRecord, RunState, Trigger},
     time::Wall,
 };
 use mirror_coordinator::store::{Store, StoreOptions, Unit};
@@ -36,7 +36,7 @@ fn changes(n: u64) -> [Change; 3] {
     let run = RunRecord {
         id,
         project,
-        trigger: Trigger { kind: TriggerKind::Schedule, by: String::new(), time: Wall(1_700_000_000_000) },
+        trigger: Trigger::schedule(Wall(1_700_000_000_000)),
         coalesced: 0,
         by_person: false,
         generation: n,
@@ -79,6 +79,7 @@ fn changes(n: u64) -> [Change; 3] {
         last_run: None,
         tree: None,
         last_success: Some(Wall(1_700_000_000_000)),
+        upstream: 0,
     };
     [Record::Run(run), Record::Attempt(attempt), Record::ProjectState(state)].map(Change::Put)
 }

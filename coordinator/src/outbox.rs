@@ -12,6 +12,7 @@
 //! nothing that is said between the commit and the claim is lost, and what is meant for another session than the
 //! newest is dropped. Knows no connection and decides nothing.
 
+mod autonomy;
 pub mod line;
 
 use std::{
@@ -263,6 +264,12 @@ impl Outlet for Outbox {
                 }
                 return;
             }
+            Message::Autonomy { serial, complete, orders, withdrawn } => {
+                for message in autonomy::messages(serial, complete, &orders, &withdrawn) {
+                    say(&mut self.sessions(), agent, session, Spoken::Autonomy(message));
+                }
+                return;
+            }
             Message::Acknowledge { attempt, epoch, fenced } => {
                 Spoken::Acknowledge(v1::Acknowledge { key: key(attempt, epoch), fenced })
             }
@@ -276,7 +283,7 @@ impl Outlet for Outbox {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use fleet::input::Offer;
     use tokio_stream::StreamExt as _;
 
@@ -419,8 +426,13 @@ mod tests {
     }
 
     fn offer(sealed_password: Vec<u8>) -> Message {
+        Message::Offer(Box::new(Offer { sealed_password, ..work() }))
+    }
+
+    /// Some work, without a password.
+    pub(crate) fn work() -> Offer {
         let second = std::time::Duration::from_secs(1);
-        Message::Offer(Box::new(Offer {
+        Offer {
             attempt: attempt(),
             epoch: epoch(9),
             project: fleet::id::ProjectUid(7),
@@ -428,7 +440,7 @@ mod tests {
             role: fleet::attempt::Role::Origin,
             source_uri: "rsync://h/m".to_owned(),
             user: "mirror".to_owned(),
-            sealed_password,
+            sealed_password: Vec::new(),
             destination: "a1:debian".parse().unwrap(),
             options: Vec::new(),
             no_defaults: false,
@@ -450,7 +462,7 @@ mod tests {
             known_bytes: 0,
             pair: None,
             traceparent: String::new(),
-        }))
+        }
     }
 
     #[tokio::test]

@@ -326,15 +326,25 @@ impl Session {
     async fn ended(&self, ended: v1::Ended) -> Result<(), Status> {
         let (attempt, epoch, outcome) =
             convert::ended_from_wire(&ended).map_err(|fault| refused("report refused", fault))?;
+        let alone =
+            convert::ended_alone_from_wire(&ended).map_err(|fault| refused("report refused", fault))?;
         let known = self.known(attempt);
         let span = self.span(known.as_ref(), attempt, epoch);
         trace::continue_from(&span, &ended.traceparent);
         async {
             tracing::info!(class = ?outcome.class, exit_code = outcome.exit_code, "ended");
-            if let Some(known) = known.filter(|known| known.epoch == Some(epoch)) {
-                self.save_log(known.project, attempt, ended.log_tail).await;
+            let mut unheard = Vec::new();
+            match known {
+                Some(known) if known.epoch == Some(epoch) => {
+                    self.save_log(known.project, attempt, ended.log_tail).await;
+                }
+                Some(_) => {}
+                None => unheard = ended.log_tail,
             }
-            let input = AgentInput::Ended { agent: self.agent, attempt, epoch, outcome };
+            let input = match alone {
+                None => AgentInput::Ended { agent: self.agent, attempt, epoch, outcome },
+                Some(held) => self.ended_alone(held, unheard, outcome).await?,
+            };
             match self.services.driver.ask(Input::Agent(input)).await {
                 Ok(_) => {
                     self.services.progress.forget(attempt);
@@ -345,6 +355,26 @@ impl Session {
         }
         .instrument(span)
         .await
+    }
+
+    /// The end of what the agent began by itself, with the log where this is the first that is heard of it.
+    async fn ended_alone(
+        &self,
+        held: Held,
+        log_tail: Vec<u8>,
+        outcome: fleet::outcome::Outcome,
+    ) -> Result<AgentInput, Status> {
+        let held = self.look_up(vec![held]).await?;
+        let Some(held) = held.into_iter().next().map(Box::new) else {
+            return Err(internal("HISTORY_LOST", "the history answered for another attempt"));
+        };
+        let placed = self.services.driver.view().project(held.project).is_some_and(|project| {
+            project.placements.get(&self.agent).is_some_and(|home| home.destination == held.destination)
+        });
+        if placed && !held.recorded && !log_tail.is_empty() {
+            self.save_log(held.project, held.attempt, log_tail).await;
+        }
+        Ok(AgentInput::EndedAlone { agent: self.agent, held, outcome })
     }
 
     /// A log that cannot be kept must not keep the outcome from being recorded.

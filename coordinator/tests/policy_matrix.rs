@@ -24,7 +24,7 @@ const CALLERS: [Standing; 6] = [
 
 /// What the design says: who may, as letters in the order none, agent, viewer, owner, operator, admin. An owner may
 /// act on own projects only, and no project has an owner.
-const DESIGN: [(&str, &str); 35] = [
+const DESIGN: [(&str, &str); 40] = [
     ("ProjectService/CreateProject", "----OA"),
     ("ProjectService/GetProject", "--VWOA"),
     ("ProjectService/ListProjects", "--VWOA"),
@@ -35,6 +35,7 @@ const DESIGN: [(&str, &str); 35] = [
     ("ProjectService/RunProject", "----OA"),
     ("ProjectService/PromoteOrigin", "----OA"),
     ("ProjectService/ReseedPlacement", "----OA"),
+    ("ProjectService/SwitchUpstream", "----OA"),
     ("ProjectService/WhyProject", "--VWOA"),
     ("ProjectService/PreviewSchedule", "--VWOA"),
     ("ProjectService/CheckProject", "----OA"),
@@ -57,6 +58,9 @@ const DESIGN: [(&str, &str); 35] = [
     ("EnrollmentService/Enroll", "NGVWOA"),
     ("EnrollmentService/Renew", "NGVWOA"),
     ("SessionService/OpenSession", "-G----"),
+    ("UpstreamService/ListUpstreams", "--VWOA"),
+    ("UpstreamService/UpdateUpstream", "----OA"),
+    ("UpstreamService/ReplaceUpstream", "----OA"),
     ("FleetService/GetStatus", "--VWOA"),
     ("FleetService/Freeze", "----OA"),
     ("FleetService/Thaw", "----OA"),

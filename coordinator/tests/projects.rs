@@ -106,6 +106,38 @@ async fn an_update_changes_what_its_mask_names_and_keeps_the_password() {
 }
 
 #[tokio::test]
+async fn a_person_switches_between_the_declared_upstreams() {
+    let fleet = Fleet::start().await;
+    fleet.enrol("ftp1").await;
+    let made = fleet.declare("debian", "ftp1").await;
+    let first = made.upstreams[0].clone();
+    assert_eq!(made.status.unwrap().upstream, first.uri);
+    let other = v1::Upstream { uri: "rsync://other.example/debian/".to_owned(), ..Default::default() };
+    let wanted = v1::Project {
+        name: named("debian"),
+        upstreams: vec![first.clone(), other.clone()],
+        ..Default::default()
+    };
+    let request = v1::UpdateProjectRequest {
+        project: Some(wanted),
+        update_mask: mask(&["upstreams"]),
+        validate_only: false,
+    };
+    let changed = fleet.projects().update_project(request).await.unwrap().into_inner();
+    let switch = async |to: &str, etag: &str| {
+        let (name, upstream, etag) = (named("debian"), to.to_owned(), etag.to_owned());
+        fleet.projects().switch_upstream(v1::SwitchUpstreamRequest { name, upstream, etag }).await
+    };
+    let switched = switch("other.example", &changed.etag).await.unwrap().into_inner();
+    assert_eq!(switched.status.unwrap().upstream, other.uri);
+    assert_eq!(switched.upstreams, changed.upstreams, "the order is as it was declared");
+    assert_eq!(switch("1", &changed.etag).await.unwrap_err().code(), Code::Aborted);
+    assert_eq!(fields(&switch("3", "").await.unwrap_err()), ["upstream"]);
+    assert_eq!(switch("1", "").await.unwrap().into_inner().status.unwrap().upstream, first.uri);
+    fleet.end().await;
+}
+
+#[tokio::test]
 async fn updates_without_an_etag_do_not_lose_against_each_other() {
     let fleet = Fleet::start().await;
     fleet.enrol("ftp1").await;

@@ -273,6 +273,7 @@ async fn what_an_agent_holds_is_settled_by_its_hello() {
         needs_secrets: true,
         dry_run: false,
         keep_extra: false,
+        autonomous: None,
     };
     let mut again = fleet.open("agents/ftp1", vec![hello(&[held])]).await.unwrap();
     assert!(matches!(again.hear().await, Hears::Welcome(_)), "the welcome comes first");
@@ -283,5 +284,76 @@ async fn what_an_agent_holds_is_settled_by_its_hello() {
     again.say(Says::Ended(ended(&key, Class::Ok, b""))).await;
     assert!(!again.acknowledged().await);
     assert_eq!(fleet.newest_run("debian").await.state(), run::State::Succeeded);
+    fleet.end().await;
+}
+
+/// A project without a password that fires every hour.
+fn hourly(name: &str, agent: &str) -> v1::Project {
+    let mut project = fleet_common::project(name, agent);
+    for upstream in &mut project.upstreams {
+        upstream.user = String::new();
+        upstream.password = None;
+    }
+    let cadence = v1::schedule::Cadence::Crontab("0 * * * *".to_owned());
+    project.schedule = Some(v1::Schedule { cadence: Some(cadence), ..Default::default() });
+    project
+}
+
+#[tokio::test]
+async fn what_an_agent_ran_alone_is_entered_once_and_from_its_own_agent_only() {
+    let fleet = Fleet::start().await;
+    fleet.enrol("ftp1").await;
+    fleet.enrol("edge1").await;
+    let mut talk = fleet.connect("ftp1").await;
+    let mut stranger = fleet.connect("edge1").await;
+    fleet.declare("debian", "ftp1").await;
+    let request = v1::CreateProjectRequest { project: Some(hourly("alpine", "ftp1")), ..Default::default() };
+    fleet.projects().create_project(request).await.unwrap();
+    let order = loop {
+        let orders = talk.orders().await.orders;
+        let name = |order: &v1::StandingOrder| order.assignment.as_ref().map(|order| order.project.clone());
+        assert!(!orders.iter().any(|order| name(order).as_deref() == Some("debian")), "it has a password");
+        if let Some(order) = orders.into_iter().next() {
+            break order;
+        }
+    };
+    let assignment = order.assignment.unwrap();
+    assert_eq!((assignment.project.as_str(), assignment.key, assignment.secrets), ("alpine", None, None));
+    assert!(order.schedule.is_some() && order.next_fire_time.is_some());
+
+    let now = fleet.handle.services().driver.now().wall.0 / 1_000;
+    let time = |seconds| Some(prost_types::Timestamp { seconds, nanos: 0 });
+    let key = v1::AttemptKey {
+        run: uuid::Uuid::new_v4().to_string(),
+        attempt: 1,
+        epoch: Some(v1::Epoch { term: talk.epoch.term, counter: 1 << 63 }),
+    };
+    let fire = v1::AutonomousFire {
+        scheduled_time: time(now - 3_600),
+        start_time: time(now - 3_500),
+        max_delete: 500,
+    };
+    let described = v1::AttemptDescriptor {
+        key: Some(key.clone()),
+        project_uid: assignment.project_uid,
+        role: v1::Role::Origin.into(),
+        destination: assignment.destination,
+        ended: true,
+        autonomous: Some(fire),
+        ..Default::default()
+    };
+    let report = v1::Ended { autonomous: Some(described), ..ended(&key, Class::Ok, b"done\n") };
+    stranger.say(Says::Ended(report.clone())).await;
+    assert!(stranger.acknowledged().await, "another agent may not speak of this placement");
+    talk.say(Says::Ended(report.clone())).await;
+    assert!(!talk.acknowledged().await);
+    let run = fleet.newest_run("alpine").await;
+    assert_eq!(run.state(), run::State::Succeeded);
+    let trigger = run.trigger.clone().unwrap();
+    assert!(trigger.autonomous && trigger.kind() == v1::trigger::Kind::Schedule);
+    assert_eq!(trigger.time, time(now - 3_600));
+    talk.say(Says::Ended(report)).await;
+    assert!(talk.acknowledged().await, "said twice, entered once");
+    assert_eq!(fleet.newest_run("alpine").await, run);
     fleet.end().await;
 }

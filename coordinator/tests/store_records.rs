@@ -7,9 +7,11 @@ mod store_common;
 use std::{fs, os::unix::fs::PermissionsExt as _, time::Duration};
 
 use fleet::{
-    id::{AttemptId, ProjectUid},
+    engine::REPLICAS_MAX,
+    id::{AgentUid, AttemptId, ProjectUid},
+    outcome::GuardKind,
     record::{Change, Key, Record},
-    run::RunState,
+    run::{Missed, RunRecord, RunState, Wish},
     time::Wall,
 };
 use mirror_coordinator::store::{
@@ -171,6 +173,30 @@ fn a_record_above_the_limit_is_refused_by_name_and_size() {
     assert!(told.starts_with("the request \"r\" has ") && told.contains("at most 7168"), "{told}");
     let long_key = request(&"k".repeat(2_000), "");
     assert!(matches!(Unit::of(&[Change::Put(long_key)]), Err(StoreError::TooLarge { bytes: 2_001, .. })));
+}
+
+#[test]
+fn a_run_that_every_replica_missed_fits_into_a_record() {
+    let missed = |n: usize| Missed {
+        agent: AgentUid(u64::MAX - u64::try_from(n).unwrap()),
+        caught_up: Some(Wall(i64::MAX)),
+    };
+    let largest = RunRecord {
+        missed: (0..REPLICAS_MAX).map(missed).collect(),
+        generation: u64::MAX,
+        coalesced: u64::MAX,
+        traceparent: "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01".to_owned(),
+        wish: Wish {
+            allow_deletes: Some(u64::MAX),
+            waived: GuardKind::ALL.to_vec(),
+            waiver_expires: Some(Wall(i64::MAX)),
+            ..Wish::default()
+        },
+        ..run(P, 1, RunState::Failed)
+    };
+    let bytes = mirror_proto::stored::encode(&Record::Run(largest.clone())).len();
+    assert!(bytes <= VALUE_BYTES_MAX, "{bytes} bytes");
+    assert!(Unit::of(&[Change::Put(Record::Run(largest))]).is_ok());
 }
 
 #[test]

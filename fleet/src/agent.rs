@@ -55,7 +55,7 @@ pub struct Root {
 }
 
 impl Root {
-    /// Bytes that stay free on it: the larger of the two limits, and never more than a tenth of a volume, or a small
+    /// Bytes that stay free on it: the larger of the two limits, and never more than a 20th of a volume, or a small
     /// one could not be used at all.
     #[must_use]
     pub fn reserve_bytes(&self, limits: &Limits) -> u64 {
@@ -198,7 +198,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_reserve_is_the_larger_limit_and_never_a_tenth_of_a_volume() {
+    fn the_reserve_is_the_larger_limit_and_never_more_than_a_twentieth() {
         let limits = Limits::default();
         let root = |total: u64, free: u64| Root {
             name: "a1".to_owned(),
@@ -211,10 +211,10 @@ mod tests {
         const GIB: u64 = 1 << 30;
         assert_eq!(root(2_000 * GIB, 0).reserve_bytes(&limits), 40 * GIB);
         assert_eq!(root(500 * GIB, 0).reserve_bytes(&limits), 20 * GIB);
-        assert_eq!(root(100 * GIB, 0).reserve_bytes(&limits), 10 * GIB);
+        assert_eq!(root(100 * GIB, 0).reserve_bytes(&limits), 5 * GIB);
         assert_eq!(root(u64::MAX, 0).reserve_bytes(&limits), u64::MAX / 50);
         assert!(
-            !root(100 * GIB, 10 * GIB).is_short(&limits) && root(100 * GIB, 10 * GIB - 1).is_short(&limits)
+            !root(100 * GIB, 5 * GIB).is_short(&limits) && root(100 * GIB, 5 * GIB - 1).is_short(&limits)
         );
         assert!(Root { free_inodes: 19, ..root(100 * GIB, 90 * GIB) }.is_short(&limits));
         let none = Limits { volume_reserve_bytes: 0, volume_reserve_percent: 0, ..limits };

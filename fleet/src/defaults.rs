@@ -35,6 +35,10 @@ pub const BUSY_CAP: Duration = Duration::from_secs(30 * MINUTE);
 pub const UNREACHABLE_AFTER: Duration = Duration::from_secs(90);
 /// An agent that has no session for this long no longer holds up runs and slots.
 pub const LOST_AFTER: Duration = Duration::from_secs(6 * HOUR);
+/// An agent that has had no coordinator for this long runs its last known schedule by itself.
+pub const AUTONOMY_AFTER: Duration = Duration::from_secs(15 * MINUTE);
+/// A schedule that was last confirmed by a coordinator longer ago is not run any more.
+pub const AUTONOMY_VALID: Duration = Duration::from_secs(7 * DAY);
 /// An offer that is neither taken nor refused for this long costs the agent its session: its next hello
 /// tells what happened.
 pub const OFFER_TIMEOUT: Duration = Duration::from_secs(MINUTE);
@@ -69,7 +73,7 @@ pub const VOLUME_RESERVE_PERCENT: u32 = 2;
 /// Bytes of a volume that stay free, where that is more.
 pub const VOLUME_RESERVE_BYTES: u64 = 20 << 30;
 /// The reserve of a volume is never more than this part of it, in percent: a small one could not be used at all.
-pub const VOLUME_RESERVE_PERCENT_MAX: u32 = 10;
+pub const VOLUME_RESERVE_PERCENT_MAX: u32 = 5;
 /// Replicas that pull from one origin agent at once.
 pub const ORIGIN_UPLINK: u32 = 4;
 /// How long an origin waits for replicas that are still pulling.
@@ -127,6 +131,8 @@ pub struct Limits {
     pub upstream_slots: u32,
     /// Pause between two starts at one upstream host.
     pub upstream_spacing: Duration,
+    /// First pause after "max connections reached"; longer ones grow from it up to [`BUSY_CAP`].
+    pub busy_pause: Duration,
     /// Replicas that pull from one origin agent at once.
     pub origin_uplink: u32,
     /// Percent of a volume's bytes that stay free, and of its inodes; at most [`VOLUME_RESERVE_PERCENT_MAX`].
@@ -149,6 +155,7 @@ impl Default for Limits {
             first_syncs: FIRST_SYNCS,
             upstream_slots: UPSTREAM_SLOTS,
             upstream_spacing: UPSTREAM_SPACING,
+            busy_pause: BUSY_INITIAL,
             origin_uplink: ORIGIN_UPLINK,
             volume_reserve_percent: VOLUME_RESERVE_PERCENT,
             volume_reserve_bytes: VOLUME_RESERVE_BYTES,

@@ -11,6 +11,7 @@ use crate::{
     record::{Change, Freeze},
     refusal::Refusal,
     run::{TriggerKind, Wish},
+    standing::{AutonomousFire, StandingOrder},
     time::Wall,
 };
 
@@ -154,6 +155,15 @@ pub enum Ask {
         revision: Option<u64>,
         /// W3C trace context; empty: none.
         traceparent: String,
+    },
+    /// Pull from another of the project's upstreams.
+    SwitchUpstream {
+        /// Which project.
+        project: ProjectUid,
+        /// Which upstream, by its canonical URI.
+        uri: String,
+        /// The project's revision must be this, where given.
+        revision: Option<u64>,
     },
     /// End a run.
     CancelRun {
@@ -307,6 +317,15 @@ pub enum AgentInput {
         /// How.
         outcome: Outcome,
     },
+    /// An attempt ended that the agent began by itself.
+    EndedAlone {
+        /// Which agent says so.
+        agent: AgentUid,
+        /// The attempt, as a hello describes it.
+        held: Box<Held>,
+        /// How.
+        outcome: Outcome,
+    },
     /// What its rsync daemon serves now.
     Exporting {
         /// Which agent.
@@ -366,6 +385,8 @@ pub struct Held {
     /// The store's history has this attempt, or its whole run, as ended. The shell looks it up: history is not
     /// in the engine, and what has ended must not begin again.
     pub recorded: bool,
+    /// The fire that the agent ran by itself; `None`: a coordinator assigned it.
+    pub autonomous: Option<AutonomousFire>,
 }
 
 /// What an agent is to do, complete in itself.
@@ -519,6 +540,17 @@ pub enum Message {
         /// To be served from now on.
         exports: Vec<Export>,
         /// Not to be served any more.
+        withdrawn: Vec<ProjectUid>,
+    },
+    /// What it is to do by itself once it has had no coordinator for long.
+    Autonomy {
+        /// Grows with each in a session.
+        serial: u64,
+        /// This is the whole list.
+        complete: bool,
+        /// To be kept from now on.
+        orders: Vec<StandingOrder>,
+        /// Not to be run any more.
         withdrawn: Vec<ProjectUid>,
     },
     /// The session is over.

@@ -31,6 +31,7 @@ pub mod refusal;
 pub mod retry;
 pub mod run;
 pub mod schedule;
+pub mod standing;
 pub mod time;
 pub mod upstream;
 pub mod words;

@@ -65,7 +65,8 @@ pub struct PlacementRecord {
     pub have_tree: Option<RunId>,
     /// When it got that version.
     pub have_time: Option<Wall>,
-    /// The version for which all tries failed; the next version, or the agent's return, begins anew.
+    /// The version for which all tries failed. The next version begins anew, and so does the agent's return: as another
+    /// start of its program, or after having been away for longer than any pause between tries.
     pub gave_up_on: Option<RunId>,
     /// Files in the tree after the last success; 0: not known.
     pub files: u64,

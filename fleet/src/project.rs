@@ -20,6 +20,9 @@ pub struct Destination {
 /// Most origins of one project: the one that pulls and those that stand by.
 pub const ORIGINS_MAX: usize = 8;
 
+/// Most upstreams of one project: the one that is preferred and those in its place.
+pub const UPSTREAMS_MAX: usize = 8;
+
 /// Longest destination path, in bytes.
 pub const DESTINATION_BYTES_MAX: usize = 512;
 
@@ -199,8 +202,9 @@ pub struct ProjectSpec {
     pub display_name: String,
     /// For selectors.
     pub labels: BTreeMap<String, String>,
-    /// Where the origin pulls from. Empty: people put the tree on the origin themselves, and a run begins at the
-    /// replicas.
+    /// Where the origin may pull from, in order of preference; [`ProjectState::upstream`] says from which it does.
+    /// At most [`UPSTREAMS_MAX`], no URI twice. Empty: people put the tree on the origin themselves, and a run begins
+    /// at the replicas.
     pub upstreams: Vec<Upstream>,
     /// Where the tree lives.
     pub destination: Destination,
@@ -296,6 +300,8 @@ pub struct ProjectState {
     pub tree: Option<RunId>,
     /// When the origin last succeeded.
     pub last_success: Option<Wall>,
+    /// Which of the declared upstreams the origin pulls from; 0: the first.
+    pub upstream: u32,
 }
 
 /// How the newest closed run ended.

@@ -10,6 +10,7 @@ use crate::{
     placement::PlacementRecord,
     project::{ProjectRecord, ProjectState},
     run::RunRecord,
+    standing::StandingOrder,
     time::{Mono, Wall},
     upstream::UpstreamRecord,
 };
@@ -204,4 +205,15 @@ pub enum Volatile {
     },
     /// It was seen whether a propagating run can close.
     CloseChecked(RunId),
+    /// An agent was told what to do by itself.
+    ToldAutonomy {
+        /// Which agent.
+        agent: AgentUid,
+        /// The message that told it.
+        serial: u64,
+        /// This is the whole list.
+        complete: bool,
+        /// Its orders by project; `None`: there is none.
+        orders: Vec<(ProjectUid, Option<StandingOrder>)>,
+    },
 }

@@ -13,9 +13,16 @@ pub enum Verdict {
     GiveUp,
 }
 
-/// What follows try number `attempt_try` (from 1) that ended with `class`.
+/// What follows try number `attempt_try` (from 1) that ended with `class`; `busy_pause` is the fleet's
+/// [`defaults::Limits::busy_pause`].
 #[must_use]
-pub fn verdict(class: ExitClass, attempt_try: u32, settings: RetrySettings, now: Now) -> Verdict {
+pub fn verdict(
+    class: ExitClass,
+    attempt_try: u32,
+    settings: RetrySettings,
+    busy_pause: Duration,
+    now: Now,
+) -> Verdict {
     let tries = settings.attempts.unwrap_or(defaults::RETRY_ATTEMPTS);
     match class {
         ExitClass::Network
@@ -35,7 +42,7 @@ pub fn verdict(class: ExitClass, attempt_try: u32, settings: RetrySettings, now:
         ExitClass::Partial if attempt_try == 1 && tries > 1 => Verdict::Again(defaults::PARTIAL_RETRY),
         // Queued, not failed: asked again until the next fire takes over, with a growing, jittered pause.
         ExitClass::Busy => {
-            let pause = grow(defaults::BUSY_INITIAL, attempt_try - 1, defaults::BUSY_CAP);
+            let pause = grow(busy_pause, attempt_try - 1, defaults::BUSY_CAP);
             Verdict::Again(pause / 2 + full_jitter(pause / 2, now))
         }
         ExitClass::Ok
@@ -70,6 +77,10 @@ fn full_jitter(span: Duration, now: Now) -> Duration {
 mod tests {
     use super::*;
     use crate::time::{Mono, Wall};
+
+    fn verdict(class: ExitClass, attempt_try: u32, settings: RetrySettings, now: Now) -> Verdict {
+        super::verdict(class, attempt_try, settings, defaults::BUSY_INITIAL, now)
+    }
 
     fn now(entropy: u64) -> Now {
         Now { wall: Wall(0), mono: Mono(0), entropy }

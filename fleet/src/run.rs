@@ -15,6 +15,16 @@ pub struct Trigger {
     pub by: String,
     /// When; for a schedule the instant of the fire.
     pub time: Wall,
+    /// The origin's agent ran it by itself, having had no coordinator for long.
+    pub autonomous: bool,
+}
+
+impl Trigger {
+    /// A fire of the schedule, at its time by the schedule.
+    #[must_use]
+    pub fn schedule(time: Wall) -> Self {
+        Self { kind: TriggerKind::Schedule, by: String::new(), time, autonomous: false }
+    }
 }
 
 /// What kind of thing asked for a run.

@@ -16,6 +16,32 @@ pub fn commas(count: u64) -> String {
     text
 }
 
+/// Bytes in binary units with three figures: `1.42 TiB`, `86.1 GiB`, `172 GiB`, `512 B`.
+#[must_use]
+#[allow(clippy::cast_precision_loss, reason = "three figures are shown, an f64 has fifteen")]
+pub fn bytes(bytes: u64) -> String {
+    const UNITS: [&str; 6] = ["KiB", "MiB", "GiB", "TiB", "PiB", "EiB"];
+    /// From here on a value with no decimals would read 1024.
+    const ROUNDS_UP: f64 = 1023.5;
+    if bytes < 1024 {
+        return format!("{bytes} B");
+    }
+    let mut value = bytes as f64 / 1024.0;
+    let mut unit = 0;
+    while value >= ROUNDS_UP && unit + 1 < UNITS.len() {
+        value /= 1024.0;
+        unit += 1;
+    }
+    let decimals = if value < 9.995 {
+        2
+    } else if value < 99.95 {
+        1
+    } else {
+        0
+    };
+    format!("{value:.decimals$} {}", UNITS[unit])
+}
+
 impl Evidence {
     /// What was found and what is allowed, as one clause. `deleted_allowed`: the attempt that found it had deleted up
     /// to the limit, and what it found came on top; so it is with the first attempt of a hold.
@@ -72,8 +98,29 @@ mod tests {
 
     #[test]
     fn counts() {
-        for (count, text) in [(0, "0"), (999, "999"), (1_000, "1,000"), (61_204, "61,204")] {
+        for (count, text) in
+            [(0, "0"), (999, "999"), (1_000, "1,000"), (61_204, "61,204"), (1_402_118, "1,402,118")]
+        {
             assert_eq!(commas(count), text);
+        }
+    }
+
+    #[test]
+    fn sizes_have_three_figures() {
+        const GIB: u64 = 1 << 30;
+        for (size, text) in [
+            (0, "0 B"),
+            (1_023, "1023 B"),
+            (1_024, "1.00 KiB"),
+            (1_561_311_674_368, "1.42 TiB"),
+            (172 * GIB, "172 GiB"),
+            (12 * GIB + GIB / 10, "12.1 GiB"),
+            (1_024 * GIB - 1, "1.00 TiB"),
+            (10 * GIB - 1, "10.0 GiB"),
+            (100 * GIB - 1, "100 GiB"),
+            (u64::MAX, "16.0 EiB"),
+        ] {
+            assert_eq!(bytes(size), text);
         }
     }
 

@@ -107,8 +107,15 @@ impl Fleet {
         let decision = self.engine.decide(self.now, input);
         self.engine.apply(self.now, &decision.changes);
         for send in decision.sends {
-            if let Message::Offer(offer) = send.message {
-                self.offers.push(*offer);
+            let (agent, session) = (send.agent, send.session);
+            match send.message {
+                Message::Offer(offer) => self.offers.push(*offer),
+                Message::Exports { serial, .. } => {
+                    let (serve_uri, fault) = (format!("rsync://{}", agent.0), String::new());
+                    let serves = AgentInput::Exporting { agent, session, serial, serve_uri, fault };
+                    self.put(Input::Agent(serves));
+                }
+                _ => {}
             }
         }
         decision.reply

@@ -1,7 +1,7 @@
 //! Field paths of the wire, as the flags that people typed.
 
 /// A wire path and the flag that fills it. The first entry that fits counts, so longer paths stand before shorter.
-const FLAGS: [(&str, &str); 49] = [
+const FLAGS: [(&str, &str); 50] = [
     ("name", "NAME"),
     ("display_name", "--display-name"),
     ("labels", "--label"),
@@ -40,6 +40,7 @@ const FLAGS: [(&str, &str); 49] = [
     ("upstream.slots", "--slots"),
     ("upstream.spacing", "--spacing"),
     ("upstream.name", "HOST"),
+    ("upstream", "--to"),
     ("from", "OLD"),
     ("to", "NEW"),
     ("agent", "--name"),
@@ -65,6 +66,11 @@ pub fn typed(path: &str) -> String {
     // The first origin pulls; the others stand by.
     if bare.starts_with("placement.origins") && path.contains("origins[") && !path.contains("origins[0]") {
         return "--standby".to_owned();
+    }
+    // The first upstream is preferred; the others are in its place.
+    if bare.starts_with("upstreams") && path.contains("upstreams[") && !path.contains("upstreams[0]") {
+        let of_password = bare.ends_with(".password");
+        return if of_password { "--fallback-password-file" } else { "--fallback" }.to_owned();
     }
     match FLAGS.iter().find(|(known, _)| fits(known)) {
         Some((_, flag)) => (*flag).to_owned(),
@@ -100,6 +106,10 @@ mod tests {
             ("upstreams[0].uri", "--from"),
             ("upstreams", "--from"),
             ("upstreams[0].password", "--password-file"),
+            ("project.upstreams[1].uri", "--fallback"),
+            ("upstreams[2].password", "--fallback-password-file"),
+            ("upstream", "--to"),
+            ("upstream.slots", "--slots"),
             ("project.destination", "--to"),
             ("project.name", "NAME"),
             ("schedule.cron.minute", "--cron minute"),

@@ -10,11 +10,25 @@ use prost_types::{Duration, Timestamp};
 use crate::cli::{DstOverlapArg, OverlapArg, ProjectFlags};
 use crate::fault::Faults;
 
-/// Puts the given flags into a project and names what they touched, as an update mask's paths. `password` was read
-/// before, since that needs the outside world.
+/// Passwords that go along with a project. They were read before, since that needs the outside world.
+#[derive(Clone, Default)]
+pub struct Passwords {
+    /// At the first upstream; `None`: none is sent.
+    pub first: Option<String>,
+    /// At the fallbacks of these hosts.
+    pub fallbacks: Vec<(String, String)>,
+}
+
+impl std::fmt::Debug for Passwords {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Passwords").finish_non_exhaustive()
+    }
+}
+
+/// Puts the given flags into a project and names what they touched, as an update mask's paths.
 pub fn apply(
     flags: &ProjectFlags,
-    password: Option<String>,
+    passwords: Passwords,
     project: &mut v1::Project,
     faults: &mut Faults,
 ) -> Vec<&'static str> {
@@ -30,8 +44,7 @@ pub fn apply(
     if flags.local {
         project.upstreams.clear();
         mask.push("upstreams");
-    } else if flags.from.is_some() || flags.user.is_some() || password.is_some() {
-        upstream(flags, password, project);
+    } else if upstreams(flags, passwords, project, faults) {
         mask.push("upstreams");
     }
     if let Some(destination) = &flags.to {
@@ -113,13 +126,28 @@ fn labels(given: &[String], project: &mut v1::Project, faults: &mut Faults) {
     }
 }
 
-fn upstream(flags: &ProjectFlags, password: Option<String>, project: &mut v1::Project) {
+/// Whether any flag about the upstreams was given.
+fn upstreams(
+    flags: &ProjectFlags,
+    passwords: Passwords,
+    project: &mut v1::Project,
+    faults: &mut Faults,
+) -> bool {
+    let Passwords { first: password, fallbacks } = passwords;
+    let one = flags.from.is_some() || flags.user.is_some() || password.is_some();
+    if !one && flags.fallback.is_empty() && fallbacks.is_empty() {
+        return false;
+    }
+    // One that changes its place keeps its user.
+    let old = project.upstreams.clone();
+    let same = |a: &str, b: &str| a.trim_end_matches('/') == b.trim_end_matches('/');
+    let known = |uri: &String| old.iter().find(|known| same(&known.uri, uri)).cloned();
     if project.upstreams.is_empty() {
         project.upstreams.push(v1::Upstream::default());
     }
     let upstream = &mut project.upstreams[0];
     if let Some(uri) = &flags.from {
-        upstream.uri.clone_from(uri);
+        *upstream = known(uri).unwrap_or_else(|| v1::Upstream { uri: uri.clone(), ..upstream.clone() });
     }
     if let Some(user) = &flags.user {
         upstream.user.clone_from(user);
@@ -127,6 +155,21 @@ fn upstream(flags: &ProjectFlags, password: Option<String>, project: &mut v1::Pr
     if password.is_some() {
         upstream.password = password;
     }
+    if !flags.fallback.is_empty() {
+        let new = |uri: &String| v1::Upstream { uri: uri.clone(), ..v1::Upstream::default() };
+        let fallbacks = given(&flags.fallback).map(|uri| known(uri).unwrap_or_else(|| new(uri)));
+        project.upstreams.truncate(1);
+        project.upstreams.extend(fallbacks);
+    }
+    for (host, password) in fallbacks {
+        let at_host = |one: &&mut v1::Upstream| crate::text::host(&one.uri).eq_ignore_ascii_case(&host);
+        let mut meant = project.upstreams.iter_mut().skip(1).filter(at_host).peekable();
+        if meant.peek().is_none() {
+            faults.add("--fallback-password-file", format_args!("{host:?}: no fallback has this host"));
+        }
+        meant.for_each(|one| one.password = Some(password.clone()));
+    }
+    true
 }
 
 /// Whether any flag about the agents that hold the tree was given.
@@ -395,7 +438,7 @@ mod tests {
     fn applied(words: &str) -> (v1::Project, Vec<&'static str>, Vec<String>) {
         let mut project = v1::Project::default();
         let mut faults = Faults::default();
-        let mask = apply(&flags(words), None, &mut project, &mut faults);
+        let mask = apply(&flags(words), Passwords::default(), &mut project, &mut faults);
         let faults = match faults.finish("x", "y") {
             Ok(()) => Vec::new(),
             Err(fault) => fault.details.into_iter().map(|(label, text)| format!("{label} {text}")).collect(),
@@ -474,6 +517,37 @@ mod tests {
     }
 
     #[test]
+    fn fallbacks_stand_behind_the_first_upstream() {
+        let (mut project, mask, _) =
+            applied("--from|rsync://a/m/|--user|me|--fallback|rsync://b/m|--fallback|rsync://u@c/m/");
+        assert_eq!(mask, ["upstreams"]);
+        let told = |project: &v1::Project| -> Vec<String> {
+            project
+                .upstreams
+                .iter()
+                .map(|one| format!("{} {}", one.uri, one.user).trim().to_owned())
+                .collect()
+        };
+        assert_eq!(told(&project), ["rsync://a/m/ me", "rsync://b/m", "rsync://u@c/m/"]);
+        let mut edit = |words: &str, fallbacks: &[(&str, &str)]| {
+            let fallbacks =
+                fallbacks.iter().map(|(host, word)| ((*host).to_owned(), (*word).to_owned())).collect();
+            let mut faults = Faults::default();
+            apply(&flags(words), Passwords { first: None, fallbacks }, &mut project, &mut faults);
+            (project.clone(), faults.is_empty())
+        };
+        let (edited, good) = edit("", &[("C", "secret")]);
+        let passwords: Vec<_> = edited.upstreams.iter().map(|one| one.password.as_deref()).collect();
+        assert!(good && passwords == [None, None, Some("secret")], "{passwords:?}");
+        assert!(!edit("", &[("a", "secret")]).1, "the first one is no fallback");
+        // Who changes places keeps what is known of it.
+        let (edited, _) = edit("--from|rsync://b/m/|--fallback|rsync://a/m", &[]);
+        assert_eq!(told(&edited), ["rsync://b/m", "rsync://a/m/ me"]);
+        let (edited, _) = edit("--fallback=", &[]);
+        assert_eq!(told(&edited), ["rsync://b/m"]);
+    }
+
+    #[test]
     fn an_edit_of_the_origin_keeps_the_others() {
         let (mut project, ..) =
             applied("--from|rsync://h/m|--origin|ftp1|--standby|ftp2|--replicas|role=edge");
@@ -481,15 +555,23 @@ mod tests {
             let origins = &project.placement.as_ref().unwrap().origins;
             origins.iter().map(|one| crate::names::last(&one.agent).to_owned()).collect()
         };
-        apply(&flags("--origin|ftp3"), None, &mut project, &mut Faults::default());
+        apply(&flags("--origin|ftp3"), Passwords::default(), &mut project, &mut Faults::default());
         assert_eq!(agents(&project), ["ftp3", "ftp2"]);
-        apply(&flags("--origin|ftp2"), None, &mut project, &mut Faults::default());
+        apply(&flags("--origin|ftp2"), Passwords::default(), &mut project, &mut Faults::default());
         assert_eq!(agents(&project), ["ftp2", "ftp3"]);
-        let mask = apply(&flags("--standby=|--replicas="), None, &mut project, &mut Faults::default());
+        let mask = apply(
+            &flags("--standby=|--replicas="),
+            Passwords::default(),
+            &mut project,
+            &mut Faults::default(),
+        );
         assert_eq!(mask, ["placement"]);
         assert_eq!(agents(&project), ["ftp2"]);
         assert_eq!(project.placement.as_ref().unwrap().replicas.len(), 0);
-        assert_eq!(apply(&flags("--local"), None, &mut project, &mut Faults::default()), ["upstreams"]);
+        assert_eq!(
+            apply(&flags("--local"), Passwords::default(), &mut project, &mut Faults::default()),
+            ["upstreams"]
+        );
         assert!(project.upstreams.is_empty());
     }
 
@@ -513,11 +595,16 @@ mod tests {
             labels: [("tier".to_owned(), "1".to_owned()), ("old".to_owned(), "x".to_owned())].into(),
             ..v1::Project::default()
         };
-        let mask = apply(&flags("--every|4h|-l|old-|-l|new=y"), None, &mut project, &mut Faults::default());
+        let mask = apply(
+            &flags("--every|4h|-l|old-|-l|new=y"),
+            Passwords::default(),
+            &mut project,
+            &mut Faults::default(),
+        );
         assert_eq!(mask, ["labels", "schedule"]);
         assert_eq!(project.schedule.as_ref().unwrap().time_zone, "Europe/Berlin");
         assert_eq!(project.labels.keys().collect::<Vec<_>>(), ["new", "tier"]);
-        assert_eq!(apply(&flags(""), None, &mut project, &mut Faults::default()), [""; 0]);
+        assert_eq!(apply(&flags(""), Passwords::default(), &mut project, &mut Faults::default()), [""; 0]);
     }
 
     #[test]

@@ -338,7 +338,7 @@ fn doing(project: &v1::Project, now: DateTime<Utc>) -> (String, u8) {
         }
     }
     if waits {
-        return ("queued".to_owned(), QUEUED);
+        return (waiting(status.wait.as_ref(), now), QUEUED);
     }
     if project.paused.is_some() {
         return ("paused".to_owned(), CALM);
@@ -348,6 +348,19 @@ fn doing(project: &v1::Project, now: DateTime<Utc>) -> (String, u8) {
     match status.last_state() {
         RunState::Held => (format!("held{}", on_origin(project)), CALM),
         _ => (next, CALM),
+    }
+}
+
+/// What waits for in a few words; `mirrorctl why` has the sentence.
+fn waiting(wait: Option<&v1::Wait>, now: DateTime<Utc>) -> String {
+    use v1::wait::Reason;
+    let Some(wait) = wait else { return "queued".to_owned() };
+    match (wait.reason(), time(wait.until)) {
+        (Reason::Backoff, Some(until)) => format!("retry {}", units::clock(until, now)),
+        (Reason::Paused, _) => "paused".to_owned(),
+        (Reason::Frozen, _) => "frozen".to_owned(),
+        _ if wait.position > 0 => format!("{} in line", units::ordinal(wait.position)),
+        _ => "queued".to_owned(),
     }
 }
 

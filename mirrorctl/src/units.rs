@@ -2,51 +2,13 @@
 
 use chrono::{DateTime, SecondsFormat, TimeDelta, Utc};
 
+pub use fleet::words::{bytes, commas as count};
+
 const MINUTE: i64 = 60;
 const HOUR: i64 = 60 * MINUTE;
 const DAY: i64 = 24 * HOUR;
 /// Ages are told in hours up to this many.
 const HOURS_MAX: i64 = 48;
-
-/// `61204` as `61,204`.
-#[must_use]
-pub fn count(number: u64) -> String {
-    let digits = number.to_string();
-    let mut text = String::with_capacity(digits.len() + digits.len() / 3);
-    for (index, digit) in digits.chars().enumerate() {
-        if index > 0 && (digits.len() - index).is_multiple_of(3) {
-            text.push(',');
-        }
-        text.push(digit);
-    }
-    text
-}
-
-/// Bytes in binary units with three figures: `1.42 TiB`, `86.1 GiB`, `172 GiB`, `512 B`.
-#[must_use]
-#[allow(clippy::cast_precision_loss, reason = "three figures are shown, an f64 has fifteen")]
-pub fn bytes(bytes: u64) -> String {
-    const UNITS: [&str; 6] = ["KiB", "MiB", "GiB", "TiB", "PiB", "EiB"];
-    /// From here on a value with no decimals would read 1024.
-    const ROUNDS_UP: f64 = 1023.5;
-    if bytes < 1024 {
-        return format!("{bytes} B");
-    }
-    let mut value = bytes as f64 / 1024.0;
-    let mut unit = 0;
-    while value >= ROUNDS_UP && unit + 1 < UNITS.len() {
-        value /= 1024.0;
-        unit += 1;
-    }
-    let decimals = if value < 9.995 {
-        2
-    } else if value < 99.95 {
-        1
-    } else {
-        0
-    };
-    format!("{value:.decimals$} {}", UNITS[unit])
-}
 
 /// Bytes a second: `412 MiB/s`.
 #[must_use]
@@ -113,6 +75,19 @@ pub fn span(span: TimeDelta) -> String {
 #[must_use]
 pub fn rfc3339(time: DateTime<Utc>) -> String {
     time.to_rfc3339_opts(SecondsFormat::Secs, true)
+}
+
+/// A place in a line: `1st`, `2nd`, `11th`.
+#[must_use]
+pub fn ordinal(place: u32) -> String {
+    let ending = match (place % 100, place % 10) {
+        (11..=13, _) => "th",
+        (_, 1) => "st",
+        (_, 2) => "nd",
+        (_, 3) => "rd",
+        _ => "th",
+    };
+    format!("{place}{ending}")
 }
 
 /// A time near `now`, as tables show it: `07:55` on the same day or within twelve hours, otherwise the date.
@@ -187,31 +162,7 @@ mod tests {
     }
 
     #[test]
-    fn counts_have_commas() {
-        for (number, text) in
-            [(0, "0"), (999, "999"), (1_000, "1,000"), (61_204, "61,204"), (1_402_118, "1,402,118")]
-        {
-            assert_eq!(count(number), text);
-        }
-    }
-
-    #[test]
-    fn sizes_have_three_figures() {
-        const GIB: u64 = 1 << 30;
-        for (size, text) in [
-            (0, "0 B"),
-            (1_023, "1023 B"),
-            (1_024, "1.00 KiB"),
-            (1_561_311_674_368, "1.42 TiB"),
-            (172 * GIB, "172 GiB"),
-            (12 * GIB + GIB / 10, "12.1 GiB"),
-            (1_024 * GIB - 1, "1.00 TiB"),
-            (10 * GIB - 1, "10.0 GiB"),
-            (100 * GIB - 1, "100 GiB"),
-            (u64::MAX, "16.0 EiB"),
-        ] {
-            assert_eq!(bytes(size), text);
-        }
+    fn rates_are_sizes_a_second() {
         assert_eq!(rate(412 << 20), "412 MiB/s");
     }
 

@@ -102,6 +102,17 @@ fn projects() {
     let runs = [held_run(), held_run(), succeeded(), partial_run()];
     let why = ["debian is held since 1h: 61,204 deletes wanted, 40,000 allowed.".to_owned()];
     golden_80("project-show.txt", &text::project::show(&view(), &debian(), &runs, &why));
+    let mut switched = debian();
+    let fallback = v1::Upstream {
+        uri: "rsync://ftp.example.net/debian/".to_owned(),
+        user: "mirror".to_owned(),
+        has_password: true,
+        ..v1::Upstream::default()
+    };
+    switched.status.as_mut().expect("debian has one").upstream.clone_from(&fallback.uri);
+    switched.upstreams.push(fallback);
+    golden_80("project-show-switched.txt", &text::project::show(&view(), &switched, &[], &[]));
+    golden_80("project-list-switched.txt", &text::project::list(&view(), &[switched]));
     golden_80("project-list-empty.txt", &text::project::list(&view(), &[]));
 }
 

@@ -250,12 +250,20 @@ fn all_faults_of_one_project_come_at_once() {
 }
 
 #[test]
-fn at_most_one_upstream_and_at_least_one_origin_are_wanted() {
+fn at_most_eight_upstreams_and_at_least_one_origin_are_wanted() {
     let faults = faults_of(&v1::Project { upstreams: Vec::new(), placement: None, ..minimal() });
     let fields: Vec<&str> = faults.iter().map(|fault| fault.field.as_str()).collect();
     assert_eq!(fields, ["placement.origins"]);
-    let (field, _) = only_fault(|wire| wire.upstreams.push(upstream("rsync://h/m")));
+    let more = |count: usize| (0..count).map(|n| upstream(&format!("rsync://h{n}/m")));
+    let (field, _) = only_fault(|wire| wire.upstreams.extend(more(8)));
     assert_eq!(field, "upstreams");
+    let mut most = full();
+    most.upstreams.extend(more(7));
+    assert_eq!(declared(&most).upstreams.len(), 8);
+    let (field, text) = only_fault(|wire| {
+        wire.upstreams.extend(["rsync://h/m", "rsync://h1/m", "rsync://me@H/m/"].map(upstream));
+    });
+    assert!(field == "upstreams[3].uri" && text.ends_with("is given twice"), "{field} {text}");
 }
 
 #[test]
@@ -339,6 +347,25 @@ fn a_stored_password_goes_to_no_other_host_and_needs_a_user() {
 }
 
 #[test]
+fn a_stored_password_follows_its_uri_through_the_list() {
+    let stored = declared(&full());
+    let mut wire = full();
+    wire.upstreams[0].password = None;
+    wire.upstreams.insert(0, upstream("rsync://h/m"));
+    let moved = declared_over(&wire, Some(&stored));
+    assert!(moved.upstreams[0].sealed_password.is_empty());
+    assert_eq!(moved.upstreams[1], stored.upstreams[0]);
+    // Each has its own, and what takes a place takes no password.
+    wire.upstreams[0] =
+        v1::Upstream { user: "b".to_owned(), password: Some("b's".to_owned()), ..upstream("rsync://h/m") };
+    let both = declared_over(&wire, Some(&stored));
+    assert_eq!(both.upstreams[0].sealed_password, seal("b's"));
+    wire.upstreams[0] = v1::Upstream { user: "b".to_owned(), ..upstream("rsync://other/m") };
+    let faults = spec_from_wire(&wire, context(Some(&both))).expect_err("a password of another host");
+    assert_eq!(faults[0].field, "upstreams[0].password");
+}
+
+#[test]
 fn an_update_changes_what_its_mask_names_and_nothing_else() {
     let mut stored = declared(&full());
     stored.placement.max_parallel = 3;
@@ -356,4 +383,18 @@ fn an_update_changes_what_its_mask_names_and_nothing_else() {
             ..stored
         }
     );
+}
+
+#[test]
+fn a_selector_is_pairs_and_a_forgotten_value_selects_nobody() {
+    let read = |text: &str| mirror_proto::convert::read_selector("placement.replicas[0].selector", text);
+    let labels = read("role=edge, site=north").expect("two pairs");
+    assert_eq!((labels["role"].as_str(), labels["site"].as_str()), ("edge", "north"));
+    for bad in ["", "role", "role=", "role=edge,", "role=edge,role=core", "=edge"] {
+        let faults = read(bad).expect_err(bad);
+        assert!(
+            faults.iter().all(|fault| fault.field.starts_with("placement.replicas[0].selector")),
+            "{faults:?}"
+        );
+    }
 }

@@ -12,8 +12,9 @@ use fleet::{
 };
 use mirror_proto::{
     convert::{
-        EXPORTS_BYTES_MAX, assignment_to_wire, attempt_key_from_wire, attempt_key_to_wire, ended_from_wire,
-        exports_to_wire, hello_from_wire, outcome_to_wire, refused_from_wire, secrets_to_wire,
+        EXPORTS_BYTES_MAX, assignment_to_wire, attempt_key_from_wire, attempt_key_to_wire,
+        ended_alone_from_wire, ended_from_wire, exports_to_wire, hello_from_wire, outcome_to_wire,
+        refused_from_wire, secrets_to_wire,
     },
     v1,
 };
@@ -61,6 +62,7 @@ fn hello() -> v1::Hello {
             needs_secrets: false,
             dry_run: true,
             keep_extra: true,
+            autonomous: None,
         }],
         inventory: Some(v1::Inventory {
             roots: vec![root("a1"), root("a2")],
@@ -235,6 +237,7 @@ fn an_assignment_says_all_of_the_offer() {
             quota_bytes: 7,
             known_files: 8,
             known_bytes: 9,
+            autonomous: None,
         }
     );
     assert_eq!(secrets_to_wire(None), None);
@@ -274,4 +277,22 @@ fn a_long_list_of_exports_is_cut_and_a_short_one_is_one_message() {
 
     let empty = exports_to_wire(1, true, &[], &[], &secret);
     assert_eq!(empty, [v1::Exports { serial: 1, complete: true, ..v1::Exports::default() }]);
+}
+
+#[test]
+fn what_an_agent_ran_alone_is_read_with_its_fire_and_only_as_itself() {
+    let time = |seconds| Some(prost_types::Timestamp { seconds, nanos: 0 });
+    let fire = v1::AutonomousFire { scheduled_time: time(60), start_time: time(61), max_delete: 500 };
+    let described = v1::AttemptDescriptor { autonomous: Some(fire), ..hello().attempts.remove(0) };
+    let ended = v1::Ended { key: key(), autonomous: Some(described.clone()), ..v1::Ended::default() };
+    let held = ended_alone_from_wire(&ended).expect("a report").expect("of an agent alone");
+    let fire = held.autonomous.expect("its fire");
+    assert_eq!((fire.scheduled, fire.started, fire.max_delete), (Wall(60_000), Wall(61_000), 500));
+    assert_eq!(ended_alone_from_wire(&v1::Ended { autonomous: None, ..ended.clone() }), Ok(None));
+    let other = v1::AttemptKey { attempt: 3, ..key().expect("a key") };
+    let of_another = v1::Ended { key: Some(other), ..ended.clone() };
+    assert_eq!(ended_alone_from_wire(&of_another).expect_err("another attempt").field, "ended.autonomous");
+    let timeless = v1::AutonomousFire { start_time: None, ..v1::AutonomousFire::default() };
+    let timeless = v1::AttemptDescriptor { autonomous: Some(timeless), ..described };
+    assert!(ended_alone_from_wire(&v1::Ended { autonomous: Some(timeless), ..ended }).is_err());
 }

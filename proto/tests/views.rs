@@ -161,10 +161,12 @@ fn a_project_stands_by_its_runs_and_placements() {
         last_run: Some(LastRun { run: run_id(), state: RunState::Held, end: Wall(6_000) }),
         tree: Some(run_id()),
         last_success: Some(Wall(5_000)),
+        upstream: 0,
     };
     let fires = (1..9).map(|n| Wall(n * 60_000)).collect();
     let view = StandingView {
         unplaced: Vec::new(),
+        upstream: String::new(),
         next_fires: fires,
         active_run: Some(run_id()),
         queued_run: None,
@@ -183,7 +185,12 @@ fn a_run_names_who_still_lacks_it() {
     let record = RunRecord {
         id: run_id(),
         project: DEBIAN,
-        trigger: Trigger { kind: TriggerKind::User, by: "maria".to_owned(), time: Wall(1_000) },
+        trigger: Trigger {
+            kind: TriggerKind::User,
+            by: "maria".to_owned(),
+            time: Wall(1_000),
+            autonomous: false,
+        },
         coalesced: 2,
         by_person: true,
         generation: 5,

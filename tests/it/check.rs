@@ -221,7 +221,7 @@ fn an_agent_that_is_away_is_told_at_once() {
 }
 
 /// A small file system of its own at a path; unmounted when dropped.
-struct Mount(PathBuf);
+pub(crate) struct Mount(PathBuf);
 
 impl Mount {
     fn new(path: &Path, size: &str) -> Result<Self, String> {
@@ -247,7 +247,7 @@ impl Drop for Mount {
 }
 
 /// A fleet whose one agent has its root on a volume of this size; says why where there is none.
-fn fleet_on(size: &str, options: FleetOptions) -> Option<(Fleet, Mount)> {
+pub(crate) fn fleet_on(size: &str, options: FleetOptions) -> Option<(Fleet, Mount)> {
     let mut fleet = Fleet::prepare(options).expect("a fleet");
     let mount = match Mount::new(&fleet.root(0), size) {
         Ok(mount) => mount,
@@ -265,7 +265,9 @@ fn fleet_on(size: &str, options: FleetOptions) -> Option<(Fleet, Mount)> {
 
 #[test]
 fn a_volume_without_room_for_the_tree_is_a_fault() {
-    let options = FleetOptions { files: 64, file_bytes: 262_144, ..FleetOptions::default() };
+    // 20 GiB are more than there is: a 20th of the volume, then.
+    let limits = "volume_reserve_percent = 2\nvolume_reserve_bytes = \"20GiB\"\n".to_owned();
+    let options = FleetOptions { files: 64, file_bytes: 262_144, limits, ..FleetOptions::default() };
     let Some((fleet, mount)) = fleet_on("size=8m", options) else { return };
     fleet.add_project("debian", &[]).ok();
     let (code, findings) = check(&fleet, &[]);
@@ -275,7 +277,7 @@ fn a_volume_without_room_for_the_tree_is_a_fault() {
     assert!(severity == "FAULT" && sentence.contains("lacks ~"), "{sentence}");
     let (severity, sentence) = of(&findings, "SIZE");
     assert!(severity == "WARNING" && sentence.contains("% full"), "{sentence}");
-    fs::write(fleet.root(0).join("fill"), vec![0; 7_800_000]).expect("it fills up");
+    fs::write(fleet.root(0).join("fill"), vec![0; 8_100_000]).expect("it fills up");
     let (_, findings) = check(&fleet, &[]);
     let (severity, sentence) = of(&findings, "SPACE");
     assert!(severity == "FAULT" && sentence.contains("nothing above its reserve"), "{sentence}");

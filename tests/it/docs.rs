@@ -10,7 +10,7 @@ use std::{
     process::Command,
 };
 
-use fleet_tests::{Finished, Process, Rsyncd, address, eventually, program, tree};
+use fleet_tests::{Finished, Process, Rsyncd, address, eventually, fleet, program, tree};
 
 use crate::tidy::root;
 
@@ -71,7 +71,7 @@ impl Hosts {
             ("mjt_…", self.token.clone()),
             ("sha256:…", self.ca_hash.clone()),
             // The upstream is on a loopback address here, which the host must allow.
-            ("--label role=edge", "--label role=edge --allow-upstream 127.0.0.0/8".to_owned()),
+            ("--label role=", "--allow-upstream 127.0.0.0/8 --label role=".to_owned()),
         ];
         names.iter().fold(line.to_owned(), |line, (theirs, ours)| line.replace(theirs, ours))
     }
@@ -116,6 +116,9 @@ impl Hosts {
 
     /// Starts a program that stays in the foreground, and waits until it is at work.
     fn start(&mut self, line: &str) -> String {
+        if let Some((_, config)) = line.split_once("mirror-coordinator run --config ") {
+            fleet::without_reserve(Path::new(config.trim())).expect("init has written it");
+        }
         let log = self.dir.path().join(format!("{}.log", self.running.len()));
         let mut command = self.shell(&format!("exec {line}"));
         self.running.push(Process::start(line, &mut command, &log).expect("it starts"));

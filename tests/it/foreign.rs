@@ -116,7 +116,7 @@ impl Talk {
             key: Some(key.clone()),
             outcome: Some(outcome),
             log_tail: b"forged\n".to_vec(),
-            traceparent: String::new(),
+            ..v1::Ended::default()
         };
         self.say(Says::Ended(ended)).await;
         loop {

@@ -48,5 +48,9 @@ fn every_row_is_measured() {
 fn an_unknown_part_is_refused_with_the_known_ones() {
     let refused = Finished::run(Command::new(program("fleet-load")).arg("nonsense"));
     assert_eq!(refused.code, 2);
-    assert!(refused.stdout.contains("trigger, burst, commits, overhead, fixed, idle"), "{}", refused.stdout);
+    assert!(
+        refused.stdout.contains("trigger, propagation, burst, commits, overhead, fixed, idle"),
+        "{}",
+        refused.stdout
+    );
 }

@@ -7,13 +7,17 @@
     reason = "a harness starts programs, and says what it skips"
 )]
 
+mod autonomy;
 mod check;
 mod clients;
 mod contain;
 mod deploy;
 mod docs;
 mod edges;
+mod fallback;
 mod foreign;
+mod guards;
+mod hostile;
 mod limits;
 mod load;
 mod partition;

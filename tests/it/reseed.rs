@@ -15,8 +15,8 @@ fn fleet_with_trees() -> Fleet {
     fleet.add_project("debian", &["--replicas", "edge1", "--replicas", "edge2"]).ok();
     fleet.mirrorctl(&["project", "run", "debian", "--watch"]).ok();
     fleet.await_run("debian", "SUCCEEDED");
-    for index in 0..AGENTS.len() {
-        eventually(&format!("{} has the upstream's tree", AGENTS[index]), || {
+    for (index, agent) in AGENTS.iter().enumerate() {
+        eventually(&format!("{agent} has the upstream's tree"), || {
             (hash(&fleet, index) == tree::hash(&fleet.upstream_tree()).ok()).then_some(())
         });
     }

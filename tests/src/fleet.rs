@@ -147,11 +147,9 @@ impl Fleet {
         let at = said.find("sha256:").context("init prints the CA hash")?;
         self.ca_hash = said[at..].chars().take_while(|c| c.is_ascii_alphanumeric() || *c == ':').collect();
         ensure!(self.ca_hash.len() == 71, "the CA hash is cut: {}", self.ca_hash);
-        // How full this machine's disk is must not decide a test.
-        let reserve = if self.options.limits.contains("volume_reserve") { "" } else { NO_RESERVE };
-        let limits = format!("{reserve}{}", self.options.limits);
-        set_limits(&self.coordinator_dir().join("coordinator.toml"), &limits)?;
-        Ok(())
+        let config = self.coordinator_dir().join("coordinator.toml");
+        without_reserve(&config)?;
+        set_limits(&config, &self.options.limits)
     }
 
     /// The fleet's directory.
@@ -400,6 +398,15 @@ impl Drop for Fleet {
             crate::process::send_signal(pid, rustix::process::Signal::KILL);
         }
     }
+}
+
+/// Lets the volumes of a coordinator's agents be filled to the last byte: how full this machine's disk is must not
+/// decide a test.
+///
+/// # Errors
+/// When the configuration cannot be read or written.
+pub fn without_reserve(config: &Path) -> Result<()> {
+    set_limits(config, NO_RESERVE)
 }
 
 /// Puts lines into the `[limits]` table of a configuration.

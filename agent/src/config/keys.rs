@@ -79,6 +79,19 @@ const KEYS: &[Row] = &[
         "Refuse public upstream hosts that are not listed, too",
     ),
     row("jail", Kind::Bool, "true", "Run rsync with no_new_privs and Landlock"),
+    row("autonomy", Kind::Bool, "true", "Run the last known schedule while there is no coordinator"),
+    row(
+        "autonomy_after_seconds",
+        Kind::Number,
+        "900",
+        "Once there has been no coordinator for so long, counted from the start of the agent too",
+    ),
+    row(
+        "autonomy_valid_seconds",
+        Kind::Number,
+        "604800",
+        "As long as a coordinator confirmed the schedule this recently",
+    ),
     row(
         "log_attempts",
         Kind::Number,

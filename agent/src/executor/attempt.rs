@@ -416,11 +416,11 @@ fn closing_line(outcome: &v1::Outcome) -> String {
     let stats = outcome.stats.as_ref().map_or_else(String::new, |stats| {
         format!(
             "; {} files, {}; {} transferred, {} deleted, {} received",
-            crate::text::count(stats.files),
-            crate::text::bytes(stats.total_bytes),
-            crate::text::count(stats.transferred),
-            crate::text::count(stats.deleted),
-            crate::text::bytes(stats.received_bytes)
+            fleet::words::commas(stats.files),
+            fleet::words::bytes(stats.total_bytes),
+            fleet::words::commas(stats.transferred),
+            fleet::words::commas(stats.deleted),
+            fleet::words::bytes(stats.received_bytes)
         )
     });
     let cause = if outcome.cause.is_empty() { String::new() } else { format!("; {}", outcome.cause) };

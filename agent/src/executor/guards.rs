@@ -15,7 +15,7 @@ use super::findings::Findings;
 use crate::guard::Space;
 use crate::order::Order;
 use crate::outcome::of_class;
-use crate::text::{bytes, count};
+use fleet::words::{bytes, commas};
 
 /// Between two looks at the volume while a program writes to it.
 const VOLUME_PACE: Duration = Duration::from_secs(1);
@@ -37,10 +37,12 @@ pub(super) enum Pass {
     Reclaim,
     /// The pull; or, for a dry run, what it would do.
     Pull,
+    /// Counts what a delete limit stopped.
+    Count,
 }
 
 impl Pass {
-    pub(super) const ALL: [Self; 4] = [Self::Probe, Self::Adoption, Self::Reclaim, Self::Pull];
+    pub(super) const ALL: [Self; 5] = [Self::Probe, Self::Adoption, Self::Reclaim, Self::Pull, Self::Count];
 
     /// Names its run directories, and it in logs and spans.
     pub(super) const fn name(self) -> &'static str {
@@ -49,13 +51,14 @@ impl Pass {
             Self::Adoption => "adoption",
             Self::Reclaim => "reclaim",
             Self::Pull => "pull",
+            Self::Count => "count",
         }
     }
 
     /// Whether it may change the tree.
     pub(super) fn writes(self, order: &Order) -> bool {
         match self {
-            Self::Probe | Self::Adoption => false,
+            Self::Probe | Self::Adoption | Self::Count => false,
             Self::Reclaim => true,
             Self::Pull => !order.dry_run,
         }
@@ -71,6 +74,7 @@ impl Pass {
                 Some("dry run: what follows is what would be done; nothing is changed")
             }
             Self::Pull => None,
+            Self::Count => Some("counts what the delete limit stopped; nothing is changed"),
         }
     }
 }
@@ -97,7 +101,7 @@ pub(super) fn before_pull(order: &Order, facts: Facts) -> Vec<Pass> {
         Pass::Probe => may_empty || sought,
         Pass::Adoption => strange,
         Pass::Reclaim => order.reclaim,
-        Pass::Pull => false,
+        Pass::Pull | Pass::Count => false,
     };
     Pass::ALL.into_iter().filter(wanted).collect()
 }
@@ -152,7 +156,7 @@ pub(super) fn judge_probe(order: &Order, probe: Ended) -> Verdict {
     let whole = class == Class::Ok || !missing.is_empty();
     let matters = order.deletes() || order.keep_extra;
     if *entries == 0 && whole && !order.waives(Kind::EmptyUpstream) && matters {
-        let all = order.known_files.map_or_else(String::new, |files| format!(" of {} files", count(files)));
+        let all = order.known_files.map_or_else(String::new, |files| format!(" of {} files", commas(files)));
         let lost =
             if order.keep_extra { "there is no tree to copy" } else { "a pull would remove the whole tree" };
         let sentence = format!("{} is empty: {lost}{all}", order.source);
@@ -173,7 +177,7 @@ pub(super) fn judge_probe(order: &Order, probe: Ended) -> Verdict {
     if *entries == 0 && !whole {
         return end(probe.outcome);
     }
-    Verdict::GoOn(format!("the upstream lists {} entries", count(*entries)))
+    Verdict::GoOn(format!("the upstream lists {} entries", commas(*entries)))
 }
 
 /// Judges the dry run before a first pull into a tree that others put there.
@@ -192,8 +196,8 @@ pub(super) fn judge_adoption(dry: Ended) -> Verdict {
     let there_bytes = stats.total_size.unwrap_or(0).saturating_sub(new_bytes);
     let figures = format!(
         "a first pull would delete {} of {} entries and fetch {} of {} again",
-        count(deleted),
-        count(there),
+        commas(deleted),
+        commas(there),
         bytes(again),
         bytes(there_bytes)
     );
@@ -217,7 +221,7 @@ pub(super) fn judge_reclaim(order: &Order, pass: Ended, space: Space) -> Verdict
     if pass.outcome.class() != Class::Ok {
         return end(with_deletes(order, pass));
     }
-    let freed = format!("removed {} entries", count(pass.deleted()));
+    let freed = format!("removed {} entries", commas(pass.deleted()));
     match space.below_floor() {
         None => Verdict::GoOn(freed),
         Some(lack) => {
@@ -252,8 +256,9 @@ fn told(order: &Order, dry: Ended) -> v1::Outcome {
     }
     let wanted = dry.deleted().saturating_add(dry.outcome.deletes_skipped.unwrap_or(0));
     let (files, size) = (stats.transferred.unwrap_or(0), stats.transferred_size.unwrap_or(0));
+    let word = if files == 1 { "file" } else { "files" };
     let sentence =
-        format!("would transfer {} files ({}), delete {}", count(files), bytes(size), count(wanted));
+        format!("would transfer {} {word} ({}), delete {}", commas(files), bytes(size), commas(wanted));
     let evidence =
         evidence(Kind::Deletes, (wanted, order.max_delete()), dry.findings.first_deleted, sentence);
     let mut outcome = v1::Outcome { evidence: Some(evidence), ..dry.outcome };
@@ -274,9 +279,22 @@ fn with_deletes(order: &Order, pass: Ended) -> v1::Outcome {
     }
     let wanted = pass.deleted().saturating_add(pass.outcome.deletes_skipped.unwrap_or(0));
     let limit = order.max_delete();
-    let sentence = format!("{} deletions are wanted, at most {} are allowed", count(wanted), count(limit));
+    let sentence = format!("{} deletions are wanted, at most {} are allowed", commas(wanted), commas(limit));
     let evidence = evidence(Kind::Deletes, (wanted, limit), pass.findings.first_deleted, sentence);
     v1::Outcome { evidence: Some(evidence), ..pass.outcome }
+}
+
+/// What a delete limit stopped, by a dry run after it. rsync's own count lacks each directory that it could not empty:
+/// who approved that number would be asked again for these.
+pub(super) fn counted(mut stopped: Ended, dry: Ended) -> Ended {
+    let skipped = stopped.outcome.deletes_skipped.unwrap_or(0);
+    let wanted = dry.deleted();
+    if dry.outcome.class() != Class::Ok || wanted < skipped {
+        return stopped;
+    }
+    stopped.findings.first_deleted = dry.findings.first_deleted;
+    stopped.outcome.deletes_skipped = Some(wanted);
+    stopped
 }
 
 /// A guard's stop.

@@ -57,18 +57,34 @@ impl Machine<'_> {
             let before = |pass: &Pass| self.was_started(*pass);
             hands.ran = [Pass::Probe, Pass::Adoption, Pass::Reclaim].iter().any(before);
             let pull = self.pass_from(Pass::Pull, Some(run), &mut hands).await?;
-            return Ok(guards::judge_pull(order, pull));
+            return Ok(guards::judge_pull(order, self.counted(pull, &mut hands).await));
         }
         self.step(Step::Preflight).await?;
         for pass in guards::before_pull(order, self.facts().await?) {
             let ended = self.pass_from(pass, None, &mut hands).await?;
+            let ended = self.counted(ended, &mut hands).await;
             match self.judge(pass, ended).await? {
                 Verdict::GoOn(found) => self.attempt.line(&format!("{}: {found}", pass.name())),
                 Verdict::End(outcome) => return Ok(*outcome),
             }
         }
         let pull = self.pass_from(Pass::Pull, None, &mut hands).await?;
-        Ok(guards::judge_pull(order, pull))
+        Ok(guards::judge_pull(order, self.counted(pull, &mut hands).await))
+    }
+
+    /// A program's end, with all that its delete limit stopped. Where that cannot be counted rsync's own number stands:
+    /// that the limit stopped it is to be told in any case.
+    async fn counted(&self, ended: Ended, hands: &mut Hands) -> Ended {
+        if ended.outcome.class() != Class::MaxDelete {
+            return ended;
+        }
+        match self.pass_from(Pass::Count, None, hands).await {
+            Ok(dry) => guards::counted(ended, dry),
+            Err(outcome) => {
+                self.attempt.line(&format!("not counted: {}", outcome.cause));
+                ended
+            }
+        }
     }
 
     async fn judge(&self, pass: Pass, ended: Ended) -> Early<Verdict> {
@@ -80,7 +96,7 @@ impl Machine<'_> {
                 let space = self.at_root(|root, _| root.space()).await?;
                 guards::judge_reclaim(order, ended, space)
             }
-            Pass::Pull => Verdict::End(Box::new(guards::judge_pull(order, ended))),
+            Pass::Pull | Pass::Count => Verdict::End(Box::new(guards::judge_pull(order, ended))),
         })
     }
 
@@ -220,7 +236,7 @@ fn prepare(shared: &Shared, order: &Order, pass: Pass, number: u32, lock: &Proje
     let root = live.guard.root_of(&order.destination).or_else(|fault| early(rejected(&fault)))?;
     // What makes room may begin without any, and what changes nothing needs none.
     let makes_room = order.reclaim && pass != Pass::Pull;
-    if !order.dry_run && !makes_room {
+    if !order.dry_run && !makes_room && pass != Pass::Count {
         let space =
             root.space().or_else(|error| early(of_local_error("cannot examine the volume", &error)))?;
         check_space(space, root, order)?;
@@ -263,7 +279,7 @@ fn check_space(space: Space, root: &Root, order: &Order) -> Early<()> {
 fn purpose(pass: Pass, order: &Order) -> Purpose {
     match pass {
         Pass::Probe => Purpose::List(order.sentinels.clone()),
-        Pass::Adoption => Purpose::DryRun,
+        Pass::Adoption | Pass::Count => Purpose::DryRun,
         Pass::Reclaim => Purpose::Reclaim,
         Pass::Pull => order.purpose(),
     }

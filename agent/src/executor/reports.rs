@@ -14,6 +14,21 @@ use crate::key::Key;
 use crate::outcome::cancelled;
 use crate::rundir::RunDir;
 
+fn describe(entry: &Entry, needs_secrets: bool) -> v1::AttemptDescriptor {
+    v1::AttemptDescriptor {
+        key: Some(entry.key.to_wire()),
+        project_uid: entry.assignment.project_uid,
+        role: entry.assignment.role,
+        destination: entry.assignment.destination.clone(),
+        spec_hash: entry.assignment.spec_hash.clone(),
+        ended: entry.ended.is_some(),
+        needs_secrets,
+        dry_run: entry.assignment.dry_run,
+        autonomous: entry.assignment.autonomous,
+        keep_extra: entry.assignment.keep_extra,
+    }
+}
+
 impl Executor {
     /// Everything held: for the hello. An offer that is being taken is waited for.
     pub async fn descriptors(&self) -> Vec<v1::AttemptDescriptor> {
@@ -24,18 +39,7 @@ impl Executor {
             lacking.map(|attempt| attempt.order.key).collect()
         };
         let book = self.shared.book();
-        let describe = |entry: &Entry| v1::AttemptDescriptor {
-            key: Some(entry.key.to_wire()),
-            project_uid: entry.assignment.project_uid,
-            role: entry.assignment.role,
-            destination: entry.assignment.destination.clone(),
-            spec_hash: entry.assignment.spec_hash.clone(),
-            ended: entry.ended.is_some(),
-            needs_secrets: lacking.contains(&entry.key),
-            dry_run: entry.assignment.dry_run,
-            keep_extra: entry.assignment.keep_extra,
-        };
-        book.entries().map(describe).collect()
+        book.entries().map(|entry| describe(entry, lacking.contains(&entry.key))).collect()
     }
 
     /// Whether an attempt has still to start its program and has no password for it.
@@ -62,7 +66,9 @@ impl Executor {
         let entry = self.shared.book().get(key.id).filter(|entry| entry.key == key).cloned()?;
         let (logs, project) = (self.shared.logs.clone(), ProjectUid(entry.assignment.project_uid));
         let log_tail = blocking(move || logs.tail(project, key)).await;
-        entry.ended.map(|ended| v1::Ended { log_tail, ..ended })
+        // The coordinator may never have heard of what this agent began by itself.
+        let autonomous = entry.assignment.autonomous.is_some().then(|| describe(&entry, false));
+        entry.ended.map(|ended| v1::Ended { log_tail, autonomous, ..ended })
     }
 
     /// Comes back when an attempt has ended since the last call.

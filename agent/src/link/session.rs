@@ -126,6 +126,7 @@ impl<'a> Session<'a> {
             .max_decoding_message_size(MESSAGE_BYTES_MAX)
             .max_encoding_message_size(MESSAGE_BYTES_MAX);
         let (outbox, queue) = mpsc::channel(OUTBOX_LEN);
+        link.autonomy.greeting().await;
         // The hello waits in the queue before the stream opens: the coordinator may answer nothing before it has it.
         if outbox.try_send(message(Out::Hello(link.hello(local).await))).is_err() {
             return Err(End::Lost("the hello could not be queued".to_owned()));
@@ -144,6 +145,7 @@ impl<'a> Session<'a> {
             return Err(End::Lost("its first message is no welcome".to_owned()));
         };
         check_welcome(link, &welcome)?;
+        link.autonomy.welcomed().await;
         tracing::info!(coordinator = %address, term = welcome.term, agent = welcome.agent, "connected");
         Ok(Self {
             link,
@@ -298,6 +300,7 @@ impl Session<'_> {
                 self.export_next();
             }
             In::Probe(probe) => self.look(probe),
+            In::Autonomy(autonomy) => self.link.autonomy.told(&autonomy),
             In::LogUnsubscribe(unsubscribe) => {
                 if let Some(key) = known(unsubscribe.key.as_ref()) {
                     self.followed.remove(&key);
@@ -340,7 +343,9 @@ impl Session<'_> {
     }
 
     /// An offer is looked at beside everything else: name servers may take their time.
-    async fn look_at(&mut self, assignment: v1::Assignment) -> Result<(), End> {
+    async fn look_at(&mut self, mut assignment: v1::Assignment) -> Result<(), End> {
+        // Only this agent itself enters what it does alone.
+        assignment.autonomous = None;
         if self.offers.len() >= OFFERS_MAX {
             let Some(key) = known(assignment.key.as_ref()) else { return Ok(()) };
             let reason = v1::refused::Reason::Busy;

@@ -13,7 +13,7 @@ use super::program::{self, Ran, Wanted};
 use super::{Look, Place, finding};
 use crate::guard::upstream::resolve;
 use crate::rundir::Secret;
-use crate::text::{bytes, count};
+use fleet::words::{bytes, commas};
 
 /// Longest wait for the upstream's port, whatever the project says: somebody waits for the answer.
 pub(super) const CONNECT_TIMEOUT_MAX: Duration = Duration::from_secs(10);
@@ -254,7 +254,7 @@ impl Upstream<'_> {
         };
         let growth = ran.stats.transferred_size;
         let (severity, fill) = self.fill(growth.unwrap_or(total));
-        let text = format!("~{}, {} files{fill}", bytes(total), count(files.total));
+        let text = format!("~{}, {} files{fill}", bytes(total), commas(files.total));
         let size = v1::Finding {
             files: Some(files.total),
             size_bytes: Some(total),

@@ -407,7 +407,7 @@ mod tests {
             "read only = yes",
             "list = no",
             "use chroot = yes",
-            "refuse options = * !r",
+            "refuse options = * !r !d",
             "strict modes = yes",
         ] {
             assert!(text.contains(line), "{line}");

@@ -231,6 +231,13 @@ pub const KEYS: &[Key] = &[
         show: |config| span(config.limits.upstream_spacing),
     },
     Key {
+        name: "limits.busy_pause",
+        value: "TIME",
+        about: "First pause after an upstream answered that it has as many connections as it takes; later ones grow to 30m",
+        set: |config, text| timed(text, Duration::from_secs(1), &mut config.limits.busy_pause),
+        show: |config| span(config.limits.busy_pause),
+    },
+    Key {
         name: "limits.origin_uplink",
         value: "N",
         about: "Replicas that pull from one origin at once",
@@ -249,7 +256,7 @@ pub const KEYS: &[Key] = &[
     Key {
         name: "limits.volume_reserve_bytes",
         value: "SIZE",
-        about: "Bytes of a volume that stay free where that is more, as in 20GiB; never more than a tenth of the volume",
+        about: "Bytes of a volume that stay free where that is more, as in 20GiB; never more than a 20th of the volume",
         set: |config, text| sized(text, &mut config.limits.volume_reserve_bytes),
         show: |config| size(config.limits.volume_reserve_bytes),
     },

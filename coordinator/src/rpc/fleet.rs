@@ -27,10 +27,7 @@ impl Fleet {
         Response::new(v1::FleetStatus {
             time: Some(convert::wall_to_wire(now.wall)),
             frozen: view.fleet().frozen.as_ref().map(convert::freeze_to_wire),
-            projects: view
-                .projects_by_name()
-                .map(|project| project::show(&view, now, &self.services.progress, project))
-                .collect(),
+            projects: project::show_all(&view, now, &self.services.progress, view.projects_by_name()),
             agents: view.agents_by_name().map(|record| agent::show(&view, record)).collect(),
             running: count(view.out()),
             queued: count(view.waiting()),

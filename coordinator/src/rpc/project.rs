@@ -4,6 +4,7 @@
 mod check;
 mod filter;
 mod show;
+mod switch;
 mod why;
 mod words;
 
@@ -23,7 +24,10 @@ use mirror_proto::{convert, status::internal, v1};
 use tonic::{Code, Request, Response, Status};
 
 use self::filter::Filter;
-pub use self::{check::CHECKS_MAX, show::show};
+pub use self::{
+    check::CHECKS_MAX,
+    show::{show, show_all},
+};
 use super::{ask, broken, invalid, page, refused, request::key, run, run::history, user};
 use crate::{Services, session::trace};
 
@@ -286,8 +290,7 @@ impl v1::project_service_server::ProjectService for Projects {
         let rows = view.projects_after(after.as_ref()).filter(|project| filter.fits(project));
         let (projects, next_page_token) =
             page::cut(&list, &page, rows, |project| project.record.name.to_string());
-        let projects =
-            projects.into_iter().map(|project| show(&view, now, &self.services.progress, project)).collect();
+        let projects = show_all(&view, now, &self.services.progress, projects);
         Ok(Response::new(v1::ListProjectsResponse { projects, next_page_token }))
     }
 
@@ -424,6 +427,21 @@ impl v1::project_service_server::ProjectService for Projects {
             }
             other => Err(unexpected(&other)),
         }
+    }
+
+    async fn switch_upstream(
+        &self,
+        request: Request<v1::SwitchUpstreamRequest>,
+    ) -> Result<Response<v1::Project>, Status> {
+        const WHAT: &str = "upstream not switched";
+        let by = user(&request)?;
+        let v1::SwitchUpstreamRequest { name, upstream, etag } = request.into_inner();
+        let (project, name, revision) = self.find_at(WHAT, &name, &etag)?;
+        let uri = switch::meant(&self.services.driver.view(), project, &upstream)
+            .map_err(|fault| invalid(WHAT, vec![fault]))?;
+        ask(&self.services, &by, Ask::SwitchUpstream { project, uri: uri.clone(), revision }).await?;
+        tracing::info!(target: "audit", %by, project = %name, upstream = uri, "upstream switched");
+        self.shown(project, Vec::new())
     }
 
     async fn why_project(

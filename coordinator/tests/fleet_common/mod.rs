@@ -243,9 +243,28 @@ impl Talk {
         self.say.as_ref().unwrap().send(request).await.unwrap();
     }
 
+    /// The next message, but for standing orders, which may come at any time.
     pub async fn hear(&mut self) -> Hears {
+        loop {
+            match self.hear_any().await {
+                Hears::Autonomy(_) => {}
+                other => return other,
+            }
+        }
+    }
+
+    pub async fn hear_any(&mut self) -> Hears {
         let next = timeout(PATIENCE, self.heard.message()).await.expect("a message in time");
         next.unwrap().expect("no end of the stream").message.unwrap()
+    }
+
+    /// The next standing orders, whatever comes before them.
+    pub async fn orders(&mut self) -> v1::Autonomy {
+        loop {
+            if let Hears::Autonomy(orders) = self.hear_any().await {
+                return orders;
+            }
+        }
     }
 
     /// The status that ends the stream, whatever comes before it.

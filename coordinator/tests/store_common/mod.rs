@@ -44,7 +44,7 @@ pub fn run(project: ProjectUid, n: u64, state: RunState) -> RunRecord {
     RunRecord {
         id: run_id(n),
         project,
-        trigger: Trigger { kind: TriggerKind::User, by: "ana".to_owned(), time: Wall(5) },
+        trigger: Trigger { kind: TriggerKind::User, by: "ana".to_owned(), time: Wall(5), autonomous: false },
         coalesced: 0,
         by_person: true,
         generation: n,

@@ -199,6 +199,9 @@ impl Engine {
     fn wait_as_origin(&self, now: Now, case: &Case<'_>, waits: &mut Vec<Wait>) {
         if case.run.state == RunState::Queued {
             self.wait_for_active_run(now, case, waits);
+        } else if self.is_worked_on(case.attempt.project, case.attempt.agent) {
+            // Between two tries, with no coordinator, the agent began a run by itself.
+            waits.push(Wait::new(WaitReason::RunActive));
         }
         if !case.run.by_person {
             self.wait_for_window(now, case, waits);
@@ -240,8 +243,11 @@ impl Engine {
     /// One run of a project after the other. A run that only propagates holds up the next one for at most
     /// the drain timeout.
     fn wait_for_active_run(&self, now: Now, case: &Case<'_>, waits: &mut Vec<Wait>) {
-        let older = case.project.runs.range(..case.run.id).filter_map(|run| self.runs.get(run));
-        for run in older.filter(|run| !run.state.is_closed() && run.wish.reseed_from.is_none()) {
+        // What agents began alone has ids by their own clocks; so what has begun counts, whichever is older.
+        let before = |run: &&RunRecord| run.id < case.run.id || run.state != RunState::Queued;
+        let others = case.project.runs.iter().filter(|run| **run != case.run.id);
+        let others = others.filter_map(|run| self.runs.get(run)).filter(before);
+        for run in others.filter(|run| !run.state.is_closed() && run.wish.reseed_from.is_none()) {
             let Some(since) = self.propagating_since.get(&run.id) else {
                 waits.push(Wait::new(WaitReason::RunActive));
                 return;
@@ -415,13 +421,16 @@ impl Engine {
         };
         effects.put(Record::ProjectState(state));
         effects.put(Record::Run(begun));
-        let older = project.runs.range(..run.id).filter_map(|older| self.runs.get(older));
-        for still in older.filter(|older| older.state == RunState::Propagating) {
+        let others = project.runs.iter().filter(|other| **other != run.id);
+        for still in others
+            .filter_map(|other| self.runs.get(other))
+            .filter(|other| other.state == RunState::Propagating)
+        {
             self.close_propagation(now, still, effects);
         }
     }
 
-    fn assignment(
+    pub(super) fn assignment(
         &self,
         attempt: &AttemptRecord,
         epoch: crate::id::Epoch,
@@ -431,7 +440,7 @@ impl Engine {
         source: Option<Source>,
     ) -> Offer {
         let spec = &project.record.spec;
-        let upstream = spec.upstreams.first();
+        let upstream = project.upstream();
         let (source_uri, user, sealed_password, pair) = match source {
             Some(source) => (source.uri, String::new(), Vec::new(), source.pair),
             None => upstream.map_or_else(Default::default, |upstream| {

@@ -10,7 +10,7 @@ use crate::{
     input::{AgentInput, CloseReason, Decision, Held, Message, Reply, Send},
     record::{Change, FleetRecord, Record, Volatile},
     refusal::{Refusal, RefusalCode},
-    run::{RunRecord, RunState, Trigger, TriggerKind, Wish},
+    run::{RunRecord, RunState, Trigger, Wish},
     time::{Now, Wall},
 };
 
@@ -121,14 +121,19 @@ impl Engine {
             let message = Message::Close(CloseReason::Superseded);
             effects.send(Send { agent, session: old.epoch, message });
         }
+        self.begin_anew(now, record, &facts.instance_id, &mut effects);
         let session = Session { epoch, facts, since: now.wall, connection };
         effects.change(Change::Volatile(Volatile::SessionOpened(agent, session)));
         let welcome = Message::Welcome { term: self.fleet.term, name: record.name.clone() };
         effects.send(Send { agent, session: epoch, message: welcome });
+        self.consume_fires(now, agent, held, &mut effects);
         for one in held {
             self.settle_held(now, agent, epoch, one, &mut effects);
         }
         let unsettled = self.settle_lacking(now, record, state_id, held, &mut effects);
+        for one in held {
+            self.distrust(agent, one, &mut effects);
+        }
         let keep_old_state = unsettled && !record.state_id.is_empty();
         let state_id = if keep_old_state { record.state_id.clone() } else { state_id.to_owned() };
         effects.put(Record::Agent(AgentRecord { state_id, last_seen: Some(now.wall), ..record.clone() }));
@@ -203,6 +208,12 @@ impl Engine {
                 }
             },
             Some(_) => cancel("a newer offer of this attempt was made"),
+            // What it ran alone and has ended is entered with its outcome.
+            None if held.autonomous.is_some() && held.ended => return,
+            None if held.autonomous.is_some() => match self.take_over(now, agent, held, effects) {
+                Some(attempt) => self.go_on(&attempt, held),
+                None => cancel("the project is not this agent's any more, or it has ended"),
+            },
             None if self.may_adopt(agent, held) => {
                 let attempt = self.adopt(now, agent, held, effects);
                 self.go_on(&attempt, held)
@@ -217,8 +228,7 @@ impl Engine {
 
     fn go_on(&self, attempt: &AttemptRecord, held: &Held) -> Message {
         let project = self.projects.get(&attempt.project);
-        let upstream = project.and_then(|project| project.record.spec.upstreams.first());
-        let upstream = upstream.filter(|_| attempt.role == Role::Origin && attempt.source.is_none());
+        let upstream = project.and_then(|project| project.upstream_of(attempt));
         let sealed_password = upstream.map_or_else(Vec::new, |upstream| upstream.sealed_password.clone());
         let pair = self.pair_of(attempt);
         Message::Continue { attempt: held.attempt, epoch: held.epoch, sealed_password, pair }
@@ -242,11 +252,12 @@ impl Engine {
     fn adopt(&self, now: Now, agent: AgentUid, held: &Held, effects: &mut Effects<'_>) -> AttemptRecord {
         let project = &self.projects[&held.project];
         let id: RunId = held.attempt.run;
-        let wanted = project.state.wanted.max(project.state.taken + 1);
+        let mut state = effects.project_state(held.project).unwrap_or_else(|| project.state.clone());
+        let wanted = state.wanted.max(state.taken + 1);
         let run = RunRecord {
             id,
             project: held.project,
-            trigger: Trigger { kind: TriggerKind::Schedule, by: String::new(), time: now.wall },
+            trigger: Trigger::schedule(now.wall),
             coalesced: 0,
             by_person: true,
             generation: if held.dry_run { 0 } else { wanted },
@@ -271,7 +282,6 @@ impl Engine {
             ..fresh
         };
         if !held.dry_run {
-            let mut state = project.state.clone();
             (state.wanted, state.taken) = (wanted, wanted);
             effects.put(Record::ProjectState(state));
         }

@@ -18,6 +18,7 @@ use crate::{
     record::{Change, Record, Volatile},
     run::{Missed, RunRecord, RunState, Trigger, TriggerKind, Wish},
     schedule::{Cadence, IntervalFrom, OverlapPolicy},
+    standing::{catch_up_window, fire_after, fire_to_catch_up, jittered},
     time::{Now, Wall},
 };
 
@@ -43,6 +44,9 @@ impl Engine {
         }
         if let Some(&(project, _, agent)) = self.idle_replicas.first() {
             return self.start_replica(project, agent);
+        }
+        if let Some((agent, only)) = self.autonomy.due() {
+            return self.tell_standing_orders(agent, only);
         }
         if let Some(from) = self.scan_from.filter(|_| !self.pending.is_empty()) {
             return self.scan(now, from);
@@ -72,8 +76,8 @@ impl Engine {
             effects.put(Record::ProjectState(state));
             return effects.decision();
         }
-        let window = schedule.catch_up_window(fire.scheduled.to_utc()).to_std().unwrap_or_default();
-        let caught = fire_to_catch_up(&project.record, fire.scheduled, now.wall);
+        let window = catch_up_window(schedule, fire.scheduled);
+        let caught = fire_to_catch_up(schedule, fire.scheduled, now.wall);
         let goes = |run: &RunRecord| !run.state.is_closed() && run.wish.makes_tree();
         let busy = project.runs.iter().any(|run| self.runs.get(run).is_some_and(goes));
         if now.wall.since(caught) > window.saturating_add(self.limits.catch_up_spread) {
@@ -81,7 +85,7 @@ impl Engine {
         } else if busy && schedule.overlap_policy == OverlapPolicy::Skip {
             state.skipped_fires += 1;
         } else {
-            let trigger = Trigger { kind: TriggerKind::Schedule, by: String::new(), time: caught };
+            let trigger = Trigger::schedule(caught);
             effects.put(Record::ProjectState(state));
             self.trigger(now, project, trigger, Wish::default(), String::new(), &mut effects);
             let Some(triggered) = effects.project_state(uid) else { return Decision::nothing() };
@@ -115,7 +119,11 @@ impl Engine {
         let joins =
             |run: &&RunRecord| run.state == RunState::Queued && run.wish.makes_tree() && wish.makes_tree();
         if let Some(run) = waiting.find(joins) {
+            // Only runs that nothing but the schedule wanted are called the schedule's.
+            let first = run.trigger.kind != TriggerKind::Schedule
+                || matches!(trigger.kind, TriggerKind::Schedule | TriggerKind::User);
             let joined = RunRecord {
+                trigger: if first { run.trigger.clone() } else { trigger },
                 coalesced: run.coalesced + 1,
                 by_person: run.by_person || by_person,
                 wish: run.wish.clone().joined_by(wish, now.wall),
@@ -174,7 +182,7 @@ impl Engine {
     ) -> AttemptRecord {
         let placement = project.placements.get(&agent);
         let role = placement.map_or(Role::Origin, |placement| placement.role);
-        let upstream = project.record.spec.upstreams.first().filter(|_| role == Role::Origin);
+        let upstream = project.upstream().filter(|_| role == Role::Origin);
         AttemptRecord {
             id: AttemptId { run, number },
             project: project.record.uid,
@@ -312,27 +320,6 @@ impl Engine {
     }
 }
 
-/// The fire that the one run for all that was missed stands for: the oldest still within the catch-up window,
-/// or the one that was armed when there is none.
-fn fire_to_catch_up(record: &ProjectRecord, first: Wall, now: Wall) -> Wall {
-    match &record.spec.schedule.cadence {
-        // Due for as long as it did not run: it is never too old, or it would never run again.
-        Cadence::Interval { .. } => now.max(first),
-        Cadence::Manual => first,
-        Cadence::Cron(_) => {
-            // Only the age matters, and only roughly: looking one window back from now is enough.
-            let schedule = &record.spec.schedule;
-            let window = schedule.catch_up_window(first.to_utc()).to_std().unwrap_or_default();
-            let from = first.max(now.minus(window));
-            schedule
-                .first_at_or_after(from.to_utc())
-                .map(Wall::from)
-                .filter(|fire| *fire <= now)
-                .map_or(first, |fire| fire.max(first))
-        }
-    }
-}
-
 /// The fire after the one that happens now, with its jitter drawn.
 pub(super) fn following_fire(record: &ProjectRecord, now: Now) -> Option<NextFire> {
     let schedule = &record.spec.schedule;
@@ -346,20 +333,13 @@ pub(super) fn following_fire(record: &ProjectRecord, now: Now) -> Option<NextFir
 
 /// The fire after now, whatever the cadence counts from; `None`: manual or exhausted.
 pub(super) fn next_fire(record: &ProjectRecord, now: Now) -> Option<NextFire> {
-    jittered(record, record.spec.schedule.next_after(now.wall.to_utc())?.into(), now)
+    fire_after(&record.spec.schedule, now.wall, now)
 }
 
 /// The first fire of a schedule that is new or was changed.
 pub(super) fn first_fire(record: &ProjectRecord, now: Now) -> Option<NextFire> {
-    jittered(record, record.spec.schedule.first_at_or_after(now.wall.to_utc())?.into(), now)
-}
-
-fn jittered(record: &ProjectRecord, scheduled: Wall, now: Now) -> Option<NextFire> {
-    let jitter = u64::from(record.spec.schedule.jitter_seconds) * 1_000;
-    let at = scheduled.plus(Duration::from_millis(now.below(jitter)));
-    // Never past the end: APScheduler caps there too.
-    let at = record.spec.schedule.end.map_or(at, |end| at.min(end.into())).max(scheduled);
-    Some(NextFire { scheduled, at, spread: false })
+    let schedule = &record.spec.schedule;
+    jittered(schedule, schedule.first_at_or_after(now.wall.to_utc())?.into(), now)
 }
 
 /// When an interval that counts from the end of a run fires next, now that one has ended.

@@ -39,9 +39,15 @@ pub(super) enum Held {
 impl Engine {
     /// The outcome as this project judges it: a partial transfer that passes for a success, a success whose tree has
     /// shrunk too much, and the figures of a delete limit from one source.
-    pub(super) fn judged(&self, attempt: &AttemptRecord, outcome: Outcome) -> Outcome {
+    pub(super) fn judged(
+        &self,
+        run: Option<&RunRecord>,
+        attempt: &AttemptRecord,
+        outcome: Outcome,
+    ) -> Outcome {
         let Some(project) = self.projects.get(&attempt.project) else { return outcome };
         let Some(placement) = project.placements.get(&attempt.agent) else { return outcome };
+        let partial = outcome.class == ExitClass::Partial;
         let outcome = pass_partial(&project.record.spec.partial_is_success, outcome);
         let kind = outcome.evidence.as_ref().map(|evidence| evidence.kind);
         if outcome.class == ExitClass::MaxDelete
@@ -57,8 +63,10 @@ impl Engine {
         if outcome.class != ExitClass::Ok || attempt.role != Role::Origin || attempt.first_sync {
             return outcome;
         }
-        let run = self.runs.get(&attempt.id.run).filter(|run| !run.wish.dry_run);
-        match run.and_then(|run| shrunk(project, placement, run, outcome.stats?)) {
+        let run = run.filter(|run| !run.wish.dry_run);
+        // What an upstream cannot read is not in its figures, and still in the tree.
+        let told = outcome.stats.filter(|stats| !partial || stats.deleted > 0);
+        match run.and_then(|run| shrunk(project, placement, run, told?)) {
             Some(evidence) => hold_shrunk(evidence, outcome),
             None => outcome,
         }
@@ -131,7 +139,7 @@ impl Engine {
                 waiver_expires: Some(expires),
                 ..Wish::default()
             };
-            let trigger = Trigger { kind: TriggerKind::User, by, time: now.wall };
+            let trigger = Trigger { kind: TriggerKind::User, by, time: now.wall, autonomous: false };
             let triggered = self.trigger(now, project, trigger, wish, traceparent, &mut effects);
             let (run, coalesced) = triggered.ok_or_else(|| no_origin(project))?;
             effects.reply(self.run_reply(project, run, coalesced));

@@ -341,7 +341,9 @@ impl Engine {
             moved += usize::from(self.rehome(project, record, agent, effects));
         }
         let home = origin.and_then(|agent| Some((agent, self.home_of(&record.spec, agent)?)));
-        let host = record.spec.upstreams.first().map_or_else(String::new, |upstream| upstream.host.clone());
+        let host = project
+            .upstream_with(&record.spec.upstreams)
+            .map_or_else(String::new, |upstream| upstream.host.clone());
         let waiting = self.attempts_of_project(record.uid);
         let pulls = |one: &&AttemptRecord| one.role == Role::Origin && !self.is_reseed(one);
         for attempt in waiting.filter(pulls).filter(|one| one.state.is_pending()) {
@@ -360,7 +362,7 @@ impl Engine {
 }
 
 /// The placement that a home asks for. A tree that is where it should be stays what it is, whatever its agent
-/// does for it from now on; a guard's stop is of the role that it was made in.
+/// does for it from now on, unless it has shrunk; a guard's stop is of the role that it was made in.
 fn placement(
     project: ProjectUid,
     agent: AgentUid,
@@ -383,7 +385,9 @@ fn placement(
     };
     let Some(old) = old.filter(|old| old.destination == fresh.destination) else { return fresh };
     let hold = old.hold.clone().filter(|_| old.role == home.role);
-    PlacementRecord { role: home.role, standby: home.standby, hold, ..old.clone() }
+    // Without the hold that says so, what has shrunk would pass for the version before.
+    let have_tree = old.have_tree.filter(|_| hold.is_some() || !old.has_shrunk());
+    PlacementRecord { role: home.role, standby: home.standby, have_tree, hold, ..old.clone() }
 }
 
 /// The index of what differs, kept as things change.

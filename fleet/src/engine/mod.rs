@@ -8,10 +8,12 @@
 //!           decide                     apply
 //! Input ──▶ people.rs   what users ask ──▶ state.rs   records and what is derived from them
 //!           agents.rs   hello, enrol, renew           usage.rs  slots in use
+//!           autonomy.rs what agents do alone
 //!           report.rs   accepted, ended               timers.rs what is due when
 //!           guard.rs    holds and approvals
 //!           due.rs      fires, timers, replicas with work, closing
 //!           reseed.rs   a lost tree copied from another placement
+//!           fallback.rs which upstream an origin pulls from
 //!           homes.rs    where trees should live, against where they do
 //!           exports.rs  who serves which tree to whom
 //!           admit.rs    who may start, or what it waits for   hosts.rs  how upstream hosts answer
@@ -19,9 +21,12 @@
 
 mod admit;
 mod agents;
+mod anew;
+mod autonomy;
 mod due;
 mod effects;
 mod exports;
+mod fallback;
 mod guard;
 mod homes;
 mod hosts;
@@ -34,9 +39,12 @@ mod timers;
 mod upstreams;
 mod usage;
 mod view;
+mod volatile;
 
 pub use admit::{BLOCKERS_MAX, Blocker, Wait, WaitReason};
 pub use agents::HELLO_ATTEMPTS_MAX;
+pub use anew::ANEW_AT_ONCE;
+pub use autonomy::GAVE_WAY;
 pub use homes::{Obstacle, REPLICAS_MAX};
 pub use hosts::{Breaker, HostFailure, HostState};
 pub use people::SWEEP_MAX;
@@ -51,6 +59,11 @@ use crate::{
     record::{Change, FleetRecord, Record},
     time::Now,
 };
+
+/// Most records that one decision changes: a project with [`REPLICAS_MAX`] replicas that is cancelled or deleted
+/// changes an attempt and a placement of each. Only the revocation of an agent may change more, some records for each
+/// of its projects.
+pub const CHANGES_MAX: usize = 512;
 
 impl Engine {
     /// What follows from `input` at `now`. Changes nothing.
@@ -76,6 +89,9 @@ impl Engine {
                 }
                 AgentInput::Ended { agent, attempt, epoch, outcome } => {
                     self.ended(now, agent, attempt, epoch, outcome)
+                }
+                AgentInput::EndedAlone { agent, held, outcome } => {
+                    self.ended_alone(now, agent, &held, outcome)
                 }
                 AgentInput::Inventory { agent, session, roots } => self.inventory(agent, session, roots),
                 AgentInput::Exporting { agent, session, serial, serve_uri, fault } => {

@@ -55,6 +55,9 @@ impl Engine {
             Ask::Reseed { project, agent, from, revision, traceparent } => {
                 self.reseed(now, by, project, agent, from, revision, traceparent)
             }
+            Ask::SwitchUpstream { project, uri, revision } => {
+                self.switch_upstream(now, project, &uri, revision)
+            }
             Ask::CancelRun { project, run } => self.cancel_run(now, &by, project, run),
             Ask::Freeze { reason } => Ok(self.freeze(now, by, reason)),
             Ask::Thaw => Ok(self.thaw()),
@@ -208,8 +211,12 @@ impl Engine {
             ProjectRecord { spec, revision: revision + 1, update_time: now.wall, ..project.record.clone() };
         let mut effects = Effects::of(self);
         self.move_placements(project, &record, &mut effects)?;
+        let mut state = project.state_with(&record.spec.upstreams);
         if record.spec.schedule != project.record.spec.schedule {
-            effects.put(Record::ProjectState(project.state.clone().with_fire(first_fire(&record, now))));
+            state = state.with_fire(first_fire(&record, now));
+        }
+        if state != project.state {
+            effects.put(Record::ProjectState(state));
         }
         effects.put(Record::Project(Box::new(record)));
         effects.reply(Reply::Project(uid));
@@ -337,7 +344,7 @@ impl Engine {
         let waiver_expires = wish.allow_deletes.map(|_| now.wall.plus(defaults::APPROVAL_TTL));
         let wish = Wish { waiver_expires, ..wish };
         let mut effects = Effects::of(self);
-        let trigger = Trigger { kind, by, time: now.wall };
+        let trigger = Trigger { kind, by, time: now.wall, autonomous: false };
         let triggered = self.trigger(now, project, trigger, wish, traceparent, &mut effects);
         let (run, coalesced) = triggered.ok_or_else(|| no_origin(project))?;
         let reply = self.run_reply(project, run, coalesced);

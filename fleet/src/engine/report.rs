@@ -90,7 +90,7 @@ impl Engine {
     ) -> Decision {
         let mut effects = Effects::of(self);
         let moved = self.own_attempt(agent, id).is_some_and(|attempt| {
-            let outcome = self.judged(attempt, outcome);
+            let outcome = self.judged(self.runs.get(&id.run), attempt, outcome);
             self.move_attempt(now, attempt, AttemptEvent::End(epoch, outcome), &mut effects)
         });
         // A stale report is acknowledged too, or the agent would say it for ever; it changes nothing.
@@ -117,7 +117,7 @@ impl Engine {
             before = before.on(AttemptEvent::Cancel, now.wall).unwrap_or(before);
         }
         let Ok(state) = before.on(event, now.wall) else { return false };
-        let moved = AttemptRecord { state, ..attempt.clone() };
+        let moved = self.asks_active(AttemptRecord { state, ..attempt.clone() });
         effects.put(Record::Attempt(moved.clone()));
         if let Some(end) = moved.state.end() {
             let follows = self.after_wish(attempt, end);
@@ -233,6 +233,12 @@ impl Engine {
             let old = effects.run(run.project, old.id).unwrap_or_else(|| old.clone());
             effects.put(Record::Run(RunRecord { current_tree: false, ..old }));
         }
+        // A run that an agent began by itself and one that went on meanwhile: the older tree spreads no more.
+        for old in project.runs.iter().filter(|id| **id != run.id).filter_map(|id| self.runs.get(id)) {
+            if effects.run(run.project, old.id).is_some_and(|old| old.state == RunState::Propagating) {
+                self.close_propagation(now, old, effects);
+            }
+        }
         // What waits to fetch the old tree has nothing to fetch any more; idle replicas get a new attempt.
         let fetches = |one: &&AttemptRecord| one.role == Role::Replica && !self.is_reseed(one);
         for waiting in self.attempts_of_project(run.project).filter(fetches) {
@@ -289,7 +295,7 @@ impl Engine {
         let makes_tree = |id: &RunId| self.runs.get(id).is_none_or(|run| run.wish.makes_tree());
         let newer_waits = project.runs.range(RunId(run.id.0)..).any(|id| *id != run.id && makes_tree(id));
         let knocked = self.knocked_in_vain(attempt);
-        let again = match verdict(class, attempt.attempt_try, project.record.spec.retry, now) {
+        let again = match self.verdict(now, project, attempt, class) {
             _ if knocked => (!newer_waits && effects.retries()).then_some(Duration::ZERO),
             Verdict::Again(_) if class == ExitClass::Busy && newer_waits => None,
             Verdict::Again(delay) => effects.retries().then_some(delay),
@@ -303,6 +309,16 @@ impl Engine {
             }
             None => self.close_run(now, run, RunState::Failed, effects),
         }
+    }
+
+    pub(super) fn verdict(
+        &self,
+        now: Now,
+        project: &Project,
+        attempt: &AttemptRecord,
+        class: ExitClass,
+    ) -> Verdict {
+        verdict(class, attempt.attempt_try, project.record.spec.retry, self.limits.busy_pause, now)
     }
 
     /// Whether this attempt ended without reaching a host whose breaker was open already: that is no try of its own.
@@ -372,7 +388,7 @@ impl Engine {
             End::Lost => ExitClass::Interrupted,
         };
         let superseded = project.state.tree != Some(attempt.tree);
-        match verdict(class, attempt.attempt_try, project.record.spec.retry, now) {
+        match self.verdict(now, project, attempt, class) {
             _ if superseded => {}
             Verdict::Again(delay) if effects.retries() => {
                 self.next_try(project, run.clone(), attempt, delay, effects)

@@ -27,7 +27,7 @@ use crate::{
     placement::{Hold, PlacementRecord},
     record::Record,
     refusal::Refusal,
-    retry::{Verdict, verdict},
+    retry::Verdict,
     run::{RunRecord, RunState, Trigger, TriggerKind, Wish},
     time::Now,
 };
@@ -95,7 +95,7 @@ impl Engine {
         effects.put(Record::Run(RunRecord {
             id,
             project: uid,
-            trigger: Trigger { kind: TriggerKind::User, by, time: now.wall },
+            trigger: Trigger { kind: TriggerKind::User, by, time: now.wall, autonomous: false },
             coalesced: 0,
             by_person: true,
             generation: 0,
@@ -259,7 +259,7 @@ impl Engine {
             End::Failed(outcome) => outcome.class,
             End::Lost => ExitClass::Interrupted,
         };
-        match verdict(class, attempt.attempt_try, project.record.spec.retry, now) {
+        match self.verdict(now, project, attempt, class) {
             Verdict::Again(delay) if effects.retries() => {
                 self.reseed_again(project, run, attempt, delay, effects);
             }

@@ -6,19 +6,20 @@ use std::{
 };
 
 use super::{
+    autonomy::Autonomy,
     exports::Exports,
     hosts::{Hosts, host_of},
     timers::{Timer, Timers},
     usage::Usage,
 };
 use crate::{
-    agent::{AgentRecord, JoinToken, Root, Session, UserRecord},
+    agent::{AgentRecord, JoinToken, Session, UserRecord},
     attempt::AttemptRecord,
     defaults::{self, Limits},
-    id::{AgentUid, AttemptId, Name, ProjectUid, RunId},
+    id::{AgentUid, AttemptId, Epoch, Name, ProjectUid, RunId},
     placement::PlacementRecord,
     project::{ProjectRecord, ProjectState},
-    record::{Change, FleetRecord, Key, Record, RequestRecord, Volatile},
+    record::{Change, FleetRecord, Key, Record, RequestRecord},
     run::{RunRecord, RunState},
     time::{Mono, Now, Wall},
     upstream::UpstreamRecord,
@@ -57,6 +58,8 @@ pub struct Engine {
     pub(super) sessions: BTreeMap<AgentUid, Session>,
     /// The newest connection over which each agent said hello, open or not.
     pub(super) connections: BTreeMap<AgentUid, u64>,
+    /// The newest start of each agent's program that said hello to this coordinator.
+    pub(super) instances: BTreeMap<AgentUid, String>,
     pub(super) given_up: BTreeSet<AgentUid>,
     pub(super) hosts: Hosts,
     pub(super) ready_at: BTreeMap<AttemptId, Mono>,
@@ -91,6 +94,7 @@ pub struct Engine {
     /// Replicas with work on which nothing is going; those that stand by come first.
     pub(super) idle_replicas: BTreeSet<(ProjectUid, Turn, AgentUid)>,
     pub(super) close_checks: BTreeSet<RunId>,
+    pub(super) autonomy: Autonomy,
     /// Where the look through the waiting attempts goes on; `None`: nothing to look for.
     pub(super) scan_from: Option<AttemptId>,
     pub(super) scan_wake: Option<Mono>,
@@ -105,7 +109,7 @@ pub(super) enum Turn {
     Replica,
 }
 
-const LINE_START: AttemptId = AttemptId { run: RunId::NIL, number: 0 };
+pub(super) const LINE_START: AttemptId = AttemptId { run: RunId::NIL, number: 0 };
 
 impl Engine {
     /// An empty fleet with these limits.
@@ -197,6 +201,9 @@ impl Engine {
         if fleet.term != self.fleet.term {
             self.last_counter = 0;
         }
+        if fleet.frozen.is_some() != self.fleet.frozen.is_some() {
+            self.autonomy.touch_all();
+        }
         self.fleet = fleet.clone();
         self.rescan();
     }
@@ -236,6 +243,7 @@ impl Engine {
         if renamed {
             self.touch_exports(record.uid);
         }
+        self.touch_standing_order(record.uid);
         self.rescan();
     }
 
@@ -249,12 +257,16 @@ impl Engine {
         }
         self.last_run = self.last_run.max(state.last_run.map(|last| last.run));
         let tree_changed = project.state.tree != state.tree;
+        let fire_changed = project.state.next_fire != state.next_fire;
         project.state = state.clone();
         if tree_changed {
             let agents: Vec<AgentUid> = project.placements.keys().copied().collect();
             for agent in agents {
                 self.reindex_replica(state.uid, agent);
             }
+        }
+        if fire_changed {
+            self.touch_standing_order(state.uid);
         }
     }
 
@@ -269,6 +281,7 @@ impl Engine {
             // Who waits to copy that tree waits in vain.
             self.rescan();
         }
+        self.autonomy.touch(placement.agent, placement.project);
         self.reindex_replica(placement.project, placement.agent);
         self.check_closing(placement.project);
     }
@@ -295,6 +308,9 @@ impl Engine {
         self.agent_names.insert(record.name.clone(), record.uid);
         let old = self.agents.insert(record.uid, record.clone());
         self.relabel(old.as_ref(), record.uid);
+        if old.as_ref().is_some_and(|old| old.draining != record.draining) {
+            self.autonomy.touch_agent(record.uid);
+        }
         if old.is_some_and(|old| old.revoked.is_some() != record.revoked.is_some()) {
             let placed: Vec<ProjectUid> = self.placements_on(record.uid).collect();
             for project in placed {
@@ -353,10 +369,12 @@ impl Engine {
             self.forget_attempt(&old);
         }
         self.last_run = self.last_run.max(Some(attempt.id.run));
-        if let Some(epoch) = attempt.state.epoch().filter(|epoch| epoch.term == self.fleet.term) {
+        let of_term = |epoch: &Epoch| epoch.term == self.fleet.term && !epoch.is_autonomous();
+        if let Some(epoch) = attempt.state.epoch().filter(of_term) {
             self.last_counter = self.last_counter.max(epoch.counter);
         }
         if attempt.state.end().is_some() {
+            self.autonomy.ended(attempt);
             self.ready_at.remove(&attempt.id);
             self.rescan();
         } else {
@@ -437,6 +455,7 @@ impl Engine {
                 let owner = self.projects.get_mut(project);
                 let old = owner.and_then(|owner| owner.placements.remove(agent));
                 self.placed.remove(&(*agent, *project));
+                self.autonomy.touch(*agent, *project);
                 self.forget_idle(*project, *agent);
                 self.home_changed(*project, *agent, old.as_ref(), None);
                 self.check_closing(*project);
@@ -448,6 +467,7 @@ impl Engine {
                 }
                 self.given_up.remove(uid);
                 self.connections.remove(uid);
+                self.instances.remove(uid);
                 self.timers.end(Timer::Away(*uid));
             }
             Key::JoinToken(id) => {
@@ -493,6 +513,7 @@ impl Engine {
         }
         for (agent, placement) in &project.placements {
             self.placed.remove(&(*agent, uid));
+            self.autonomy.touch(*agent, uid);
             self.forget_idle(uid, *agent);
             self.placement_moved(uid, *agent, Some(placement), None);
             self.exports.touch(*agent, uid);
@@ -501,88 +522,8 @@ impl Engine {
         self.rescan();
     }
 
-    fn remember(&mut self, now: Now, volatile: &Volatile) {
-        match volatile {
-            Volatile::SessionOpened(agent, session) => {
-                if session.epoch.term == self.fleet.term {
-                    self.last_counter = self.last_counter.max(session.epoch.counter);
-                }
-                let newest = self.connections.entry(*agent).or_default();
-                *newest = session.connection.max(*newest);
-                self.sessions.insert(*agent, session.clone());
-                self.exports.opened(*agent);
-                self.timers.end(Timer::Away(*agent));
-                if self.given_up.remove(agent) {
-                    for attempt in self.attempts.values().filter(|a| a.agent == *agent && a.state.is_out()) {
-                        self.usage.add_remote(attempt);
-                    }
-                }
-                self.agent_changed(*agent);
-            }
-            Volatile::SessionClosed(agent, epoch) => {
-                if self.sessions.get(agent).is_some_and(|session| session.epoch == *epoch) {
-                    self.sessions.remove(agent);
-                    self.exports.closed(*agent);
-                    self.timers.set(now.mono.plus(self.limits.lost_after), Timer::Away(*agent));
-                    self.agent_changed(*agent);
-                }
-            }
-            Volatile::Inventory(agent, roots) => {
-                let Some(session) = self.sessions.get_mut(agent) else { return };
-                // Admission asks for their names and whether there is room; how full they are changes with each
-                // inventory.
-                let limits = &self.limits;
-                let told = |root: &Root| (root.name.clone(), root.is_short(limits));
-                let same = roots.iter().map(told).eq(session.facts.roots.iter().map(told));
-                session.facts.roots.clone_from(roots);
-                if !same {
-                    self.rescan();
-                }
-            }
-            Volatile::Exporting { agent, serial, serve_uri, fault } => {
-                let Some(session) = self.sessions.get_mut(agent) else { return };
-                session.facts.serve_uri.clone_from(serve_uri);
-                self.exports.acknowledged(*agent, *serial, fault);
-                self.rescan();
-            }
-            Volatile::Told { agent, serial, day, complete, told } => {
-                self.exports.told(*agent, *serial, *day, *complete, told);
-                // What is not in place yet sends replicas to the next source.
-                self.rescan();
-            }
-            Volatile::HomeChecked(project, agent) => self.reindex_home(*project, *agent),
-            Volatile::GivenUp(agent) => {
-                self.given_up.insert(*agent);
-                for attempt in self.attempts.values().filter(|a| a.agent == *agent && a.state.is_out()) {
-                    self.usage.remove_remote(attempt);
-                    self.hosts.free_probe(&attempt.upstream_host, attempt.id);
-                }
-                self.agent_changed(*agent);
-            }
-            Volatile::TimerDone(timer) => self.timers.end(*timer),
-            Volatile::Scanned { next, wake, opening } => {
-                // A look through the line is over when it reaches the end; a new one asks everybody again.
-                if self.scan_from == Some(LINE_START) || self.scan_from.is_none() {
-                    (self.scan_wake, self.openings) = (None, None);
-                }
-                self.scan_wake = [self.scan_wake, *wake].into_iter().flatten().min();
-                let opening = opening.map(|opening| (now.wall, opening));
-                self.openings = match (self.openings, opening) {
-                    (Some((since, first)), Some((looked, opening))) => {
-                        Some((since.max(looked), first.min(opening)))
-                    }
-                    (old, new) => old.or(new),
-                };
-                self.scan_from = *next;
-            }
-            Volatile::CloseChecked(run) => {
-                self.close_checks.remove(run);
-            }
-        }
-    }
-
     /// An agent came, went or was given up: what waits for it must be looked at again.
-    fn agent_changed(&mut self, agent: AgentUid) {
+    pub(super) fn agent_changed(&mut self, agent: AgentUid) {
         let placed: Vec<ProjectUid> = self.placements_on(agent).collect();
         for project in placed {
             self.reindex_replica(project, agent);
@@ -598,7 +539,7 @@ impl Engine {
     }
 
     /// Whether this placement is a replica that has work, whose agent is here, and on which nothing is going.
-    fn reindex_replica(&mut self, project: ProjectUid, agent: AgentUid) {
+    pub(super) fn reindex_replica(&mut self, project: ProjectUid, agent: AgentUid) {
         self.forget_idle(project, agent);
         let owner = self.projects.get(&project);
         let has_work = owner.and_then(|owner| {
@@ -618,7 +559,7 @@ impl Engine {
         }
     }
 
-    fn check_closing(&mut self, project: ProjectUid) {
+    pub(super) fn check_closing(&mut self, project: ProjectUid) {
         let Some(project) = self.projects.get(&project) else { return };
         let propagating =
             project.runs.iter().filter(|run| self.propagating_since.contains_key(*run)).copied();
@@ -626,7 +567,7 @@ impl Engine {
     }
 
     /// Something may have become free: everything that waits is asked again.
-    fn rescan(&mut self) {
+    pub(super) fn rescan(&mut self) {
         self.scan_from = Some(LINE_START);
     }
 
@@ -649,7 +590,9 @@ impl Engine {
     /// happens).
     #[must_use]
     pub fn next_deadline(&self, now: Now) -> Option<Duration> {
-        let due = self.exports.due(now.wall.day()).is_some() || !self.homes_due.is_empty();
+        let due = self.exports.due(now.wall.day()).is_some()
+            || !self.homes_due.is_empty()
+            || self.autonomy.due().is_some();
         if due || !self.idle_replicas.is_empty() || !self.close_checks.is_empty() {
             return Some(Duration::ZERO);
         }
@@ -683,6 +626,7 @@ impl ProjectState {
             last_run: None,
             tree: None,
             last_success: None,
+            upstream: 0,
         }
     }
 }

@@ -139,12 +139,14 @@ impl Engine {
         self.attempts.values()
     }
 
-    /// The live attempt of a placement: on an origin the active run's, before the waiting run's.
+    /// The live attempt of a placement: the one that may be on the agent before those that wait, and on an origin the
+    /// active run's before the waiting run's.
     #[must_use]
     pub fn attempt_on(&self, project: ProjectUid, agent: AgentUid) -> Option<&AttemptRecord> {
         let first = AttemptId { run: RunId::NIL, number: 0 };
-        let (_, _, id) = self.on_placement.range((project, agent, first)..).next()?;
-        self.attempts.get(id).filter(|attempt| attempt.project == project && attempt.agent == agent)
+        let on_it = self.on_placement.range((project, agent, first)..);
+        let on_it = on_it.take_while(|(uid, on, _)| (*uid, *on) == (project, agent));
+        on_it.filter_map(|(_, _, id)| self.attempts.get(id)).min_by_key(|attempt| !attempt.state.is_out())
     }
 
     /// Attempts that wait for admission.
@@ -180,6 +182,16 @@ impl Engine {
     /// Why a project's waiting attempts do not start; the reason that clears last first. Empty: none waits.
     #[must_use]
     pub fn why(&self, now: Now, project: ProjectUid) -> Vec<Why> {
+        self.reasons(now, |uid| uid == project).remove(&project).unwrap_or_default()
+    }
+
+    /// The same of every project of which something waits, in one look through the line.
+    #[must_use]
+    pub fn why_all(&self, now: Now) -> BTreeMap<ProjectUid, Vec<Why>> {
+        self.reasons(now, |_| true)
+    }
+
+    fn reasons(&self, now: Now, wanted: impl Fn(ProjectUid) -> bool) -> BTreeMap<ProjectUid, Vec<Why>> {
         let mut lines: BTreeMap<(WaitReason, Blocker), u32> = BTreeMap::new();
         let mut found = Vec::new();
         for attempt in self.pending.iter().filter_map(|id| self.attempts.get(id)) {
@@ -190,18 +202,23 @@ impl Engine {
                     *place += 1;
                     *place
                 });
-                if attempt.project == project {
+                if wanted(attempt.project) {
                     let until = wait.until.map(|at| now.wall.plus(remaining(now, at)));
-                    found.push((line, Why { attempt: attempt.id, wait, until, position, line: 0 }));
+                    let why = Why { attempt: attempt.id, wait, until, position, line: 0 };
+                    found.push((attempt.project, line, why));
                 }
             }
         }
         let length = |line: Option<(WaitReason, Blocker)>| line.and_then(|line| lines.get(&line)).copied();
-        let counted = |(line, why)| Why { line: length(line).unwrap_or(0), ..why };
-        let mut found: Vec<Why> = found.into_iter().map(counted).collect();
-        // Without a time it may last longest of all.
-        found.sort_by_key(|why| std::cmp::Reverse(why.until.map_or(i64::MAX, |until| until.0)));
-        found
+        let mut all: BTreeMap<ProjectUid, Vec<Why>> = BTreeMap::new();
+        for (project, line, why) in found {
+            all.entry(project).or_default().push(Why { line: length(line).unwrap_or(0), ..why });
+        }
+        for reasons in all.values_mut() {
+            // Without a time it may last longest of all.
+            reasons.sort_by_key(|why| std::cmp::Reverse(why.until.map_or(i64::MAX, |until| until.0)));
+        }
+        all
     }
 }
 

@@ -1,11 +1,13 @@
 //! What must hold at every step: the rules of the model against what is put on disk, and against what really
 //! happened on the machines.
 
+mod alone;
 mod guards;
 mod limits;
 mod rest;
 mod schedule;
 mod serving;
+mod sources;
 mod units;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -49,6 +51,8 @@ pub(crate) struct Checks {
     begun: BTreeSet<Work>,
     /// Epochs of offers that are on disk.
     offers: BTreeSet<Epoch>,
+    /// Where an origin's offer must send it.
+    sources: BTreeMap<Epoch, String>,
     last_said: Epoch,
     /// Triggers that a run must cover: its generation must not be below.
     wanted: BTreeMap<RunId, (ProjectUid, u64)>,
@@ -64,6 +68,13 @@ pub(crate) struct Checks {
     disks: BTreeMap<AgentUid, Vec<Root>>,
     /// Reasons of waiting that were met.
     pub(crate) waited: BTreeMap<WaitReason, u64>,
+    begun_alone: BTreeSet<(usize, ProjectUid, String, Wall)>,
+    /// Until when agents have run a project's fires by themselves, by the count of its schedules.
+    over_alone: BTreeMap<ProjectUid, (u64, Wall)>,
+    /// What agents ran alone before they lost their state directories.
+    pub(crate) unheard: BTreeSet<RunId>,
+    /// Some clock was set.
+    pub(crate) clock_stepped: bool,
     /// A backup was put back: what was recorded since is forgotten, so the machines know more than the store.
     restored: bool,
     serving: BTreeMap<Epoch, serving::Serving>,
@@ -80,6 +91,7 @@ impl Checks {
         self.check_runs(store, unit)?;
         self.check_states(store, unit)?;
         self.check_guards(store, unit)?;
+        sources::check_switches(store, unit)?;
         self.check_placements(store, unit)
     }
 
@@ -104,7 +116,10 @@ impl Checks {
                 | Key::Upstream(_) => None,
             })
             .collect();
-        touched.into_iter().try_for_each(|project| self.check_project(store, project))
+        touched.into_iter().try_for_each(|project| {
+            self.check_project(store, project)?;
+            sources::check_waiting(store, project)
+        })
     }
 
     /// The engine has taken these changes at this moment.
@@ -156,6 +171,7 @@ impl Checks {
         self.wanted = old.wanted;
         self.fired = old.fired;
         self.schedules = old.schedules;
+        self.over_alone = old.over_alone;
         self.cancelled = old.cancelled;
         self.restored = true;
     }
@@ -166,7 +182,7 @@ impl Checks {
             return Err(format!("epoch {} was offered after {}", offer.epoch, self.last_said));
         }
         self.last_said = offer.epoch;
-        Ok(())
+        self.check_said_source(offer)
     }
 }
 
@@ -197,7 +213,9 @@ impl World {
     pub(crate) fn check_double(&mut self, host: usize, work: Work, other: Work) {
         let project = self.offer_of(host, other).map(|offer| offer.project);
         let deleted = project.is_none_or(|uid| self.coordinator.store.project(uid).is_none());
-        if !deleted && !self.checks.restored {
+        // What is not wanted any more goes on until its agent has ended it.
+        let unwanted = other.1.is_autonomous() && self.is_cancelled(host, other);
+        if !deleted && !unwanted && !self.checks.restored {
             let record = project.and_then(|uid| self.coordinator.store.attempt(uid, other.0));
             let text = format!(
                 "{} was offered under {} to host {host}, where {} under {} goes on; the disk says {record:?}",

@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use fleet::defaults::Limits;
+use fleet::defaults::{BUSY_INITIAL, Limits};
 
 use crate::{cover::Fault, prng::Prng};
 
@@ -47,6 +47,10 @@ pub(crate) struct Config {
     pub(crate) pulls_ok: u64,
     /// Offers that an agent refuses for reasons of its own, in 1,000.
     pub(crate) refusals: u64,
+    /// How long an agent has no coordinator before it does without one, in ms.
+    pub(crate) alone_after: u64,
+    /// How old its orders may be then, in ms.
+    pub(crate) alone_valid: u64,
     /// Instant at which the coordinator's wall clock starts, in ms since 1970.
     pub(crate) wall_start: i64,
 }
@@ -90,6 +94,7 @@ impl Config {
             first_syncs: number(rng, 1, 2),
             upstream_slots: number(rng, 1, 2),
             upstream_spacing: Duration::from_millis(rng.below(20) * SECOND),
+            busy_pause: BUSY_INITIAL,
             origin_uplink: number(rng, 1, 3),
             volume_reserve_percent: 2,
             volume_reserve_bytes: RESERVE_BYTES,
@@ -125,6 +130,8 @@ impl Config {
             pull: *rng.pick(&[SECOND, 10 * SECOND, MINUTE, 10 * MINUTE, HOUR]).expect("not empty"),
             pulls_ok: rng.between(200, 900),
             refusals: *rng.pick(&[0, 300, 600]).expect("not empty"),
+            alone_after: *rng.pick(&[SECOND, 20 * SECOND, 15 * MINUTE]).expect("not empty"),
+            alone_valid: *rng.pick(&[MINUTE, HOUR, 6 * HOUR]).expect("not empty"),
             wall_start: if rng.chance(500) { near } else { any },
         }
     }

@@ -222,6 +222,8 @@ pub(crate) struct Cover {
     pub(crate) waits: BTreeMap<WaitReason, u64>,
     pub(crate) steps: u64,
     pub(crate) commits: u64,
+    /// Fires that agents ran by themselves.
+    pub(crate) alone: u64,
 }
 
 impl Cover {
@@ -245,12 +247,17 @@ impl Cover {
         }
         self.steps += other.steps;
         self.commits += other.commits;
+        self.alone += other.alone;
     }
 }
 
 impl fmt::Display for Cover {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        writeln!(f, "{} steps, {} commits", self.steps, self.commits)?;
+        writeln!(
+            f,
+            "{} steps, {} commits, {} fires run by agents alone",
+            self.steps, self.commits, self.alone
+        )?;
         write!(f, "{:18}", "")?;
         for at in At::ALL {
             write!(f, "{:>12}", format!("{at:?}"))?;

@@ -4,6 +4,7 @@
 //! was accepted is held, through restarts, until its outcome is acknowledged; a hello names all that is held;
 //! terms lower than the highest seen are refused; a `Cancel` of what is not held is answered with an end.
 
+mod alone;
 mod pulls;
 mod serving;
 
@@ -11,10 +12,11 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use fleet::{
     agent::{AgentFacts, Root},
-    id::{AgentUid, AttemptId, Epoch, Name, RunId},
+    id::{AgentUid, AttemptId, Epoch, Name, ProjectUid, RunId},
     input::{AgentInput, Held, Message, NotTaken, Offer},
     outcome::{ExitClass, Outcome},
     project::Destination,
+    standing::{AutonomousFire, StandingOrder},
 };
 
 use self::serving::Daemon;
@@ -42,6 +44,8 @@ pub(crate) enum Content {
     Tree(RunId),
     /// Pulled while its source changed, or not to its end.
     Mixed,
+    /// Pulled from an agent that changed its tree alone: nobody could know yet. What that agent then tells is pulled.
+    Alone,
 }
 
 /// A directory.
@@ -50,6 +54,8 @@ pub(crate) struct Tree {
     pub(crate) content: Content,
     /// Grows whenever a pull into it begins or ends.
     stamp: u64,
+    /// The stamp when its agent last wrote it alone.
+    alone: u64,
     writers: u32,
 }
 
@@ -91,6 +97,8 @@ pub(crate) struct Entry {
     ended_synced: bool,
     has_secrets: bool,
     cancelled: bool,
+    /// The fire, where the agent began it by itself.
+    alone: Option<AutonomousFire>,
 }
 
 /// A machine and the agent on it.
@@ -124,6 +132,12 @@ pub(crate) struct Host {
     pub(crate) slots: u32,
     pub(crate) serves: bool,
     said: VecDeque<AgentInput>,
+    /// What it does by itself.
+    orders: BTreeMap<ProjectUid, StandingOrder>,
+    /// When a coordinator last stood by them.
+    pub(crate) confirmed: u64,
+    /// Counts the times it was left alone.
+    gone: u64,
 }
 
 impl Host {
@@ -153,6 +167,9 @@ impl Host {
             slots: 0,
             serves: true,
             said: VecDeque::new(),
+            orders: BTreeMap::new(),
+            confirmed: 0,
+            gone: 0,
         }
     }
 
@@ -181,6 +198,23 @@ impl Host {
     }
 }
 
+/// As a hello describes it.
+fn held(work: Work, entry: &Entry) -> Held {
+    Held {
+        attempt: work.0,
+        epoch: work.1,
+        project: entry.offer.project,
+        role: entry.offer.role,
+        destination: entry.offer.destination.clone(),
+        spec_hash: entry.spec_hash.clone(),
+        ended: entry.ended.is_some(),
+        dry_run: entry.offer.dry_run,
+        keep_extra: entry.offer.keep_extra,
+        recorded: false,
+        autonomous: entry.alone,
+    }
+}
+
 impl World {
     pub(crate) fn dial_soon(&mut self, host: usize) {
         let longest = *self.rng.pick(&[20, 300, 5_000]).expect("not empty");
@@ -201,18 +235,7 @@ impl World {
         let one = &mut self.hosts[host];
         one.stream = Some(stream);
         one.welcomed = false;
-        let held = one.journal.iter().map(|((attempt, epoch), entry)| Held {
-            attempt: *attempt,
-            epoch: *epoch,
-            project: entry.offer.project,
-            role: entry.offer.role,
-            destination: entry.offer.destination.clone(),
-            spec_hash: entry.spec_hash.clone(),
-            ended: entry.ended.is_some(),
-            dry_run: entry.offer.dry_run,
-            keep_extra: entry.offer.keep_extra,
-            recorded: false,
-        });
+        let held = one.journal.iter().map(|(work, entry)| held(*work, entry));
         let serve_uri = if one.serves { format!("rsync://h{host}") } else { String::new() };
         one.serial = 0;
         let external = one.external.then(|| ("a2".to_owned(), format!("rsync://h{host}/ext")));
@@ -298,6 +321,9 @@ impl World {
             Message::Exports { serial, complete, exports, withdrawn } => {
                 self.hear_exports(host, stream, serial, complete, (exports, withdrawn));
             }
+            Message::Autonomy { complete, orders, withdrawn, .. } => {
+                self.hear_autonomy(host, complete, orders, &withdrawn);
+            }
             Message::Close(_) => self.agent_closes(stream),
         }
     }
@@ -335,6 +361,7 @@ impl World {
             ended_synced: false,
             has_secrets: true,
             cancelled: false,
+            alone: None,
         };
         self.hosts[host].journal.insert(work, entry);
         let delay = self.rng.between(0, self.config.fsync);
@@ -393,7 +420,8 @@ impl World {
             entry.accepted_synced = true;
             self.begin_pull(host, work);
             self.meddle_soon(host, work);
-            if let Some(agent) = self.hosts[host].uid {
+            let alone = work.1.is_autonomous();
+            if let Some(agent) = self.hosts[host].uid.filter(|_| !alone) {
                 self.report(host, AgentInput::Accepted { agent, attempt: work.0, epoch: work.1 });
             }
         } else if entry.ended.is_some() && !entry.ended_synced {
@@ -433,14 +461,25 @@ impl World {
 
     fn say_ended(&mut self, host: usize, work: Work) {
         let one = &self.hosts[host];
-        let outcome = one.journal.get(&work).and_then(|entry| entry.ended.clone());
-        if let (Some(agent), Some(outcome)) = (one.uid, outcome) {
-            self.report(host, AgentInput::Ended { agent, attempt: work.0, epoch: work.1, outcome });
+        let entry = one.journal.get(&work);
+        let outcome = entry.and_then(|entry| entry.ended.clone());
+        if let (Some(agent), Some(entry), Some(outcome)) = (one.uid, entry, outcome) {
+            let report = if entry.alone.is_some() {
+                AgentInput::EndedAlone { agent, held: Box::new(held(work, entry)), outcome }
+            } else {
+                AgentInput::Ended { agent, attempt: work.0, epoch: work.1, outcome }
+            };
+            self.report(host, report);
         }
     }
 
     pub(crate) fn offer_of(&self, host: usize, work: Work) -> Option<&Offer> {
         self.hosts[host].journal.get(&work).map(|entry| &*entry.offer)
+    }
+
+    /// Whether this is being ended on its host.
+    pub(crate) fn is_cancelled(&self, host: usize, work: Work) -> bool {
+        self.hosts[host].journal.get(&work).is_some_and(|entry| entry.cancelled)
     }
 
     pub(crate) fn outcome_of(&self, host: usize, work: Work) -> Option<&Outcome> {

@@ -37,6 +37,7 @@ impl World {
             AgentInput::Refused { attempt, why: NotTaken::Forbidden, .. } => (attempt, Meets::RefusedForGood),
             AgentInput::Refused { attempt, why: NotTaken::Stopping, .. } => (attempt, Meets::RefusedStopping),
             AgentInput::Ended { attempt, outcome, .. } => (attempt, ended_as(outcome.class)),
+            AgentInput::EndedAlone { held, outcome, .. } => (&held.attempt, ended_as(outcome.class)),
             AgentInput::Hello { agent, state_id, attempts, .. } => {
                 return self.count_hello(*agent, state_id, attempts);
             }

@@ -248,7 +248,10 @@ impl World {
         self.after(notice.max(lag + self.config.latency * 3), Event::CoordinatorNotices(id));
         if self.hosts[host].stream == Some(id) {
             self.hosts[host].stream = None;
-            self.hosts[host].welcomed = false;
+            if std::mem::take(&mut self.hosts[host].welcomed) {
+                self.hosts[host].confirmed = self.time;
+            }
+            self.alone_soon(host);
             self.dial_soon(host);
         }
         self.bury(id);

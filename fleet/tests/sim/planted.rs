@@ -67,14 +67,22 @@ pub(crate) enum Planted {
     ExportUnsaid,
     /// A replica is sent to any agent of the project.
     AnySource,
+    /// An agent follows orders that are too old.
+    OrdersNeverExpire,
+    /// The fire that an agent ran by itself stays armed.
+    FireNotConsumed,
     /// What a pull that ended in the middle has left passes for the tree before.
     HalfChangeForgotten,
     /// The copy of a lost tree counts as a version that the project serves.
     ReseedServed,
+    /// A switch of the upstream is stored, and the first one is pulled from all the same.
+    SwitchIgnored,
+    /// What waits for an upstream is not told of a switch.
+    SwitchUnsaid,
 }
 
 impl Planted {
-    pub(crate) const ALL: [Self; 28] = [
+    pub(crate) const ALL: [Self; 32] = [
         Self::AnswerBeforeCommit,
         Self::SendBeforeCommit,
         Self::TermNotRaised,
@@ -101,8 +109,12 @@ impl Planted {
         Self::ExportsTrusted,
         Self::ExportUnsaid,
         Self::AnySource,
+        Self::OrdersNeverExpire,
+        Self::FireNotConsumed,
         Self::HalfChangeForgotten,
         Self::ReseedServed,
+        Self::SwitchIgnored,
+        Self::SwitchUnsaid,
     ];
 
     /// Bends what the engine is told.
@@ -160,16 +172,7 @@ impl Planted {
                     }
                 }
             }
-            Self::ReseedServed => {
-                for change in changes.iter_mut() {
-                    if let Change::Put(Record::Run(run)) = change
-                        && run.wish.reseed_from.is_some()
-                        && run.state == RunState::Succeeded
-                    {
-                        run.current_tree = true;
-                    }
-                }
-            }
+            Self::ReseedServed => serve_reseed(changes),
             Self::HalfChangeForgotten => {
                 for change in changes.iter_mut() {
                     if let Change::Put(Record::Placement(placement)) = change {
@@ -184,12 +187,9 @@ impl Planted {
                     decision.sends.retain(|send| !matches!(send.message, Message::Cancel { .. }));
                 }
             }
-            Self::WakeForgotten => {
-                for change in changes.iter_mut() {
-                    if let Change::Volatile(Volatile::Scanned { wake, .. }) = change {
-                        *wake = None;
-                    }
-                }
+            Self::WakeForgotten => forget_wake(changes),
+            Self::FireNotConsumed if matches!(source, Source::Hello | Source::Report) => {
+                *changes = keep_fires(engine, changes);
             }
             Self::EndMisread => misread_end(decision),
             Self::DryRunServed => serve_dry_run(engine, changes),
@@ -206,18 +206,51 @@ impl Planted {
             Self::ExportUnsaid => decision
                 .sends
                 .retain(|send| !matches!(send.message, Message::Exports { complete: false, .. })),
-            Self::AnySource => {
-                for change in changes.iter_mut() {
-                    if let Change::Put(Record::Attempt(attempt)) = change {
-                        let project = engine.project(attempt.project);
-                        let other = project.and_then(|project| project.placements.keys().next_back());
-                        attempt.source = attempt.source.and_then(|_| other.copied());
-                    }
-                }
-            }
+            Self::AnySource => take_any_source(engine, changes),
+            Self::SwitchIgnored => ignore_switch(engine, decision),
+            Self::SwitchUnsaid if source == Source::Person => unsay_switch(engine, changes),
             _ => {}
         }
         None
+    }
+}
+
+fn forget_wake(changes: &mut [Change]) {
+    for change in changes.iter_mut() {
+        if let Change::Volatile(Volatile::Scanned { wake, .. }) = change {
+            *wake = None;
+        }
+    }
+}
+
+fn ignore_switch(engine: &Engine, decision: &mut Decision) {
+    for send in &mut decision.sends {
+        if let Message::Offer(offer) = &mut send.message
+            && offer.role == Role::Origin
+            && let Some(project) = engine.project(offer.project)
+            && let Some(first) = project.record.spec.upstreams.first()
+        {
+            offer.source_uri.clone_from(&first.uri);
+        }
+    }
+}
+
+fn unsay_switch(engine: &Engine, changes: &mut Vec<Change>) {
+    changes.retain(|change| match change {
+        Change::Put(Record::Attempt(new)) => engine
+            .attempt(new.id)
+            .is_none_or(|old| old.upstream_host == new.upstream_host || old.agent != new.agent),
+        _ => true,
+    });
+}
+
+fn take_any_source(engine: &Engine, changes: &mut [Change]) {
+    for change in changes.iter_mut() {
+        if let Change::Put(Record::Attempt(attempt)) = change {
+            let project = engine.project(attempt.project);
+            let other = project.and_then(|project| project.placements.keys().next_back());
+            attempt.source = attempt.source.and_then(|_| other.copied());
+        }
     }
 }
 
@@ -297,6 +330,18 @@ fn misread_end(decision: &mut Decision) {
             && let AttemptState::Ended { end: end @ End::Failed(_), .. } = &mut attempt.state
         {
             *end = End::Lost;
+        }
+    }
+}
+
+/// What a reseed copied counts as a version of its own.
+fn serve_reseed(changes: &mut [Change]) {
+    for change in changes.iter_mut() {
+        if let Change::Put(Record::Run(run)) = change
+            && run.wish.reseed_from.is_some()
+            && run.state == RunState::Succeeded
+        {
+            run.current_tree = true;
         }
     }
 }

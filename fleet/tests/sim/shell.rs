@@ -152,6 +152,9 @@ impl World {
         if let Input::Agent(AgentInput::Hello { attempts, .. }) = &mut input {
             self.look_up(attempts);
         }
+        if let Input::Agent(AgentInput::EndedAlone { held, .. }) = &mut input {
+            self.look_up(std::slice::from_mut(held));
+        }
         self.checks.exporting(&input);
         if let Some(planted) = self.planted {
             planted.bend_input(&self.coordinator, &mut input);
@@ -430,6 +433,7 @@ pub(crate) fn session_change(change: &Change) -> Option<(AgentUid, bool)> {
             | Volatile::GivenUp(_)
             | Volatile::TimerDone(..)
             | Volatile::Scanned { .. }
+            | Volatile::ToldAutonomy { .. }
             | Volatile::CloseChecked(_),
         )
         | Change::Put(_)

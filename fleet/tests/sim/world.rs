@@ -44,6 +44,7 @@ pub(crate) enum Event {
     Serves(usize, u64),
     Refuses(usize, u64, AgentInput),
     Pulled(usize, u64),
+    Alone(usize, u64),
     AgentStarts(usize),
     Joins(usize),
     Person,
@@ -158,6 +159,7 @@ impl World {
             Event::Synced(host, boot, work) => self.synced(host, boot, work),
             Event::Refuses(host, boot, input) => self.refuses(host, boot, input),
             Event::Pulled(host, id) => self.pulled(host, id),
+            Event::Alone(host, gone) => self.alone(host, gone),
             Event::AgentStarts(host) => self.agent_starts(host),
             Event::Joins(host) => self.joins(host),
             Event::Person if !self.calm => {
@@ -308,11 +310,7 @@ impl World {
                 put_back
             }
             Fault::WallBack | Fault::WallForward => self.step_wall(fault),
-            Fault::AgentClock => {
-                self.hosts[host].clock_shift +=
-                    i64::try_from(self.rng.below(7_200_000)).expect("small") - 3_600_000;
-                true
-            }
+            Fault::AgentClock => self.step_clock(host),
             Fault::RootsChange => {
                 let roots = if self.rng.chance(400) { vec!["a1"] } else { vec!["a1", "a2"] };
                 self.hosts[host].roots = roots;
@@ -356,6 +354,12 @@ impl World {
         }
     }
 
+    fn step_clock(&mut self, host: usize) -> bool {
+        self.checks.clock_stepped = true;
+        self.hosts[host].clock_shift += i64::try_from(self.rng.below(7_200_000)).expect("small") - 3_600_000;
+        true
+    }
+
     fn partition(&mut self, host: usize, lines: [bool; 2]) -> bool {
         if self.hosts[host].blocked != [false; 2] || self.hosts[host].stream.is_none() {
             return false;
@@ -379,6 +383,7 @@ impl World {
     fn step_wall(&mut self, fault: Fault) -> bool {
         let size = *self.rng.pick(&[2_000, 300_000, 3_600_000, 26 * 3_600_000]).expect("not empty");
         let step = i64::try_from(self.rng.between(1, size)).expect("small");
+        self.checks.clock_stepped = true;
         self.coordinator.wall_shift += if fault == Fault::WallBack { -step } else { step };
         if fault == Fault::WallForward {
             // Answers may be forgotten early then.
@@ -415,6 +420,7 @@ impl World {
     }
 
     pub(crate) fn check_said(&mut self, send: &Send) {
+        self.check_fenced(send);
         let concerned = match &send.message {
             Message::Offer(offer) => {
                 if let Err(text) = self.checks.offer_said(offer) {

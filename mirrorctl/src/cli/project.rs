@@ -82,6 +82,14 @@ pub enum ProjectCommand {
         #[arg(short, long)]
         watch: bool,
     },
+    /// Pull from another of the upstreams, from the next run on
+    Switch {
+        /// The project
+        project: String,
+        /// Which: its place as project show counts, its URI, or its host
+        #[arg(long, value_name = "N|HOST|URI")]
+        to: String,
+    },
     /// Look at all that a run needs: paths, options, upstream, room; exits with 1 when a run would fail
     Check {
         /// The project
@@ -164,11 +172,15 @@ pub struct ProjectFlags {
     /// The upstream, as in rsync://host/module/path
     #[arg(long, value_name = "URI")]
     pub from: Option<String>,
+    /// An upstream to switch to when the first one fails; may be repeated, in order of preference; a user may stand in
+    /// it; on edit the given ones replace all, and a single empty one removes all
+    #[arg(long, value_name = "URI")]
+    pub fallback: Vec<String>,
     /// Where the tree goes: a root of the agent and a path below it, as in a1:debian
     #[arg(long, value_name = "ROOT:PATH")]
     pub to: Option<String>,
     /// No upstream: people put the tree on the origin themselves, and a run begins at the replicas
-    #[arg(long, conflicts_with_all = ["from", "user", "password_file"])]
+    #[arg(long, conflicts_with_all = ["from", "user", "password_file", "fallback", "fallback_password_file"])]
     pub local: bool,
     /// The agent that pulls from the upstream
     #[arg(long, value_name = "AGENT[=ROOT:PATH]")]
@@ -187,6 +199,9 @@ pub struct ProjectFlags {
     /// Read the password from this file; - is standard input, an empty file removes it
     #[arg(long, value_name = "FILE")]
     pub password_file: Option<PathBuf>,
+    /// Read the password at the fallbacks of this host from this file; may be repeated; an empty file removes it
+    #[arg(long, value_name = "HOST=FILE")]
+    pub fallback_password_file: Vec<String>,
 
     /// Fire at these times, as in 'minute=10 hour=*/6'; fields are year month day week day_of_week hour minute second
     #[arg(long, value_name = "FIELDS", conflicts_with_all = ["crontab", "every", "manual"], help_heading = "Schedule")]

@@ -14,6 +14,7 @@ use crate::client::Client;
 use crate::confirm::{Wanted, confirm, secret};
 use crate::exit::Exit;
 use crate::fault::{Fault, Faults, Outcome};
+use crate::request::Passwords;
 use crate::text::time;
 use crate::{clock, names, request, suggest, text, units, watch};
 
@@ -50,6 +51,7 @@ pub(super) async fn run(app: &App, command: ProjectCommand) -> Outcome<Exit> {
             };
             reseed(app, &project, request, watch).await
         }
+        ProjectCommand::Switch { project, to } => switch(app, &project, to).await,
         ProjectCommand::Check { project, size } => super::check::run(app, &project, size).await,
         ProjectCommand::Preview { project, count } => preview(app, &project, count).await,
         ProjectCommand::Delete { project, cancel_running } => delete(app, &project, cancel_running).await,
@@ -62,11 +64,11 @@ async fn add(app: &App, args: AddArgs) -> Outcome<Exit> {
     let mut faults = Faults::default();
     names::check_name("NAME", &args.name, &mut faults);
     let mut project = v1::Project { name: names::project(&args.name), ..v1::Project::default() };
-    let password = password(&args.flags, &mut faults)?;
+    let passwords = passwords(&args.flags, &mut faults)?;
     if args.flags.from.is_none() && !args.flags.local {
         faults.add("--from", "is missing; --local is for trees that people put on the origin themselves");
     }
-    request::apply(&args.flags, password, &mut project, &mut faults);
+    request::apply(&args.flags, passwords, &mut project, &mut faults);
     let client = app.connect().await?;
     let request = v1::CreateProjectRequest {
         project: Some(project),
@@ -101,7 +103,7 @@ async fn edit(app: &App, args: EditArgs) -> Outcome<Exit> {
     const FAILED: &str = "project not changed";
     const NEXT: &str = "mirrorctl project edit --help";
     let mut faults = Faults::default();
-    let password = password(&args.flags, &mut faults)?;
+    let passwords = passwords(&args.flags, &mut faults)?;
     let client = app.connect().await?;
     let name = names::checked_project(&args.name)?;
     let found = client.projects().get_project(v1::GetProjectRequest { name }).await;
@@ -110,7 +112,7 @@ async fn edit(app: &App, args: EditArgs) -> Outcome<Exit> {
         Err(status) => return Err(of_project(app, &client, &args.name, FAILED, &status).await),
     };
     // The etag that was read goes back with the change, so that nobody else's is lost between the two.
-    let mask = request::apply(&args.flags, password, &mut project, &mut faults);
+    let mask = request::apply(&args.flags, passwords, &mut project, &mut faults);
     if mask.is_empty() {
         return Err(Fault::new(Exit::BadInput, format!("{FAILED}: nothing to change was given")).next(NEXT));
     }
@@ -173,6 +175,21 @@ async fn with_nearest_origin(client: &Client, flags: &ProjectFlags, mut fault: F
         }
     }
     fault
+}
+
+/// The passwords to send; faults of files are noted.
+fn passwords(flags: &ProjectFlags, faults: &mut Faults) -> Outcome<Passwords> {
+    const FLAG: &str = "--fallback-password-file";
+    let mut fallbacks = Vec::new();
+    for text in &flags.fallback_password_file {
+        let Some((host, path)) = text.split_once('=').filter(|(host, _)| !host.is_empty()) else {
+            faults.add(FLAG, format_args!("{text:?}: write HOST=FILE"));
+            continue;
+        };
+        let read = read_password(Path::new(path)).map_err(|error| format!("{path}: {error}"));
+        fallbacks.extend(faults.check(FLAG, read).map(|password| (host.to_owned(), password)));
+    }
+    Ok(Passwords { first: password(flags, faults)?, fallbacks })
 }
 
 /// The password to send: from the file, or asked for on a terminal when a user was given. `None`: none is sent, and
@@ -368,6 +385,22 @@ async fn reseed(app: &App, typed: &str, request: v1::ReseedPlacementRequest, fol
     let next = if follow { String::new() } else { format!("mirrorctl run watch {project}/{id}") };
     app.changed(&run, "Run", &[&run.name], &what, &next)?;
     if follow { watch::follow(app, client, run.name).await } else { Ok(Exit::Done) }
+}
+
+async fn switch(app: &App, typed: &str, to: String) -> Outcome<Exit> {
+    const FAILED: &str = "upstream not switched";
+    let client = app.connect().await?;
+    let name = names::checked_project(typed)?;
+    let request = v1::SwitchUpstreamRequest { name, upstream: to, etag: String::new() };
+    let project = match client.projects().switch_upstream(request).await {
+        Ok(project) => project.into_inner(),
+        Err(status) => return Err(of_project(app, &client, typed, FAILED, &status).await),
+    };
+    let name = names::last(&project.name);
+    let from = project.status.as_ref().map(|status| status.upstream.as_str()).unwrap_or_default();
+    let what = format!("{name} pulls from {} from the next run on.", units::clean(from));
+    app.changed(&project, "Project", &[name], &what, &format!("mirrorctl project run {name} --watch"))?;
+    Ok(Exit::Done)
 }
 
 async fn preview(app: &App, typed: &str, count: i32) -> Outcome<Exit> {

@@ -45,6 +45,18 @@ pub fn lines(evidence: &Evidence) -> Vec<(&'static str, String)> {
     lines
 }
 
+/// `what`, `limit` and `where` of a dry run, which was not stopped by what it found.
+#[must_use]
+pub fn foreseen(evidence: &Evidence) -> Vec<(&'static str, String)> {
+    let allowed = plural(evidence.allowed, "delete", "deletes");
+    let held = if evidence.wanted > evidence.allowed { "; a run would be held" } else { "" };
+    let mut lines = lines(evidence);
+    for (_, text) in lines.iter_mut().filter(|(key, _)| *key == "limit") {
+        *text = format!("{allowed}{held}");
+    }
+    lines
+}
+
 /// What an approval lets happen.
 #[must_use]
 pub fn question(project: &str, placement: &v1::PlacementStatus, hold: &v1::Hold) -> String {
@@ -77,6 +89,15 @@ pub fn question(project: &str, placement: &v1::PlacementStatus, hold: &v1::Hold)
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_dry_run_is_not_said_to_want_more() {
+        let found =
+            |wanted| Evidence { kind: Kind::Deletes.into(), wanted, allowed: 500, ..Evidence::default() };
+        let limit = |wanted| foreseen(&found(wanted))[1].1.clone();
+        assert_eq!(limit(65), "500 deletes");
+        assert_eq!(limit(501), "500 deletes; a run would be held");
+    }
 
     #[test]
     fn a_question_says_what_will_happen() {

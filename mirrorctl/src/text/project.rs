@@ -33,7 +33,7 @@ pub fn list(view: &View, projects: &[v1::Project]) -> String {
         } else {
             ahead(view, status.next_fire_times.first().copied())
         };
-        let upstream = project.upstreams.first().map_or("-", |upstream| host(&upstream.uri));
+        let upstream = in_use(project).map_or("-", |upstream| host(&upstream.uri));
         let mut row = vec![
             Cell::from(names::last(&project.name)),
             cadence(project.schedule.as_ref()).into(),
@@ -83,7 +83,7 @@ pub fn show(view: &View, project: &v1::Project, runs: &[v1::Run], why: &[String]
     if !project.display_name.is_empty() {
         lines.push(("called", project.display_name.clone()));
     }
-    lines.extend(project.upstreams.iter().map(|upstream| ("upstream", upstream_line(upstream))));
+    lines.extend(upstream_lines(project).map(|line| ("upstream", line)));
     if project.upstreams.is_empty() {
         lines.push(("upstream", "none: people put the tree on the origin themselves".to_owned()));
     }
@@ -166,6 +166,24 @@ fn paused(view: &View, pause: &v1::Pause) -> String {
     }
     text.push('.');
     text
+}
+
+/// The upstream that the origin pulls from: the one that the status names; without one, the first.
+fn in_use(project: &v1::Project) -> Option<&v1::Upstream> {
+    let active = project.status.as_ref().map(|status| status.upstream.as_str()).unwrap_or_default();
+    let mut upstreams = project.upstreams.iter();
+    upstreams.find(|upstream| upstream.uri == active).or_else(|| project.upstreams.first())
+}
+
+/// `rsync://host/module/ (1 of 2, in use)`; one alone needs no count.
+fn upstream_lines(project: &v1::Project) -> impl Iterator<Item = String> {
+    let count = project.upstreams.len();
+    let active = in_use(project);
+    project.upstreams.iter().enumerate().map(move |(index, upstream)| {
+        let line = upstream_line(upstream);
+        let used = if active == Some(upstream) { ", in use" } else { "" };
+        if count < 2 { line } else { format!("{line} ({} of {count}{used})", index + 1) }
+    })
 }
 
 fn upstream_line(upstream: &v1::Upstream) -> String {

@@ -55,6 +55,7 @@ pub fn by(run: &v1::Run) -> String {
     let Some(trigger) = &run.trigger else { return "-".to_owned() };
     match trigger.kind() {
         TriggerKind::Unspecified => "-".to_owned(),
+        TriggerKind::Schedule if trigger.autonomous => "schedule (agent alone)".to_owned(),
         TriggerKind::Schedule => "schedule".to_owned(),
         TriggerKind::User if trigger.by.is_empty() => "a user".to_owned(),
         TriggerKind::User => names::last(&trigger.by).to_owned(),
@@ -213,7 +214,9 @@ pub fn diagnosis(attempt: &v1::Attempt) -> Option<String> {
 
 /// What, why and whose fault.
 fn outcome_lines(outcome: &v1::Outcome) -> Vec<(&'static str, String)> {
-    let mut lines = outcome.evidence.as_ref().map(hold::lines).unwrap_or_default();
+    // What comes with a success is a dry run's.
+    let told = if outcome.class() == Class::Ok { hold::foreseen } else { hold::lines };
+    let mut lines = outcome.evidence.as_ref().map(told).unwrap_or_default();
     if let Some(stats) = &outcome.stats {
         let mut what = done(stats);
         if let Some(skipped) = outcome.deletes_skipped.filter(|_| outcome.evidence.is_none()) {

@@ -240,6 +240,10 @@ fn project_json(view: &ProjectView<'_>, now: DateTime<Utc>) -> Json {
         "active_run": some(&status.active_run),
         "queued_run": some(&status.queued_run),
         "unplaced": status.unplaced,
+        "wait": status.wait.as_ref().map(|wait| json!({
+            "reason": wait.reason().as_str_name().trim_start_matches("REASON_"),
+            "position": wait.position, "until": rfc3339(time(wait.until)),
+        })),
         "placements": status.placements.iter().map(|one| placement_json(view, one, now)).collect::<Vec<_>>(),
     })
 }

@@ -165,6 +165,10 @@ impl ProjectService for Services {
         Ok(Response::new(run))
     }
 
+    async fn switch_upstream(&self, _request: Request<v1::SwitchUpstreamRequest>) -> Answer<v1::Project> {
+        unserved()
+    }
+
     async fn why_project(&self, _: Request<v1::WhyProjectRequest>) -> Answer<v1::WhyProjectResponse> {
         let sentences = vec!["debian is queued.".to_owned(), "the fleet is frozen.".to_owned()];
         Ok(Response::new(v1::WhyProjectResponse { waits: Vec::new(), sentences }))

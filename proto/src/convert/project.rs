@@ -32,9 +32,7 @@ const INITIAL_BACKOFF: Seconds = Seconds { min: 1, max: 3_600 };
 const RETRY_ATTEMPTS_MAX: u32 = 20;
 const PROPAGATION_TIMEOUT: Seconds = Seconds { min: 60, max: 30 * 86_400 };
 const DRAIN_TIMEOUT: Seconds = Seconds { min: 0, max: 86_400 };
-pub use fleet::project::ORIGINS_MAX;
-/// Most upstreams of one project; none: people put the tree on the origin themselves.
-pub const UPSTREAMS_MAX: usize = 1;
+pub use fleet::project::{ORIGINS_MAX, UPSTREAMS_MAX};
 /// Most entries of a project's replicas; each may select many agents.
 pub const REPLICA_TARGETS_MAX: usize = 64;
 /// Most replicas that pull at once, where a project has its own limit.
@@ -125,17 +123,36 @@ pub fn spec_from_wire(wire: &v1::Project, context: Context<'_>) -> Result<Declar
 
 fn read_upstreams(wire: &[v1::Upstream], context: Context<'_>) -> Result<Vec<Upstream>, Vec<Violation>> {
     if wire.len() > UPSTREAMS_MAX {
-        let text = format!("{} given; at most {UPSTREAMS_MAX} is served", wire.len());
+        let text = format!("{} given; at most {UPSTREAMS_MAX}", wire.len());
         return Err(vec![Violation::new("upstreams", text)]);
     }
     let current = context.current.map_or(&[][..], |spec| &spec.upstreams);
     let mut faults = Vec::new();
-    let read = |(index, upstream)| {
+    let mut upstreams: Vec<Upstream> = Vec::with_capacity(wire.len());
+    for (index, upstream) in wire.iter().enumerate() {
         let at = format!("upstreams[{index}]");
-        read_upstream(&at, upstream, current.get(index), context.seal).or_note(&mut faults)
-    };
-    let upstreams: Option<Vec<Upstream>> = wire.iter().enumerate().map(read).collect();
-    upstreams.ok_or(faults)
+        let stored = stored_before(current, index, wire);
+        let read = read_upstream(&at, upstream, stored, context.seal);
+        let Some(read) = read.or_note(&mut faults) else { continue };
+        if upstreams.iter().any(|other| other.uri == read.uri) {
+            faults.push(fault(format!("{at}.uri"), &read.uri, "is given twice"));
+        }
+        upstreams.push(read);
+    }
+    if faults.is_empty() { Ok(upstreams) } else { Err(faults) }
+}
+
+/// What an upstream was before: the stored one with its URI, wherever it stood; else the one at its place, when that
+/// stands nowhere else now.
+fn stored_before<'a>(current: &'a [Upstream], index: usize, wire: &[v1::Upstream]) -> Option<&'a Upstream> {
+    let uri_of = |upstream: &v1::Upstream| RsyncUri::parse(&upstream.uri).ok().map(|uri| without_user(&uri));
+    let uri = wire.get(index).and_then(uri_of)?;
+    let same = current.iter().find(|known| known.uri == uri);
+    same.or_else(|| {
+        let replaced = current.get(index)?;
+        let moved = wire.iter().any(|other| uri_of(other).as_ref() == Some(&replaced.uri));
+        (!moved).then_some(replaced)
+    })
 }
 
 fn read_upstream(
@@ -188,6 +205,14 @@ fn read_uri(field: &str, text: &str) -> Result<RsyncUri, Violation> {
     }
     parsed.check_source().map_err(|bad| fault(field, &shown, bad))?;
     Ok(parsed)
+}
+
+/// The canonical text of an upstream's URI, without its user.
+///
+/// # Errors
+/// No URI that an upstream may have.
+pub fn parse_upstream_uri(field: &str, text: &str) -> Result<String, Violation> {
+    read_uri(field, text).map(|uri| without_user(&uri))
 }
 
 /// The user may stand in its own field, in the URI, or in both when they agree.
@@ -383,7 +408,8 @@ fn read_own_destination(at: &str, wire: &v1::PlacementTarget) -> Result<Option<D
 pub fn read_selector(field: &str, text: &str) -> Result<BTreeMap<String, String>, Vec<Violation>> {
     let mut labels = BTreeMap::new();
     for part in text.split(',').map(str::trim) {
-        let Some((key, value)) = part.split_once('=') else {
+        // A forgotten value would select nobody, and take the tree's replicas away.
+        let Some((key, value)) = part.split_once('=').filter(|(_, value)| !value.trim().is_empty()) else {
             return Err(vec![fault(field, text, "must be key=value pairs separated by commas")]);
         };
         if labels.insert(key.trim().to_owned(), value.trim().to_owned()).is_some() {

@@ -53,11 +53,12 @@ pub fn run_to_wire(
 /// The wire's form of a trigger.
 #[must_use]
 pub fn trigger_to_wire(trigger: &Trigger) -> v1::Trigger {
-    let Trigger { kind, by, time } = trigger;
+    let Trigger { kind, by, time, autonomous } = trigger;
     v1::Trigger {
         kind: wire::trigger_kind::number(*kind),
         by: user_name(by),
         time: Some(wall_to_wire(*time)),
+        autonomous: *autonomous,
     }
 }
 

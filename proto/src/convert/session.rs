@@ -10,6 +10,7 @@ use fleet::{
     input::{Export, Held, NotTaken, Offer, Pair},
     project::Destination,
     refusal::Violation,
+    standing::{AutonomousFire, StandingOrder},
     time::Wall,
 };
 use prost::Message as _;
@@ -21,7 +22,8 @@ use super::{
     fault,
     names::parse_uuid,
     run::{epoch_to_wire, role_from_wire},
-    time::{duration_to_wire, required_wall, wall_from_wire},
+    schedule::schedule_to_wire,
+    time::{duration_to_wire, required_wall, wall_from_wire, wall_to_wire},
 };
 use crate::v1;
 
@@ -149,6 +151,7 @@ fn held_from_wire(wire: &v1::AttemptDescriptor) -> Result<Held, Violation> {
         dry_run: wire.dry_run,
         keep_extra: wire.keep_extra,
         recorded: false,
+        autonomous: wire.autonomous.as_ref().map(autonomous_fire_from_wire).transpose()?,
     })
 }
 
@@ -285,6 +288,7 @@ pub fn assignment_to_wire(offer: &Offer, password: Option<String>) -> v1::Assign
         known_files: offer.known_files,
         known_bytes: offer.known_bytes,
         keep_extra: offer.keep_extra,
+        autonomous: None,
     }
 }
 
@@ -330,6 +334,58 @@ pub fn exports_to_wire(
         part.more = true;
     }
     parts
+}
+
+/// A standing order as an agent gets it: its assignment has neither key nor secrets.
+#[must_use]
+pub fn standing_order_to_wire(order: &StandingOrder) -> v1::StandingOrder {
+    let assignment = v1::Assignment {
+        key: None,
+        tree_version: String::new(),
+        ..assignment_to_wire(&order.template, None)
+    };
+    v1::StandingOrder {
+        assignment: Some(assignment),
+        schedule: Some(schedule_to_wire(&order.schedule, Vec::new())),
+        next_scheduled_time: order.next_fire.map(|fire| wall_to_wire(fire.scheduled)),
+        next_fire_time: order.next_fire.map(|fire| wall_to_wire(fire.at)),
+    }
+}
+
+/// Reads the fire that an agent ran by itself.
+///
+/// # Errors
+/// A time that is missing or malformed.
+pub fn autonomous_fire_from_wire(wire: &v1::AutonomousFire) -> Result<AutonomousFire, Violation> {
+    Ok(AutonomousFire {
+        scheduled: required_wall("autonomous.scheduled_time", wire.scheduled_time.as_ref())?,
+        started: required_wall("autonomous.start_time", wire.start_time.as_ref())?,
+        max_delete: wire.max_delete,
+    })
+}
+
+/// The wire's form of a fire that an agent ran by itself.
+#[must_use]
+pub fn autonomous_fire_to_wire(fire: &AutonomousFire) -> v1::AutonomousFire {
+    v1::AutonomousFire {
+        scheduled_time: Some(wall_to_wire(fire.scheduled)),
+        start_time: Some(wall_to_wire(fire.started)),
+        max_delete: fire.max_delete,
+    }
+}
+
+/// Reads which attempt an agent began by itself, from the report of its end; `None`: a coordinator assigned it.
+///
+/// # Errors
+/// A malformed part, or another attempt than the one that is reported.
+pub fn ended_alone_from_wire(wire: &v1::Ended) -> Result<Option<Held>, Violation> {
+    let Some(described) = &wire.autonomous else { return Ok(None) };
+    let held = held_from_wire(described)?;
+    if described.key != wire.key || held.autonomous.is_none() {
+        let text = "must describe the attempt that has ended, with the fire that it ran";
+        return Err(Violation::new("ended.autonomous", text));
+    }
+    Ok(Some(Held { ended: true, ..held }))
 }
 
 /// Secrets for an assignment or a go-on; none when there is no password.

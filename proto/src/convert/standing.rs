@@ -34,6 +34,8 @@ pub struct StandingView {
     pub placements: Vec<v1::PlacementStatus>,
     /// Agents that should hold the tree and cannot, with the reason.
     pub unplaced: Vec<String>,
+    /// The URI of the upstream that the origin pulls from; empty: none.
+    pub upstream: String,
 }
 
 /// The wire's form of how `project` stands.
@@ -49,6 +51,8 @@ pub fn status_to_wire(project: &Name, state: &ProjectState, view: StandingView) 
         last_end_time: state.last_run.map(|last| wall_to_wire(last.end)),
         placements: view.placements,
         unplaced: view.unplaced,
+        wait: None,
+        upstream: view.upstream,
     }
 }
 

@@ -232,6 +232,7 @@ pub(super) fn state(state: &ProjectState) -> store::ProjectState {
         last_run,
         tree,
         last_success,
+        upstream,
     } = state;
     store::ProjectState {
         uid: Some(uid.0),
@@ -251,6 +252,7 @@ pub(super) fn state(state: &ProjectState) -> store::ProjectState {
         }),
         tree: tree.map(run_bytes),
         last_success_ms: last_success.map(|time| time.0),
+        upstream: (*upstream != 0).then_some(*upstream),
     }
 }
 
@@ -279,5 +281,6 @@ pub(super) fn read_state(message: store::ProjectState) -> Read<ProjectState> {
         last_run: maybe("last_run", message.last_run, last_run)?,
         tree: maybe_run_id("tree", message.tree)?,
         last_success: message.last_success_ms.map(fleet::time::Wall),
+        upstream: message.upstream.unwrap_or_default(),
     })
 }

@@ -21,7 +21,7 @@ pub(super) fn record(record: &RunRecord) -> store::RunRecord {
     let RunRecord {
         id,
         project,
-        trigger: Trigger { kind, by, time },
+        trigger: Trigger { kind, by, time, autonomous },
         coalesced,
         by_person,
         generation,
@@ -49,6 +49,7 @@ pub(super) fn record(record: &RunRecord) -> store::RunRecord {
             kind: Some(stored::trigger_kind::number(*kind)),
             by: Some(by.clone()),
             time_ms: Some(time.0),
+            autonomous: autonomous.then_some(true),
         }),
         coalesced: Some(*coalesced),
         by_person: Some(*by_person),
@@ -74,6 +75,7 @@ pub(super) fn read_record(message: store::RunRecord) -> Read<RunRecord> {
             kind: choice("kind", trigger.kind, stored::trigger_kind::read)?,
             by: need("by", trigger.by)?,
             time: wall("time_ms", trigger.time_ms)?,
+            autonomous: trigger.autonomous.unwrap_or(false),
         })
     };
     let missed = |missed: store::Missed| {

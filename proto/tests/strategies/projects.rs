@@ -197,9 +197,16 @@ pub(crate) fn state() -> impl Strategy<Value = ProjectState> {
     });
     let last =
         (run_id(), runs::run_state(), wall()).prop_map(|(run, state, end)| LastRun { run, state, end });
-    let counts = any::<(u64, u64, u64, u64)>();
+    let counts = any::<(u64, u64, u64, u64, u32)>();
     (project_uid(), counts, option::of(fire), option::of(last), option::of(run_id()), maybe_wall()).prop_map(
-        |(uid, (wanted, taken, missed_fires, skipped_fires), next_fire, last_run, tree, last_success)| {
+        |(
+            uid,
+            (wanted, taken, missed_fires, skipped_fires, upstream),
+            next_fire,
+            last_run,
+            tree,
+            last_success,
+        )| {
             ProjectState {
                 uid,
                 wanted,
@@ -210,6 +217,7 @@ pub(crate) fn state() -> impl Strategy<Value = ProjectState> {
                 last_run,
                 tree,
                 last_success,
+                upstream,
             }
         },
     )

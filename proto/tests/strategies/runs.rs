@@ -31,7 +31,12 @@ fn trigger() -> impl Strategy<Value = Trigger> {
         Just(TriggerKind::Push),
         Just(TriggerKind::UpstreamChange),
     ];
-    (kind, text(), wall()).prop_map(|(kind, by, time)| Trigger { kind, by, time })
+    (kind, text(), wall(), any::<bool>()).prop_map(|(kind, by, time, autonomous)| Trigger {
+        kind,
+        by,
+        time,
+        autonomous,
+    })
 }
 
 pub(crate) fn run() -> impl Strategy<Value = RunRecord> {

@@ -36,7 +36,11 @@ const DELETE_LIMIT: Meaning = meaning(
     Fault::Open,
     "look at what the upstream removed; approve the run if it is meant, or wait for the next fire",
 );
-const DISK_FULL: Meaning = meaning(Class::DiskFull, Fault::Fleet, "free space on the destination's volume");
+const DISK_FULL: Meaning = meaning(
+    Class::DiskFull,
+    Fault::Fleet,
+    "free space on the destination's volume; a run with --reclaim first removes what the upstream no longer has",
+);
 pub(super) const BROKEN_PROTOCOL: Meaning = meaning(
     Class::Protocol,
     Fault::Upstream,

@@ -33,6 +33,8 @@ struct Case {
     uid: ProjectUid,
     name: Name,
     spec: ProjectSpec,
+    /// The one that the origin pulls from.
+    upstream: Option<Upstream>,
     /// The origin first.
     places: Vec<Place>,
     size: bool,
@@ -168,14 +170,14 @@ impl Projects {
             };
             return Asked { place, ticket: Err(place.finding(Kind::Agent, severity, text)), notes };
         };
-        let upstream = case.spec.upstreams.first();
-        let pulls = upstream.filter(|_| place.role == Role::Origin);
+        let pulls = case.upstream.as_ref().filter(|_| place.role == Role::Origin);
         let (offline, note) = self.way(case, place, pulls);
         notes.extend(note);
         let host = pulls.filter(|_| !offline).map(|upstream| upstream.host.clone());
         let mut probe = case.probe(place, pulls);
         probe.growth_bytes = growth_bytes;
         probe.offline = offline;
+        probe.reserve = Some(self.reserve());
         if let Some(upstream) = pulls.filter(|upstream| !upstream.sealed_password.is_empty()) {
             match self.services.sealer.unseal(&upstream.sealed_password) {
                 Ok(password) => probe.secrets = convert::secrets_to_wire(Some(password.to_string())),
@@ -192,6 +194,13 @@ impl Projects {
             if sent { Ok(ticket) } else { Err(Unanswered::Gone) }
         });
         Asked { place, ticket: ticket.map_err(|why| unanswered(place, why)), notes }
+    }
+
+    /// What admission keeps free on every volume.
+    fn reserve(&self) -> v1::VolumeReserve {
+        let view = self.services.driver.view();
+        let limits = view.limits();
+        v1::VolumeReserve { percent: limits.volume_reserve_percent, bytes: limits.volume_reserve_bytes }
     }
 
     /// Whether the agent must not connect to the upstream now, and what there is to say of the way to it.
@@ -212,7 +221,7 @@ impl Projects {
             attempt.role == Role::Origin && attempt.upstream_host == upstream.host && attempt.state.is_out()
         });
         let users: Vec<_> = out.collect();
-        let limit = usize::try_from(view.limits().upstream_slots).unwrap_or(usize::MAX);
+        let limit = usize::try_from(view.upstream_slots(&upstream.host)).unwrap_or(usize::MAX);
         if users.len() + self.services.probes.connected_to(&upstream.host) < limit {
             return (false, None);
         }
@@ -235,7 +244,8 @@ impl Case {
             .collect();
         places.sort_by(|a, b| (a.role != Role::Origin, &a.name).cmp(&(b.role != Role::Origin, &b.name)));
         let record = &project.record;
-        Self { uid: record.uid, name: record.name.clone(), spec: record.spec.clone(), places, size }
+        let (name, spec) = (record.name.clone(), record.spec.clone());
+        Self { uid: record.uid, name, spec, upstream: project.upstream().cloned(), places, size }
     }
 
     /// Where a declaration that is not stored would have its trees.
@@ -265,7 +275,8 @@ impl Case {
                 }
             }
         }
-        Self { uid: ProjectUid(0), name, spec, places, size }
+        let upstream = spec.upstreams.first().cloned();
+        Self { uid: ProjectUid(0), name, spec, upstream, places, size }
     }
 
     /// What an agent is to look at.

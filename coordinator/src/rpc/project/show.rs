@@ -2,7 +2,7 @@
 
 use fleet::{
     Engine,
-    engine::Project,
+    engine::{Project, Why},
     id::{Name, RunId},
     placement::PlacementRecord,
     run::RunState,
@@ -19,8 +19,27 @@ const STATUS_FIRES: usize = 3;
 /// The wire's form of a project, with its status as the view has it.
 #[must_use]
 pub fn show(view: &Engine, now: Now, progress: &Progress, project: &Project) -> v1::Project {
+    let reasons = view.why(now, project.record.uid);
+    shown(view, now, progress, project, reasons.first())
+}
+
+/// The same of many projects, with one look at all that waits.
+#[must_use]
+pub fn show_all<'a>(
+    view: &Engine,
+    now: Now,
+    progress: &Progress,
+    projects: impl IntoIterator<Item = &'a Project>,
+) -> Vec<v1::Project> {
+    let reasons = view.why_all(now);
+    let why = |project: &Project| reasons.get(&project.record.uid).and_then(|all| all.first());
+    projects.into_iter().map(|project| shown(view, now, progress, project, why(project))).collect()
+}
+
+fn shown(view: &Engine, now: Now, progress: &Progress, project: &Project, why: Option<&Why>) -> v1::Project {
     let mut shown = convert::project_to_wire(&project.record, view, Vec::new());
-    shown.status = Some(status(view, now, progress, project));
+    let wait = why.map(|why| convert::wait_to_wire(why, view));
+    shown.status = Some(v1::ProjectStatus { wait, ..status(view, now, progress, project) });
     shown
 }
 
@@ -51,6 +70,8 @@ fn status(view: &Engine, now: Now, progress: &Progress, project: &Project) -> v1
             .into_iter()
             .map(|(agent, why)| format!("{}: {why}", convert::agent_name_of(view, agent)))
             .collect(),
+        wait: None,
+        upstream: project.upstream().map_or_else(String::new, |upstream| upstream.uri.clone()),
     }
 }
 

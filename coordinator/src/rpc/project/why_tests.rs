@@ -13,7 +13,7 @@ use fleet::{
         Target, Upstream,
     },
     record::{Change, FleetRecord, Freeze, Record, Volatile},
-    run::{RunRecord, RunState, Trigger, TriggerKind},
+    run::{RunRecord, RunState, Trigger},
     schedule::Schedule,
     time::Mono,
 };
@@ -122,7 +122,7 @@ fn run(project: &ProjectRecord, id: RunId, state: RunState) -> RunRecord {
     RunRecord {
         id,
         project: project.uid,
-        trigger: Trigger { kind: TriggerKind::Schedule, by: String::new(), time: MORNING },
+        trigger: Trigger::schedule(MORNING),
         coalesced: 0,
         by_person: false,
         generation: 0,

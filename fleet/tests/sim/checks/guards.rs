@@ -4,7 +4,7 @@
 use fleet::{
     attempt::{AttemptRecord, End, Role},
     defaults,
-    outcome::{GuardKind, Outcome},
+    outcome::{ExitClass, GuardKind, Outcome},
     placement::{Hold, PlacementRecord},
     project::ProjectState,
     record::Record,
@@ -45,7 +45,11 @@ impl Checks {
         let of = |old: u64, new: u64| old.saturating_sub(new) * 100 >= limit * old && old > 0;
         let lost = of(before.files, stats.files) || of(before.size_bytes, stats.total_bytes);
         let seen = wish.waived.contains(&GuardKind::Shrink) || wish.allow_deletes.is_some();
-        if lost && known && limit < 100 && !seen && !wish.dry_run {
+        // What an upstream cannot read is not in its figures, and still in the tree.
+        let work = attempt.state.epoch().map(|epoch| (attempt.id, epoch));
+        let pulled = work.and_then(|work| self.pulled.get(&work));
+        let unread = pulled.is_some_and(|(class, _)| *class == ExitClass::Partial) && stats.deleted == 0;
+        if lost && known && limit < 100 && !seen && !wish.dry_run && !unread {
             return Err(told(attempt.id, &format!("passes with {stats:?} after {before:?}")));
         }
         Ok(())
@@ -136,8 +140,9 @@ fn check_hold(store: &Store, unit: &Unit, new: &PlacementRecord) -> Result<(), S
     let dry = |attempt: &AttemptRecord| {
         store.run(attempt.project, attempt.id.run).is_some_and(|run| !run.wish.makes_tree())
     };
-    let whole = |one: &AttemptRecord| matches!(one.state.end(), Some(End::Succeeded(_))) && !one.mixed;
-    let succeeded = on_it().any(|one| whole(one) && !dry(one));
+    // What was pulled while its source changed is no success.
+    let succeeded =
+        on_it().any(|one| matches!(one.state.end(), Some(End::Succeeded(_))) && !one.mixed && !dry(one));
     let held = on_it().find(|one| matches!(one.state.end(), Some(End::Held(_))) && !dry(one));
     match (before, &new.hold) {
         (None, None) => Ok(()),

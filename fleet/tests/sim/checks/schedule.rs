@@ -19,6 +19,7 @@ use crate::store::{Source, Store, Unit};
 impl Checks {
     pub(super) fn check_states(&mut self, store: &Store, unit: &Unit) -> Result<(), String> {
         self.note_schedules(store, unit);
+        self.note_alone(store, unit);
         for new in unit.states() {
             let fresh = ProjectState::new(new.uid);
             let old = store.state(new.uid).unwrap_or(&fresh);
@@ -48,6 +49,10 @@ impl Checks {
         match run {
             Some(run) if new.wanted == old.wanted + 1 => {
                 self.wanted.insert(run.id, (new.uid, new.wanted));
+                Ok(())
+            }
+            // What an agent ran alone is entered as it is found, and wants nothing more.
+            Some(_) | None if unit.runs().any(|run| run.project == new.uid && run.trigger.autonomous) => {
                 Ok(())
             }
             // An adopted run stands for triggers that the store has forgotten.
@@ -97,6 +102,9 @@ impl Checks {
         let generation = self.schedules.get(&new.uid).copied().unwrap_or(0);
         if !self.fired.insert((new.uid, generation, fire.scheduled)) {
             return wrong("fired twice");
+        }
+        if ran && self.ran_alone(new.uid, fire.scheduled) {
+            return wrong("a fire that the agent ran alone was run again");
         }
         let schedule = &project.spec.schedule;
         if missed != self.too_old(schedule, fire, unit.now) {

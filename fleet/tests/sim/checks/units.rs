@@ -36,6 +36,13 @@ impl Checks {
         if new.state.is_pending() || adopted {
             return Ok(());
         }
+        // What an agent ran alone is entered as it is found.
+        if new.state.epoch().is_some_and(fleet::id::Epoch::is_autonomous) {
+            let running = unit.source == Source::Hello && At::from(&new.state) == At::Running;
+            if running || unit.source == Source::Report {
+                return self.check_end_is_true(new);
+            }
+        }
         Err(told(new.id, &format!("began as {:?}", new.state)))
     }
 
@@ -75,6 +82,7 @@ impl Checks {
             return Err(told(new.id, "offered after its run was cancelled"));
         }
         self.offers.insert(epoch);
+        self.note_source(store, new, epoch);
         self.check_source(store, new)
     }
 
@@ -97,7 +105,8 @@ impl Checks {
                 really == Some(outcome.class) || (refused && really.is_none())
             }
             End::Cancelled(Some(outcome)) => {
-                really == Some(ExitClass::Cancelled) || outcome.cause == crate::host::NOT_HELD
+                let told = [crate::host::NOT_HELD, fleet::engine::GAVE_WAY];
+                really == Some(ExitClass::Cancelled) || told.contains(&outcome.cause.as_str())
             }
             End::Cancelled(None) | End::Lost => true,
         };
@@ -147,7 +156,9 @@ impl Checks {
             ));
         }
         let taken = unit.states().find(|state| state.uid == new.project).map(|state| state.taken);
-        if taken != Some(new.generation) {
+        // After a restore one hello may tell of two runs, one of them the agent's own.
+        let later = self.restored && unit.source == Source::Hello && taken > Some(new.generation);
+        if taken != Some(new.generation) && !later {
             return Err(format!("run {} took generation {}, its project {taken:?}", new.id, new.generation));
         }
         Ok(())
@@ -165,9 +176,14 @@ impl Checks {
             let really = work.and_then(|work| self.pulled.get(&work));
             let fetched = match really {
                 Some((ExitClass::Ok | ExitClass::Partial, Content::Tree(fetched))) => Some(*fetched),
+                Some((ExitClass::Ok | ExitClass::Partial, Content::Alone)) => Some(tree),
+                // A person has said meanwhile that what cannot be read is no failure here.
+                Some((ExitClass::Partial, Content::Nothing)) => Some(tree),
                 Some(_) | None => None,
             };
-            if fetched != Some(tree) && !self.restored {
+            // Nobody hears of what an agent ran alone when that goes with its state directory.
+            let unheard = fetched.is_some_and(|fetched| self.unheard.contains(&fetched));
+            if fetched != Some(tree) && !unheard && !self.restored {
                 return Err(format!("{new:?} was entered by {by:?}, which really pulled {really:?}"));
             }
         }
@@ -185,7 +201,8 @@ impl Checks {
         for attempt in store.live_attempts(uid) {
             // A waiting run's attempt stands behind the active run's.
             let behind = attempt.role == Role::Origin && attempt.state.is_pending();
-            if !behind && !placements.insert(attempt.agent) {
+            let alone = attempt.state.epoch().is_some_and(fleet::id::Epoch::is_autonomous);
+            if !behind && !alone && !placements.insert(attempt.agent) {
                 return wrong(format!("two live attempts on agent {}", attempt.agent.0));
             }
             let home = store.placement(uid, attempt.agent);
@@ -208,7 +225,11 @@ impl Checks {
                 return wrong("two dry runs wait".to_owned());
             }
         }
-        if of(RunState::Queued) > 1 || of(RunState::Running) > 1 || of(RunState::Propagating) > 1 {
+        let running = real().filter(|run| run.state == RunState::Running);
+        if of(RunState::Queued) > 1
+            || running.filter(|run| !run.trigger.autonomous).count() > 1
+            || of(RunState::Propagating) > 1
+        {
             return wrong("two runs in one state".to_owned());
         }
         for run in

@@ -80,6 +80,7 @@ impl World {
         if !pull.dry_run {
             let tree = self.hosts[host].trees.entry(offer.destination.clone()).or_default();
             tree.stamp += 1;
+            tree.alone = if work.1.is_autonomous() { tree.stamp } else { tree.alone };
             tree.writers += 1;
         }
         self.hosts[host].pulls.push(pull);
@@ -185,11 +186,17 @@ impl World {
         if unreached {
             self.checks.unreached.insert(pull.work);
         }
+        let unknown = pull.source.as_ref().is_some_and(|(source, module, before)| {
+            let now = self.hosts[*source].trees.get(module);
+            now.is_some_and(|now| now.alone > 0 && now.alone >= before.stamp)
+        });
         let code = if unreached { EXIT_SOCKET } else { EXIT_OTHER };
         let outcome = Outcome { exit_code: Some(code), ..self.outcome(host, class, known) };
+        let really = if unknown { Content::Alone } else { content };
         if !pull.dry_run {
             let tree = self.hosts[host].trees.entry(pull.destination.clone()).or_default();
             tree.stamp += 1;
+            tree.alone = if pull.work.1.is_autonomous() { tree.stamp } else { tree.alone };
             tree.writers -= 1;
             if passes(&pull, class) {
                 tree.content = content;
@@ -197,7 +204,7 @@ impl World {
                 tree.content = Content::Mixed;
             }
         }
-        self.checks.pulled.insert(pull.work, (class, content));
+        self.checks.pulled.insert(pull.work, (class, really));
         self.hosts[host].exits.insert(pull.work, outcome);
         if self.hosts[host].up {
             self.collect_exit(host, pull.work);
@@ -282,14 +289,18 @@ impl World {
             for pull in std::mem::take(&mut one.pulls).into_iter().filter(|pull| !pull.dry_run) {
                 let tree = one.trees.entry(pull.destination).or_default();
                 tree.stamp += 1;
+                tree.alone = if pull.work.1.is_autonomous() { tree.stamp } else { tree.alone };
                 tree.writers -= 1;
                 tree.content = Content::Mixed;
             }
         }
         if state_lost {
+            let alone = one.journal.values().filter(|entry| entry.alone.is_some());
+            self.checks.unheard.extend(alone.map(|entry| entry.offer.tree));
             one.journal.clear();
             one.exits.clear();
             one.said.clear();
+            one.orders.clear();
             one.highest_term = 0;
             one.state_id = format!("s{host}-{}", one.boot);
             self.checks.kept.retain(|_, kept| kept.host != host);
@@ -325,6 +336,7 @@ impl World {
             }
             self.collect_exit(host, work);
         }
+        self.alone_soon(host);
         self.dial_soon(host);
     }
 }

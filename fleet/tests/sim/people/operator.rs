@@ -122,13 +122,16 @@ impl World {
         }
         let mut spec = record.spec.clone();
         spec.schedule = Schedule::new(Cadence::Manual, spec.schedule.time_zone);
+        let busy = self.coordinator.store.live_attempts(uid).any(|attempt| attempt.state.is_out());
+        // It cannot move before its work ends, and that may go on for as long as it fires.
+        let moves = !busy || spec.schedule == record.spec.schedule;
         spec.placement
             .replicas
             .retain(|replicas| named(replicas).is_none_or(|agent| !revoked.contains(&agent)));
-        for replicas in &mut spec.placement.replicas {
+        for replicas in spec.placement.replicas.iter_mut().filter(|_| moves) {
             replicas.destination = None;
         }
-        for origin in &mut spec.placement.origins {
+        for origin in spec.placement.origins.iter_mut().filter(|_| moves) {
             origin.destination = None;
         }
         let origin = spec.placement.origins[0].clone();

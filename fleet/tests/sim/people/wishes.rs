@@ -53,9 +53,10 @@ enum Do {
     Approve,
     Promote,
     Reseed,
+    Switch,
 }
 
-const DEEDS: [(Do, u64); 19] = [
+const DEEDS: [(Do, u64); 20] = [
     (Do::Create, 40),
     (Do::Update, 24),
     (Do::Delete, 14),
@@ -75,6 +76,7 @@ const DEEDS: [(Do, u64); 19] = [
     (Do::Approve, 60),
     (Do::Promote, 16),
     (Do::Reseed, 60),
+    (Do::Switch, 24),
 ];
 
 /// How often each deed is done in one seed's world.
@@ -164,6 +166,12 @@ impl World {
             }
             Do::Reseed => {
                 return self.reseed();
+            }
+            Do::Switch => {
+                let project = project?;
+                let declared = &self.coordinator.store.project(project)?.spec.upstreams;
+                let uri = self.rng.pick(declared)?.uri.clone();
+                Ask::SwitchUpstream { project, uri, revision: None }
             }
             Do::Resume => Ask::Resume { project: project?, revision: None },
             Do::Freeze => Ask::Freeze { reason: "power".to_owned() },
@@ -273,7 +281,8 @@ impl World {
         let record = self.coordinator.store.project(project)?.clone();
         let mut spec = record.spec;
         let drawn = self.spec(&record.name)?;
-        match self.rng.below(4) {
+        match self.rng.below(5) {
+            4 => spec.upstreams = drawn.upstreams,
             0 => spec.schedule = drawn.schedule,
             1 => spec.placement.replicas = drawn.placement.replicas,
             2 => spec.placement = drawn.placement,
@@ -318,18 +327,11 @@ impl World {
         let standbys: Vec<AgentUid> = agents.drain(..standby).collect();
         let selected = self.selected();
         let root = if self.rng.chance(700) { "a1" } else { "a2" };
-        let host = *self.rng.pick(&UPSTREAMS)?;
-        let upstream = Upstream {
-            uri: format!("rsync://{host}/{name}"),
-            host: host.to_owned(),
-            user: String::new(),
-            sealed_password: Vec::new(),
-        };
         let span = |rng: &mut Prng| rng.chance(800).then(|| Duration::from_secs(rng.between(1, 1_200)));
         Some(ProjectSpec {
             display_name: String::new(),
             labels: BTreeMap::new(),
-            upstreams: if self.rng.chance(880) { vec![upstream] } else { Vec::new() },
+            upstreams: self.upstreams(name),
             destination: format!("{root}:{name}").parse().ok()?,
             schedule: self.schedule()?,
             rsync: RsyncSettings::default(),
@@ -358,6 +360,25 @@ impl World {
                 initial_backoff: self.rng.chance(500).then_some(Duration::from_secs(20)),
             },
         })
+    }
+
+    /// None, or some in any order, two of them on one host.
+    fn upstreams(&mut self, name: &Name) -> Vec<Upstream> {
+        let other = [(UPSTREAMS[0], "other")];
+        let mut left: Vec<(&str, &str)> =
+            UPSTREAMS.into_iter().map(|host| (host, name.as_str())).chain(other).collect();
+        let wanted = if self.rng.chance(880) { 1 + self.rng.index(left.len()) } else { 0 };
+        let mut drawn = Vec::new();
+        while drawn.len() < wanted {
+            let (host, module) = left.remove(self.rng.index(left.len()));
+            drawn.push(Upstream {
+                uri: format!("rsync://{host}/{module}"),
+                host: host.to_owned(),
+                user: String::new(),
+                sealed_password: Vec::new(),
+            });
+        }
+        drawn
     }
 
     fn schedule(&mut self) -> Option<Schedule> {
