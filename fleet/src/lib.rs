@@ -23,6 +23,7 @@ pub mod defaults;
 pub mod engine;
 pub mod id;
 pub mod input;
+pub mod marker;
 pub mod outcome;
 pub mod placement;
 pub mod project;
