@@ -129,6 +129,7 @@ fn create(agent: AgentUid, number: usize) -> Input {
             ..PlacementSettings::default()
         },
         guard: fleet::project::GuardSettings::default(),
+        marker: None,
         partial_is_success: String::new(),
         retry: RetrySettings::default(),
     };

@@ -251,6 +251,7 @@ impl End {
             | ExitClass::Protocol
             | ExitClass::Config
             | ExitClass::RejectedByAgent
+            | ExitClass::UpstreamBehind
             | ExitClass::Interrupted => Self::Failed(outcome),
         }
     }
@@ -265,6 +266,9 @@ impl End {
         }
     }
 }
+
+/// Longest reason for asking another upstream, characters.
+pub const FELL_BACK_CHARS_MAX: usize = 300;
 
 /// An attempt.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -281,6 +285,11 @@ pub struct AttemptRecord {
     pub destination: Destination,
     /// The host it pulls from: slots and spacing count by it. Empty for replicas.
     pub upstream_host: String,
+    /// The upstream that it pulls from, as it was declared. Empty for what pulls from none.
+    pub upstream_uri: String,
+    /// Why it asks another upstream than the preferred one, for people; at most [`FELL_BACK_CHARS_MAX`]; empty: it does
+    /// not.
+    pub fell_back: String,
     /// The tree version it makes or fetches.
     pub tree: RunId,
     /// Which try of its placement within the run this is, from 1.

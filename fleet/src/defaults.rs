@@ -31,6 +31,15 @@ pub const DISK_FULL_RETRY: Duration = Duration::from_secs(15 * MINUTE);
 pub const BUSY_INITIAL: Duration = Duration::from_secs(2 * MINUTE);
 /// Longest pause after "max connections reached".
 pub const BUSY_CAP: Duration = Duration::from_secs(30 * MINUTE);
+/// An upstream that is behind what is served is asked again after this, when no other one was left to ask.
+pub const BEHIND_RETRY: Duration = Duration::from_secs(30 * MINUTE);
+/// A run asks upstreams that are behind for at most this long after its start; and when they have been so for this long,
+/// over enough runs, the placement is held.
+pub const BEHIND_HELD_AFTER: Duration = Duration::from_secs(24 * HOUR);
+/// Runs in a row that find their upstreams behind before the placement is held.
+pub const BEHIND_HELD_RUNS: u32 = 3;
+/// Busy answers in a row after which a run asks the next upstream: half an hour of pauses.
+pub const FALLBACK_BUSY_TRIES: u32 = 5;
 /// An agent that has no session for this long is shown as unreachable.
 pub const UNREACHABLE_AFTER: Duration = Duration::from_secs(90);
 /// An agent that has no session for this long no longer holds up runs and slots.

@@ -6,6 +6,7 @@ use crate::{
     agent::{AgentFacts, Root, TokenNames, UserRecord},
     attempt::Role,
     id::{AgentUid, AttemptId, Epoch, Name, ProjectUid, RunId},
+    marker::MarkerCheck,
     outcome::{Evidence, GuardKind, Outcome},
     project::{Destination, ProjectSpec},
     record::{Change, Freeze},
@@ -438,6 +439,8 @@ pub struct Offer {
     pub first_sync: bool,
     /// Guards that a person has waived.
     pub waived: Vec<GuardKind>,
+    /// What to do about the project's marker; `None`: nothing.
+    pub marker: Option<MarkerCheck>,
     /// The most bytes that the tree may have; 0: no limit.
     pub quota_bytes: u64,
     /// Files in the tree after the last success; 0: not known.

@@ -1,6 +1,6 @@
 //! How an attempt ended, in the fleet's own words: crate `mirror-proto` maps rsync's classes to these.
 
-use crate::time::Wall;
+use crate::{marker::MarkerSeen, time::Wall};
 
 /// What kind of end it was. Decides alone whether and when it is tried again ([`crate::retry`]).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -45,11 +45,14 @@ pub enum ExitClass {
     Interrupted,
     /// A guard stopped it; the outcome's evidence says which.
     Guard,
+    /// The upstream's marker is older than the tree that is served, or could not be read where it had to be: nothing was
+    /// pulled, or what was pulled goes nowhere.
+    UpstreamBehind,
 }
 
 impl ExitClass {
     /// All of them, for tables and tests.
-    pub const ALL: [Self; 20] = [
+    pub const ALL: [Self; 21] = [
         Self::Ok,
         Self::Partial,
         Self::MaxDelete,
@@ -70,6 +73,7 @@ impl ExitClass {
         Self::RejectedByAgent,
         Self::Interrupted,
         Self::Guard,
+        Self::UpstreamBehind,
     ];
 }
 
@@ -88,17 +92,20 @@ pub enum GuardKind {
     Adoption,
     /// The tree is larger than its quota.
     Quota,
+    /// The upstream's marker is older than the tree that is served.
+    UpstreamBehind,
 }
 
 impl GuardKind {
     /// All of them, for tables and tests.
-    pub const ALL: [Self; 6] = [
+    pub const ALL: [Self; 7] = [
         Self::Deletes,
         Self::EmptyUpstream,
         Self::SentinelMissing,
         Self::Shrink,
         Self::Adoption,
         Self::Quota,
+        Self::UpstreamBehind,
     ];
 }
 
@@ -112,7 +119,7 @@ pub const EVIDENCE_NAME_CHARS_MAX: usize = 200;
 pub struct Evidence {
     /// Which guard.
     pub kind: GuardKind,
-    /// How many it found: deletions wanted, entries missing, percent lost, bytes above the quota.
+    /// How many it found: deletions wanted, entries missing, percent lost, bytes above the quota, seconds behind.
     pub wanted: u64,
     /// How many are allowed, in the same unit.
     pub allowed: u64,
@@ -164,6 +171,8 @@ pub struct Outcome {
     pub deletes_skipped: Option<u64>,
     /// What a guard found, where one stopped it; and what a dry run found.
     pub evidence: Option<Evidence>,
+    /// What was seen of the project's marker; `None`: nobody looked.
+    pub marker: Option<MarkerSeen>,
     /// When the agent saw the end, by its own clock.
     pub time: Wall,
 }
@@ -182,6 +191,7 @@ impl Outcome {
             stats: None,
             deletes_skipped: None,
             evidence: None,
+            marker: None,
             time: Wall(0),
         }
     }

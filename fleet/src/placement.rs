@@ -48,6 +48,17 @@ impl Hold {
     }
 }
 
+/// Since when an origin finds its upstreams behind what is served.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Behind {
+    /// When the first attempt did.
+    pub since: Wall,
+    /// The newest run with such an attempt.
+    pub newest: RunId,
+    /// How many runs had one.
+    pub runs: u32,
+}
+
 /// One project on one agent.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PlacementRecord {
@@ -77,6 +88,10 @@ pub struct PlacementRecord {
     pub half_changed: bool,
     /// A guard's stop that is open: it closes by a success, or when counted deletions are within the limit again.
     pub hold: Option<Hold>,
+    /// The marker of the version it has; `None`: not known.
+    pub marker: Option<Wall>,
+    /// Its upstreams have been behind what is served since its last success.
+    pub behind: Option<Behind>,
 }
 
 impl PlacementRecord {

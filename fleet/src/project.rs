@@ -6,6 +6,7 @@ use std::{collections::BTreeMap, fmt, str::FromStr, time::Duration};
 use crate::{
     defaults,
     id::{AgentUid, Name, ProjectUid, RunId},
+    marker::Marker,
     schedule::Schedule,
     time::Wall,
 };
@@ -202,7 +203,7 @@ pub struct ProjectSpec {
     pub display_name: String,
     /// For selectors.
     pub labels: BTreeMap<String, String>,
-    /// Where the origin may pull from, in order of preference; [`ProjectState::upstream`] says from which it does.
+    /// Where the origin may pull from, in order of preference; [`ProjectState::upstream`] says which is asked first.
     /// At most [`UPSTREAMS_MAX`], no URI twice. Empty: people put the tree on the origin themselves, and a run begins
     /// at the replicas.
     pub upstreams: Vec<Upstream>,
@@ -216,6 +217,8 @@ pub struct ProjectSpec {
     pub placement: PlacementSettings,
     /// What stops a run that would destroy the tree.
     pub guard: GuardSettings,
+    /// The file that tells how new a tree is. `None`: nobody knows, and nothing falls back by itself.
+    pub marker: Option<Marker>,
     /// What is tried again.
     pub retry: RetrySettings,
     /// Why a partial transfer counts as a success; empty: it does not.
@@ -300,8 +303,11 @@ pub struct ProjectState {
     pub tree: Option<RunId>,
     /// When the origin last succeeded.
     pub last_success: Option<Wall>,
-    /// Which of the declared upstreams the origin pulls from; 0: the first.
+    /// Which of the declared upstreams is preferred, and asked first by each run; 0: the first.
     pub upstream: u32,
+    /// The newest marker that was seen of what is served, by the declared one; nothing older is pulled by itself. `None`:
+    /// not known.
+    pub marker: Option<Wall>,
 }
 
 /// How the newest closed run ended.

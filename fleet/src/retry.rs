@@ -45,6 +45,7 @@ pub fn verdict(
             let pause = grow(busy_pause, attempt_try - 1, defaults::BUSY_CAP);
             Verdict::Again(pause / 2 + full_jitter(pause / 2, now))
         }
+        ExitClass::UpstreamBehind => Verdict::Again(defaults::BEHIND_RETRY),
         ExitClass::Ok
         | ExitClass::Partial
         | ExitClass::MaxDelete

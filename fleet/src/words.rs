@@ -70,6 +70,7 @@ impl Evidence {
             }
             GuardKind::Adoption => told("the destination holds files that the fleet did not put there"),
             GuardKind::Quota => told("the tree is larger than its quota"),
+            GuardKind::UpstreamBehind => told("the upstream is older than what is served"),
         }
     }
 
@@ -83,6 +84,7 @@ impl Evidence {
             GuardKind::Shrink => format!("a loss of {} %", self.wanted),
             GuardKind::Adoption => "strange files".to_owned(),
             GuardKind::Quota => format!("{} bytes too many", commas(self.wanted)),
+            GuardKind::UpstreamBehind => format!("an upstream {} seconds behind", commas(self.wanted)),
         }
     }
 }

@@ -60,6 +60,7 @@ fn fleet(schedule: Schedule) -> Engine {
         rsync: RsyncSettings::default(),
         placement: PlacementSettings { origins, ..PlacementSettings::default() },
         guard: fleet::project::GuardSettings::default(),
+        marker: None,
         partial_is_success: String::new(),
         retry: RetrySettings::default(),
     });

@@ -83,6 +83,7 @@ impl Fleet {
                 ..PlacementSettings::default()
             },
             guard: GuardSettings::default(),
+            marker: None,
             partial_is_success: String::new(),
             retry: RetrySettings::default(),
         };

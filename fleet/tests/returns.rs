@@ -213,6 +213,7 @@ fn spec(replicas: usize) -> ProjectSpec {
             ..PlacementSettings::default()
         },
         guard: fleet::project::GuardSettings::default(),
+        marker: None,
         partial_is_success: String::new(),
         retry: RetrySettings::default(),
     }

@@ -132,6 +132,7 @@ impl World {
                 ..PlacementSettings::default()
             },
             guard: fleet::project::GuardSettings::default(),
+            marker: None,
             partial_is_success: String::new(),
             retry: RetrySettings::default(),
         };

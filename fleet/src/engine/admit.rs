@@ -315,6 +315,16 @@ impl Engine {
                 self.offer(now, attempt, &mut effects);
                 return effects.decision();
             }
+            if let Some(moved) = self.passes_by(now, attempt, &waits) {
+                let mut effects = Effects::of(self);
+                effects.change(Change::Volatile(Volatile::Scanned {
+                    next: Some(*id),
+                    wake,
+                    opening: first_opening,
+                }));
+                effects.put(Record::Attempt(moved));
+                return effects.decision();
+            }
             let clears = waits.iter().filter_map(|wait| wait.until).max();
             wake = [wake, clears].into_iter().flatten().min();
             if waits.iter().any(|wait| wait.reason == WaitReason::OutsideWindow) {
@@ -440,7 +450,8 @@ impl Engine {
         source: Option<Source>,
     ) -> Offer {
         let spec = &project.record.spec;
-        let upstream = project.upstream();
+        let upstream = project.asked(attempt);
+        let marker = self.marker_check(project, attempt, run).filter(|_| source.is_none());
         let (source_uri, user, sealed_password, pair) = match source {
             Some(source) => (source.uri, String::new(), Vec::new(), source.pair),
             None => upstream.map_or_else(Default::default, |upstream| {
@@ -473,6 +484,7 @@ impl Engine {
             sentinels: spec.guard.sentinels.clone(),
             first_sync: attempt.first_sync,
             waived: Vec::new(),
+            marker,
             quota_bytes: spec.guard.quota_bytes,
             known_files: placement.files,
             known_bytes: placement.size_bytes,
@@ -532,7 +544,7 @@ impl Offer {
                 (self.no_defaults, self.max_delete, self.connect_timeout, self.io_timeout),
                 (self.stall_timeout, self.run_timeout, self.bandwidth_limit_kib, self.tree),
                 (self.dry_run, self.reclaim, &self.sentinels, self.first_sync, &self.waived),
-                (self.quota_bytes, self.known_files, self.known_bytes, self.keep_extra),
+                (self.quota_bytes, self.known_files, self.known_bytes, self.keep_extra, &self.marker),
             )
         );
         let hash = text.bytes().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {

@@ -140,7 +140,7 @@ impl Engine {
         let project = self.projects.get(&uid)?;
         let spec = &project.record.spec;
         let placement = project.origin().filter(|origin| origin.agent == agent)?;
-        let upstream = spec.upstreams.first()?;
+        let upstream = project.upstream()?;
         let kept_back = self.fleet.frozen.is_some()
             || project.record.paused.is_some()
             || self.agents.get(&agent)?.draining
@@ -232,7 +232,7 @@ impl Engine {
         if let Some((project, fire)) = entered {
             let attempt = self.enter_alone(now, project, agent, held, fire, &mut effects);
             let run = effects.run(held.project, held.attempt.run);
-            let outcome = self.judged(run.as_ref(), &attempt, outcome);
+            let outcome = self.judged(now, run.as_ref(), &attempt, outcome);
             let event = AttemptEvent::End(held.epoch, outcome);
             self.move_attempt(now, &attempt, event, &mut effects);
             // Another run may be active by now, so this one does not wait for replicas: they catch up.

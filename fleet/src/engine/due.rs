@@ -193,6 +193,8 @@ impl Engine {
                 |placement| placement.destination.clone(),
             ),
             upstream_host: upstream.map_or_else(String::new, |upstream| upstream.host.clone()),
+            upstream_uri: upstream.map_or_else(String::new, |upstream| upstream.uri.clone()),
+            fell_back: String::new(),
             tree,
             attempt_try,
             first_sync: placement.is_none_or(|placement| placement.have_tree.is_none()),

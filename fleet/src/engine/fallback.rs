@@ -1,33 +1,64 @@
-//! Which of its upstreams an origin pulls from. Nothing but a person's word changes it: the model knows no measure of
-//! how new the tree of an upstream is, and an older one must never take the place of what is served.
+//! Which of its upstreams an origin pulls from. Nothing but a person's word changes which is preferred. Where a marker
+//! tells how new a tree is, a run that cannot have it from there asks the others in their order, and every run begins with
+//! the preferred one again: an upstream is asked once more only by another run, or after a long pause.
 //!
-//! It does not know how an upstream answers (see `hosts.rs`): one that fails is tried again, not left.
+//! An older tree never takes the place of what is served: see `behind.rs`. How hosts answer is in `hosts.rs`.
+
+use std::time::Duration;
 
 use super::{
+    admit::{Wait, WaitReason},
     effects::Effects,
     people::{Outcome, check_revision},
     state::{Engine, Project},
 };
 use crate::{
-    attempt::{AttemptRecord, Role},
+    attempt::{AttemptRecord, End, FELL_BACK_CHARS_MAX, Role},
     id::ProjectUid,
     input::Reply,
-    project::{ProjectRecord, ProjectState, Upstream},
+    project::{ProjectRecord, ProjectSpec, ProjectState, Upstream},
     record::Record,
     refusal::{Refusal, Violation},
+    run::RunRecord,
     time::Now,
 };
 
 impl Project {
-    /// Where the origin pulls from now; `None`: people put the tree there.
+    /// The preferred upstream, which every run asks first; `None`: people put the tree there.
     #[must_use]
     pub fn upstream(&self) -> Option<&Upstream> {
         self.record.spec.upstreams.get(self.place())
     }
 
-    /// Where the origin will pull from once the declaration has these upstreams.
-    pub(super) fn upstream_with<'a>(&self, declared: &'a [Upstream]) -> Option<&'a Upstream> {
-        declared.get(self.place_in(declared))
+    /// The upstreams in the order in which a run asks them. Without a marker that is the preferred one alone.
+    fn line(&self) -> impl Iterator<Item = &Upstream> {
+        let others =
+            self.record.spec.upstreams.iter().enumerate().filter(|(place, _)| *place != self.place());
+        let others = others.map(|(_, upstream)| upstream).filter(|_| self.record.spec.marker.is_some());
+        self.upstream().into_iter().chain(others)
+    }
+
+    /// The upstream that an attempt is to ask, as it is declared now.
+    pub(super) fn asked(&self, attempt: &AttemptRecord) -> Option<&Upstream> {
+        asked_of(&self.record.spec, self.upstream(), attempt)
+    }
+
+    /// A waiting attempt, with what it is to ask once this is declared.
+    pub(super) fn asking(&self, declared: &ProjectSpec, attempt: AttemptRecord) -> AttemptRecord {
+        let preferred = declared.upstreams.get(self.place_in(&declared.upstreams));
+        let asked = asked_of(declared, preferred, &attempt);
+        let is_preferred = asked.map(|one| &one.uri) == preferred.map(|one| &one.uri);
+        let fell_back = if is_preferred { String::new() } else { attempt.fell_back.clone() };
+        asking(asked, fell_back, attempt)
+    }
+
+    /// A new try that asks what the one before it asked.
+    pub(super) fn asking_as(&self, before: &AttemptRecord, next: AttemptRecord) -> AttemptRecord {
+        if next.role != Role::Origin || before.fell_back.is_empty() {
+            return next;
+        }
+        let (upstream_uri, fell_back) = (before.upstream_uri.clone(), before.fell_back.clone());
+        self.asking(&self.record.spec, AttemptRecord { upstream_uri, fell_back, ..next })
     }
 
     /// The state once the declaration has these upstreams.
@@ -38,9 +69,10 @@ impl Project {
     /// The upstream that an attempt was begun with, as it is declared now: the declaration may have changed since, and
     /// a secret goes to no other host.
     pub(super) fn upstream_of(&self, attempt: &AttemptRecord) -> Option<&Upstream> {
-        let upstreams = self.upstream().into_iter().chain(&self.record.spec.upstreams);
-        let mut same = upstreams.filter(|upstream| upstream.host == attempt.upstream_host);
-        same.next().filter(|_| attempt.role == Role::Origin && attempt.source.is_none())
+        let upstreams = || self.upstream().into_iter().chain(&self.record.spec.upstreams);
+        let same = upstreams().find(|upstream| upstream.uri == attempt.upstream_uri);
+        let same = same.or_else(|| upstreams().find(|upstream| upstream.host == attempt.upstream_host));
+        same.filter(|_| attempt.role == Role::Origin && attempt.source.is_none())
     }
 
     fn place(&self) -> usize {
@@ -60,6 +92,28 @@ impl Project {
     }
 }
 
+/// The upstream that an attempt is to ask: where one was left for another, that other, while it may be asked.
+fn asked_of<'a>(
+    declared: &'a ProjectSpec,
+    preferred: Option<&'a Upstream>,
+    attempt: &AttemptRecord,
+) -> Option<&'a Upstream> {
+    let fell_back = declared.marker.is_some() && !attempt.fell_back.is_empty();
+    let other = declared.upstreams.iter().find(|one| fell_back && one.uri == attempt.upstream_uri);
+    other.or(preferred)
+}
+
+fn asking(upstream: Option<&Upstream>, fell_back: String, attempt: AttemptRecord) -> AttemptRecord {
+    let (upstream_host, upstream_uri) =
+        upstream.map(|one| (one.host.clone(), one.uri.clone())).unwrap_or_default();
+    AttemptRecord { upstream_host, upstream_uri, fell_back, ..attempt }
+}
+
+/// Bounded: a cause is as long as its host made it.
+fn cut(why: &str) -> String {
+    why.chars().take(FELL_BACK_CHARS_MAX).collect()
+}
+
 /// A place in a list of at most [`UPSTREAMS_MAX`](crate::project::UPSTREAMS_MAX), as it is stored.
 fn stored(place: usize) -> u32 {
     u32::try_from(place).unwrap_or_default()
@@ -69,12 +123,67 @@ impl Engine {
     /// An attempt that waits asks the upstream of now; it may have come back after a change of the declaration.
     pub(super) fn asks_active(&self, attempt: AttemptRecord) -> AttemptRecord {
         let project = self.projects.get(&attempt.project);
-        match project.and_then(Project::upstream).filter(|_| attempt.role == Role::Origin) {
-            Some(upstream) if attempt.state.is_pending() => {
-                AttemptRecord { upstream_host: upstream.host.clone(), ..attempt }
-            }
+        match project.filter(|one| attempt.role == Role::Origin && one.upstream().is_some()) {
+            Some(project) if attempt.state.is_pending() => project.asking(&project.record.spec, attempt),
             Some(_) | None => attempt,
         }
+    }
+
+    /// The next upstream that a run may ask, after the one that this attempt of it asked. One whose host could not be
+    /// reached lately is left out.
+    pub(super) fn next_upstream<'a>(
+        &self,
+        now: Now,
+        project: &'a Project,
+        attempt: &AttemptRecord,
+    ) -> Option<&'a Upstream> {
+        let mut line = project.line().skip_while(|one| one.uri != attempt.upstream_uri).skip(1);
+        line.find(|one| !self.is_shut(now, &one.host)).filter(|_| attempt.role == Role::Origin)
+    }
+
+    fn is_shut(&self, now: Now, host: &str) -> bool {
+        let breaker = self.hosts.get(host).and_then(|state| state.breaker.as_ref());
+        breaker.is_some_and(|breaker| breaker.until > now.mono)
+    }
+
+    /// The next attempt of the run asks another upstream, at once.
+    pub(super) fn fall_back(
+        &self,
+        project: &Project,
+        run: RunRecord,
+        failed: &AttemptRecord,
+        upstream: &Upstream,
+        effects: &mut Effects<'_>,
+    ) {
+        let outcome = failed.state.end().and_then(End::outcome);
+        let cause = outcome.map(|outcome| outcome.cause.as_str()).filter(|cause| !cause.is_empty());
+        let why = format!("{}: {}", failed.upstream_host, cause.unwrap_or("it failed"));
+        let number = run.attempts + 1;
+        let next = self.new_attempt(project, failed.agent, run.id, number, failed.tree, 1, Duration::ZERO);
+        effects.put(Record::Run(RunRecord { attempts: number, origin_attempt: number, ..run }));
+        effects.put(Record::Attempt(asking(Some(upstream), cut(&why), next)));
+    }
+
+    /// An attempt that waits for a host that could not be reached lately, and for nothing but hosts, asks the next one.
+    pub(super) fn passes_by(
+        &self,
+        now: Now,
+        attempt: &AttemptRecord,
+        waits: &[Wait],
+    ) -> Option<AttemptRecord> {
+        use WaitReason::{UpstreamBreaker, UpstreamSlots, UpstreamSpacing};
+        let hosts_only = [UpstreamBreaker, UpstreamSlots, UpstreamSpacing];
+        let shut = waits.iter().any(|wait| wait.reason == UpstreamBreaker);
+        let project = self.projects.get(&attempt.project)?;
+        let run = self.runs.get(&attempt.id.run).filter(|run| run.wish.makes_tree())?;
+        let newest = run.origin_attempt == attempt.id.number;
+        if !shut || !newest || !waits.iter().all(|wait| hosts_only.contains(&wait.reason)) {
+            return None;
+        }
+        let upstream = self.next_upstream(now, project, attempt)?;
+        let failures = self.hosts.get(&attempt.upstream_host).map_or(0, |state| state.failures);
+        let why = format!("{} could not be reached {failures} times in a row", attempt.upstream_host);
+        Some(asking(Some(upstream), cut(&why), attempt.clone()))
     }
 
     /// Pulls from another of the declared upstreams, from the next attempt on. The tree stays as it is, and guards
@@ -112,8 +221,11 @@ impl Engine {
         effects.put(Record::Project(Box::new(record)));
         effects.put(Record::ProjectState(ProjectState { upstream: stored(place), ..project.state.clone() }));
         for waiting in origins().filter(|attempt| attempt.state.is_pending()) {
-            let upstream_host = spec.upstreams[place].host.clone();
-            effects.put(Record::Attempt(AttemptRecord { upstream_host, ..waiting.clone() }));
+            effects.put(Record::Attempt(asking(
+                Some(&spec.upstreams[place]),
+                String::new(),
+                waiting.clone(),
+            )));
         }
         Ok(effects.decision())
     }

@@ -41,6 +41,7 @@ impl Engine {
     /// shrunk too much, and the figures of a delete limit from one source.
     pub(super) fn judged(
         &self,
+        now: Now,
         run: Option<&RunRecord>,
         attempt: &AttemptRecord,
         outcome: Outcome,
@@ -60,6 +61,7 @@ impl Engine {
             // Of a newer agent: what nobody here can read, nobody here can approve.
             return Outcome { class: ExitClass::RejectedByAgent, ..outcome };
         }
+        let outcome = self.judged_by_marker(now, project, placement, run, attempt, outcome);
         if outcome.class != ExitClass::Ok || attempt.role != Role::Origin || attempt.first_sync {
             return outcome;
         }

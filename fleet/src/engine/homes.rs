@@ -341,21 +341,18 @@ impl Engine {
             moved += usize::from(self.rehome(project, record, agent, effects));
         }
         let home = origin.and_then(|agent| Some((agent, self.home_of(&record.spec, agent)?)));
-        let host = project
-            .upstream_with(&record.spec.upstreams)
-            .map_or_else(String::new, |upstream| upstream.host.clone());
         let waiting = self.attempts_of_project(record.uid);
         let pulls = |one: &&AttemptRecord| one.role == Role::Origin && !self.is_reseed(one);
         for attempt in waiting.filter(pulls).filter(|one| one.state.is_pending()) {
             let Some((agent, home)) = &home else { continue };
             let placed = placement(record.uid, *agent, home, project.placements.get(agent));
-            effects.put(Record::Attempt(AttemptRecord {
+            let moved = AttemptRecord {
                 agent: *agent,
                 destination: home.destination.clone(),
-                upstream_host: host.clone(),
                 first_sync: placed.have_tree.is_none(),
                 ..attempt.clone()
-            }));
+            };
+            effects.put(Record::Attempt(project.asking(&record.spec, moved)));
         }
         Ok(())
     }
@@ -382,12 +379,15 @@ fn placement(
         size_bytes: 0,
         half_changed: false,
         hold: None,
+        marker: None,
+        behind: None,
     };
     let Some(old) = old.filter(|old| old.destination == fresh.destination) else { return fresh };
     let hold = old.hold.clone().filter(|_| old.role == home.role);
     // Without the hold that says so, what has shrunk would pass for the version before.
     let have_tree = old.have_tree.filter(|_| hold.is_some() || !old.has_shrunk());
-    PlacementRecord { role: home.role, standby: home.standby, have_tree, hold, ..old.clone() }
+    let behind = old.behind.filter(|_| old.role == home.role);
+    PlacementRecord { role: home.role, standby: home.standby, have_tree, hold, behind, ..old.clone() }
 }
 
 /// The index of what differs, kept as things change.

@@ -91,6 +91,7 @@ pub(super) fn hearing(outcome: &Outcome) -> Hearing {
             | ExitClass::WallClock
             | ExitClass::Network
             | ExitClass::Protocol
+            | ExitClass::UpstreamBehind
             | ExitClass::Guard,
             Some(_),
         ) => Hearing::Answered,
@@ -108,6 +109,7 @@ pub(super) fn hearing(outcome: &Outcome) -> Hearing {
             | ExitClass::WallClock
             | ExitClass::Network
             | ExitClass::Protocol
+            | ExitClass::UpstreamBehind
             | ExitClass::Guard,
             None,
         )
@@ -212,6 +214,7 @@ fn told_as_failure(class: ExitClass) -> bool {
             | ExitClass::Busy
             | ExitClass::MaxDelete
             | ExitClass::Guard
+            | ExitClass::UpstreamBehind
             | ExitClass::DiskFull
             | ExitClass::LocalIo
             | ExitClass::Internal

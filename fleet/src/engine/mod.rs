@@ -23,6 +23,7 @@ mod admit;
 mod agents;
 mod anew;
 mod autonomy;
+mod behind;
 mod due;
 mod effects;
 mod exports;

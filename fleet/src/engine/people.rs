@@ -212,6 +212,18 @@ impl Engine {
         let mut effects = Effects::of(self);
         self.move_placements(project, &record, &mut effects)?;
         let mut state = project.state_with(&record.spec.upstreams);
+        if record.spec.marker != project.record.spec.marker {
+            // What another file told is no measure for this one.
+            state.marker = None;
+            for agent in project.placements.keys() {
+                if let Some(old) = effects.placement(uid, *agent) {
+                    let unmarked = PlacementRecord { marker: None, behind: None, ..old.clone() };
+                    if unmarked != old {
+                        effects.put(Record::Placement(unmarked));
+                    }
+                }
+            }
+        }
         if record.spec.schedule != project.record.spec.schedule {
             state = state.with_fire(first_fire(&record, now));
         }

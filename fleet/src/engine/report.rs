@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use super::{
+    behind::{is_spent, met_behind, note_behind, pulled_older},
     effects::Effects,
     guard::Held,
     hosts::{Hearing, hearing, host_of},
@@ -10,6 +11,7 @@ use super::{
 };
 use crate::{
     attempt::{AttemptEvent, AttemptRecord, AttemptState, End, Role},
+    defaults,
     id::{AgentUid, AttemptId, Epoch, RunId},
     input::{CloseReason, Decision, Message, NotTaken, Send},
     outcome::{ExitClass, GuardKind, Outcome},
@@ -18,7 +20,7 @@ use crate::{
     record::{Change, Record, Volatile},
     retry::{Verdict, verdict},
     run::{Missed, RunRecord, RunState},
-    time::Now,
+    time::{Now, Wall},
 };
 
 impl Engine {
@@ -90,7 +92,7 @@ impl Engine {
     ) -> Decision {
         let mut effects = Effects::of(self);
         let moved = self.own_attempt(agent, id).is_some_and(|attempt| {
-            let outcome = self.judged(self.runs.get(&id.run), attempt, outcome);
+            let outcome = self.judged(now, self.runs.get(&id.run), attempt, outcome);
             self.move_attempt(now, attempt, AttemptEvent::End(epoch, outcome), &mut effects)
         });
         // A stale report is acknowledged too, or the agent would say it for ever; it changes nothing.
@@ -183,8 +185,10 @@ impl Engine {
             End::Held(outcome) => self.hold_or_go_on(now, project, run, attempt, outcome, effects),
             End::Cancelled(_) => self.close_run(now, run, RunState::Cancelled, effects),
             End::Failed(outcome) => {
-                let class = outcome.class;
-                self.retry_or_fail(now, project, run, attempt, class, effects);
+                if outcome.class == ExitClass::UpstreamBehind {
+                    note_behind(now, &run, attempt, effects);
+                }
+                self.retry_or_fail(now, project, run, attempt, outcome.class, effects);
             }
             End::Lost => {
                 self.retry_or_fail(now, project, run, attempt, ExitClass::Interrupted, effects);
@@ -222,10 +226,13 @@ impl Engine {
         effects: &mut Effects<'_>,
     ) {
         if let Some(placement) = project.placements.get(&attempt.agent) {
-            effects.put(Record::Placement(placement.clone().with_tree(now, run.id, outcome)));
+            let marker = project.marker_of_pull(outcome);
+            effects.put(Record::Placement(placement.clone().with_tree(now, run.id, outcome, marker)));
         }
         if let Some(state) = effects.project_state(run.project) {
-            let state = ProjectState { tree: Some(run.id), last_success: Some(now.wall), ..state };
+            // A marker that is not there any more makes nothing older.
+            let marker = project.marker_of_pull(outcome).or(state.marker);
+            let state = ProjectState { tree: Some(run.id), last_success: Some(now.wall), marker, ..state };
             effects.put(Record::ProjectState(state));
         }
         let served = project.runs.iter().filter(|id| **id != run.id).filter_map(|id| self.runs.get(id));
@@ -295,7 +302,16 @@ impl Engine {
         let makes_tree = |id: &RunId| self.runs.get(id).is_none_or(|run| run.wish.makes_tree());
         let newer_waits = project.runs.range(RunId(run.id.0)..).any(|id| *id != run.id && makes_tree(id));
         let knocked = self.knocked_in_vain(attempt);
-        let again = match self.verdict(now, project, attempt, class) {
+        let verdict = self.verdict(now, project, attempt, class);
+        if effects.retries() && run.wish.makes_tree() && is_spent(class, attempt, verdict, knocked) {
+            if let Some(next) = self.next_upstream(now, project, attempt) {
+                return self.fall_back(project, run, attempt, next, effects);
+            }
+            if met_behind(&run, attempt, effects) {
+                return self.wait_for_newer(now, project, run, attempt, newer_waits, effects);
+            }
+        }
+        let again = match verdict {
             _ if knocked => (!newer_waits && effects.retries()).then_some(Duration::ZERO),
             Verdict::Again(_) if class == ExitClass::Busy && newer_waits => None,
             Verdict::Again(delay) => effects.retries().then_some(delay),
@@ -328,6 +344,31 @@ impl Engine {
         open.is_some() && outcome.is_some_and(|outcome| hearing(outcome) == Hearing::Unreached)
     }
 
+    /// No upstream has anything newer: they are asked once more, from the preferred one on; but not for ever, and not
+    /// where a run that waits does so anyway.
+    fn wait_for_newer(
+        &self,
+        now: Now,
+        project: &Project,
+        run: RunRecord,
+        attempt: &AttemptRecord,
+        newer_waits: bool,
+        effects: &mut Effects<'_>,
+    ) {
+        let until = run.start_time.unwrap_or(run.create_time).plus(defaults::BEHIND_HELD_AFTER);
+        if newer_waits {
+            self.close_run(now, run, RunState::Cancelled, effects);
+        } else if until <= now.wall {
+            self.close_run(now, run, RunState::Failed, effects);
+        } else {
+            let number = run.attempts + 1;
+            let (tree, delay) = (attempt.tree, defaults::BEHIND_RETRY);
+            let next = self.new_attempt(project, attempt.agent, run.id, number, tree, 1, delay);
+            effects.put(Record::Run(RunRecord { attempts: number, origin_attempt: number, ..run }));
+            effects.put(Record::Attempt(next));
+        }
+    }
+
     /// Another try on the same placement in the same run.
     fn next_try(
         &self,
@@ -349,7 +390,7 @@ impl Engine {
             delay,
         );
         effects.put(Record::Run(RunRecord { attempts: number, origin_attempt, ..run }));
-        effects.put(Record::Attempt(next));
+        effects.put(Record::Attempt(project.asking_as(failed, next)));
     }
 
     fn after_replica(
@@ -366,7 +407,9 @@ impl Engine {
             End::Succeeded(outcome) => {
                 // What was pulled while the source changed is no version: the placement still has work.
                 if !attempt.mixed {
-                    effects.put(Record::Placement(placement.clone().with_tree(now, attempt.tree, outcome)));
+                    let marker = project.marker_of(attempt.tree);
+                    let whole = placement.clone().with_tree(now, attempt.tree, outcome, marker);
+                    effects.put(Record::Placement(whole));
                     self.caught_up(now, run, attempt, effects);
                 }
                 return;
@@ -453,8 +496,13 @@ fn may_have_changed(attempt: &AttemptRecord, end: &End) -> bool {
         ExitClass::Guard => {
             // These look before the pull begins.
             let before = [GuardKind::EmptyUpstream, GuardKind::SentinelMissing, GuardKind::Adoption];
-            !outcome.evidence.as_ref().is_some_and(|evidence| before.contains(&evidence.kind))
+            let kind = outcome.evidence.as_ref().map(|evidence| evidence.kind);
+            match kind {
+                Some(GuardKind::UpstreamBehind) => pulled_older(outcome),
+                kind => !kind.is_some_and(|kind| before.contains(&kind)),
+            }
         }
+        ExitClass::UpstreamBehind => pulled_older(outcome),
         ExitClass::Network | ExitClass::Timeout => hearing(outcome) != Hearing::Unreached,
         ExitClass::Partial
         | ExitClass::MaxDelete
@@ -470,8 +518,8 @@ fn may_have_changed(attempt: &AttemptRecord, end: &End) -> bool {
 }
 
 impl PlacementRecord {
-    /// This placement with a whole tree, which closes its hold.
-    pub(super) fn with_tree(self, now: Now, tree: RunId, outcome: &Outcome) -> Self {
+    /// This placement with a whole tree of this marker, which closes its hold.
+    pub(super) fn with_tree(self, now: Now, tree: RunId, outcome: &Outcome, marker: Option<Wall>) -> Self {
         let (files, size_bytes) =
             outcome.stats.map_or((self.files, self.size_bytes), |stats| (stats.files, stats.total_bytes));
         Self {
@@ -482,6 +530,8 @@ impl PlacementRecord {
             size_bytes,
             half_changed: false,
             hold: None,
+            marker,
+            behind: None,
             ..self
         }
     }

@@ -118,6 +118,7 @@ impl Engine {
         effects.put(Record::Attempt(AttemptRecord {
             first_sync: true,
             upstream_host: String::new(),
+            upstream_uri: String::new(),
             ..attempt
         }));
         effects.put(Record::Placement(lost));
@@ -279,7 +280,11 @@ impl Engine {
         let tries = before.attempt_try + u32::from(!before.mixed);
         let next = self.new_attempt(project, before.agent, run.id, number, before.tree, tries, delay);
         effects.put(Record::Run(RunRecord { attempts: number, origin_attempt: number, ..run }));
-        effects.put(Record::Attempt(AttemptRecord { upstream_host: String::new(), ..next }));
+        effects.put(Record::Attempt(AttemptRecord {
+            upstream_host: String::new(),
+            upstream_uri: String::new(),
+            ..next
+        }));
     }
 
     /// The placement has its donor's version.
@@ -293,7 +298,8 @@ impl Engine {
     ) {
         let Some(placement) = project.placements.get(&attempt.agent) else { return };
         let hold = placement.hold.clone().and_then(without_shrink);
-        let whole = placement.clone().with_tree(now, attempt.tree, outcome);
+        let marker = project.marker_of(attempt.tree);
+        let whole = placement.clone().with_tree(now, attempt.tree, outcome, marker);
         effects.put(Record::Placement(PlacementRecord { hold, ..whole }));
         // What waits for its turn on the origin is no first copy any more.
         for waiting in self.attempts_on(attempt.project, attempt.agent).filter(|one| one.state.is_pending()) {

@@ -627,6 +627,7 @@ impl ProjectState {
             tree: None,
             last_success: None,
             upstream: 0,
+            marker: None,
         }
     }
 }

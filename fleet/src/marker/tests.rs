@@ -74,7 +74,10 @@ fn what_holds_no_time_is_said_so() {
         let error = read(kind, content.as_bytes(), NOW).unwrap_err();
         assert!(error.to_string().contains(fault), "{kind}: {content}: {error}");
     }
-    assert_eq!(read(K::UnixTime, b"\xff\xfe\x00\x01\n\x80", NOW), Err(F::Beginning("a number of seconds since 1970")));
+    assert_eq!(
+        read(K::UnixTime, b"\xff\xfe\x00\x01\n\x80", NOW),
+        Err(F::Beginning("a number of seconds since 1970"))
+    );
     let mut large = b"1795255200\n".to_vec();
     large.resize(usize::try_from(MARKER_BYTES_MAX).unwrap() + 1, b'\n');
     assert_eq!(read(K::UnixTime, &large, NOW), Err(F::TooLarge));

@@ -181,6 +181,7 @@ fn create(agents: &[AgentUid], number: usize) -> Input {
             ..PlacementSettings::default()
         },
         guard: fleet::project::GuardSettings::default(),
+        marker: None,
         partial_is_success: String::new(),
         retry: RetrySettings::default(),
     };

@@ -87,6 +87,7 @@ fn project(uid: u64, name: &str, host: &str, agent: AgentUid) -> ProjectRecord {
             rsync: RsyncSettings::default(),
             placement: PlacementSettings { origins: vec![target], ..PlacementSettings::default() },
             guard: fleet::project::GuardSettings::default(),
+            marker: None,
             partial_is_success: String::new(),
             retry: RetrySettings::default(),
         },

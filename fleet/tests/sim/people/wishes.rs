@@ -354,6 +354,7 @@ impl World {
                 shrink_percent: self.rng.chance(200).then_some(if self.rng.chance(300) { 100 } else { 10 }),
                 ..GuardSettings::default()
             },
+            marker: None,
             partial_is_success: if passes_partial(name) { "known".to_owned() } else { String::new() },
             retry: RetrySettings {
                 attempts: self.rng.chance(500).then(|| u32::try_from(self.rng.between(1, 4)).expect("small")),
