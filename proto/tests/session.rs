@@ -6,6 +6,7 @@ use fleet::{
     attempt::Role,
     id::{AgentUid, AttemptId, Epoch, ProjectUid, RunId},
     input::{Export, NotTaken, Offer, Pair},
+    marker::{Marker, MarkerCheck, MarkerKind},
     outcome::{ExitClass, Outcome},
     refusal::Violation,
     time::Wall,
@@ -198,6 +199,11 @@ fn an_assignment_says_all_of_the_offer() {
         sentinels: vec!["README".to_owned()],
         first_sync: true,
         waived: vec![fleet::outcome::GuardKind::Adoption],
+        marker: Some(MarkerCheck {
+            marker: Marker { kind: MarkerKind::Repomd, path: "repodata/repomd.xml".to_owned() },
+            not_before: Some(Wall(60_000)),
+            required: true,
+        }),
         quota_bytes: 7,
         known_files: 8,
         known_bytes: 9,
@@ -237,6 +243,12 @@ fn an_assignment_says_all_of_the_offer() {
             quota_bytes: 7,
             known_files: 8,
             known_bytes: 9,
+            marker: Some(v1::Marker {
+                kind: v1::marker::Kind::Repomd.into(),
+                path: "repodata/repomd.xml".to_owned(),
+            }),
+            marker_not_before: Some(prost_types::Timestamp { seconds: 60, nanos: 0 }),
+            marker_required: true,
             autonomous: None,
         }
     );

@@ -57,6 +57,8 @@ fn record(state: AttemptState) -> AttemptRecord {
         role: Role::Origin,
         destination: "a1:debian".parse().expect("a destination"),
         upstream_host: "h".to_owned(),
+        upstream_uri: "rsync://h/debian/".to_owned(),
+        fell_back: String::new(),
         tree: run_id(),
         attempt_try: 1,
         first_sync: false,
@@ -141,6 +143,8 @@ fn a_project_stands_by_its_runs_and_placements() {
         size_bytes: 100,
         half_changed: false,
         hold: None,
+        marker: Some(Wall(4_000)),
+        behind: None,
     };
     let view =
         PlacementView { connected: true, attempt: Some(&running), progress: Some(v1::Progress::default()) };
@@ -162,11 +166,13 @@ fn a_project_stands_by_its_runs_and_placements() {
         tree: Some(run_id()),
         last_success: Some(Wall(5_000)),
         upstream: 0,
+        marker: Some(Wall(4_000)),
     };
     let fires = (1..9).map(|n| Wall(n * 60_000)).collect();
     let view = StandingView {
         unplaced: Vec::new(),
         upstream: String::new(),
+        behind_since: Some(Wall(7_000)),
         next_fires: fires,
         active_run: Some(run_id()),
         queued_run: None,
@@ -177,6 +183,8 @@ fn a_project_stands_by_its_runs_and_placements() {
     assert_eq!(status.active_run, "projects/debian/runs/01a1f797-47f1-7c02-9d1f-8a3b6f20c1de");
     assert_eq!((status.queued_run.as_str(), status.last_state()), ("", v1::run::State::Held));
     assert_eq!((status.last_end_time, status.last_success_time), (time(6), time(5)));
+    assert_eq!((status.marker_time, status.behind_since), (time(4), time(7)));
+    assert_eq!(status.placements[0].marker_time, time(4));
 }
 
 #[test]

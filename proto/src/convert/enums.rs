@@ -26,7 +26,10 @@ macro_rules! pairs {
 
 /// The sets that both the wire and the store have.
 macro_rules! pairs_of {
-    ($package:ident, $run_state:ty, $trigger_kind:ty, $exit_class:ty, $interval_from:ty, $guard_kind:ty) => {
+    (
+        $package:ident, $run_state:ty, $trigger_kind:ty, $exit_class:ty, $interval_from:ty, $guard_kind:ty,
+        $marker_kind:ty
+    ) => {
         pairs!(role: fleet::attempt::Role = crate::$package::Role {
             Origin,
             Replica,
@@ -70,6 +73,7 @@ macro_rules! pairs_of {
             RejectedByAgent,
             Interrupted,
             Guard,
+            UpstreamBehind,
         });
 
         pairs!(guard_kind: fleet::outcome::GuardKind = $guard_kind {
@@ -79,6 +83,18 @@ macro_rules! pairs_of {
             Shrink,
             Adoption,
             Quota,
+            UpstreamBehind,
+        });
+
+        pairs!(marker_kind: fleet::marker::MarkerKind = $marker_kind {
+            UnixTime,
+            HttpDate,
+            IsoDate,
+            DebianRelease,
+            DebianTrace,
+            ManjaroState,
+            Repomd,
+            Mtime,
         });
 
         pairs!(interval_from: fleet::schedule::IntervalFrom = $interval_from {
@@ -106,7 +122,8 @@ pub(crate) mod wire {
         crate::v1::trigger::Kind,
         crate::v1::outcome::Class,
         crate::v1::interval::From,
-        crate::v1::evidence::Kind
+        crate::v1::evidence::Kind,
+        crate::v1::marker::Kind
     );
 
     pairs!(wait_reason: fleet::engine::WaitReason = crate::v1::wait::Reason {
@@ -142,7 +159,8 @@ pub(crate) mod stored {
         crate::store::TriggerKind,
         crate::store::ExitClass,
         crate::store::IntervalFrom,
-        crate::store::GuardKind
+        crate::store::GuardKind,
+        crate::store::MarkerKind
     );
 
     pairs!(user_role: fleet::agent::UserRole = crate::store::UserRole {
@@ -170,8 +188,9 @@ mod tests {
         paired(2, wire::role::read, wire::role::number);
         paired(7, wire::run_state::read, wire::run_state::number);
         paired(4, wire::trigger_kind::read, wire::trigger_kind::number);
-        paired(20, wire::exit_class::read, wire::exit_class::number);
-        paired(6, wire::guard_kind::read, wire::guard_kind::number);
+        paired(21, wire::exit_class::read, wire::exit_class::number);
+        paired(7, wire::guard_kind::read, wire::guard_kind::number);
+        paired(8, wire::marker_kind::read, wire::marker_kind::number);
         paired(2, wire::interval_from::read, wire::interval_from::number);
         paired(2, wire::overlap_policy::read, wire::overlap_policy::number);
         paired(2, wire::dst_overlap::read, wire::dst_overlap::number);
@@ -183,8 +202,9 @@ mod tests {
         paired(2, stored::role::read, stored::role::number);
         paired(7, stored::run_state::read, stored::run_state::number);
         paired(4, stored::trigger_kind::read, stored::trigger_kind::number);
-        paired(20, stored::exit_class::read, stored::exit_class::number);
-        paired(6, stored::guard_kind::read, stored::guard_kind::number);
+        paired(21, stored::exit_class::read, stored::exit_class::number);
+        paired(7, stored::guard_kind::read, stored::guard_kind::number);
+        paired(8, stored::marker_kind::read, stored::marker_kind::number);
         paired(2, stored::interval_from::read, stored::interval_from::number);
         paired(2, stored::overlap_policy::read, stored::overlap_policy::number);
         paired(2, stored::dst_overlap::read, stored::dst_overlap::number);

@@ -5,6 +5,7 @@
 mod agent;
 mod check;
 pub(crate) mod enums;
+mod marker;
 mod mask;
 mod names;
 mod outcome;
@@ -18,6 +19,7 @@ mod upstream;
 
 pub use agent::*;
 pub use check::*;
+pub use marker::*;
 pub use mask::*;
 pub use names::*;
 pub use outcome::*;

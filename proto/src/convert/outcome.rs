@@ -11,6 +11,7 @@ use rsync::text::printable;
 use super::{
     cut,
     enums::wire,
+    marker::{marker_seen_from_wire, marker_seen_to_wire},
     time::{required_wall, wall_to_wire},
 };
 use crate::v1;
@@ -105,6 +106,7 @@ pub fn outcome_of_rsync(
         stats: stats_of_rsync(stats),
         deletes_skipped: diagnosis.deletions_skipped,
         evidence: None,
+        marker: None,
         time: now,
     }
 }
@@ -112,8 +114,19 @@ pub fn outcome_of_rsync(
 /// The wire's form of an outcome.
 #[must_use]
 pub fn outcome_to_wire(outcome: &Outcome) -> v1::Outcome {
-    let Outcome { class, exit_code, signal, cause, fault, advice, stats, deletes_skipped, evidence, time } =
-        outcome;
+    let Outcome {
+        class,
+        exit_code,
+        signal,
+        cause,
+        fault,
+        advice,
+        stats,
+        deletes_skipped,
+        evidence,
+        marker,
+        time,
+    } = outcome;
     v1::Outcome {
         class: wire::exit_class::number(*class),
         exit_code: *exit_code,
@@ -125,6 +138,7 @@ pub fn outcome_to_wire(outcome: &Outcome) -> v1::Outcome {
         end_time: Some(wall_to_wire(*time)),
         deletes_skipped: *deletes_skipped,
         evidence: evidence.as_ref().map(evidence_to_wire),
+        marker: marker.as_ref().map(marker_seen_to_wire),
     }
 }
 
@@ -179,6 +193,7 @@ pub fn outcome_from_wire(wire: &v1::Outcome) -> Result<Outcome, Violation> {
         stats: wire.stats.as_ref().map(stats_from_wire),
         deletes_skipped: wire.deletes_skipped,
         evidence: wire.evidence.as_ref().and_then(evidence_from_wire),
+        marker: wire.marker.as_ref().and_then(marker_seen_from_wire),
         time: required_wall("outcome.end_time", wire.end_time.as_ref())?,
     })
 }

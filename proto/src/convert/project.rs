@@ -16,6 +16,7 @@ use rsync::{Options, Password, RsyncUri, UriError, options, uri};
 
 use super::{
     OrNote as _, check_text, fault, labels_from_wire,
+    marker::{marker_from_wire, marker_to_wire},
     names::{Names, agent_name_of, etag_of, parse_agent, parse_project, project_name, user_name},
     quoted,
     schedule::{schedule_from_wire, schedule_to_wire},
@@ -97,6 +98,8 @@ pub fn spec_from_wire(wire: &v1::Project, context: Context<'_>) -> Result<Declar
     let rsync = read_rsync(wire.rsync.as_ref()).or_note(&mut faults);
     let placement = read_placement(wire.placement.as_ref(), context).or_note(&mut faults);
     let guard = read_guard(wire.guard.as_ref()).or_note(&mut faults);
+    let marker =
+        wire.marker.as_ref().map(|marker| marker_from_wire("marker", marker).or_note(&mut faults)).flatten();
     let retry = read_retry(wire.retry.as_ref()).or_note(&mut faults);
     let partial_is_success =
         wire.retry.as_ref().map_or_else(String::new, |retry| retry.treat_partial_as_success.clone());
@@ -115,6 +118,7 @@ pub fn spec_from_wire(wire: &v1::Project, context: Context<'_>) -> Result<Declar
         rsync,
         placement,
         guard: guard.unwrap_or_default(),
+        marker,
         retry: retry.unwrap_or_default(),
         partial_is_success,
     };
@@ -489,6 +493,7 @@ pub fn project_to_wire(record: &ProjectRecord, names: &dyn Names, notes: Vec<Str
         rsync,
         placement,
         guard,
+        marker,
         retry,
         partial_is_success,
     } = spec;
@@ -502,6 +507,7 @@ pub fn project_to_wire(record: &ProjectRecord, names: &dyn Names, notes: Vec<Str
         rsync: (*rsync != RsyncSettings::default()).then(|| rsync_to_wire(rsync)),
         placement: Some(placement_settings_to_wire(placement, names)),
         guard: (*guard != GuardSettings::default()).then(|| guard_to_wire(guard)),
+        marker: marker.as_ref().map(marker_to_wire),
         retry: (*retry != RetrySettings::default() || !partial_is_success.is_empty()).then(|| {
             v1::RetrySettings {
                 attempts: retry.attempts.unwrap_or(0),

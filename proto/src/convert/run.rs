@@ -88,6 +88,8 @@ pub fn attempt_to_wire(
         destination: attempt.destination.to_string(),
         mixed: attempt.mixed,
         source_agent: attempt.source.map(|agent| agent_name_of(names, agent)).unwrap_or_default(),
+        upstream: attempt.upstream_uri.clone(),
+        fell_back: attempt.fell_back.clone(),
         ..v1::Attempt::default()
     };
     let mut times = |offered: Option<Wall>, started: Option<Wall>, ended: Option<Wall>| {

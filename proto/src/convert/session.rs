@@ -20,6 +20,7 @@ use super::{
     cut,
     enums::wire,
     fault,
+    marker::marker_to_wire,
     names::parse_uuid,
     run::{epoch_to_wire, role_from_wire},
     schedule::schedule_to_wire,
@@ -288,6 +289,9 @@ pub fn assignment_to_wire(offer: &Offer, password: Option<String>) -> v1::Assign
         known_files: offer.known_files,
         known_bytes: offer.known_bytes,
         keep_extra: offer.keep_extra,
+        marker: offer.marker.as_ref().map(|check| marker_to_wire(&check.marker)),
+        marker_not_before: offer.marker.as_ref().and_then(|check| check.not_before).map(wall_to_wire),
+        marker_required: offer.marker.as_ref().is_some_and(|check| check.required),
         autonomous: None,
     }
 }

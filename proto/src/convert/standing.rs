@@ -36,6 +36,8 @@ pub struct StandingView {
     pub unplaced: Vec<String>,
     /// The URI of the upstream that the origin pulls from; empty: none.
     pub upstream: String,
+    /// Since when no upstream has anything as new as what is served.
+    pub behind_since: Option<Wall>,
 }
 
 /// The wire's form of how `project` stands.
@@ -53,6 +55,8 @@ pub fn status_to_wire(project: &Name, state: &ProjectState, view: StandingView) 
         unplaced: view.unplaced,
         wait: None,
         upstream: view.upstream,
+        marker_time: state.marker.map(wall_to_wire),
+        behind_since: view.behind_since.map(wall_to_wire),
     }
 }
 
@@ -103,5 +107,6 @@ pub fn placement_to_wire(
         size_bytes: record.size_bytes,
         hold: record.hold.as_ref().map(|hold| hold_to_wire(hold, project)),
         standby: record.standby,
+        marker_time: record.marker.filter(|_| record.have_tree.is_some()).map(wall_to_wire),
     }
 }

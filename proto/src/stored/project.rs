@@ -4,10 +4,12 @@ use std::collections::BTreeMap;
 
 use fleet::{
     id::AgentUid,
+    marker::Marker,
     project::{
         GuardSettings, LastRun, NextFire, Pause, Pick, PlacementSettings, ProjectRecord, ProjectSpec,
         ProjectState, Replicas, RetrySettings, RsyncSettings, Target, Upstream,
     },
+    time::Wall,
 };
 
 use super::{
@@ -53,6 +55,7 @@ fn write_spec(spec: &ProjectSpec) -> store::ProjectSpec {
         rsync,
         placement,
         guard: GuardSettings { max_delete, shrink_percent, sentinels, quota_bytes },
+        marker,
         retry,
         partial_is_success,
     } = spec;
@@ -73,6 +76,7 @@ fn write_spec(spec: &ProjectSpec) -> store::ProjectSpec {
         sentinels: sentinels.clone(),
         quota_bytes: (*quota_bytes > 0).then_some(*quota_bytes),
         partial_is_success: Some(partial_is_success.clone()).filter(|reason| !reason.is_empty()),
+        marker: marker.as_ref().map(write_marker),
     }
 }
 
@@ -91,10 +95,23 @@ fn read_spec(message: store::ProjectSpec) -> Read<ProjectSpec> {
             sentinels: message.sentinels,
             quota_bytes: message.quota_bytes.unwrap_or(0),
         },
+        marker: maybe("marker", message.marker, read_marker)?,
         partial_is_success: message.partial_is_success.unwrap_or_default(),
         retry: part("retry", message.retry, |retry| {
             Ok(RetrySettings { attempts: retry.attempts, initial_backoff: span(retry.initial_backoff_ns) })
         })?,
+    })
+}
+
+pub(super) fn write_marker(marker: &Marker) -> store::Marker {
+    let Marker { kind, path } = marker;
+    store::Marker { kind: Some(stored::marker_kind::number(*kind)), path: Some(path.clone()) }
+}
+
+pub(super) fn read_marker(message: store::Marker) -> Read<Marker> {
+    Ok(Marker {
+        kind: choice("kind", message.kind, stored::marker_kind::read)?,
+        path: need("path", message.path)?,
     })
 }
 
@@ -217,7 +234,7 @@ fn read_pause(message: store::Pause) -> Read<Pause> {
         by: need("by", message.by)?,
         time: wall("time_ms", message.time_ms)?,
         reason: need("reason", message.reason)?,
-        until: message.until_ms.map(fleet::time::Wall),
+        until: message.until_ms.map(Wall),
     })
 }
 
@@ -233,6 +250,7 @@ pub(super) fn state(state: &ProjectState) -> store::ProjectState {
         tree,
         last_success,
         upstream,
+        marker,
     } = state;
     store::ProjectState {
         uid: Some(uid.0),
@@ -253,6 +271,7 @@ pub(super) fn state(state: &ProjectState) -> store::ProjectState {
         tree: tree.map(run_bytes),
         last_success_ms: last_success.map(|time| time.0),
         upstream: (*upstream != 0).then_some(*upstream),
+        marker_ms: marker.map(|time| time.0),
     }
 }
 
@@ -280,7 +299,8 @@ pub(super) fn read_state(message: store::ProjectState) -> Read<ProjectState> {
         skipped_fires: need("skipped_fires", message.skipped_fires)?,
         last_run: maybe("last_run", message.last_run, last_run)?,
         tree: maybe_run_id("tree", message.tree)?,
-        last_success: message.last_success_ms.map(fleet::time::Wall),
+        last_success: message.last_success_ms.map(Wall),
         upstream: message.upstream.unwrap_or_default(),
+        marker: message.marker_ms.map(Wall),
     })
 }

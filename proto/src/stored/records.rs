@@ -2,7 +2,7 @@
 
 use fleet::{
     agent::{AgentRecord, JoinToken, TokenNames, UserRecord},
-    placement::{Hold, PlacementRecord},
+    placement::{Behind, Hold, PlacementRecord},
     record::{Answer, FleetRecord, Freeze, RequestRecord},
     time::Wall,
     upstream::UpstreamRecord,
@@ -61,6 +61,8 @@ pub(super) fn placement(record: &PlacementRecord) -> store::PlacementRecord {
         size_bytes,
         half_changed,
         hold,
+        marker,
+        behind,
     } = record;
     store::PlacementRecord {
         project: Some(project.0),
@@ -75,6 +77,12 @@ pub(super) fn placement(record: &PlacementRecord) -> store::PlacementRecord {
         hold: hold.as_ref().map(write_hold),
         standby: standby.then_some(true),
         half_changed: half_changed.then_some(true),
+        marker_ms: marker.map(|time| time.0),
+        behind: behind.map(|Behind { since, newest, runs }| store::Behind {
+            since_ms: Some(since.0),
+            newest: Some(run_bytes(newest)),
+            runs: Some(runs),
+        }),
     }
 }
 
@@ -115,6 +123,16 @@ pub(super) fn read_placement(message: store::PlacementRecord) -> Read<PlacementR
         hold: maybe("hold", message.hold, read_hold)?,
         standby: message.standby.unwrap_or(false),
         half_changed: message.half_changed.unwrap_or(false),
+        marker: message.marker_ms.map(Wall),
+        behind: maybe("behind", message.behind, read_behind)?,
+    })
+}
+
+fn read_behind(behind: store::Behind) -> Read<Behind> {
+    Ok(Behind {
+        since: wall("since_ms", behind.since_ms)?,
+        newest: run_id("newest", behind.newest)?,
+        runs: need("runs", behind.runs)?,
     })
 }
 

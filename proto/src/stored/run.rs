@@ -3,6 +3,7 @@
 use fleet::{
     attempt::{AttemptRecord, AttemptState, End},
     id::AgentUid,
+    marker::MarkerSeen,
     outcome::{Evidence, Outcome, Stats},
     run::{Missed, RunRecord, Trigger, Wish},
     time::Wall,
@@ -10,6 +11,7 @@ use fleet::{
 
 use super::{
     At as _, Read, agent_uid, attempt_id, choice, destination, epoch, list, maybe, nanos, need, part,
+    project::{read_marker, write_marker},
     project_uid, read_attempt_id, read_epoch, run_bytes, run_id, wall,
 };
 use crate::{
@@ -147,6 +149,11 @@ pub(super) fn read_evidence(message: store::Evidence) -> Read<Evidence> {
     })
 }
 
+/// Absent stands for empty.
+fn written(text: &str) -> Option<String> {
+    Some(text.to_owned()).filter(|text| !text.is_empty())
+}
+
 pub(super) fn attempt(record: &AttemptRecord) -> store::AttemptRecord {
     let AttemptRecord {
         id,
@@ -155,6 +162,8 @@ pub(super) fn attempt(record: &AttemptRecord) -> store::AttemptRecord {
         role,
         destination,
         upstream_host,
+        upstream_uri,
+        fell_back,
         tree,
         attempt_try,
         first_sync,
@@ -171,6 +180,8 @@ pub(super) fn attempt(record: &AttemptRecord) -> store::AttemptRecord {
         role: Some(stored::role::number(*role)),
         destination: Some(destination.to_string()),
         upstream_host: Some(upstream_host.clone()),
+        upstream_uri: written(upstream_uri),
+        fell_back: written(fell_back),
         tree: Some(run_bytes(*tree)),
         attempt_try: Some(*attempt_try),
         first_sync: Some(*first_sync),
@@ -190,6 +201,8 @@ pub(super) fn read_attempt(message: store::AttemptRecord) -> Read<AttemptRecord>
         role: choice("role", message.role, stored::role::read)?,
         destination: destination("destination", message.destination)?,
         upstream_host: need("upstream_host", message.upstream_host)?,
+        upstream_uri: message.upstream_uri.unwrap_or_default(),
+        fell_back: message.fell_back.unwrap_or_default(),
         tree: run_id("tree", message.tree)?,
         attempt_try: need("attempt_try", message.attempt_try)?,
         first_sync: need("first_sync", message.first_sync)?,
@@ -293,8 +306,19 @@ fn read_ended(message: store::Ended) -> Read<AttemptState> {
 }
 
 fn write_outcome(outcome: &Outcome) -> store::Outcome {
-    let Outcome { class, exit_code, signal, cause, fault, advice, stats, deletes_skipped, evidence, time } =
-        outcome;
+    let Outcome {
+        class,
+        exit_code,
+        signal,
+        cause,
+        fault,
+        advice,
+        stats,
+        deletes_skipped,
+        evidence,
+        marker,
+        time,
+    } = outcome;
     store::Outcome {
         class: Some(stored::exit_class::number(*class)),
         exit_code: *exit_code,
@@ -305,6 +329,7 @@ fn write_outcome(outcome: &Outcome) -> store::Outcome {
         stats: stats.as_ref().map(write_stats),
         deletes_skipped: *deletes_skipped,
         evidence: evidence.as_ref().map(write_evidence),
+        marker: marker.as_ref().map(write_seen),
         time_ms: Some(time.0),
     }
 }
@@ -320,7 +345,27 @@ fn read_outcome(message: store::Outcome) -> Read<Outcome> {
         stats: maybe("stats", message.stats, read_stats)?,
         deletes_skipped: message.deletes_skipped,
         evidence: maybe("evidence", message.evidence, read_evidence)?,
+        marker: maybe("marker", message.marker, read_seen)?,
         time: wall("time_ms", message.time_ms)?,
+    })
+}
+
+fn write_seen(seen: &MarkerSeen) -> store::MarkerSeen {
+    let MarkerSeen { marker, upstream, tree, note } = seen;
+    store::MarkerSeen {
+        marker: Some(write_marker(marker)),
+        upstream_ms: upstream.map(|time| time.0),
+        tree_ms: tree.map(|time| time.0),
+        note: written(note),
+    }
+}
+
+fn read_seen(message: store::MarkerSeen) -> Read<MarkerSeen> {
+    Ok(MarkerSeen {
+        marker: part("marker", message.marker, read_marker)?,
+        upstream: message.upstream_ms.map(Wall),
+        tree: message.tree_ms.map(Wall),
+        note: message.note.unwrap_or_default(),
     })
 }
 

@@ -9,7 +9,7 @@ use fleet::{
     agent::{AgentRecord, JoinToken, TokenNames, UserRecord, UserRole},
     attempt::Role,
     id::{AgentUid, AttemptId, Epoch, Name, ProjectUid, RunId},
-    placement::{Hold, PlacementRecord},
+    placement::{Behind, Hold, PlacementRecord},
     project::Destination,
     record::{Answer, FleetRecord, Freeze, Record, RequestRecord},
     time::Wall,
@@ -129,6 +129,8 @@ fn placement() -> impl Strategy<Value = PlacementRecord> {
         },
     );
     let tree = (option::of(run_id()), maybe_wall(), option::of(run_id()));
+    let behind =
+        (wall(), run_id(), any::<u32>()).prop_map(|(since, newest, runs)| Behind { since, newest, runs });
     (
         project_uid(),
         agent_uid(),
@@ -136,9 +138,9 @@ fn placement() -> impl Strategy<Value = PlacementRecord> {
         destination(),
         tree,
         any::<(u64, u64, bool, bool)>(),
-        option::of(hold),
+        (option::of(hold), maybe_wall(), option::of(behind)),
     )
-        .prop_map(|(project, agent, role, destination, tree, figures, hold)| {
+        .prop_map(|(project, agent, role, destination, tree, figures, (hold, marker, behind))| {
             let (have_tree, have_time, gave_up_on) = tree;
             let (files, size_bytes, standby, half_changed) = figures;
             PlacementRecord {
@@ -154,6 +156,8 @@ fn placement() -> impl Strategy<Value = PlacementRecord> {
                 size_bytes,
                 half_changed,
                 hold,
+                marker,
+                behind,
             }
         })
 }

@@ -18,7 +18,8 @@ use proptest::{
 };
 
 use super::{
-    agent_uid, destination, labels, maybe_span, maybe_wall, name, project_uid, run_id, runs, span, text, wall,
+    agent_uid, destination, labels, maybe_span, maybe_wall, name, project_uid, run_id, runs, runs::marker,
+    span, text, wall,
 };
 
 /// A project as people declared it.
@@ -52,8 +53,9 @@ fn spec() -> impl Strategy<Value = ProjectSpec> {
             (GuardSettings { max_delete, shrink_percent, sentinels, quota_bytes }, partial)
         });
     let rest = (rsync().boxed(), placement().boxed(), guard, retry);
-    (people, vec(upstream(), 0..3), destination(), schedule().boxed(), rest).prop_map(
-        |((display_name, labels), upstreams, destination, schedule, rest)| {
+    let upstreams = (vec(upstream(), 0..3), option::of(marker()));
+    (people, upstreams, destination(), schedule().boxed(), rest).prop_map(
+        |((display_name, labels), (upstreams, marker), destination, schedule, rest)| {
             let (rsync, placement, (guard, partial_is_success), retry) = rest;
             ProjectSpec {
                 display_name,
@@ -64,6 +66,7 @@ fn spec() -> impl Strategy<Value = ProjectSpec> {
                 rsync,
                 placement,
                 guard,
+                marker,
                 retry,
                 partial_is_success,
             }
@@ -198,13 +201,14 @@ pub(crate) fn state() -> impl Strategy<Value = ProjectState> {
     let last =
         (run_id(), runs::run_state(), wall()).prop_map(|(run, state, end)| LastRun { run, state, end });
     let counts = any::<(u64, u64, u64, u64, u32)>();
-    (project_uid(), counts, option::of(fire), option::of(last), option::of(run_id()), maybe_wall()).prop_map(
+    let tree = (option::of(run_id()), maybe_wall());
+    (project_uid(), counts, option::of(fire), option::of(last), tree, maybe_wall()).prop_map(
         |(
             uid,
             (wanted, taken, missed_fires, skipped_fires, upstream),
             next_fire,
             last_run,
-            tree,
+            (tree, marker),
             last_success,
         )| {
             ProjectState {
@@ -218,6 +222,7 @@ pub(crate) fn state() -> impl Strategy<Value = ProjectState> {
                 tree,
                 last_success,
                 upstream,
+                marker,
             }
         },
     )

@@ -3,6 +3,7 @@
 use fleet::{
     attempt::{AttemptRecord, AttemptState, End},
     id::AgentUid,
+    marker::{Marker, MarkerKind, MarkerSeen},
     outcome::{Evidence, ExitClass, GuardKind, Outcome, Stats},
     run::{Missed, RunRecord, RunState, Trigger, TriggerKind, Wish},
 };
@@ -82,7 +83,7 @@ pub(crate) fn run() -> impl Strategy<Value = RunRecord> {
 /// An attempt in any state.
 pub(crate) fn attempt() -> impl Strategy<Value = AttemptRecord> {
     let who = (attempt_id(), project_uid(), agent_uid(), role());
-    let what = (destination(), text(), run_id(), text());
+    let what = (destination(), text(), run_id(), text(), text(), text());
     let flags = any::<(u32, bool, bool, u64, Option<u64>)>();
     (who, what, flags, attempt_state().boxed()).prop_map(|(who, what, flags, state)| AttemptRecord {
         id: who.0,
@@ -91,6 +92,8 @@ pub(crate) fn attempt() -> impl Strategy<Value = AttemptRecord> {
         role: who.3,
         destination: what.0,
         upstream_host: what.1,
+        upstream_uri: what.4,
+        fell_back: what.5,
         tree: what.2,
         spec_hash: what.3,
         attempt_try: flags.0,
@@ -143,6 +146,19 @@ pub(crate) fn evidence() -> impl Strategy<Value = Evidence> {
     )
 }
 
+pub(crate) fn marker() -> impl Strategy<Value = Marker> {
+    (select(&MarkerKind::ALL[..]), text()).prop_map(|(kind, path)| Marker { kind, path })
+}
+
+fn seen() -> impl Strategy<Value = MarkerSeen> {
+    (marker(), maybe_wall(), maybe_wall(), text()).prop_map(|(marker, upstream, tree, note)| MarkerSeen {
+        marker,
+        upstream,
+        tree,
+        note,
+    })
+}
+
 fn outcome() -> impl Strategy<Value = Outcome> {
     let stats = any::<[u64; 8]>().prop_map(|n| Stats {
         files: n[0],
@@ -156,8 +172,9 @@ fn outcome() -> impl Strategy<Value = Outcome> {
     });
     let codes = (any::<Option<i32>>(), any::<Option<i32>>(), any::<Option<u64>>());
     let texts = (text(), text(), text());
-    (select(&ExitClass::ALL[..]), codes, texts, option::of(stats), wall(), option::of(evidence())).prop_map(
-        |(class, codes, texts, stats, time, evidence)| Outcome {
+    let found = (option::of(evidence()), option::of(seen()));
+    (select(&ExitClass::ALL[..]), codes, texts, option::of(stats), wall(), found).prop_map(
+        |(class, codes, texts, stats, time, (evidence, marker))| Outcome {
             class,
             exit_code: codes.0,
             signal: codes.1,
@@ -167,6 +184,7 @@ fn outcome() -> impl Strategy<Value = Outcome> {
             advice: texts.2,
             stats,
             evidence,
+            marker,
             time,
         },
     )

@@ -72,6 +72,11 @@ fn status(view: &Engine, now: Now, progress: &Progress, project: &Project) -> v1
             .collect(),
         wait: None,
         upstream: project.upstream().map_or_else(String::new, |upstream| upstream.uri.clone()),
+        marker_time: project.state.marker.map(convert::wall_to_wire),
+        behind_since: project
+            .origin()
+            .and_then(|origin| origin.behind)
+            .map(|behind| convert::wall_to_wire(behind.since)),
     }
 }
 
@@ -110,5 +115,6 @@ fn placement(
         size_bytes: placement.size_bytes,
         hold: placement.hold.as_ref().map(|hold| convert::hold_to_wire(hold, project)),
         standby: placement.standby,
+        marker_time: placement.marker.filter(|_| placement.have_tree.is_some()).map(convert::wall_to_wire),
     }
 }
