@@ -7,6 +7,7 @@ mod attempt;
 mod findings;
 mod guards;
 mod ledger;
+mod marker;
 mod passes;
 mod reading;
 mod reports;

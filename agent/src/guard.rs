@@ -4,6 +4,7 @@
 //! starts no program.
 
 mod begun;
+pub mod tree_file;
 pub mod upstream;
 
 use std::collections::BTreeMap;

@@ -9,8 +9,10 @@ use std::time::Duration;
 use fleet::attempt::Role;
 use fleet::defaults;
 use fleet::id::ProjectUid;
+use fleet::marker::MarkerCheck;
 use fleet::project::Destination;
-use mirror_proto::convert::{SENTINELS_MAX, is_sentinel};
+use fleet::refusal::Violation;
+use mirror_proto::convert::{SENTINELS_MAX, is_sentinel, marker_from_wire, wall_from_wire};
 use mirror_proto::v1;
 use mirror_proto::v1::evidence::Kind;
 use rsync::options::{DeleteMode, Flag, MAX_DELETE_MAX};
@@ -32,6 +34,8 @@ const OPEN_FILES_MAX: u64 = 1024;
 const NAME_CHARS_MAX: usize = 64;
 /// Longest listing of one directory of the upstream.
 const LIST_TIME_MAX: Duration = Duration::from_secs(10 * 60);
+/// Longest look at a marker.
+const MARKER_TIME_MAX: Duration = Duration::from_secs(5 * 60);
 /// What follows from `no_defaults` unset: flags in front of the given ones, unless these exclude them.
 const DEFAULT_FLAGS: &[Flag] = &[
     Flag::Recursive,
@@ -74,6 +78,8 @@ pub struct Order {
     pub known_files: Option<u64>,
     /// It copies a lost tree from another agent: nothing is deleted, and an empty source is no tree.
     pub keep_extra: bool,
+    /// What to do about the project's marker.
+    pub marker: Option<MarkerCheck>,
     waived: Vec<Kind>,
     options: Options,
     delete: Option<Deletion>,
@@ -118,6 +124,7 @@ impl Order {
             faults.push("no role; fault: the coordinator's".to_owned());
         }
         let sentinels = note(read_sentinels(&assignment.sentinels), &mut faults);
+        let marker = note(read_marker(assignment), &mut faults).flatten();
         match (source, destination, options, limits, role, sentinels) {
             (Some(source), Some(destination), Some(options), Some(limits), Some(role), Some(sentinels))
                 if faults.is_empty() =>
@@ -148,6 +155,7 @@ impl Order {
                     quota_bytes: Some(assignment.quota_bytes).filter(|bytes| *bytes > 0),
                     known_files: Some(assignment.known_files).filter(|files| *files > 0),
                     keep_extra: assignment.keep_extra,
+                    marker,
                     // A guard that this agent does not know is not one of its own.
                     waived: assignment.waived().collect(),
                     options,
@@ -207,11 +215,15 @@ impl Order {
     ) -> Result<ProgramSpec, Vec<String>> {
         let cap = config.bandwidth_limit_kib;
         let bandwidth = self.limits.bandwidth_kib;
-        let (writes, dry) = (matches!(purpose, Purpose::Pull | Purpose::Reclaim), purpose == Purpose::DryRun);
+        let fetches = matches!(purpose, Purpose::Fetch { .. });
+        let writes = fetches || matches!(purpose, Purpose::Pull | Purpose::Reclaim);
+        let dry = purpose == Purpose::DryRun;
+        let at_most = |most: Duration| Some(self.limits.run.map_or(most, |limit| limit.min(most)));
         // What would be deleted is wanted whole.
         let all = |deletion: Deletion| Deletion { limit: MAX_DELETE_MAX.into(), ..deletion };
         let run_timeout = match purpose {
-            Purpose::List(_) => Some(self.limits.run.map_or(LIST_TIME_MAX, |limit| limit.min(LIST_TIME_MAX))),
+            Purpose::List(_) => at_most(LIST_TIME_MAX),
+            Purpose::Fetch { .. } => at_most(MARKER_TIME_MAX),
             Purpose::Pull | Purpose::DryRun | Purpose::Reclaim => self.limits.run,
         };
         let plan = Plan {
@@ -220,7 +232,8 @@ impl Order {
             source: self.source.clone(),
             password: self.needs_password,
             destination: destination.to_owned(),
-            confine_root: Some(root.to_owned()),
+            // What is fetched goes into the run directory, alone.
+            confine_root: Some(if fetches { destination } else { root }.to_owned()),
             publish: Publish::InPlace,
             options: self.options.clone(),
             delete: if dry { self.delete.map(all) } else { self.delete },
@@ -290,6 +303,21 @@ fn read_sentinels(paths: &[String]) -> Result<Vec<String>, String> {
         Some(bad) => Err(format!("sentinel \"{}\": not a plain relative path", printable(bad))),
         None => Ok(paths.to_vec()),
     }
+}
+
+fn read_marker(assignment: &v1::Assignment) -> Result<Option<MarkerCheck>, String> {
+    let Some(marker) = &assignment.marker else { return Ok(None) };
+    let told = |faults: Vec<Violation>| {
+        let faults = faults.iter().map(|fault| format!("{}: {}", fault.field, fault.description));
+        faults.collect::<Vec<_>>().join("; ")
+    };
+    let not_before = assignment.marker_not_before.as_ref();
+    let not_before = not_before.map(|time| wall_from_wire("marker_not_before", time)).transpose();
+    Ok(Some(MarkerCheck {
+        marker: marker_from_wire("marker", marker).map_err(told)?,
+        not_before: not_before.map_err(|fault| told(vec![fault]))?,
+        required: assignment.marker_required,
+    }))
 }
 
 fn note<T>(result: Result<T, String>, faults: &mut Vec<String>) -> Option<T> {

@@ -15,72 +15,9 @@ use mirror_proto::v1;
 use mirror_proto::v1::evidence::Kind;
 use mirror_proto::v1::open_session_response::Message as ToAgent;
 use mirror_proto::v1::outcome::Class;
-use support::coordinator::Session;
+use support::site::Site;
 use support::upstream::{Upstream, tree_of};
 use support::{Coordinator, Host, assignment, eventually};
-
-/// An agent, its session, and an upstream of 41 files.
-struct Site {
-    coordinator: Coordinator,
-    host: Host,
-    upstream: Upstream,
-    session: Session,
-    runs: u128,
-}
-
-impl Site {
-    async fn start() -> Self {
-        let mut coordinator = Coordinator::start().await;
-        let mut host = Host::enrolled(&coordinator, &["127.0.0.0/8"]).await;
-        host.start();
-        let session = coordinator.welcomed().await;
-        Self { coordinator, host, upstream: Upstream::start(), session, runs: 0 }
-    }
-
-    /// An assignment of the next run.
-    fn next(&mut self) -> v1::Assignment {
-        self.runs += 1;
-        assignment(self.runs, u64::try_from(self.runs).unwrap(), &self.upstream.uri("m"))
-    }
-
-    async fn begin(&mut self, assignment: &v1::Assignment) {
-        self.session.assign(assignment).await;
-        self.session.answer().await.unwrap();
-    }
-
-    async fn end(&mut self) -> v1::Ended {
-        let ended = self.session.ended().await;
-        self.session.acknowledge(ended.key.clone().unwrap()).await;
-        ended
-    }
-
-    async fn run(&mut self, assignment: v1::Assignment) -> v1::Outcome {
-        self.begin(&assignment).await;
-        self.end().await.outcome.unwrap()
-    }
-
-    /// A first copy.
-    async fn copied() -> Self {
-        let mut site = Self::start().await;
-        let first = site.next();
-        assert_eq!(site.run(first).await.class(), Class::Ok);
-        site
-    }
-
-    async fn restart(&mut self) {
-        self.host.kill();
-        self.host.start();
-        self.session = self.coordinator.welcomed().await;
-    }
-
-    fn tree(&self) -> std::path::PathBuf {
-        self.host.root().join("debian")
-    }
-
-    fn same(&self) -> bool {
-        tree_of(&self.tree()) == tree_of(&self.upstream.tree())
-    }
-}
 
 fn held(outcome: &v1::Outcome) -> (Kind, &v1::Evidence) {
     assert_eq!(outcome.class(), Class::Guard, "{outcome:?}");

@@ -107,6 +107,14 @@ pub enum Purpose {
     /// Lists the upstream's directory, not what is below it, and these names below it as they are; changes nothing.
     /// What is not there is not listed, and the run then ends with 23. See [`crate::listing`].
     List(Vec<String>),
+    /// Copies this one file below the upstream's directory into the destination, whatever the options say. What is larger,
+    /// or no plain file, is not copied, and rsync may tell by nothing but a message.
+    Fetch {
+        /// Its path below the upstream's directory.
+        name: String,
+        /// The most bytes that it may have.
+        max_bytes: u64,
+    },
 }
 
 /// Everything about one run.
@@ -255,6 +263,10 @@ impl Plan {
             self.push_list_flags(names, &mut args);
             self.push_output_and_limits(&mut args);
             self.push_list_operands(names, &mut args);
+        } else if let Purpose::Fetch { name, max_bytes } = &self.purpose {
+            self.push_fetch_flags(*max_bytes, &mut args);
+            self.push_output_and_limits(&mut args);
+            self.push_fetch_operands(name, &mut args);
         } else {
             self.push_flags(&mut args);
             self.push_filters(&mut args);

@@ -2,6 +2,8 @@
 //! bytes: an upstream chooses the names and can add lines of its own. Does NOT ask for listings:
 //! [`crate::argv`] does ([`Purpose::List`](crate::Purpose::List)).
 
+use chrono::{NaiveDate, NaiveTime};
+
 use crate::progress::{Kind, unescape_name};
 
 /// The name of the listed directory itself.
@@ -14,6 +16,9 @@ pub struct Entry {
     pub kind: Kind,
     /// Its length, bytes.
     pub size: u64,
+    /// When it was last changed, seconds since 1970, where the program that listed it ran with `TZ=UTC`, as all of ours
+    /// do. `None`: there is no such day.
+    pub changed: Option<i64>,
     /// Its name as bytes, relative to the listed directory; [`SELF`] for the directory itself.
     pub name: Vec<u8>,
 }
@@ -41,7 +46,15 @@ pub fn parse_line(line: &[u8]) -> Option<Entry> {
     let (time, name) = word(rest)?;
     let shaped = has_shape(date, b"0000/00/00") && has_shape(time, b"00:00:00");
     let size = std::str::from_utf8(size).ok()?.parse().ok()?;
-    (shaped && !name.is_empty()).then(|| Entry { kind, size, name: unescape_name(name) })
+    let changed = shaped.then(|| seconds(date, time)).flatten();
+    (shaped && !name.is_empty()).then(|| Entry { kind, size, changed, name: unescape_name(name) })
+}
+
+/// `2026/11/22`, `00:29:05` as seconds since 1970.
+fn seconds(date: &[u8], time: &[u8]) -> Option<i64> {
+    let date = NaiveDate::parse_from_str(std::str::from_utf8(date).ok()?, "%Y/%m/%d").ok()?;
+    let time = NaiveTime::parse_from_str(std::str::from_utf8(time).ok()?, "%H:%M:%S").ok()?;
+    Some(date.and_time(time).and_utc().timestamp())
 }
 
 /// Up to the next space, and what follows that one space.
@@ -82,6 +95,24 @@ mod tests {
         ] {
             let entry = parse_line(line.as_bytes()).unwrap_or_else(|| panic!("{line}"));
             assert_eq!((entry.kind, entry.size, entry.name.as_slice()), (kind, size, name.as_bytes()));
+        }
+    }
+
+    #[test]
+    fn times_are_of_utc() {
+        for (time, seconds) in [
+            ("2026/11/22 00:29:05", Some(1_795_307_345)),
+            ("1970/01/01 00:00:00", Some(0)),
+            ("1969/12/31 23:59:59", Some(-1)),
+            ("2038/01/19 03:14:08", Some(2_147_483_648)),
+            ("2024/02/29 12:00:00", Some(1_709_208_000)),
+            ("2026/02/29 12:00:00", None),
+            ("2026/13/01 12:00:00", None),
+            ("2026/11/22 24:00:00", None),
+        ] {
+            let line = format!("-rw-r--r--           2 {time} README");
+            let entry = parse_line(line.as_bytes()).unwrap_or_else(|| panic!("{line}"));
+            assert_eq!(entry.changed, seconds, "{line}");
         }
     }
 

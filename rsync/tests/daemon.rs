@@ -334,6 +334,33 @@ fn a_listing_of_a_directory_and_of_names_below_it() {
 }
 
 #[test]
+fn a_fetch_brings_one_plain_file_that_is_not_too_large() {
+    let daemon = Daemon::start();
+    let tree = daemon.tree();
+    fs::create_dir_all(tree.join("project/trace")).unwrap();
+    fs::write(tree.join("project/trace/master"), "Sat Nov 21 20:31:04 UTC 2026\n").unwrap();
+    std::os::unix::fs::symlink("/etc/passwd", tree.join("link")).unwrap();
+    fs::File::create(tree.join("huge")).unwrap().set_len(1 << 30).unwrap();
+    for (name, code, fetched) in [
+        ("project/trace/master", 0, Some("master")),
+        ("huge", 0, None),
+        ("link", 0, None),
+        ("project", 0, None),
+        ("none", 23, None),
+    ] {
+        let destination = tempfile::tempdir().unwrap();
+        let mut plan = plan(&daemon.uri("pub"), destination.path(), &[]);
+        plan.purpose = Purpose::Fetch { name: name.to_owned(), max_bytes: 64 << 10 };
+        let ran = run(&plan, None);
+        assert_eq!(ran.output.status.code(), Some(code), "{name}: {:?}", ran.output);
+        let found = fs::read_dir(destination.path()).unwrap();
+        let found: Vec<String> =
+            found.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+        assert_eq!(found, Vec::from_iter(fetched.map(str::to_owned)), "{name}");
+    }
+}
+
+#[test]
 fn reclaiming_deletes_and_copies_nothing() {
     let daemon = Daemon::start();
     fs::write(daemon.tree().join("new"), "new").unwrap();

@@ -17,6 +17,7 @@ use tracing::Instrument as _;
 use super::Shared;
 use super::guards::{Brake, Ended, Pass, of_stop};
 use super::ledger::blocking;
+use super::marker;
 use super::passes::{findings, lack_of_space};
 use super::reading::Reading;
 use crate::guard::upstream::resolve;
@@ -88,7 +89,7 @@ pub(super) async fn run(
     let order = &attempt.order;
     let (time, project) = (clock::now().format(TIME_FORMAT), &order.project_name);
     attempt.line(&format!("{time} {project}: {} -> {}", order.source, order.destination));
-    let outcome = machine.passes(begun, lock).await.unwrap_or_else(|outcome| *outcome);
+    let outcome = machine.passes(begun, lock).await;
     attempt.line(&closing_line(&outcome));
     outcome
 }
@@ -340,19 +341,24 @@ impl Machine<'_> {
 
     /// What the end of a program is, by what it left.
     async fn read_end(&self, reading: Reading, exit: &ProgramExit, pass: Pass) -> Ended {
+        let order = &self.attempt.order;
         let stats = *reading.parser.stats();
         let mut outcome = outcome::of_exit(exit, Evidence { stderr: &reading.stderr_end, stats: &stats });
         if let EndedBy::Stop(reason) = &exit.ended_by
             && outcome.class() == Class::Cancelled
         {
-            outcome = of_stop(outcome, reason, &self.attempt.order);
+            outcome = of_stop(outcome, reason, pass, order);
         }
         if pass == Pass::Pull
             && let Err(failed) = self.step(Step::Finish).await
         {
             outcome = *failed;
         }
-        Ended { outcome, stats, findings: reading.findings }
+        let fetched = match pass {
+            Pass::Marker => marker::fetched(&reading.run, order).await,
+            _ => None,
+        };
+        Ended { outcome, stats, findings: reading.findings, fetched }
     }
 
     async fn ask_to_end(&self, reading: Reading, reason: String) -> Reading {
@@ -378,7 +384,7 @@ impl Machine<'_> {
             (Ok(()), None) => interrupted("the program's supervisor or this host stopped in the middle"),
             (Err(error), _) => interrupted(&outcome::chain(&error)),
         };
-        Ended { outcome, stats, findings }
+        Ended { outcome, stats, findings, fetched: None }
     }
 }
 

@@ -23,18 +23,27 @@ pub(super) struct Findings {
     pub(super) first_deleted: Vec<String>,
     /// The first files of which data was fetched although there was one of that name.
     pub(super) first_again: Vec<String>,
+    /// When the plain file of [`Self::of_marker`] was changed, seconds since 1970.
+    pub(super) changed: Option<i64>,
     /// Size of the files fetched where there was none, bytes.
     pub(super) new_bytes: u64,
     /// Entries made where there was none.
     pub(super) new: u64,
     /// The output is a listing.
     listing: bool,
+    /// The file whose time is wanted.
+    marker: Option<String>,
 }
 
 impl Findings {
     /// Of a listing that was asked for some names.
     pub(super) fn of_listing(names: &[String]) -> Self {
         Self { missing: names.to_vec(), listing: true, ..Self::default() }
+    }
+
+    /// Of a listing that was asked for the time of one file.
+    pub(super) fn of_marker(name: &str) -> Self {
+        Self { marker: Some(name.to_owned()), listing: true, ..Self::default() }
     }
 
     /// Takes a piece of output. True: it says nothing more to people than what is kept here.
@@ -67,6 +76,10 @@ impl Findings {
         } else {
             self.entries += 1;
             self.missing.retain(|name| name.as_bytes() != entry.name);
+            let is_marker = self.marker.as_ref().is_some_and(|name| name.as_bytes() == entry.name);
+            if is_marker && entry.kind == rsync::progress::Kind::File {
+                self.changed = entry.changed;
+            }
         }
         true
     }

@@ -5,6 +5,7 @@
 use std::time::{Duration, Instant};
 
 use fleet::defaults::{ADOPT_AGAIN_PERCENT, ADOPT_DELETE_PERCENT};
+use fleet::marker::MARKER_BYTES_MAX;
 use fleet::outcome::EVIDENCE_NAMES_MAX;
 use mirror_proto::v1;
 use mirror_proto::v1::evidence::Kind;
@@ -29,6 +30,8 @@ const APPROVE: &str = "look at the evidence; mirrorctl run approve lets this run
 /// One program run of an attempt, in their order.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Pass {
+    /// Reads the upstream's marker.
+    Marker,
     /// Lists the upstream's directory.
     Probe,
     /// Tells what a first pull would do to a tree that others put there.
@@ -42,11 +45,13 @@ pub(super) enum Pass {
 }
 
 impl Pass {
-    pub(super) const ALL: [Self; 5] = [Self::Probe, Self::Adoption, Self::Reclaim, Self::Pull, Self::Count];
+    pub(super) const ALL: [Self; 6] =
+        [Self::Marker, Self::Probe, Self::Adoption, Self::Reclaim, Self::Pull, Self::Count];
 
     /// Names its run directories, and it in logs and spans.
     pub(super) const fn name(self) -> &'static str {
         match self {
+            Self::Marker => "marker",
             Self::Probe => "probe",
             Self::Adoption => "adoption",
             Self::Reclaim => "reclaim",
@@ -58,7 +63,7 @@ impl Pass {
     /// Whether it may change the tree.
     pub(super) fn writes(self, order: &Order) -> bool {
         match self {
-            Self::Probe | Self::Adoption | Self::Count => false,
+            Self::Marker | Self::Probe | Self::Adoption | Self::Count => false,
             Self::Reclaim => true,
             Self::Pull => !order.dry_run,
         }
@@ -67,6 +72,7 @@ impl Pass {
     /// What the log says when it begins; a plain pull needs no word.
     pub(super) fn heading(self, order: &Order) -> Option<&'static str> {
         match self {
+            Self::Marker => Some("reads the upstream's marker"),
             Self::Probe => Some("looks at the upstream"),
             Self::Adoption => Some("looks at what a first pull would change; nothing is changed yet"),
             Self::Reclaim => Some("makes room: removes what the upstream no longer has"),
@@ -98,6 +104,7 @@ pub(super) fn before_pull(order: &Order, facts: Facts) -> Vec<Pass> {
     let sought = !order.sentinels.is_empty() && !order.waives(Kind::SentinelMissing);
     let strange = order.first_sync && facts.filled && !facts.begun && !order.waives(Kind::Adoption);
     let wanted = |pass: &Pass| match pass {
+        Pass::Marker => order.marker.is_some(),
         Pass::Probe => may_empty || sought,
         Pass::Adoption => strange,
         Pass::Reclaim => order.reclaim,
@@ -113,6 +120,8 @@ pub(super) struct Ended {
     pub(super) outcome: v1::Outcome,
     pub(super) stats: Stats,
     pub(super) findings: Findings,
+    /// The file that it was to fetch, as far as it is read; `None`: there is none.
+    pub(super) fetched: Option<Vec<u8>>,
 }
 
 impl Ended {
@@ -130,7 +139,7 @@ pub(super) enum Verdict {
     End(Box<v1::Outcome>),
 }
 
-fn end(outcome: v1::Outcome) -> Verdict {
+pub(super) fn end(outcome: v1::Outcome) -> Verdict {
     Verdict::End(Box::new(outcome))
 }
 
@@ -298,18 +307,29 @@ pub(super) fn counted(mut stopped: Ended, dry: Ended) -> Ended {
 }
 
 /// A guard's stop.
-fn held(kind: Kind, measure: (u64, u64), names: Vec<String>, sentence: String, fault: Fault) -> v1::Outcome {
+pub(super) fn held(
+    kind: Kind,
+    measure: (u64, u64),
+    names: Vec<String>,
+    sentence: String,
+    fault: Fault,
+) -> v1::Outcome {
     let outcome = of_class(Class::Guard, &sentence, fault, APPROVE);
     v1::Outcome { evidence: Some(evidence(kind, measure, names, sentence)), ..outcome }
 }
 
 /// `measure` is what was found and what is allowed.
-fn evidence(kind: Kind, measure: (u64, u64), names: Vec<String>, sentence: String) -> v1::Evidence {
+pub(super) fn evidence(
+    kind: Kind,
+    measure: (u64, u64),
+    names: Vec<String>,
+    sentence: String,
+) -> v1::Evidence {
     v1::Evidence { kind: kind.into(), wanted: measure.0, allowed: measure.1, names, sentence }
 }
 
 /// Another meaning of how a program ended.
-fn on_top(ended: v1::Outcome, meaning: v1::Outcome) -> v1::Outcome {
+pub(super) fn on_top(ended: v1::Outcome, meaning: v1::Outcome) -> v1::Outcome {
     v1::Outcome {
         class: meaning.class,
         cause: meaning.cause,
@@ -336,7 +356,11 @@ impl Brake {
     /// For a pass of an attempt.
     pub(super) fn of(pass: Pass, order: &Order, now: Instant) -> Self {
         let writes = pass.writes(order);
-        let quota = order.quota_bytes.filter(|_| writes && !order.waives(Kind::Quota));
+        let quota = match pass {
+            // Upstreams lie about sizes.
+            Pass::Marker => Some(MARKER_BYTES_MAX),
+            _ => order.quota_bytes.filter(|_| writes && !order.waives(Kind::Quota)),
+        };
         Self { quota, next_look: writes.then(|| now + VOLUME_PACE) }
     }
 
@@ -360,12 +384,16 @@ impl Brake {
 }
 
 /// The outcome of a program that a brake ended, from the reason it was ended with; any other outcome as it is.
-pub(super) fn of_stop(ended: v1::Outcome, reason: &str, order: &Order) -> v1::Outcome {
+pub(super) fn of_stop(ended: v1::Outcome, reason: &str, pass: Pass, order: &Order) -> v1::Outcome {
     if let Some(lack) = reason.strip_prefix(VOLUME_BRAKE) {
         let cause = format!("the volume of {} ran full while rsync wrote to it: {lack}", order.destination);
         let advice = "free space on the volume; what was copied is intact, and mirrorctl project run --reclaim removes \
                       what the upstream no longer has";
         return on_top(ended, of_class(Class::DiskFull, &cause, Fault::Fleet, advice));
+    }
+    if pass == Pass::Marker && reason.starts_with(QUOTA_BRAKE) {
+        let cause = "the marker is larger than the upstream said";
+        return on_top(ended, of_class(Class::WallClock, cause, Fault::Upstream, "tell its administrators"));
     }
     let transferred = reason.strip_prefix(QUOTA_BRAKE).and_then(|bytes| bytes.parse().ok());
     let (Some(transferred), Some(quota)) = (transferred, order.quota_bytes) else { return ended };

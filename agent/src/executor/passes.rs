@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use fleet::marker::MarkerKind;
 use mirror_proto::v1;
 use mirror_proto::v1::outcome::Class;
 use rsync::{Fault, Purpose};
@@ -15,6 +16,7 @@ use super::attempt::{Early, LOCK_PACE, Machine, early, not_started, rejected};
 use super::findings::Findings;
 use super::guards::{self, Ended, Facts, Pass, Verdict};
 use super::ledger::blocking;
+use super::marker;
 use crate::guard::{DestinationFault, LockFault, ProjectLock, Root, Space};
 use crate::journal::Step;
 use crate::order::Order;
@@ -40,14 +42,24 @@ pub(super) struct Hands {
     ran: bool,
 }
 
+/// The numbers of the tries of one pass.
+pub(super) fn tries() -> std::ops::RangeInclusive<u32> {
+    1..=BUSY_TRIES
+}
+
 /// Where a pass of an attempt runs: its first try, or a later one.
 pub(super) fn pass_dir(shared: &Shared, order: &Order, pass: Pass, number: u32) -> PathBuf {
     shared.runs_dir().join(order.key.slug()).join(format!("{}-{number}", pass.name()))
 }
 
 impl Machine<'_> {
-    /// Takes an attempt through its programs.
-    pub(super) async fn passes(&self, begun: Step, lock: Option<ProjectLock>) -> Early<v1::Outcome> {
+    /// Takes an attempt through its programs; its outcome says what was seen of the marker.
+    pub(super) async fn passes(&self, begun: Step, lock: Option<ProjectLock>) -> v1::Outcome {
+        let ended = self.all_passes(begun, lock).await;
+        self.with_marker(ended.unwrap_or_else(|outcome| *outcome)).await
+    }
+
+    async fn all_passes(&self, begun: Step, lock: Option<ProjectLock>) -> Early<v1::Outcome> {
         let order = &self.attempt.order;
         let mut hands =
             Hands { lock: lock.map(Arc::new), resumed: begun != Step::Accepted, checked: false, ran: false };
@@ -55,7 +67,7 @@ impl Machine<'_> {
             && let Some(run) = self.take_up(Pass::Pull, 1, &mut hands).await?
         {
             let before = |pass: &Pass| self.was_started(*pass);
-            hands.ran = [Pass::Probe, Pass::Adoption, Pass::Reclaim].iter().any(before);
+            hands.ran = [Pass::Marker, Pass::Probe, Pass::Adoption, Pass::Reclaim].iter().any(before);
             let pull = self.pass_from(Pass::Pull, Some(run), &mut hands).await?;
             return Ok(guards::judge_pull(order, self.counted(pull, &mut hands).await));
         }
@@ -90,6 +102,7 @@ impl Machine<'_> {
     async fn judge(&self, pass: Pass, ended: Ended) -> Early<Verdict> {
         let order = &self.attempt.order;
         Ok(match pass {
+            Pass::Marker => self.judge_marker(ended).await?,
             Pass::Probe => guards::judge_probe(order, ended),
             Pass::Adoption => guards::judge_adoption(ended),
             Pass::Reclaim => {
@@ -109,7 +122,7 @@ impl Machine<'_> {
     }
 
     /// Asks the destination's root something, where waiting for its disk holds up nobody.
-    async fn at_root<T: Send + 'static>(
+    pub(super) async fn at_root<T: Send + 'static>(
         &self,
         ask: impl FnOnce(&Root, &Order) -> std::io::Result<T> + Send + 'static,
     ) -> Early<T> {
@@ -250,6 +263,11 @@ fn prepare(shared: &Shared, order: &Order, pass: Pass, number: u32, lock: &Proje
             fault => rejected(&fault),
         })
     })?;
+    let name = format!("{}-{number}", pass.name());
+    // What is fetched stays beside its program, and goes with it.
+    let fetches = matches!(purpose(pass, order), Purpose::Fetch { .. });
+    let fetched = shared.runs_dir().join(order.key.slug()).join(&name).join(marker::FETCHED_DIR);
+    let path = if fetches { fetched.clone() } else { path };
     let mut spec = order
         .program(purpose(pass, order), &live.config, &live.version, root.path(), &path, &lock.path)
         .or_else(|faults| early(rejected(&faults.join("; "))))?;
@@ -263,9 +281,13 @@ fn prepare(shared: &Shared, order: &Order, pass: Pass, number: u32, lock: &Proje
         let journaled = shared.journal.write_here(|journal| journal.step(order.key, Step::Pull));
         journaled.or_else(|error| early(of_local_error("cannot begin a step", &error)))?;
     }
-    let name = format!("{}-{number}", pass.name());
-    RunDir::create(&shared.runs_dir(), &order.key.slug(), &name, &spec)
-        .or_else(|error| early(not_started(&error)))
+    let run = RunDir::create(&shared.runs_dir(), &order.key.slug(), &name, &spec)
+        .or_else(|error| early(not_started(&error)))?;
+    if fetches {
+        let made = std::fs::create_dir(&fetched);
+        made.or_else(|error| early(of_local_error("cannot make room for the marker", &error)))?;
+    }
+    Ok(run)
 }
 
 fn check_space(space: Space, root: &Root, order: &Order) -> Early<()> {
@@ -278,6 +300,7 @@ fn check_space(space: Space, root: &Root, order: &Order) -> Early<()> {
 
 fn purpose(pass: Pass, order: &Order) -> Purpose {
     match pass {
+        Pass::Marker => marker::purpose(order),
         Pass::Probe => Purpose::List(order.sentinels.clone()),
         Pass::Adoption | Pass::Count => Purpose::DryRun,
         Pass::Reclaim => Purpose::Reclaim,
@@ -287,7 +310,13 @@ fn purpose(pass: Pass, order: &Order) -> Purpose {
 
 /// What is to be found in a pass's output.
 pub(super) fn findings(pass: Pass, order: &Order) -> Findings {
-    if pass == Pass::Probe { Findings::of_listing(&order.sentinels) } else { Findings::default() }
+    match (pass, &order.marker) {
+        (Pass::Probe, _) => Findings::of_listing(&order.sentinels),
+        (Pass::Marker, Some(check)) if check.marker.kind == MarkerKind::Mtime => {
+            Findings::of_marker(&check.marker.path)
+        }
+        _ => Findings::default(),
+    }
 }
 
 /// What the destination's volume lacks, where it can be told; a program that runs is not ended for a look that failed.

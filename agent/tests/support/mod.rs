@@ -8,6 +8,7 @@
 )]
 
 pub(crate) mod coordinator;
+pub(crate) mod site;
 pub(crate) mod upstream;
 
 use std::fs::File;

@@ -1,5 +1,6 @@
-//! The command line of a listing ([`Purpose::List`](super::Purpose::List)): a directory without what is below it, and
-//! single names below it, over one connection. Does NOT read what comes back: [`crate::listing`] does.
+//! The command lines of what takes single names: a listing ([`Purpose::List`](super::Purpose::List)) of a directory
+//! without what is below it, and of names below it, over one connection; and the fetch of one file
+//! ([`Purpose::Fetch`](super::Purpose::Fetch)). Does NOT read what comes back: [`crate::listing`] does for listings.
 
 use std::ffi::OsString;
 use std::os::unix::ffi::OsStringExt as _;
@@ -13,7 +14,11 @@ const NOWHERE: &str = "/nonexistent/";
 impl Plan {
     /// Names that a daemon would take for patterns or for something outside of the directory.
     pub(super) fn bad_names(&self) -> impl Iterator<Item = &String> {
-        let names = if let Purpose::List(names) = &self.purpose { names.as_slice() } else { &[] };
+        let names = match &self.purpose {
+            Purpose::List(names) => names.as_slice(),
+            Purpose::Fetch { name, .. } => std::slice::from_ref(name),
+            Purpose::Pull | Purpose::DryRun | Purpose::Reclaim => &[],
+        };
         let part_ok = |part: &str| !matches!(part, "" | "." | "..");
         let char_ok = |c: char| !c.is_control() && !matches!(c, '*' | '?' | '[' | '\\');
         names.iter().filter(move |name| !(name.split('/').all(part_ok) && name.chars().all(char_ok)))
@@ -31,6 +36,26 @@ impl Plan {
         for flag in [Flag::Ipv4, Flag::Ipv6].into_iter().filter(|flag| self.options.has(*flag)) {
             args.push(flag.word(), Origin::Project);
         }
+    }
+
+    /// No directory is walked and no link is made: nothing but one plain file can come.
+    pub(super) fn push_fetch_flags(&self, max_bytes: u64, args: &mut Args) {
+        args.push("--no-D", Origin::Forced);
+        args.push("--whole-file", Origin::Forced);
+        args.push(format!("--max-size={max_bytes}"), Origin::Forced);
+        args.push("--sockopts=TCP_NODELAY", Origin::Forced);
+        for flag in [Flag::Ipv4, Flag::Ipv6].into_iter().filter(|flag| self.options.has(*flag)) {
+            args.push(flag.word(), Origin::Project);
+        }
+    }
+
+    pub(super) fn push_fetch_operands(&self, name: &str, args: &mut Args) {
+        args.push("--", Origin::Forced);
+        let source = [&self.source.operand().into_vec(), name.as_bytes()].concat();
+        args.push(OsString::from_vec(source), Origin::Project);
+        let mut destination = self.destination.clone().into_os_string().into_vec();
+        destination.push(b'/');
+        args.push(OsString::from_vec(destination), Origin::Forced);
     }
 
     pub(super) fn push_list_operands(&self, names: &[String], args: &mut Args) {

@@ -136,6 +136,25 @@ fn a_listing_asks_for_literal_names() {
 }
 
 #[test]
+fn a_fetch_is_of_one_bounded_file() {
+    let mut plan = plan(&["-avH", "-4", "--delete"]);
+    let fetch = |plan: &mut Plan, name: &str| {
+        plan.purpose = Purpose::Fetch { name: name.to_owned(), max_bytes: 4_096 };
+        plan.build().map(|_| line(plan))
+    };
+    let shown = fetch(&mut plan, "project/trace/master").unwrap();
+    let beginning =
+        "/usr/bin/rsync --no-D --whole-file --max-size=4096 --sockopts=TCP_NODELAY --ipv4 --timeout=600";
+    assert!(shown.starts_with(beginning), "{shown}");
+    let end = " -- rsync://ftp.example.org/debian/project/trace/master /srv/mirror/debian/";
+    assert!(shown.ends_with(end), "{shown}");
+    assert!(!shown.contains("--delete") && !shown.contains("--links"), "{shown}");
+    for bad in ["", "/etc/passwd", "../a", "a*", "a\nb"] {
+        assert_eq!(fetch(&mut plan, bad), Err(vec![PlanFault::Name(bad.to_owned())]));
+    }
+}
+
+#[test]
 fn origins() {
     let mut full = plan(&["-a", "--delete"]);
     full.source = RsyncUri::parse("rsync://mirror:sekrit@h/m").unwrap();

@@ -34,7 +34,7 @@ fn ended(class: Class, findings: Findings, output: &str) -> Ended {
     let (mut parser, mut findings) = (OutputParser::new(), findings);
     parser.push(output.as_bytes(), |event| _ = findings.take(&event));
     let outcome = v1::Outcome { class: class.into(), exit_code: Some(0), ..v1::Outcome::default() };
-    Ended { outcome, stats: *parser.stats(), findings }
+    Ended { outcome, stats: *parser.stats(), findings, fetched: None }
 }
 
 fn stats(files: u64, created: u64, deleted: u64, size: u64, fetched: u64) -> String {
@@ -241,13 +241,14 @@ fn brakes_and_the_outcomes_of_their_reasons() {
     assert!(!brake.is_due(now) && brake.is_due(now + VOLUME_PACE) && !brake.is_due(now + VOLUME_PACE));
     assert_eq!(brake.judge(None, 1_000), None);
     let cancelled = || v1::Outcome { exit_code: Some(20), ..crate::outcome::cancelled("x") };
-    let by_quota = of_stop(cancelled(), &brake.judge(None, 1_001).unwrap(), &quota);
+    let by_quota = of_stop(cancelled(), &brake.judge(None, 1_001).unwrap(), Pass::Pull, &quota);
     assert_eq!((by_quota.class(), by_quota.exit_code), (Class::Guard, Some(20)));
     assert_eq!(by_quota.evidence.map(|evidence| (evidence.wanted, evidence.allowed)), Some((1_001, 1_000)));
-    let by_volume = of_stop(cancelled(), &brake.judge(Some("3 B of 9 TiB are free"), 0).unwrap(), &quota);
+    let by_volume =
+        of_stop(cancelled(), &brake.judge(Some("3 B of 9 TiB are free"), 0).unwrap(), Pass::Pull, &quota);
     assert_eq!(by_volume.class(), Class::DiskFull);
     assert!(by_volume.cause.contains("a1:debian") && by_volume.cause.contains("3 B"), "{}", by_volume.cause);
-    assert_eq!(of_stop(cancelled(), "maria wants it", &quota).class(), Class::Cancelled);
+    assert_eq!(of_stop(cancelled(), "maria wants it", Pass::Pull, &quota).class(), Class::Cancelled);
 
     let dry = order(&v1::Assignment { dry_run: true, quota_bytes: 1_000, ..assignment() });
     for mut idle in [Brake::of(Pass::Probe, &quota, now), Brake::of(Pass::Pull, &dry, now)] {
