@@ -2,6 +2,7 @@
 //! the room for it, judged by this host's own file. Keeps nothing and changes nothing but the agent's own lock file of
 //! probes. Does NOT know attempts: a probe takes no slot and no project's lock, so it holds up no run.
 
+mod marker;
 mod program;
 mod space;
 mod upstream;
@@ -101,6 +102,7 @@ impl Look<'_> {
             }
             (None, _) => {}
         }
+        findings.extend(marker::look(self).await);
         if let Some(place) = &place {
             findings.push(space::judge(self, place, growth).await);
         }
@@ -136,12 +138,7 @@ impl Look<'_> {
     /// The upstream with the user in it; none where nothing is pulled from one.
     fn source(&self) -> Option<Result<RsyncUri, String>> {
         let probe = self.probe;
-        let assignment = v1::Assignment {
-            source_uri: probe.source_uri.clone(),
-            user: probe.user.clone(),
-            ..v1::Assignment::default()
-        };
-        (!probe.source_uri.is_empty()).then(|| order::read_source(&assignment))
+        (!probe.source_uri.is_empty()).then(|| read_source(&probe.source_uri, &probe.user))
     }
 
     fn options(&self) -> Result<Options, String> {
@@ -208,6 +205,11 @@ impl Look<'_> {
             acls_and_xattrs: config.acls_and_xattrs,
         }
     }
+}
+
+fn read_source(uri: &str, user: &str) -> Result<RsyncUri, String> {
+    let (source_uri, user) = (uri.to_owned(), user.to_owned());
+    order::read_source(&v1::Assignment { source_uri, user, ..v1::Assignment::default() })
 }
 
 /// A destination that can be used.

@@ -60,6 +60,8 @@ fn changes(n: u64) -> [Change; 3] {
         role: Role::Origin,
         destination: "a1:pub/debian".parse().expect("a good destination"),
         upstream_host: "mirror.example.org".to_owned(),
+        upstream_uri: String::new(),
+        fell_back: String::new(),
         tree: id,
         attempt_try: 1,
         first_sync: false,
@@ -80,6 +82,7 @@ fn changes(n: u64) -> [Change; 3] {
         tree: None,
         last_success: Some(Wall(1_700_000_000_000)),
         upstream: 0,
+        marker: None,
     };
     [Record::Run(run), Record::Attempt(attempt), Record::ProjectState(state)].map(Change::Put)
 }

@@ -456,6 +456,7 @@ pub(crate) mod tests {
             reclaim: false,
             sentinels: Vec::new(),
             first_sync: false,
+            marker: None,
             waived: Vec::new(),
             quota_bytes: 0,
             known_files: 0,

@@ -46,6 +46,8 @@ fn placement(writer: u64, n: u64) -> PlacementRecord {
         size_bytes: 0,
         half_changed: false,
         hold: None,
+        marker: None,
+        behind: None,
     }
 }
 

@@ -2,6 +2,7 @@
 //! what is wrong with a value is the coordinator's to say.
 
 use chrono::{DateTime, TimeDelta, Utc};
+use fleet::marker::{Marker, MarkerKind};
 use fleet::schedule::{CronFields, Window, parse_date, parse_span};
 use mirror_proto::v1;
 use mirror_proto::v1::schedule::Cadence;
@@ -62,6 +63,10 @@ pub fn apply(
     }
     if guard(flags, project, faults) {
         mask.push("guard");
+    }
+    if let Some(text) = &flags.marker {
+        project.marker = if text.is_empty() { None } else { faults.check("--marker", marker(text)) };
+        mask.push("marker");
     }
     if retry(flags, project, faults) {
         mask.push("retry");
@@ -400,6 +405,15 @@ fn guard(flags: &ProjectFlags, project: &mut v1::Project, faults: &mut Faults) -
     given
 }
 
+/// `KIND:PATH`.
+fn marker(text: &str) -> Result<v1::Marker, String> {
+    let (kind, path) = text
+        .split_once(':')
+        .ok_or_else(|| format!("{text:?}: write KIND:PATH, as in debian_trace:project/trace/master"))?;
+    let kind: MarkerKind = kind.parse().map_err(|bad| format!("{kind:?}: {bad}"))?;
+    Ok(mirror_proto::convert::marker_to_wire(&Marker { kind, path: path.to_owned() }))
+}
+
 /// Whether any flag about retries was given.
 fn retry(flags: &ProjectFlags, project: &mut v1::Project, faults: &mut Faults) -> bool {
     let mut settings = project.retry.clone().unwrap_or_default();
@@ -468,7 +482,7 @@ mod tests {
             "--every|6h|--time-zone|Europe/Berlin|--start|2026-12-01|--end|2027-01-01|--jitter|5m|--overlap|skip\
              |--catch-up|1d|--dst-overlap|both|--no-default-options|--connect-timeout|30s|--io-timeout|5m\
              |--stall-timeout|1h|--run-timeout|2d|--bandwidth|1000|--max-delete|40000|--retry-attempts|2\
-             |--shrink-percent|40|--sentinel|dists|--sentinel|pool|--quota|5000|--partial-is-success|known\
+             |--shrink-percent|40|--sentinel|dists|--sentinel|pool|--quota|5000|--marker|mtime:fullfiletimelist-epel|--partial-is-success|known\
              |--retry-backoff|1m|--window|22:00-06:00|--window|01:00-02:00 sat,sun|-l|tier=1|--display-name|Debian GNU|--user|mirror",
         );
         assert_eq!(faults, [""; 0]);
@@ -490,11 +504,16 @@ mod tests {
             (Some(40_000), Some(40), 5_000)
         );
         assert_eq!(guard.sentinels, ["dists", "pool"]);
+        let marker = project.marker.unwrap();
+        assert_eq!((marker.kind(), marker.path.as_str()), (v1::marker::Kind::Mtime, "fullfiletimelist-epel"));
         let retry = project.retry.unwrap();
         assert_eq!((retry.attempts, retry.treat_partial_as_success.as_str()), (2, "known"));
         assert_eq!(project.labels["tier"], "1");
         assert_eq!(project.upstreams[0].user, "mirror");
-        assert_eq!(mask, ["display_name", "labels", "upstreams", "schedule", "rsync", "guard", "retry"]);
+        assert_eq!(
+            mask,
+            ["display_name", "labels", "upstreams", "schedule", "rsync", "guard", "marker", "retry"]
+        );
     }
 
     #[test]

@@ -112,7 +112,12 @@ fn projects() {
     switched.status.as_mut().expect("debian has one").upstream.clone_from(&fallback.uri);
     switched.upstreams.push(fallback);
     golden_80("project-show-switched.txt", &text::project::show(&view(), &switched, &[], &[]));
-    golden_80("project-list-switched.txt", &text::project::list(&view(), &[switched]));
+    golden_80("project-list-switched.txt", &text::project::list(&view(), std::slice::from_ref(&switched)));
+    switched.marker = Some(fixtures::trace());
+    let status = switched.status.as_mut().expect("debian has one");
+    status.marker_time = wire("2026-11-19T00:12:00Z");
+    status.behind_since = wire("2026-11-20T06:30:00Z");
+    golden_80("project-show-marker.txt", &text::project::show(&view(), &switched, &[], &[]));
     golden_80("project-list-empty.txt", &text::project::list(&view(), &[]));
 }
 
@@ -138,9 +143,15 @@ fn checks() {
             size_bytes: Some(516_469_817_344),
             ..finding(Kind::Size, Severity::Warning, "~481 GiB, 402,116 files: ftp1:a2 would be 96 % full")
         },
+        finding(
+            Kind::Marker,
+            Severity::Warning,
+            "ftp1 reads fullfiletimelist-epel at rsync://rsync.example.net/epel/: 2026-11-19 02:00:00 UTC, older than what \
+             is served (2026-11-20 01:00:00 UTC); nothing is pulled from there",
+        ),
         finding(Kind::Space, Severity::Fault, "edge2 a1:epel lacks ~12.0 GiB above its reserve of 160 GiB"),
     ];
-    let bad = v1::CheckProjectResponse { findings, faults: 2, warnings: 1 };
+    let bad = v1::CheckProjectResponse { findings, faults: 2, warnings: 2 };
     let good = v1::CheckProjectResponse { findings: bad.findings[..1].to_vec(), faults: 0, warnings: 0 };
     let ascii = View { unicode: false, ..view() };
     let texts = [
@@ -161,6 +172,8 @@ fn runs() {
     golden_80("run-show.txt", &text::run::show(&view(), &partial, &attempts));
     let (run, attempts) = fixtures::spread();
     golden_80("run-show-replicas.txt", &text::run::show(&view(), &run, &attempts));
+    let (run, attempts) = fixtures::fallen_back();
+    golden_80("run-show-fallback.txt", &text::run::show(&view(), &run, &attempts));
     let held = held_run();
     let attempts: Vec<_> = held.origin_attempt.clone().into_iter().collect();
     golden_80("run-show-held.txt", &text::run::show(&view(), &held, &attempts));

@@ -9,10 +9,12 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use fleet::marker::MARKER_BYTES_MAX;
 use rsync::exit::ExitCode;
 use rsync::{Event, OutputParser, Stats};
 
 use crate::executor::Live;
+use crate::guard::tree_file::read_beneath;
 use crate::outcome;
 use crate::rundir::{
     EndedBy, JailSpec, ProgramExit, ProgramSpec, ProgramStatus, RunDir, RunDirError, Secret,
@@ -32,6 +34,10 @@ const STDOUT_BYTES_MAX: u64 = 4 << 20;
 const STDERR_BYTES_MAX: u64 = 64 << 10;
 /// Output read at one step, bytes.
 const STEP_BYTES: usize = 256 << 10;
+/// Where a program puts what it copies, below its run directory.
+const FETCHED_DIR: &str = "fetched";
+/// A program that has copied more than this, bytes, is ended: upstreams lie about sizes.
+const FETCHED_BYTES_MAX: u64 = 2 * MARKER_BYTES_MAX;
 /// Descriptors of rsync.
 const OPEN_FILES_MAX: u64 = 256;
 
@@ -43,6 +49,10 @@ pub(super) struct Wanted {
     pub(super) port: u16,
     /// What may be read besides what every program may; each must exist.
     pub(super) read_paths: Vec<PathBuf>,
+    /// Names the run directory, below the agent's own.
+    pub(super) slug: String,
+    /// The file that it copies into [`fetched_dir`] of that directory.
+    pub(super) fetches: Option<String>,
     /// For its standard input.
     pub(super) secret: Option<Secret>,
     /// How long it may take.
@@ -59,6 +69,18 @@ pub(super) struct Ran {
     pub(super) stderr: Vec<u8>,
     /// Some of its output is missing.
     pub(super) truncated: bool,
+    /// The file that it copied, as far as it is read.
+    pub(super) fetched: Option<Vec<u8>>,
+}
+
+/// A name for a run directory that no other one has.
+pub(super) fn new_slug() -> String {
+    format!("probe-{}", uuid::Uuid::new_v4())
+}
+
+/// Where a program with that name puts what it copies.
+pub(super) fn fetched_dir(live: &Live, slug: &str) -> PathBuf {
+    live.config.data_dir.join("runs").join(slug).join(PASS).join(FETCHED_DIR)
 }
 
 /// Runs it to its end and hands each line that is neither progress nor a closing number to `line`.
@@ -67,12 +89,16 @@ pub(super) struct Ran {
 /// Why it could not be run, in words.
 pub(super) async fn run(live: &Arc<Live>, wanted: Wanted, line: impl FnMut(&[u8])) -> Result<Ran, String> {
     let live = Arc::clone(live);
-    let time_max = wanted.time_max;
+    let (time_max, fetches) = (wanted.time_max, wanted.fetches.clone());
     let run = blocking(move || start(&live, wanted)).await?;
     let deadline = Instant::now() + time_max + SLACK;
     let (run, exit) = wait(run, deadline).await?;
-    let (stdout, stderr) = blocking(move || {
-        let output = (read_all(run.stdout(0)), read_all(run.stderr(0)));
+    let (stdout, stderr, fetched) = blocking(move || {
+        let fetched = fetches.and_then(|name| {
+            let dir = File::open(run.path().join(FETCHED_DIR)).ok()?;
+            Some(read_beneath(dir, &name, MARKER_BYTES_MAX + 1).ok()?.content)
+        });
+        let output = (read_all(run.stdout(0)), read_all(run.stderr(0)), fetched);
         if let Err(error) = run.remove() {
             tracing::warn!(
                 error = outcome::chain(&error),
@@ -82,14 +108,17 @@ pub(super) async fn run(live: &Arc<Live>, wanted: Wanted, line: impl FnMut(&[u8]
         Ok(output)
     })
     .await?;
-    digest(&exit, &stdout, stderr, line)
+    Ok(Ran { fetched, ..digest(&exit, &stdout, stderr, line)? })
 }
 
 fn start(live: &Live, wanted: Wanted) -> Result<RunDir, String> {
     let told = |error: RunDirError| format!("rsync was not started: {}", outcome::chain(&error));
-    let slug = format!("probe-{}", uuid::Uuid::new_v4());
-    let run = RunDir::create(&live.config.data_dir.join("runs"), &slug, PASS, &spec(live, &wanted))
-        .map_err(told)?;
+    let base = live.config.data_dir.join("runs");
+    let run = RunDir::create(&base, &wanted.slug, PASS, &spec(live, &wanted)).map_err(told)?;
+    if wanted.fetches.is_some() {
+        let made = std::fs::create_dir(run.path().join(FETCHED_DIR));
+        made.map_err(|error| format!("rsync was not started: {error}"))?;
+    }
     // A probe writes to no project, so it holds no project's lock.
     let lock = File::open("/dev/null").map_err(|error| format!("rsync was not started: {error}"))?;
     let started = match &live.program {
@@ -126,6 +155,7 @@ fn spec(live: &Live, wanted: &Wanted) -> ProgramSpec {
         stderr_max: STDERR_BYTES_MAX,
         jail: JailSpec {
             read_paths: wanted.read_paths.clone(),
+            write_paths: wanted.fetches.iter().map(|_| fetched_dir(live, &wanted.slug)).collect(),
             connect_ports: vec![wanted.port],
             open_files: Some(OPEN_FILES_MAX),
             off: !live.config.jail,
@@ -139,9 +169,10 @@ fn spec(live: &Live, wanted: &Wanted) -> ProgramSpec {
 async fn wait(run: RunDir, deadline: Instant) -> Result<(RunDir, ProgramExit), String> {
     let mut run = run;
     loop {
-        let (back, status) = blocking(move || {
+        let (back, status, too_much) = blocking(move || {
             let status = run.status();
-            Ok((run, status))
+            let too_much = copied(&run) > FETCHED_BYTES_MAX;
+            Ok((run, status, too_much))
         })
         .await?;
         run = back;
@@ -154,18 +185,27 @@ async fn wait(run: RunDir, deadline: Instant) -> Result<(RunDir, ProgramExit), S
                 false
             }
         };
-        if lost || Instant::now() >= deadline {
+        if lost || too_much || Instant::now() >= deadline {
             let stopped = blocking(move || {
                 let stopped = run.stop("a probe that takes too long");
-                Ok(stopped.and_then(|()| if lost { run.remove() } else { Ok(()) }))
+                Ok(stopped.and_then(|()| if lost || too_much { run.remove() } else { Ok(()) }))
             });
             if let Err(error) = stopped.await? {
                 tracing::warn!(error = outcome::chain(&error), "the run of a probe is left as it is");
+            }
+            if too_much {
+                return Err("the upstream sends more than it said".to_owned());
             }
             return Err("rsync did not end as it should; the agent's own messages say more".to_owned());
         }
         tokio::time::sleep(LOOK_PACE).await;
     }
+}
+
+/// Bytes of what a program has copied so far.
+fn copied(run: &RunDir) -> u64 {
+    let entries = std::fs::read_dir(run.path().join(FETCHED_DIR)).into_iter().flatten().flatten();
+    entries.filter_map(|entry| entry.metadata().ok()).map(|file| file.len()).sum()
 }
 
 /// All that was kept of an output; a line that lacks its middle is none.
@@ -214,7 +254,8 @@ fn digest(
     if let Some(event) = parser.finish() {
         take(event);
     }
-    Ok(Ran { end, stats: *parser.stats(), stderr, truncated: *gap || exit.truncated })
+    let truncated = *gap || exit.truncated;
+    Ok(Ran { end, stats: *parser.stats(), stderr, truncated, fetched: None })
 }
 
 /// Runs what waits for a disk where it holds up nothing else.

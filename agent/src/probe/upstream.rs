@@ -20,7 +20,7 @@ pub(super) const CONNECT_TIMEOUT_MAX: Duration = Duration::from_secs(10);
 /// Longest silence of the upstream.
 pub(super) const IO_TIMEOUT: Duration = Duration::from_secs(15);
 /// Longest listing.
-const LIST_TIME_MAX: Duration = Duration::from_secs(20);
+pub(super) const LIST_TIME_MAX: Duration = Duration::from_secs(20);
 /// Longest count.
 const SIZE_TIME_MAX: Duration = Duration::from_secs(60);
 /// A volume that would be fuller than this, in percent, is worth a warning.
@@ -42,6 +42,18 @@ pub(super) struct Upstream<'a> {
     /// Options that hold; none: there are none that do.
     pub(super) options: Option<Options>,
     pub(super) place: Option<&'a Place>,
+}
+
+/// A password as rsync reads it.
+pub(super) fn secret_of(secrets: Option<&v1::Secrets>) -> Result<Option<Secret>, String> {
+    let password = secrets.map_or("", |secrets| secrets.password.as_str());
+    if password.is_empty() {
+        return Ok(None);
+    }
+    let unusable = || "the password cannot be used; set it again".to_owned();
+    let password = Password::new(password.as_bytes().to_vec()).map_err(|_| unusable())?;
+    let line = [password.expose(), b"\n"].concat();
+    Secret::new(line).map(Some).ok_or_else(unusable)
 }
 
 /// What a listing showed.
@@ -105,20 +117,10 @@ impl Upstream<'_> {
             Some(place) if place.exists => vec![place.path.clone()],
             Some(_) | None => Vec::new(),
         };
-        let wanted =
-            Wanted { command, port: self.source.port(), read_paths, secret: self.secret()?, time_max };
+        let secret = secret_of(self.look.probe.secrets.as_ref())?;
+        let (port, slug) = (self.source.port(), program::new_slug());
+        let wanted = Wanted { command, port, read_paths, secret, time_max, slug, fetches: None };
         program::run(self.look.live, wanted, line).await
-    }
-
-    fn secret(&self) -> Result<Option<Secret>, String> {
-        let password = self.look.probe.secrets.as_ref().map_or("", |secrets| secrets.password.as_str());
-        if password.is_empty() {
-            return Ok(None);
-        }
-        let unusable = || "the password cannot be used; set it again".to_owned();
-        let password = Password::new(password.as_bytes().to_vec()).map_err(|_| unusable())?;
-        let line = [password.expose(), b"\n"].concat();
-        Secret::new(line).map(Some).ok_or_else(unusable)
     }
 
     /// Lists the upstream's directory and the sentinels below it. True: the directory is there.

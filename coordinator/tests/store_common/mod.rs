@@ -78,6 +78,8 @@ pub fn attempt(project: ProjectUid, n: u64, number: u32, ended: bool) -> Attempt
         role: Role::Origin,
         destination: "a1:debian".parse().unwrap(),
         upstream_host: "mirror.example".to_owned(),
+        upstream_uri: String::new(),
+        fell_back: String::new(),
         tree: run_id(n),
         attempt_try: 1,
         first_sync: false,

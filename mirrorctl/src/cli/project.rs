@@ -172,8 +172,8 @@ pub struct ProjectFlags {
     /// The upstream, as in rsync://host/module/path
     #[arg(long, value_name = "URI")]
     pub from: Option<String>,
-    /// An upstream to switch to when the first one fails; may be repeated, in order of preference; a user may stand in
-    /// it; on edit the given ones replace all, and a single empty one removes all
+    /// An upstream to switch to when the first one fails: with --marker a run does so by itself, otherwise people do; may
+    /// be repeated, in order of preference; a user may stand in it; on edit the given ones replace all, and a single empty one removes all
     #[arg(long, value_name = "URI")]
     pub fallback: Vec<String>,
     /// Where the tree goes: a root of the agent and a path below it, as in a1:debian
@@ -274,6 +274,11 @@ pub struct ProjectFlags {
     /// A path that must exist at the upstream, as in dists/stable/Release; may be repeated, '' removes all
     #[arg(long = "sentinel", value_name = "PATH", help_heading = "Limits")]
     pub sentinels: Vec<String>,
+    /// The file that tells how new a tree is, as in debian_trace:project/trace/master: nothing older than what is served
+    /// is pulled, and a run that fails at one upstream asks the next; kinds: unix_time, http_date, iso_date,
+    /// debian_release, debian_trace, manjaro_state, repomd, mtime; '' removes it
+    #[arg(long, value_name = "KIND:PATH", help_heading = "Limits")]
+    pub marker: Option<String>,
     /// The most bytes that the tree may have; 0: no limit
     #[arg(long, value_name = "BYTES", help_heading = "Limits")]
     pub quota: Option<String>,

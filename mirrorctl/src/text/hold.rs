@@ -34,6 +34,7 @@ pub fn lines(evidence: &Evidence) -> Vec<(&'static str, String)> {
         }
         Kind::Adoption => ("the destination holds files that the fleet did not put there", None),
         Kind::Quota => ("the tree is larger than its quota", None),
+        Kind::UpstreamBehind => ("the upstream is older than what is served", None),
         Kind::Unspecified => ("a guard stopped it", None),
     };
     let told = if evidence.sentence.is_empty() { what.to_owned() } else { evidence.sentence.clone() };
@@ -81,6 +82,9 @@ pub fn question(project: &str, placement: &v1::PlacementStatus, hold: &v1::Hold)
         }
         Kind::Adoption => format!("This lets {on} change the files of {project} that it found there."),
         Kind::Quota => format!("This lets {project} on {on} grow beyond its quota."),
+        Kind::UpstreamBehind => {
+            format!("This lets an older tree of {project} take the place of what is served.")
+        }
         Kind::Unspecified => format!("This lets {on} pass over what stopped {project}."),
     };
     format!("{what} Approve?")

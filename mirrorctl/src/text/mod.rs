@@ -146,6 +146,7 @@ pub const fn class_word(class: Class) -> &'static str {
         Class::RejectedByAgent => "rejected by the agent",
         Class::Interrupted => "interrupted",
         Class::Guard => "guard",
+        Class::UpstreamBehind => "upstream behind",
     }
 }
 

@@ -87,6 +87,7 @@ pub fn show(view: &View, project: &v1::Project, runs: &[v1::Run], why: &[String]
     if project.upstreams.is_empty() {
         lines.push(("upstream", "none: people put the tree on the origin themselves".to_owned()));
     }
+    lines.extend(project.marker.as_ref().map(|marker| ("marker", marker_line(view, project, marker))));
     lines.push(("schedule", schedule_line(view, project)));
     let status = project.status.clone().unwrap_or_default();
     if status.placements.is_empty() {
@@ -181,7 +182,11 @@ fn upstream_lines(project: &v1::Project) -> impl Iterator<Item = String> {
     let active = in_use(project);
     project.upstreams.iter().enumerate().map(move |(index, upstream)| {
         let line = upstream_line(upstream);
-        let used = if active == Some(upstream) { ", in use" } else { "" };
+        let used = match (active == Some(upstream), project.marker.is_some()) {
+            (true, true) => ", asked first",
+            (true, false) => ", in use",
+            (false, _) => "",
+        };
         if count < 2 { line } else { format!("{line} ({} of {count}{used})", index + 1) }
     })
 }
@@ -193,6 +198,31 @@ fn upstream_line(upstream: &v1::Upstream) -> String {
         line.push_str(&format!(" as {} ({password})", upstream.user));
     }
     line
+}
+
+/// `debian_trace:project/trace/master, of 04:12 UTC (3h ago)`.
+fn marker_line(view: &View, project: &v1::Project, marker: &v1::Marker) -> String {
+    let mut line = format!("{}:{}", marker_kind(marker.kind()), marker.path);
+    let status = project.status.clone().unwrap_or_default();
+    match time(status.marker_time) {
+        Some(at) => {
+            line.push_str(&format!(", what is served is of {}", units::moment_and_distance(at, view.now)))
+        }
+        None => line.push_str(", not seen yet"),
+    }
+    if let Some(since) = time(status.behind_since) {
+        line.push_str(&format!(
+            "; no upstream has had anything newer since {}",
+            units::age(view.now - since)
+        ));
+    }
+    line
+}
+
+/// A kind as people type it.
+#[must_use]
+pub fn marker_kind(kind: v1::marker::Kind) -> String {
+    kind.as_str_name().trim_start_matches("KIND_").to_lowercase()
 }
 
 fn schedule_line(view: &View, project: &v1::Project) -> String {
@@ -254,6 +284,11 @@ fn placement_line(
         }
         parts.push(plural(placement.files, "file", "files"));
         parts.push(units::bytes(placement.size_bytes));
+        if status::is_behind(project, placement)
+            && let Some(at) = time(placement.marker_time)
+        {
+            parts.push(format!("marker {}", units::moment(at, view.now)));
+        }
     }
     if !placement.connected {
         parts.push("unreachable".to_owned());

@@ -11,7 +11,7 @@ use crate::names;
 use crate::table::{Cell, Table};
 use crate::term::View;
 use crate::text::{
-    attempt_word, block, class_word, hold, plural, role_word, run_color, run_word, since, time,
+    attempt_word, block, class_word, hold, host, plural, role_word, run_color, run_word, since, time,
 };
 use crate::{units, watch};
 
@@ -92,8 +92,12 @@ pub fn show(view: &View, run: &v1::Run, attempts: &[v1::Attempt]) -> String {
     }
     let newest = attempts.iter().rev().find(|attempt| attempt.role() == v1::Role::Origin);
     let newest = newest.or(run.origin_attempt.as_ref());
+    if let Some(attempt) = newest.filter(|attempt| !attempt.fell_back.is_empty()) {
+        lines.push(("upstream", fell_back(attempt)));
+    }
     if let Some(outcome) = newest.and_then(|attempt| attempt.outcome.as_ref()) {
         lines.extend(outcome_lines(outcome));
+        lines.extend(outcome.marker.as_ref().map(|seen| ("marker", marker_seen(view, seen))));
     }
     if let Some(progress) = newest.and_then(|attempt| attempt.progress.as_ref()) {
         lines.push(("progress", progress_line(progress)));
@@ -177,6 +181,29 @@ fn asked(view: &View, run: &v1::Run) -> String {
     text
 }
 
+/// `fell back to mirror2.example.org: mirror1.example.org: connection refused`.
+fn fell_back(attempt: &v1::Attempt) -> String {
+    format!("fell back to {}: {}", host(&attempt.upstream), units::clean(&attempt.fell_back))
+}
+
+/// `project/trace/master: the tree's is of 04:12 UTC (3h ago), the upstream's of 10:00 UTC (2h ago)`.
+fn marker_seen(view: &View, seen: &v1::MarkerSeen) -> String {
+    let told = |of| time(of).map(|at| units::moment_and_distance(at, view.now));
+    let path = seen.marker.as_ref().map_or("", |marker| marker.path.as_str());
+    let mut parts = Vec::new();
+    match (told(seen.tree_time), told(seen.upstream_time)) {
+        (Some(tree), Some(_)) if seen.tree_time == seen.upstream_time => {
+            parts.push(format!("{tree}, here and at the upstream"));
+        }
+        (tree, upstream) => {
+            parts.extend(tree.map(|tree| format!("{tree} in the tree")));
+            parts.extend(upstream.map(|upstream| format!("{upstream} at the upstream")));
+        }
+    }
+    parts.extend(Some(&seen.note).filter(|note| !note.is_empty()).map(|note| units::clean(note).to_string()));
+    format!("{}: {}", units::clean(path), parts.join("; "))
+}
+
 /// What a hold means for the trees, until it closes.
 fn then(run: &v1::Run, attempt: &v1::Attempt) -> Option<&'static str> {
     if attempt.state() != AttemptState::Held || run.dry_run || !run.reseed_from.is_empty() {
@@ -189,6 +216,8 @@ fn then(run: &v1::Run, attempt: &v1::Attempt) -> Option<&'static str> {
         }
         Kind::Shrink => "replicas serve the tree before; the origin's own has changed already",
         Kind::EmptyUpstream | Kind::SentinelMissing | Kind::Adoption => "nothing was changed",
+        Kind::UpstreamBehind if attempt.outcome.as_ref()?.stats.is_none() => "nothing was changed",
+        Kind::UpstreamBehind => "replicas serve the tree before; the origin's own has changed already",
         Kind::Quota | Kind::Unspecified => "replicas serve the tree before",
     })
 }
@@ -286,6 +315,9 @@ fn try_line(view: &View, attempt: &v1::Attempt) -> String {
     }
     if !attempt.source_agent.is_empty() {
         head.push_str(&format!(" from {}", names::last(&attempt.source_agent)));
+    }
+    if !attempt.fell_back.is_empty() {
+        head.push_str(&format!(" from {}", host(&attempt.upstream)));
     }
     let mut parts = vec![head];
     if let Some(stats) = attempt.outcome.as_ref().and_then(|outcome| outcome.stats.as_ref()) {

@@ -8,6 +8,7 @@ use ::fleet::{
     input::{Ask, Reply},
     project::{Destination, Pick, ProjectSpec, Upstream},
     refusal::Violation,
+    time::Wall,
 };
 use mirror_proto::{
     convert, status,
@@ -33,8 +34,10 @@ struct Case {
     uid: ProjectUid,
     name: Name,
     spec: ProjectSpec,
-    /// The one that the origin pulls from.
+    /// The preferred one.
     upstream: Option<Upstream>,
+    /// The marker of what is served.
+    served: Option<Wall>,
     /// The origin first.
     places: Vec<Place>,
     size: bool,
@@ -188,12 +191,48 @@ impl Projects {
                 }
             }
         }
+        if pulls.is_some() && case.spec.marker.is_some() {
+            let others =
+                case.spec.upstreams.iter().filter(|one| pulls.is_none_or(|first| first.uri != one.uri));
+            probe.others = others.filter_map(|other| self.other(case, place, other, &mut notes)).collect();
+        }
         let ticket = self.services.probes.begin(place.agent, session, host).and_then(|ticket| {
             probe.id = ticket.id();
             let sent = self.services.outbox.probe(place.agent, session, probe);
             if sent { Ok(ticket) } else { Err(Unanswered::Gone) }
         });
         Asked { place, ticket: ticket.map_err(|why| unanswered(place, why)), notes }
+    }
+
+    /// Another upstream, at which the marker alone is read.
+    fn other(
+        &self,
+        case: &Case,
+        place: &Place,
+        upstream: &Upstream,
+        notes: &mut Vec<v1::Finding>,
+    ) -> Option<v1::ProbedUpstream> {
+        let (offline, note) = self.way(case, place, Some(upstream));
+        notes.extend(note);
+        let password = if upstream.sealed_password.is_empty() {
+            None
+        } else {
+            match self.services.sealer.unseal(&upstream.sealed_password) {
+                Ok(password) => Some(password.to_string()),
+                Err(error) => {
+                    let text =
+                        format!("cannot be given the password of {}: {error}; set it again", upstream.host);
+                    notes.push(place.finding(Kind::Marker, Severity::Fault, &text));
+                    return None;
+                }
+            }
+        };
+        Some(v1::ProbedUpstream {
+            source_uri: upstream.uri.clone(),
+            user: upstream.user.clone(),
+            secrets: convert::secrets_to_wire(password),
+            offline,
+        })
     }
 
     /// What admission keeps free on every volume.
@@ -245,7 +284,8 @@ impl Case {
         places.sort_by(|a, b| (a.role != Role::Origin, &a.name).cmp(&(b.role != Role::Origin, &b.name)));
         let record = &project.record;
         let (name, spec) = (record.name.clone(), record.spec.clone());
-        Self { uid: record.uid, name, spec, upstream: project.upstream().cloned(), places, size }
+        let (upstream, served) = (project.upstream().cloned(), project.state.marker);
+        Self { uid: record.uid, name, spec, upstream, served, places, size }
     }
 
     /// Where a declaration that is not stored would have its trees.
@@ -276,7 +316,7 @@ impl Case {
             }
         }
         let upstream = spec.upstreams.first().cloned();
-        Self { uid: ProjectUid(0), name, spec, upstream, places, size }
+        Self { uid: ProjectUid(0), name, spec, upstream, served: None, places, size }
     }
 
     /// What an agent is to look at.
@@ -294,6 +334,8 @@ impl Case {
             connect_timeout: rsync.connect_timeout.map(convert::duration_to_wire),
             sentinels: if pulls.is_some() { self.spec.guard.sentinels.clone() } else { Vec::new() },
             size: self.size && pulls.is_some(),
+            marker: self.spec.marker.as_ref().filter(|_| pulls.is_some()).map(convert::marker_to_wire),
+            marker_not_before: self.served.map(convert::wall_to_wire),
             ..v1::Probe::default()
         }
     }

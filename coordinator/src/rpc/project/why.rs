@@ -163,6 +163,9 @@ impl Teller<'_> {
             return format!("the reseed of {} with {}", self.agent(attempt.agent), self.name);
         }
         match attempt.role {
+            Role::Origin if !attempt.fell_back.is_empty() => {
+                format!("{} (fell back: {})", self.name, one_line(&attempt.fell_back))
+            }
             Role::Origin => self.name.to_owned(),
             Role::Replica => format!("{} on {}", self.name, self.agent(attempt.agent)),
         }
@@ -269,7 +272,13 @@ impl Teller<'_> {
     fn going(&self, placement: &PlacementRecord) -> Option<String> {
         let attempt = self.view.attempt_on(placement.project, placement.agent)?;
         out_since(&attempt.state)?;
-        Some(self.taker(placement.project, placement.agent))
+        let taker = self.taker(placement.project, placement.agent);
+        Some(match attempt.fell_back.as_str() {
+            "" => taker,
+            fell_back => {
+                format!("{taker}, from {} (fell back: {})", attempt.upstream_host, one_line(fell_back))
+            }
+        })
     }
 
     fn taker(&self, project: ProjectUid, agent: AgentUid) -> String {
@@ -399,6 +408,13 @@ impl Teller<'_> {
                 self.until(why.until)
             );
         }
+        if outcome.class == ExitClass::UpstreamBehind {
+            return format!(
+                "{subject} waits for a newer upstream, and its tree stays as it is: {}; asked again at {}.",
+                rsync::text::printable(outcome.cause.as_bytes(), BEHIND_CHARS_MAX),
+                self.until(why.until)
+            );
+        }
         let tries = match outcome.class {
             ExitClass::Partial => 2,
             _ => self.project.record.spec.tries(),
@@ -451,6 +467,7 @@ impl Teller<'_> {
             | GuardKind::EmptyUpstream
             | GuardKind::SentinelMissing
             | GuardKind::Adoption
+            | GuardKind::UpstreamBehind
             | GuardKind::Quota => hold.figures(),
         };
         let approved = hold.approved_until.filter(|until| *until > self.now.wall);
@@ -495,6 +512,11 @@ impl Teller<'_> {
                 "its schedule has no more fires".to_owned()
             }
         };
+        let behind =
+            self.project.origin().and_then(|origin| origin.behind).map_or_else(String::new, |behind| {
+                format!(", no upstream has had anything newer since {}", self.ago(behind.since))
+            });
+        let tree = format!("{tree}{behind}");
         let run = match state.next_fire {
             Some(_) => String::new(),
             None => format!(" Next: mirrorctl project run {}", self.name),
@@ -547,6 +569,8 @@ fn told_cause(outcome: &Outcome) -> String {
 const RUN_CHARS: usize = 13;
 /// Longest part of a cause that a sentence repeats, in characters.
 const CAUSE_CHARS_MAX: usize = 120;
+/// Longest part of our own words on an upstream that is behind: it names a file, a URI and two times.
+const BEHIND_CHARS_MAX: usize = 400;
 
 /// What another side said, in one printable line.
 fn one_line(cause: &str) -> String {
@@ -576,6 +600,7 @@ fn class_word(class: ExitClass) -> &'static str {
         ExitClass::RejectedByAgent => "rejected by the agent",
         ExitClass::Interrupted => "interrupted",
         ExitClass::Guard => "guard",
+        ExitClass::UpstreamBehind => "upstream behind",
     }
 }
 

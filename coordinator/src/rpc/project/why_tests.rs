@@ -112,6 +112,8 @@ fn placement(project: &ProjectRecord, role: Role) -> PlacementRecord {
         size_bytes: 0,
         half_changed: false,
         hold: None,
+        marker: None,
+        behind: None,
     }
 }
 
@@ -151,6 +153,8 @@ fn attempt(project: &ProjectRecord, run: RunId, number: u32, state: AttemptState
         role: Role::Origin,
         destination: placement.destination,
         upstream_host: project.spec.upstreams[0].host.clone(),
+        upstream_uri: String::new(),
+        fell_back: String::new(),
         tree: run,
         attempt_try: number,
         first_sync: false,
@@ -462,6 +466,7 @@ fn every_hold_says_what_was_found() {
         ),
         (GuardKind::Adoption, &[][..], "the destination holds files that the fleet did not put there"),
         (GuardKind::Quota, &[][..], "the tree is larger than its quota"),
+        (GuardKind::UpstreamBehind, &[][..], "the upstream is older than what is served"),
     ] {
         assert_eq!(told(kind, names), format!("debian is held since 25h: {figures}{again}"));
     }
@@ -504,6 +509,8 @@ fn an_origin_whose_last_sync_ended_in_the_middle_is_named() {
         agent: EDGE1,
         role: Role::Replica,
         upstream_host: String::new(),
+        upstream_uri: String::new(),
+        fell_back: String::new(),
         ..attempt(&debian, tree, 2, pending(0))
     };
     let state = ProjectState { tree: Some(tree), ..ProjectState::new(debian.uid) };
@@ -523,5 +530,59 @@ fn an_origin_whose_last_sync_ended_in_the_middle_is_named() {
         one(&fleet(Limits::default(), changes), 7),
         "debian on edge1 waits: ftp1's last sync ended in the middle, so what it has is no whole tree; the next success \
          makes a new one. Next: mirrorctl project run debian"
+    );
+}
+
+#[test]
+fn another_upstream_is_told_with_what_was_left() {
+    let mut debian = project(7, "debian", "mirror1.example.org", FTP1);
+    debian.spec.upstreams.push(Upstream {
+        uri: "rsync://mirror2.example.org/m".to_owned(),
+        host: "mirror2.example.org".to_owned(),
+        user: String::new(),
+        sealed_password: Vec::new(),
+    });
+    let running = AttemptState::Running {
+        epoch: Epoch { term: 1, counter: 1 },
+        offered: ago(15 * MINUTE),
+        started: ago(14 * MINUTE),
+    };
+    let mut changes = waiting(&debian, 0);
+    changes.push(Change::Put(Record::Run(run(&debian, run_id(1), RunState::Running))));
+    changes.push(Change::Put(Record::Attempt(AttemptRecord {
+        upstream_host: "mirror2.example.org".to_owned(),
+        upstream_uri: "rsync://mirror2.example.org/m".to_owned(),
+        fell_back: "mirror1.example.org: connection refused".to_owned(),
+        ..attempt(&debian, run_id(1), 1, running)
+    })));
+    assert_eq!(
+        one(&fleet(Limits::default(), changes), 7),
+        "debian is running: debian on ftp1 since 14m, from mirror2.example.org (fell back: mirror1.example.org: connection \
+         refused). Next: mirrorctl run watch debian"
+    );
+}
+
+#[test]
+fn an_upstream_that_is_behind_leaves_the_tree_as_it_is() {
+    let debian = project(7, "debian", "mirror1.example.org", FTP1);
+    let engine = fleet(Limits::default(), waiting(&debian, 1_800));
+    let cause = "trace at rsync://mirror1.example.org/m is of 2026-11-20 01:00:00 UTC, what is served is of 2026-11-20 \
+                 04:00:00 UTC: 3 h older";
+    let outcome = Outcome { cause: cause.to_owned(), ..Outcome::of_class(ExitClass::UpstreamBehind) };
+    let ended = AttemptState::Ended {
+        epoch: Epoch { term: 1, counter: 1 },
+        offered: Some(ago(MINUTE)),
+        started: Some(ago(MINUTE)),
+        at: ago(MINUTE),
+        end: fleet::attempt::End::Failed(outcome),
+    };
+    let waits = AttemptId { run: run_id(1), number: 1 };
+    let failed = [(waits, attempt(&debian, run_id(1), 1, ended))].into();
+    let told = sentences(&engine, 7, &Past { failed });
+    assert_eq!(
+        told,
+        [format!(
+            "debian waits for a newer upstream, and its tree stays as it is: {cause}; asked again at 08:12 UTC (in 30m)."
+        )]
     );
 }
