@@ -342,8 +342,7 @@ impl Engine {
         }
         let home = origin.and_then(|agent| Some((agent, self.home_of(&record.spec, agent)?)));
         let waiting = self.attempts_of_project(record.uid);
-        let pulls = |one: &&AttemptRecord| one.role == Role::Origin && !self.is_reseed(one);
-        for attempt in waiting.filter(pulls).filter(|one| one.state.is_pending()) {
+        for attempt in waiting.filter(|one| self.asks_upstream(one)).filter(|one| one.state.is_pending()) {
             let Some((agent, home)) = &home else { continue };
             let placed = placement(record.uid, *agent, home, project.placements.get(agent));
             let moved = AttemptRecord {
