@@ -4,6 +4,7 @@
 mod alone;
 mod guards;
 mod limits;
+mod markers;
 mod rest;
 mod schedule;
 mod serving;
@@ -20,7 +21,7 @@ use fleet::{
     engine::WaitReason,
     id::{AgentUid, AttemptId, Epoch, ProjectUid, RunId},
     input::Offer,
-    outcome::{ExitClass, GuardKind},
+    outcome::{ExitClass, GuardKind, Outcome},
     project::Destination,
     record::{Change, Key, Record},
     run::RunState,
@@ -51,8 +52,8 @@ pub(crate) struct Checks {
     begun: BTreeSet<Work>,
     /// Epochs of offers that are on disk.
     offers: BTreeSet<Epoch>,
-    /// Where an origin's offer must send it.
-    sources: BTreeMap<Epoch, String>,
+    /// Where an origin's offer must send it, and whether it takes another upstream's place there.
+    sources: BTreeMap<Epoch, (String, bool)>,
     last_said: Epoch,
     /// Triggers that a run must cover: its generation must not be below.
     wanted: BTreeMap<RunId, (ProjectUid, u64)>,
@@ -78,6 +79,10 @@ pub(crate) struct Checks {
     /// A backup was put back: what was recorded since is forgotten, so the machines know more than the store.
     restored: bool,
     serving: BTreeMap<Epoch, serving::Serving>,
+    /// The true markers of versions.
+    pub(crate) markers: BTreeMap<RunId, Option<i64>>,
+    /// The newest true marker that each project served.
+    served: BTreeMap<ProjectUid, i64>,
 }
 
 impl Checks {
@@ -92,6 +97,7 @@ impl Checks {
         self.check_states(store, unit)?;
         self.check_guards(store, unit)?;
         sources::check_switches(store, unit)?;
+        self.check_markers(store, unit)?;
         self.check_placements(store, unit)
     }
 
@@ -319,8 +325,16 @@ fn was_good(end: &End) -> bool {
     match end {
         End::Succeeded(_) => true,
         End::Held(outcome) => {
-            outcome.evidence.as_ref().is_some_and(|evidence| evidence.kind == GuardKind::Shrink)
+            let kind = outcome.evidence.as_ref().map(|evidence| evidence.kind);
+            kind == Some(GuardKind::Shrink) || is_older(outcome)
         }
-        End::Failed(_) | End::Cancelled(_) | End::Lost => false,
+        End::Failed(outcome) => is_older(outcome),
+        End::Cancelled(_) | End::Lost => false,
     }
+}
+
+/// Whether all was copied, and it turned out older than what is served.
+fn is_older(outcome: &Outcome) -> bool {
+    let kind = outcome.evidence.as_ref().map(|evidence| evidence.kind);
+    kind == Some(GuardKind::UpstreamBehind) && outcome.stats.is_some()
 }

@@ -5,6 +5,8 @@ use std::{collections::BTreeMap, fmt};
 
 use fleet::{attempt::AttemptState, engine::WaitReason};
 
+use crate::newness::Met;
+
 /// Faults that the simulator injects, or that follow from them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Fault {
@@ -224,11 +226,17 @@ pub(crate) struct Cover {
     pub(crate) commits: u64,
     /// Fires that agents ran by themselves.
     pub(crate) alone: u64,
+    /// What was met of markers.
+    pub(crate) markers: BTreeMap<Met, u64>,
 }
 
 impl Cover {
     pub(crate) fn pair(&mut self, meets: Meets, at: At) {
         *self.pairs.entry((meets, at)).or_default() += 1;
+    }
+
+    pub(crate) fn marker(&mut self, met: Met) {
+        *self.markers.entry(met).or_default() += 1;
     }
 
     pub(crate) fn fault(&mut self, fault: Fault) {
@@ -244,6 +252,9 @@ impl Cover {
         }
         for (reason, count) in &other.waits {
             *self.waits.entry(*reason).or_default() += count;
+        }
+        for (met, count) in &other.markers {
+            *self.markers.entry(*met).or_default() += count;
         }
         self.steps += other.steps;
         self.commits += other.commits;
@@ -272,6 +283,9 @@ impl fmt::Display for Cover {
         }
         for fault in Fault::ALL {
             writeln!(f, "{:18}{:>12}", format!("{fault:?}"), self.faults.get(&fault).copied().unwrap_or(0))?;
+        }
+        for (met, count) in &self.markers {
+            writeln!(f, "marker {:18}{count:>11}", format!("{met:?}"))?;
         }
         for (reason, count) in &self.waits {
             writeln!(f, "waits {:18}{count:>12}", format!("{reason:?}"))?;

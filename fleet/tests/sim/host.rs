@@ -14,6 +14,7 @@ use fleet::{
     agent::{AgentFacts, Root},
     id::{AgentUid, AttemptId, Epoch, Name, ProjectUid, RunId},
     input::{AgentInput, Held, Message, NotTaken, Offer},
+    marker::MarkerCheck,
     outcome::{ExitClass, Outcome},
     project::Destination,
     standing::{AutonomousFire, StandingOrder},
@@ -58,6 +59,8 @@ pub(crate) struct Tree {
     alone: u64,
     /// It was pulled from an agent that changed its tree alone.
     unknown: bool,
+    /// Its marker, ms since 1970; `None`: there is none.
+    marker: Option<i64>,
     writers: u32,
 }
 
@@ -85,6 +88,9 @@ struct Pull {
     stages_left: u32,
     dry_run: bool,
     passes_partial: bool,
+    /// What is to be done about the marker, and what was seen of it at the upstream.
+    marker: Option<(MarkerCheck, Option<i64>)>,
+    upstream: String,
     /// The disk was replaced under it.
     lost: bool,
     /// It waits for the agent to give it its secrets again.

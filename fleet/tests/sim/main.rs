@@ -16,6 +16,7 @@ mod cover;
 mod host;
 mod meetings;
 mod net;
+mod newness;
 mod people;
 mod planted;
 mod prng;
@@ -27,6 +28,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use cover::{Cover, Fault, Meets};
 use fleet::engine::WaitReason;
+use newness::Met;
 use planted::Planted;
 use world::World;
 
@@ -116,6 +118,12 @@ fn assert_covered(cover: &Cover, seeds: u64) {
         let count = cover.waits.get(&reason).copied().unwrap_or(0);
         if count < least {
             rare.push(format!("wait {reason:?}: {count}"));
+        }
+    }
+    for met in Met::ALL {
+        let count = cover.markers.get(&met).copied().unwrap_or(0);
+        if count < least {
+            rare.push(format!("marker {met:?}: {count}"));
         }
     }
     for meets in Meets::ALL {

@@ -51,6 +51,8 @@ pub(crate) enum Planted {
     LateHelloObeyed,
     /// An agent forgets an outcome that is not acknowledged.
     AgentForgetsUnacknowledged,
+    /// An agent pulls from whatever upstream it is sent to, however old that is, and tells a newer marker.
+    OlderTaken,
     /// What rsync exits with is not looked at, so no breaker ever opens.
     ExitCodeForgotten,
     /// What an agent tells of its disks after its hello is not looked at.
@@ -82,7 +84,7 @@ pub(crate) enum Planted {
 }
 
 impl Planted {
-    pub(crate) const ALL: [Self; 32] = [
+    pub(crate) const ALL: [Self; 33] = [
         Self::AnswerBeforeCommit,
         Self::SendBeforeCommit,
         Self::TermNotRaised,
@@ -101,6 +103,7 @@ impl Planted {
         Self::EndMisread,
         Self::LateHelloObeyed,
         Self::AgentForgetsUnacknowledged,
+        Self::OlderTaken,
         Self::ExitCodeForgotten,
         Self::InventoryForgotten,
         Self::DryRunServed,

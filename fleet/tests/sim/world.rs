@@ -13,6 +13,7 @@ use crate::{
     cover::{Cover, Fault},
     host::{Host, Work},
     net::{Packet, Stream, StreamId},
+    newness::Newness,
     people::People,
     planted::Planted,
     prng::Prng,
@@ -67,6 +68,8 @@ pub(crate) struct World {
     pub(crate) streams: BTreeMap<StreamId, Stream>,
     /// The newest connection of each host that said hello.
     pub(crate) newest_hello: BTreeMap<usize, StreamId>,
+    /// How new the trees of upstream hosts are.
+    pub(crate) newness: Newness,
     /// Upstream hosts that cannot be reached now.
     pub(crate) down: BTreeSet<&'static str>,
     pub(crate) people: People,
@@ -94,6 +97,7 @@ impl World {
             hosts: Vec::new(),
             streams: BTreeMap::new(),
             newest_hello: BTreeMap::new(),
+            newness: Newness::new(seed),
             down: BTreeSet::new(),
             people: People::default(),
             checks: Checks::new(config.limits.clone()),
@@ -404,6 +408,7 @@ impl World {
         self.calm = true;
         self.coordinator.commit_fails = false;
         self.down.clear();
+        self.newness.calm();
         for host in 0..self.hosts.len() {
             self.hosts[host].roots = vec!["a1", "a2"];
             self.hosts[host].full.clear();

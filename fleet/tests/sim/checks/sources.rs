@@ -49,9 +49,15 @@ pub(super) fn check_waiting(store: &Store, uid: ProjectUid) -> Result<(), String
     let host = upstream.map_or("", |upstream| upstream.host.as_str());
     let mut waiting =
         store.live_attempts(uid).filter(|one| one.role == Role::Origin && one.state.is_pending());
-    let strays = |one: &&AttemptRecord| match store.reseeds(one) {
-        true => !one.upstream_host.is_empty(),
-        false => upstream.is_some() && one.upstream_host != host,
+    let declared = |one: &AttemptRecord| {
+        let same = |other: &Upstream| other.uri == one.upstream_uri && other.host == one.upstream_host;
+        project.spec.marker.is_some() && project.spec.upstreams.iter().any(same)
+    };
+    let strays = |one: &&AttemptRecord| match (store.reseeds(one), one.fell_back.is_empty()) {
+        (true, _) => !one.upstream_host.is_empty(),
+        // What takes another one's place is declared, and another one.
+        (false, false) => !declared(one) || upstream.is_some_and(|first| first.uri == one.upstream_uri),
+        (false, true) => upstream.is_some() && one.upstream_host != host,
     };
     match waiting.find(strays) {
         Some(one) => Err(told(one.id, &format!("waits for {}, and will ask {host:?}", one.upstream_host))),
@@ -65,14 +71,24 @@ impl Checks {
         let project = store.project(new.project).zip(store.state(new.project));
         let upstream = project.and_then(|(project, state)| active(project, state));
         if let Some(upstream) = upstream.filter(|_| new.role == Role::Origin && !store.reseeds(new)) {
-            self.sources.insert(epoch, upstream.uri.clone());
+            let fell_back = !new.fell_back.is_empty();
+            let uri = if fell_back { &new.upstream_uri } else { &upstream.uri };
+            self.sources.insert(epoch, (uri.clone(), fell_back));
         }
     }
 
     /// The offer says what was chosen when it was decided.
     pub(super) fn check_said_source(&mut self, offer: &Offer) -> Result<(), String> {
         match self.sources.remove(&offer.epoch) {
-            Some(uri) if uri != offer.source_uri => {
+            Some((_, fell_back))
+                if fell_back != offer.marker.as_ref().is_some_and(|check| check.required) =>
+            {
+                Err(told(
+                    offer.attempt,
+                    "takes another upstream's place, and need not read its marker; or the reverse",
+                ))
+            }
+            Some((uri, _)) if uri != offer.source_uri => {
                 Err(told(offer.attempt, &format!("is sent to {}, and {uri} was chosen", offer.source_uri)))
             }
             Some(_) | None => Ok(()),

@@ -104,7 +104,11 @@ impl Checks {
             End::Held(_) if super::was_good(end) => {
                 matches!(really, Some(ExitClass::Ok | ExitClass::Partial))
             }
+            End::Held(outcome) if really == Some(ExitClass::UpstreamBehind) => outcome.stats.is_none(),
             End::Held(_) => matches!(really, Some(ExitClass::MaxDelete | ExitClass::Guard)),
+            End::Failed(_) if super::was_good(end) => {
+                matches!(really, Some(ExitClass::Ok | ExitClass::Partial))
+            }
             End::Failed(outcome) => {
                 let refused = matches!(outcome.class, ExitClass::Busy | ExitClass::RejectedByAgent);
                 really == Some(outcome.class) || (refused && really.is_none())

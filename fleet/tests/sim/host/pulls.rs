@@ -4,6 +4,7 @@ use fleet::{
     attempt::Role,
     id::{AgentUid, RunId},
     input::Offer,
+    marker::MarkerSeen,
     outcome::{Evidence, ExitClass, GuardKind, Outcome, Stats},
     project::Destination,
     time::Wall,
@@ -12,7 +13,9 @@ use fleet::{
 use super::{Content, Pull, Work};
 use crate::{
     cover::Fault,
+    newness::Met,
     people::wishes::passes_partial,
+    planted::Planted,
     world::{Event, World},
 };
 
@@ -32,11 +35,16 @@ fn left_alone(outcome: &Outcome, unreached: bool) -> bool {
     use ExitClass as C;
     let kind = outcome.evidence.as_ref().map(|evidence| evidence.kind);
     match outcome.class {
-        C::Busy | C::Auth | C::NotFound | C::Refused | C::Config => true,
+        C::Busy | C::Auth | C::NotFound | C::Refused | C::Config | C::UpstreamBehind => true,
         C::Guard => kind != Some(GuardKind::Quota),
         C::Network => unreached,
         _ => false,
     }
+}
+
+/// The host in an offer's source.
+fn upstream_of(offer: &Offer) -> Option<&str> {
+    offer.source_uri.strip_prefix("rsync://").and_then(|rest| rest.split('/').next())
 }
 
 /// What rsync exits with when it cannot connect.
@@ -61,9 +69,16 @@ impl World {
         let source = if copies { self.find_source(&offer) } else { None };
         let unreachable = copies && source.is_none();
         let class = if unreachable && class == ExitClass::Ok { ExitClass::Network } else { class };
+        let seen = if cancelled || unreached { None } else { self.look_at_marker(host, &offer) };
+        let (class, marker) = match seen {
+            Some((behind, seen)) => (if behind { ExitClass::UpstreamBehind } else { class }, Some(seen)),
+            None => (class, None),
+        };
         let id = self.next_id();
         let pull = Pull {
             id,
+            upstream: upstream_of(&offer).unwrap_or_default().to_owned(),
+            marker: offer.marker.clone().zip(marker),
             work,
             copies,
             tree: offer.tree,
@@ -136,9 +151,63 @@ impl World {
         if class == C::Guard && GUARDS.iter().any(|kind| offer.waived.contains(kind)) { C::Ok } else { class }
     }
 
+    /// The marker at the upstream of an origin's pull, and whether nothing is pulled for it. `None`: there is none to
+    /// look at.
+    fn look_at_marker(&mut self, host: usize, offer: &Offer) -> Option<(bool, Option<i64>)> {
+        let check = offer.marker.as_ref()?;
+        if check.required {
+            self.cover.marker(Met::FellBack);
+        }
+        let wall = self.wall_ms();
+        let seen = self.newness.look(upstream_of(offer)?, wall);
+        let own = self.hosts[host].trees.get(&offer.destination).and_then(|tree| tree.marker);
+        let floor = own.max(check.not_before.map(|time| time.0));
+        let waived = offer.waived.contains(&GuardKind::UpstreamBehind);
+        let behind = match seen {
+            None => check.required,
+            Some(_) if self.planted == Some(Planted::OlderTaken) => false,
+            Some(seen) => !waived && floor.is_some_and(|floor| seen < floor),
+        };
+        if seen.is_none() {
+            self.cover.marker(Met::Gone);
+        } else if behind {
+            self.cover.marker(Met::Behind);
+        }
+        Some((behind, seen))
+    }
+
+    /// The true time.
+    fn wall_ms(&self) -> i64 {
+        self.config.wall_start + i64::try_from(self.time).expect("a simulation is short")
+    }
+
+    /// The marker of what was pulled, and what the agent tells of it. What an upstream serves may have changed since the
+    /// look.
+    fn pulled_marker(
+        &mut self,
+        pull: &Pull,
+        class: ExitClass,
+        own: Option<i64>,
+    ) -> (Option<i64>, Option<MarkerSeen>) {
+        let source = pull.source.as_ref().map(|(.., before)| before.marker);
+        let Some((check, upstream)) = &pull.marker else { return (source.flatten(), None) };
+        let whole = passes(pull, class) && !pull.dry_run;
+        let wall = self.wall_ms();
+        let tree = if whole { self.newness.look(&pull.upstream, wall) } else { None };
+        let floor = own.max(check.not_before.map(|time| time.0));
+        if tree.is_some() && tree < floor {
+            self.cover.marker(Met::Rotated);
+        }
+        let lies = self.planted == Some(Planted::OlderTaken);
+        let told = |real: Option<i64>| if lies { real.max(floor) } else { real }.map(Wall);
+        let (marker, note) = (check.marker.clone(), String::new());
+        let seen = MarkerSeen { marker, upstream: told(*upstream), tree: told(tree), note };
+        (tree, Some(seen))
+    }
+
     /// Whether the upstream host of an origin's pull cannot be reached now.
     fn is_down(&self, offer: &Offer) -> bool {
-        let host = offer.source_uri.strip_prefix("rsync://").and_then(|rest| rest.split('/').next());
+        let host = upstream_of(offer);
         offer.role == Role::Origin && !offer.keep_extra && host.is_some_and(|host| self.down.contains(host))
     }
 
@@ -148,6 +217,7 @@ impl World {
         let directory = self.hosts[host].trees.entry(destination.clone()).or_default();
         directory.stamp += 1;
         directory.content = Content::Tree(tree);
+        directory.marker = None;
     }
 
     /// The disk under a tree is another one.
@@ -156,6 +226,7 @@ impl World {
         let directory = self.hosts[host].trees.entry(destination.clone()).or_default();
         directory.stamp += 1;
         directory.content = Content::Nothing;
+        directory.marker = None;
         let one = &mut self.hosts[host];
         one.pulls
             .iter_mut()
@@ -206,7 +277,12 @@ impl World {
             unknown || now.is_some_and(|now| now.alone > 0 && now.alone >= before.stamp)
         });
         let code = if unreached { EXIT_SOCKET } else { EXIT_OTHER };
-        let outcome = Outcome { exit_code: Some(code), ..self.outcome(host, class, known) };
+        let own = self.hosts[host].trees.get(&pull.destination).and_then(|tree| tree.marker);
+        let (marker, seen) = self.pulled_marker(&pull, class, own);
+        if seen.is_some() && passes(&pull, class) {
+            self.checks.markers.insert(pull.tree, marker);
+        }
+        let outcome = Outcome { exit_code: Some(code), marker: seen, ..self.outcome(host, class, known) };
         let really = if unknown { Content::Alone } else { content };
         if !pull.dry_run {
             let tree = self.hosts[host].trees.entry(pull.destination.clone()).or_default();
@@ -216,6 +292,7 @@ impl World {
             if passes(&pull, class) {
                 tree.content = content;
                 tree.unknown = unknown;
+                tree.marker = marker;
             } else if !left_alone(&outcome, unreached) {
                 tree.content = Content::Mixed;
             }
@@ -262,9 +339,14 @@ impl World {
         if evidence.is_some() {
             self.cover.fault(Fault::GuardStop);
         }
+        let behind = class == ExitClass::UpstreamBehind;
+        let evidence = evidence.or_else(|| {
+            let (kind, names, sentence) = (GuardKind::UpstreamBehind, Vec::new(), "older".to_owned());
+            behind.then_some(Evidence { kind, wanted: 1, allowed: 0, names, sentence })
+        });
         Outcome {
             time: Wall(wall + self.hosts[host].clock_shift),
-            stats: Some(Stats { files, total_bytes: files * 1_000, ..Stats::default() }),
+            stats: (!behind).then(|| Stats { files, total_bytes: files * 1_000, ..Stats::default() }),
             deletes_skipped: (class == ExitClass::MaxDelete).then(|| self.rng.below(3_000)),
             evidence,
             ..Outcome::of_class(class)

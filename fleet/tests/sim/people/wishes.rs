@@ -6,6 +6,7 @@ use std::{collections::BTreeMap, sync::LazyLock, time::Duration};
 use fleet::{
     id::{AgentUid, Name, ProjectUid, RunId},
     input::{Ask, Input},
+    marker::{Marker, MarkerKind},
     project::{
         GuardSettings, Pick, PlacementSettings, ProjectSpec, Replicas, RetrySettings, RsyncSettings, Target,
         Upstream,
@@ -91,6 +92,12 @@ pub(crate) fn draw_weights(rng: &mut Prng) -> Vec<u64> {
 /// Whether a project takes a partial transfer for a success: some do, and always.
 pub(crate) fn passes_partial(project: &Name) -> bool {
     project.as_str().ends_with(['3', '8'])
+}
+
+/// The marker of a project: most have one, and always the same.
+fn marker_of(project: &Name) -> Option<Marker> {
+    let marked = !project.as_str().ends_with(['2', '5', '8']);
+    marked.then(|| Marker { kind: MarkerKind::UnixTime, path: "lastupdate".to_owned() })
 }
 
 impl World {
@@ -354,7 +361,7 @@ impl World {
                 shrink_percent: self.rng.chance(200).then_some(if self.rng.chance(300) { 100 } else { 10 }),
                 ..GuardSettings::default()
             },
-            marker: None,
+            marker: marker_of(name),
             partial_is_success: if passes_partial(name) { "known".to_owned() } else { String::new() },
             retry: RetrySettings {
                 attempts: self.rng.chance(500).then(|| u32::try_from(self.rng.between(1, 4)).expect("small")),
