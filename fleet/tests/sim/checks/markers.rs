@@ -2,7 +2,7 @@
 
 use fleet::outcome::GuardKind;
 
-use super::Checks;
+use super::{Checks, units::is_local};
 use crate::store::{Store, Unit};
 
 impl Checks {
@@ -10,7 +10,9 @@ impl Checks {
         for state in unit.states() {
             let old = store.state(state.uid).and_then(|old| old.tree);
             let Some(tree) = state.tree.filter(|tree| Some(*tree) != old) else { continue };
+            // What people put there themselves has whatever marker they gave it.
             let marked = store.project(state.uid).is_some_and(|project| project.spec.marker.is_some());
+            let marked = marked && !is_local(store, state.uid);
             let Some(now) = self.markers.get(&tree).copied().flatten().filter(|_| marked) else { continue };
             let run = unit.runs().find(|run| run.id == tree).or_else(|| store.run(state.uid, tree));
             let waived = run.is_some_and(|run| run.wish.waived.contains(&GuardKind::UpstreamBehind));
