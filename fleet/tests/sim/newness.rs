@@ -9,6 +9,9 @@ const HOUR_MS: i64 = 3_600_000;
 /// Looks at a host after which it is found otherwise, in 1,000: names of upstreams stand for several machines.
 const CHANGES: u64 = 500;
 
+/// Sets this chance apart from that of the world.
+const SALT: u64 = 0x6d61_726b_6572;
+
 /// What is at one host.
 #[derive(Debug, Clone, Copy, Default)]
 struct Upstream {
@@ -43,7 +46,7 @@ impl Met {
 
 impl Newness {
     pub(crate) fn new(seed: u64) -> Self {
-        Self { rng: Prng::new(!seed), hosts: BTreeMap::new(), calm: false }
+        Self { rng: Prng::new(seed ^ SALT), hosts: BTreeMap::new(), calm: false }
     }
 
     /// From now on every host is fresh.
