@@ -172,7 +172,7 @@ pub struct Outcome {
     /// What a guard found, where one stopped it; and what a dry run found.
     pub evidence: Option<Evidence>,
     /// What was seen of the project's marker; `None`: nobody looked.
-    pub marker: Option<MarkerSeen>,
+    pub marker: Option<Box<MarkerSeen>>,
     /// When the agent saw the end, by its own clock.
     pub time: Wall,
 }

@@ -249,7 +249,7 @@ fn hour(hours: i64) -> Wall {
 /// An outcome with what was seen of the marker.
 fn seen(outcome: Outcome, upstream: Option<i64>, tree: Option<i64>) -> Outcome {
     let (upstream, tree) = (upstream.map(hour), tree.map(hour));
-    let marker = Some(MarkerSeen { marker: marker(), upstream, tree, note: String::new() });
+    let marker = Some(Box::new(MarkerSeen { marker: marker(), upstream, tree, note: String::new() }));
     Outcome { marker, ..outcome }
 }
 

@@ -43,7 +43,7 @@ impl Site {
 
     /// A run to its end: its state, the newest attempt of it, and all as people see it.
     fn run(&self) -> (String, serde_json::Value, String) {
-        self.fleet.mirrorctl(&["project", "run", "debian", "--watch"]);
+        drop(self.fleet.mirrorctl(&["project", "run", "debian", "--watch"]));
         let shown = self.fleet.newest_run("debian");
         let run = shown.get("run").cloned().unwrap_or(shown);
         let text = self.fleet.mirrorctl(&["run", "show", "debian"]).ok().stdout;

@@ -28,7 +28,7 @@ impl Project {
     /// What an outcome tells of the marker as it is declared now.
     fn seen<'a>(&self, outcome: &'a Outcome) -> Option<&'a MarkerSeen> {
         let declared = self.record.spec.marker.as_ref()?;
-        outcome.marker.as_ref().filter(|seen| seen.marker == *declared)
+        outcome.marker.as_deref().filter(|seen| seen.marker == *declared)
     }
 
     /// The marker of what was pulled.
@@ -73,9 +73,10 @@ impl Engine {
             return outcome;
         }
         let waived = run.is_some_and(|run| run.wish.waived.contains(&GuardKind::UpstreamBehind));
-        let outcome = match outcome.class {
-            ExitClass::Ok if !waived => pulled_in_order(project, attempt, outcome),
-            _ => outcome,
+        let outcome = if outcome.class == ExitClass::Ok && !waived {
+            pulled_in_order(project, attempt, outcome)
+        } else {
+            outcome
         };
         let held = || is_due(now, placement, attempt) && self.next_upstream(now, project, attempt).is_none();
         if outcome.class == ExitClass::UpstreamBehind && held() {

@@ -138,7 +138,7 @@ pub fn outcome_to_wire(outcome: &Outcome) -> v1::Outcome {
         end_time: Some(wall_to_wire(*time)),
         deletes_skipped: *deletes_skipped,
         evidence: evidence.as_ref().map(evidence_to_wire),
-        marker: marker.as_ref().map(marker_seen_to_wire),
+        marker: marker.as_deref().map(marker_seen_to_wire),
     }
 }
 
@@ -193,7 +193,7 @@ pub fn outcome_from_wire(wire: &v1::Outcome) -> Result<Outcome, Violation> {
         stats: wire.stats.as_ref().map(stats_from_wire),
         deletes_skipped: wire.deletes_skipped,
         evidence: wire.evidence.as_ref().and_then(evidence_from_wire),
-        marker: wire.marker.as_ref().and_then(marker_seen_from_wire),
+        marker: wire.marker.as_ref().and_then(marker_seen_from_wire).map(Box::new),
         time: required_wall("outcome.end_time", wire.end_time.as_ref())?,
     })
 }

@@ -99,7 +99,7 @@ pub fn spec_from_wire(wire: &v1::Project, context: Context<'_>) -> Result<Declar
     let placement = read_placement(wire.placement.as_ref(), context).or_note(&mut faults);
     let guard = read_guard(wire.guard.as_ref()).or_note(&mut faults);
     let marker =
-        wire.marker.as_ref().map(|marker| marker_from_wire("marker", marker).or_note(&mut faults)).flatten();
+        wire.marker.as_ref().and_then(|marker| marker_from_wire("marker", marker).or_note(&mut faults));
     let retry = read_retry(wire.retry.as_ref()).or_note(&mut faults);
     let partial_is_success =
         wire.retry.as_ref().map_or_else(String::new, |retry| retry.treat_partial_as_success.clone());

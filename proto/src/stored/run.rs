@@ -329,7 +329,7 @@ fn write_outcome(outcome: &Outcome) -> store::Outcome {
         stats: stats.as_ref().map(write_stats),
         deletes_skipped: *deletes_skipped,
         evidence: evidence.as_ref().map(write_evidence),
-        marker: marker.as_ref().map(write_seen),
+        marker: marker.as_deref().map(write_seen),
         time_ms: Some(time.0),
     }
 }
@@ -345,7 +345,7 @@ fn read_outcome(message: store::Outcome) -> Read<Outcome> {
         stats: maybe("stats", message.stats, read_stats)?,
         deletes_skipped: message.deletes_skipped,
         evidence: maybe("evidence", message.evidence, read_evidence)?,
-        marker: maybe("marker", message.marker, read_seen)?,
+        marker: maybe("marker", message.marker, read_seen)?.map(Box::new),
         time: wall("time_ms", message.time_ms)?,
     })
 }

@@ -184,7 +184,7 @@ fn outcome() -> impl Strategy<Value = Outcome> {
             advice: texts.2,
             stats,
             evidence,
-            marker,
+            marker: marker.map(Box::new),
             time,
         },
     )

@@ -282,7 +282,8 @@ impl World {
         if seen.is_some() && passes(&pull, class) {
             self.checks.markers.insert(pull.tree, marker);
         }
-        let outcome = Outcome { exit_code: Some(code), marker: seen, ..self.outcome(host, class, known) };
+        let outcome =
+            Outcome { exit_code: Some(code), marker: seen.map(Box::new), ..self.outcome(host, class, known) };
         let really = if unknown { Content::Alone } else { content };
         if !pull.dry_run {
             let tree = self.hosts[host].trees.entry(pull.destination.clone()).or_default();
