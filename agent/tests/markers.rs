@@ -9,6 +9,7 @@ mod support;
 
 use std::fs;
 use std::path::Path;
+use std::time::{Duration, UNIX_EPOCH};
 
 use mirror_proto::v1;
 use mirror_proto::v1::evidence::Kind;
@@ -27,9 +28,14 @@ fn at(hour: i64) -> (String, prost_types::Timestamp) {
     (format!("Sat Nov 21 {hour:02}:00:00 UTC 2026\n"), time)
 }
 
-fn mark(tree: &Path, content: impl AsRef<[u8]>) {
+/// The file's own time is another one each time: rsync would take two of one second and one size for the same.
+fn mark(tree: &Path, hour: i64) {
     fs::create_dir_all(tree.join("project/trace")).unwrap();
-    fs::write(tree.join("project/trace/master"), content).unwrap();
+    let path = tree.join("project/trace/master");
+    let (content, time) = at(hour);
+    fs::write(&path, content).unwrap();
+    let changed = UNIX_EPOCH + Duration::from_secs(u64::try_from(time.seconds).unwrap());
+    fs::File::options().write(true).open(path).unwrap().set_modified(changed).unwrap();
 }
 
 fn seen(outcome: &v1::Outcome) -> v1::MarkerSeen {
@@ -39,7 +45,7 @@ fn seen(outcome: &v1::Outcome) -> v1::MarkerSeen {
 #[tokio::test]
 async fn the_marker_is_read_at_the_upstream_and_in_the_tree() {
     let mut site = Site::start().await;
-    mark(&site.upstream.tree(), at(10).0);
+    mark(&site.upstream.tree(), 10);
     let first = v1::Assignment { marker: Some(trace()), ..site.next() };
     let outcome = site.run(first).await;
     assert_eq!(outcome.class(), Class::Ok, "{outcome:?}");
@@ -57,12 +63,12 @@ async fn the_marker_is_read_at_the_upstream_and_in_the_tree() {
 #[tokio::test]
 async fn an_older_upstream_changes_nothing() {
     let mut site = Site::start().await;
-    mark(&site.upstream.tree(), at(10).0);
+    mark(&site.upstream.tree(), 10);
     let first = v1::Assignment { marker: Some(trace()), ..site.next() };
     assert_eq!(site.run(first).await.class(), Class::Ok);
     let before = tree_of(&site.tree());
     fs::remove_file(site.upstream.tree().join("Release")).unwrap();
-    mark(&site.upstream.tree(), at(8).0);
+    mark(&site.upstream.tree(), 8);
     // The agent knows its own tree; the coordinator need not say.
     let older = v1::Assignment { marker: Some(trace()), ..site.next() };
     let outcome = site.run(older).await;
@@ -75,7 +81,7 @@ async fn an_older_upstream_changes_nothing() {
     assert_eq!(tree_of(&site.tree()), before);
 
     // And what it is told of what is served counts where its own tree is older.
-    mark(&site.upstream.tree(), at(11).0);
+    mark(&site.upstream.tree(), 11);
     let told = v1::Assignment { marker: Some(trace()), marker_not_before: Some(at(12).1), ..site.next() };
     assert_eq!(site.run(told).await.class(), Class::UpstreamBehind);
     let waived = v1::Assignment {
@@ -92,7 +98,7 @@ async fn an_older_upstream_changes_nothing() {
 #[tokio::test]
 async fn a_marker_that_tells_nothing_is_told_and_ends_only_who_stands_in() {
     let mut site = Site::start().await;
-    mark(&site.upstream.tree(), at(10).0);
+    mark(&site.upstream.tree(), 10);
     let first = v1::Assignment { marker: Some(trace()), ..site.next() };
     assert_eq!(site.run(first).await.class(), Class::Ok);
     let path = site.upstream.tree().join("project/trace/master");
@@ -129,7 +135,7 @@ async fn a_marker_that_tells_nothing_is_told_and_ends_only_who_stands_in() {
 #[tokio::test]
 async fn an_agent_that_is_killed_still_knows_what_it_saw() {
     let mut site = Site::start().await;
-    mark(&site.upstream.tree(), at(10).0);
+    mark(&site.upstream.tree(), 10);
     site.upstream.close_behind(1);
     let first = v1::Assignment { marker: Some(trace()), ..site.next() };
     site.begin(&first).await;
