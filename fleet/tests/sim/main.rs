@@ -33,7 +33,7 @@ use planted::Planted;
 use world::World;
 
 /// Seeds of the standard budget: about a minute on one core (this package is optimised in every profile).
-const SEEDS: u64 = 14_000;
+const SEEDS: u64 = 13_000;
 /// Least count of each meeting and fault over the standard budget; over fewer seeds, as much less.
 const LEAST: u64 = 1_000;
 /// Reasons of waiting that must be met as often.
