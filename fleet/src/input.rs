@@ -325,6 +325,8 @@ pub enum AgentInput {
         serve_uri: String,
         /// Why it cannot serve; empty: it can.
         fault: String,
+        /// What it was told to serve up to then, and does not.
+        not_served: Vec<ProjectUid>,
     },
     /// Disks, told anew.
     Inventory {

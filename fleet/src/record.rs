@@ -174,6 +174,8 @@ pub enum Volatile {
         serve_uri: String,
         /// Why it cannot; empty: it can.
         fault: String,
+        /// What it was told to serve up to then, and does not.
+        not_served: Vec<ProjectUid>,
     },
     /// An agent was told what it serves.
     Told {

@@ -382,8 +382,9 @@ impl Engine {
     }
 
     /// A queued run becomes the active one: it takes all triggers so far, and what still propagated closes. A dry
-    /// run does neither.
+    /// run does neither. What a person allowed it too long ago is allowed no more.
     fn begin_run(&self, now: Now, run: &RunRecord, project: &Project, effects: &mut Effects<'_>) {
+        let run = &RunRecord { wish: run.wish.clone().valid_at(now.wall), ..run.clone() };
         if run.wish.dry_run {
             let begun = RunRecord { state: RunState::Running, start_time: Some(now.wall), ..run.clone() };
             return effects.put(Record::Run(begun));

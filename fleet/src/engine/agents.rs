@@ -6,7 +6,7 @@ use crate::{
     agent::{AgentFacts, AgentRecord, JoinToken, Root, Session, TokenNames},
     attempt::{AttemptEvent, AttemptRecord, AttemptState, Role},
     defaults,
-    id::{AgentUid, Epoch, Name, RunId},
+    id::{AgentUid, Epoch, Name, ProjectUid, RunId},
     input::{AgentInput, CloseReason, Decision, Held, Message, Reply, Send},
     record::{Change, FleetRecord, Record, Volatile},
     refusal::{Refusal, RefusalCode},
@@ -133,6 +133,10 @@ impl Engine {
         let unsettled = self.settle_lacking(now, record, state_id, held, &mut effects);
         for one in held {
             self.distrust(agent, one, &mut effects);
+            self.distrust_copies(agent, one, record.last_seen, &mut effects);
+        }
+        if !record.state_id.is_empty() && record.state_id != state_id {
+            self.distrust_all(record, &mut effects);
         }
         let keep_old_state = unsettled && !record.state_id.is_empty();
         let state_id = if keep_old_state { record.state_id.clone() } else { state_id.to_owned() };
@@ -341,10 +345,12 @@ impl Engine {
         serial: u64,
         serve_uri: String,
         fault: String,
+        not_served: Vec<ProjectUid>,
     ) -> Decision {
         let mut effects = Effects::of(self);
         if self.sessions.get(&agent).is_some_and(|current| current.epoch == session) {
-            effects.change(Change::Volatile(Volatile::Exporting { agent, serial, serve_uri, fault }));
+            let exporting = Volatile::Exporting { agent, serial, serve_uri, fault, not_served };
+            effects.change(Change::Volatile(exporting));
         }
         effects.decision()
     }

@@ -92,8 +92,8 @@ impl Engine {
                     self.ended_alone(now, agent, &held, outcome)
                 }
                 AgentInput::Inventory { agent, session, roots } => self.inventory(agent, session, roots),
-                AgentInput::Exporting { agent, session, serial, serve_uri, fault } => {
-                    self.exporting(agent, session, serial, serve_uri, fault)
+                AgentInput::Exporting { agent, session, serial, serve_uri, fault, not_served } => {
+                    self.exporting(agent, session, serial, serve_uri, fault, not_served)
                 }
             },
         }

@@ -76,7 +76,8 @@ fn weight(fault: Fault) -> u64 {
         | Fault::LateReport
         | Fault::LateHello
         | Fault::RequestRepeat
-        | Fault::DaemonSilent => 0,
+        | Fault::DaemonSilent
+        | Fault::ExportRefused => 0,
         Fault::GuardStop | Fault::ShrunkTree | Fault::Approved | Fault::StaleApproval | Fault::DryRun => 0,
     }
 }
@@ -124,7 +125,7 @@ impl Config {
             snaps: *rng.pick(&[0, 10, 60]).expect("not empty"),
             pull: *rng.pick(&[SECOND, 10 * SECOND, MINUTE, 10 * MINUTE, HOUR]).expect("not empty"),
             pulls_ok: rng.between(200, 900),
-            refusals: *rng.pick(&[0, 300, 600]).expect("not empty"),
+            refusals: *rng.pick(&[0, 350, 650]).expect("not empty"),
             alone_after: *rng.pick(&[SECOND, 20 * SECOND, 15 * MINUTE]).expect("not empty"),
             alone_valid: *rng.pick(&[MINUTE, HOUR, 6 * HOUR]).expect("not empty"),
             wall_start: if rng.chance(500) { near } else { any },

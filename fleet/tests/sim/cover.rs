@@ -70,10 +70,12 @@ pub(crate) enum Fault {
     Relabelled,
     /// A daemon took what it was told to serve, and did not say so.
     DaemonSilent,
+    /// A daemon could not serve what it was told to.
+    ExportRefused,
 }
 
 impl Fault {
-    pub(crate) const ALL: [Self; 31] = [
+    pub(crate) const ALL: [Self; 32] = [
         Self::CutLink,
         Self::HalfOpen,
         Self::PartitionBoth,
@@ -105,6 +107,7 @@ impl Fault {
         Self::DryRun,
         Self::Relabelled,
         Self::DaemonSilent,
+        Self::ExportRefused,
     ];
 }
 

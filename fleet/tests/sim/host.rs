@@ -281,6 +281,7 @@ impl World {
     }
 
     pub(crate) fn inventory(&mut self, host: usize) {
+        self.serve_again(host);
         let one = &self.hosts[host];
         let session = one.stream.and_then(|id| self.streams.get(&id)).and_then(|stream| stream.session);
         if let (Some(agent), Some(session)) = (one.uid, session) {

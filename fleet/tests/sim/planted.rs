@@ -63,6 +63,8 @@ pub(crate) enum Planted {
     HoldDropped,
     /// What an agent was told to serve passes for served before it says so.
     ExportsTrusted,
+    /// What an agent cannot serve counts as served.
+    RefusalUnheard,
     /// What changes after the first list of exports is not told.
     ExportUnsaid,
     /// A replica is sent to any agent of the project.
@@ -80,7 +82,7 @@ pub(crate) enum Planted {
 }
 
 impl Planted {
-    pub(crate) const ALL: [Self; 31] = [
+    pub(crate) const ALL: [Self; 32] = [
         Self::AnswerBeforeCommit,
         Self::SendBeforeCommit,
         Self::TermNotRaised,
@@ -105,6 +107,7 @@ impl Planted {
         Self::ApprovalWidened,
         Self::HoldDropped,
         Self::ExportsTrusted,
+        Self::RefusalUnheard,
         Self::ExportUnsaid,
         Self::AnySource,
         Self::OrdersNeverExpire,
@@ -120,6 +123,7 @@ impl Planted {
         match input {
             AgentInput::Hello { attempts, .. } if self == Self::HeldIgnored => attempts.clear(),
             AgentInput::Exporting { serial, .. } if self == Self::ExportsTrusted => *serial = u64::MAX,
+            AgentInput::Exporting { not_served, .. } if self == Self::RefusalUnheard => not_served.clear(),
             AgentInput::Hello { connection, .. } if self == Self::LateHelloObeyed => *connection = u64::MAX,
             AgentInput::Ended { outcome, .. } if self == Self::ExitCodeForgotten => outcome.exit_code = None,
             AgentInput::Accepted { attempt, epoch, .. }

@@ -342,6 +342,7 @@ impl World {
             | Fault::LateHello
             | Fault::RequestRepeat
             | Fault::DaemonSilent
+            | Fault::ExportRefused
             | Fault::GuardStop
             | Fault::ShrunkTree
             | Fault::Approved

@@ -193,6 +193,8 @@ pub struct ReadExporting {
     pub serve_uri: String,
     /// Why it cannot serve, printable and cut; empty: it can.
     pub fault: String,
+    /// What it should serve, and does not.
+    pub not_served: Vec<ProjectUid>,
 }
 
 /// Reads what an agent's daemon serves now.
@@ -205,6 +207,7 @@ pub fn exporting_from_wire(wire: &v1::Exporting) -> Result<ReadExporting, Violat
         serial: wire.serial,
         serve_uri: serve_uri("exporting.serve_uri", &wire.serve_uri)?,
         fault: cut(&fault, DETAIL_BYTES_MAX).to_owned(),
+        not_served: wire.not_served.iter().copied().map(ProjectUid).collect(),
     })
 }
 

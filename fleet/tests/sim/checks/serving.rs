@@ -20,13 +20,15 @@ use crate::{store::Store, world::World};
 pub(super) struct Serving {
     told: BTreeMap<ProjectUid, (u64, Vec<Pair>)>,
     in_place: u64,
+    refused: Vec<ProjectUid>,
 }
 
 impl Checks {
     /// What an agent says of its daemon, before anybody can bend it.
     pub(crate) fn exporting(&mut self, input: &Input) {
-        if let Input::Agent(AgentInput::Exporting { session, serial, .. }) = input {
-            self.serving.entry(*session).or_default().in_place = *serial;
+        if let Input::Agent(AgentInput::Exporting { session, serial, not_served, .. }) = input {
+            let serving = self.serving.entry(*session).or_default();
+            (serving.in_place, serving.refused) = (*serial, not_served.clone());
         }
     }
 
@@ -61,6 +63,7 @@ impl Checks {
         let in_place = serving.is_some_and(|serving| {
             let named = serving.told.get(&offer.project).filter(|(_, pairs)| pairs.contains(&pair));
             named.is_some_and(|(serial, _)| *serial <= serving.in_place)
+                && !serving.refused.contains(&offer.project)
         });
         if in_place { Ok(()) } else { wrong("sent to where nobody said that it is served") }
     }
