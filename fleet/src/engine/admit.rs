@@ -20,14 +20,12 @@ use crate::{
     placement::PlacementRecord,
     record::{Change, Key, Record, Volatile},
     run::{RunRecord, RunState},
+    standing::OPENING_LOOK,
     time::{Mono, Now, Wall},
 };
 
 /// Most attempts looked at in one decision; the look goes on in the next.
 const SCAN_STEPS_MAX: usize = 1_024;
-
-/// Where no window opens for long, it is looked for again after this.
-const OPENING_LOOK: Duration = Duration::from_secs(24 * 3_600);
 
 /// What kind of limit holds an attempt back.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]

@@ -118,6 +118,16 @@ impl Engine {
         Some(Home { role: Role::Replica, standby: false, destination, entry: Entry::Replicas(index) })
     }
 
+    /// Where a declaration would have its trees now, in the order of the agents' uids.
+    pub fn homes<'a>(
+        &self,
+        spec: &'a ProjectSpec,
+    ) -> impl Iterator<Item = (AgentUid, Role, &'a Destination)> {
+        let wanted = self.wanted_agents(spec).into_iter();
+        let home = |agent| self.home_of(spec, agent).map(|home| (agent, home.role, home.destination));
+        wanted.filter_map(home)
+    }
+
     /// The agents that a declaration names or selects now.
     fn wanted_agents(&self, spec: &ProjectSpec) -> BTreeSet<AgentUid> {
         let origins = spec.placement.origins.iter().map(|target| target.agent);
