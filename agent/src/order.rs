@@ -72,6 +72,8 @@ pub struct Order {
     pub quota_bytes: Option<u64>,
     /// Files in the tree after the last success.
     pub known_files: Option<u64>,
+    /// It copies a lost tree from another agent: nothing is deleted, and an empty source is no tree.
+    pub keep_extra: bool,
     waived: Vec<Kind>,
     options: Options,
     delete: Option<Deletion>,
@@ -122,6 +124,7 @@ impl Order {
             {
                 // With default flags the tree is kept as the upstream's is; otherwise only what is said is done.
                 let mode = match options.delete_mode() {
+                    _ if assignment.keep_extra => None,
                     None if !assignment.no_defaults => Some(DeleteMode::Delay),
                     given => given,
                 };
@@ -144,6 +147,7 @@ impl Order {
                     first_sync: assignment.first_sync,
                     quota_bytes: Some(assignment.quota_bytes).filter(|bytes| *bytes > 0),
                     known_files: Some(assignment.known_files).filter(|files| *files > 0),
+                    keep_extra: assignment.keep_extra,
                     // A guard that this agent does not know is not one of its own.
                     waived: assignment.waived().collect(),
                     options,

@@ -452,6 +452,7 @@ pub(crate) mod tests {
             bandwidth_limit_kib: 0,
             tree: attempt().run,
             dry_run: false,
+            keep_extra: false,
             reclaim: false,
             sentinels: Vec::new(),
             first_sync: false,

@@ -272,6 +272,7 @@ async fn what_an_agent_holds_is_settled_by_its_hello() {
         ended: false,
         needs_secrets: true,
         dry_run: false,
+        keep_extra: false,
         autonomous: None,
     };
     let mut again = fleet.open("agents/ftp1", vec![hello(&[held])]).await.unwrap();

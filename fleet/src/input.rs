@@ -143,6 +143,19 @@ pub enum Ask {
         /// Even if the agent is away or lacks the tree that is served now.
         force: bool,
     },
+    /// Copy a lost tree from another agent of the project.
+    Reseed {
+        /// Which project.
+        project: ProjectUid,
+        /// The agent that lost the tree.
+        agent: AgentUid,
+        /// The agent to copy from.
+        from: AgentUid,
+        /// The project's revision must be this, where given.
+        revision: Option<u64>,
+        /// W3C trace context; empty: none.
+        traceparent: String,
+    },
     /// Pull from another of the project's upstreams.
     SwitchUpstream {
         /// Which project.
@@ -369,6 +382,8 @@ pub struct Held {
     pub ended: bool,
     /// It only tells what would change: its success makes no tree.
     pub dry_run: bool,
+    /// It copies a lost tree from another agent: its success makes no version.
+    pub keep_extra: bool,
     /// The store's history has this attempt, or its whole run, as ended. The shell looks it up: history is not
     /// in the engine, and what has ended must not begin again.
     pub recorded: bool,
@@ -431,6 +446,8 @@ pub struct Offer {
     pub known_files: u64,
     /// Bytes in the tree after the last success; 0: not known.
     pub known_bytes: u64,
+    /// Delete nothing, whatever the options and `max_delete` say.
+    pub keep_extra: bool,
     /// Which secret opens the origin's daemon; `None` for origins, and where a daemon of the administrator's serves.
     pub pair: Option<Pair>,
     /// W3C trace context of what asked for the run.

@@ -134,9 +134,18 @@ pub struct Wish {
     pub waived: Vec<GuardKind>,
     /// A run that has not begun by then loses `allow_deletes` and `waived`; `None` where it has neither.
     pub waiver_expires: Option<Wall>,
+    /// Copy a lost tree from this agent, onto the one that the run's attempts are on. No trigger joins such a run, and
+    /// nothing but that placement changes by it.
+    pub reseed_from: Option<AgentUid>,
 }
 
 impl Wish {
+    /// Whether a run of it is to make a version of the tree: neither a dry run nor a reseed does.
+    #[must_use]
+    pub fn makes_tree(&self) -> bool {
+        !self.dry_run && self.reseed_from.is_none()
+    }
+
     /// What is left of it at `now`.
     #[must_use]
     pub fn valid_at(self, now: Wall) -> Self {
@@ -161,6 +170,7 @@ impl Wish {
             allow_deletes: own.allow_deletes.max(other.allow_deletes),
             waived,
             waiver_expires: [own.waiver_expires, other.waiver_expires].into_iter().flatten().min(),
+            reseed_from: own.reseed_from,
         }
     }
 }

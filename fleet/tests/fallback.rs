@@ -308,6 +308,7 @@ fn a_password_goes_to_the_host_of_the_attempt_alone() {
             role: attempt.role,
             spec_hash: attempt.spec_hash,
             dry_run: false,
+            keep_extra: false,
             autonomous: None,
             recorded: false,
             ended: false,

@@ -161,6 +161,20 @@ fn an_approval_is_asked_for_with_its_figures_and_names_the_run_that_was_seen() {
 }
 
 #[test]
+fn a_reseed_names_its_run_and_what_comes_next() {
+    let fake = Fake::start();
+    let words = ["project", "reseed", "debian", "--agent", "ftp1", "--from", "edge1"];
+    let (code, out, err) = run(&fake, &words);
+    assert_eq!(code, 0, "{err}");
+    assert!(out.contains("copies debian from edge1 to ftp1; nothing is deleted"), "{out}");
+    assert!(err.contains("mirrorctl run watch debian/01"), "{err}");
+    let words = ["project", "reseed", "debian", "--agent", "ftp1", "--from", "ftp1"];
+    let (code, _, err) = run(&fake, &words);
+    assert_ne!(code, 0);
+    assert!(err.contains("name another agent"), "{err}");
+}
+
+#[test]
 fn a_run_is_started_as_it_is_wished() {
     let fake = Fake::start();
     let words = ["project", "run", "debian", "--dry-run", "--reclaim", "--allow-deletes", "61204"];

@@ -61,6 +61,7 @@ fn hello() -> v1::Hello {
             ended: true,
             needs_secrets: false,
             dry_run: true,
+            keep_extra: true,
             autonomous: None,
         }],
         inventory: Some(v1::Inventory {
@@ -192,6 +193,7 @@ fn an_assignment_says_all_of_the_offer() {
         bandwidth_limit_kib: 10,
         tree: run(),
         dry_run: true,
+        keep_extra: true,
         reclaim: true,
         sentinels: vec!["README".to_owned()],
         first_sync: true,
@@ -227,6 +229,7 @@ fn an_assignment_says_all_of_the_offer() {
             spec_hash: offer.spec_hash(),
             traceparent: "00-1-2-01".to_owned(),
             dry_run: true,
+            keep_extra: true,
             reclaim: true,
             sentinels: vec!["README".to_owned()],
             first_sync: true,

@@ -25,6 +25,7 @@ mod phases;
 mod refuse;
 mod renew;
 mod replicas;
+mod reseed;
 mod road;
 mod survive;
 mod tidy;

@@ -93,7 +93,8 @@ pub(super) fn before_pull(order: &Order, facts: Facts) -> Vec<Pass> {
     if order.dry_run {
         return Vec::new();
     }
-    let may_empty = order.deletes() && facts.filled && !order.waives(Kind::EmptyUpstream);
+    let vital = order.keep_extra || (order.deletes() && facts.filled);
+    let may_empty = vital && !order.waives(Kind::EmptyUpstream);
     let sought = !order.sentinels.is_empty() && !order.waives(Kind::SentinelMissing);
     let strange = order.first_sync && facts.filled && !facts.begun && !order.waives(Kind::Adoption);
     let wanted = |pass: &Pass| match pass {
@@ -153,9 +154,12 @@ pub(super) fn judge_probe(order: &Order, probe: Ended) -> Verdict {
     }
     // Where names are missing rsync ends with 23 for these alone; else it could not read the directory.
     let whole = class == Class::Ok || !missing.is_empty();
-    if *entries == 0 && whole && !order.waives(Kind::EmptyUpstream) && order.deletes() {
+    let matters = order.deletes() || order.keep_extra;
+    if *entries == 0 && whole && !order.waives(Kind::EmptyUpstream) && matters {
         let all = order.known_files.map_or_else(String::new, |files| format!(" of {} files", commas(files)));
-        let sentence = format!("{} is empty: a pull would remove the whole tree{all}", order.source);
+        let lost =
+            if order.keep_extra { "there is no tree to copy" } else { "a pull would remove the whole tree" };
+        let sentence = format!("{} is empty: {lost}{all}", order.source);
         let missing = order.known_files.unwrap_or(1);
         return end(held(Kind::EmptyUpstream, (missing, 0), Vec::new(), sentence, Fault::Upstream));
     }

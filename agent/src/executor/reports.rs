@@ -25,6 +25,7 @@ fn describe(entry: &Entry, needs_secrets: bool) -> v1::AttemptDescriptor {
         needs_secrets,
         dry_run: entry.assignment.dry_run,
         autonomous: entry.assignment.autonomous,
+        keep_extra: entry.assignment.keep_extra,
     }
 }
 

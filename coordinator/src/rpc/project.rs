@@ -14,7 +14,7 @@ use ::fleet::{
     Engine,
     attempt::AttemptRecord,
     engine::{Project, WaitReason},
-    id::{Name, ProjectUid},
+    id::{AgentUid, Name, ProjectUid},
     input::{Ask, Reply},
     project::ProjectRecord,
     refusal::{Refusal, RefusalCode, Violation},
@@ -164,6 +164,12 @@ impl Projects {
         let project =
             view.project_named(&named).ok_or_else(|| refused(&Refusal::not_found("project", &named)))?;
         Ok((project.record.uid, project.record.name.clone(), revision))
+    }
+
+    /// Finds an agent that a request names.
+    fn agent(&self, name: &Name) -> Result<AgentUid, Status> {
+        let known = self.services.driver.view().agent_named(name).map(|agent| agent.uid);
+        known.ok_or_else(|| refused(&Refusal::not_found("agent", name)))
     }
 
     /// What only the history knows about the reasons of waiting.
@@ -388,11 +394,39 @@ impl v1::project_service_server::ProjectService for Projects {
         let v1::PromoteOriginRequest { name, agent, etag, force } = request.into_inner();
         let wanted = convert::parse_agent("agent", &agent).map_err(|fault| invalid(WHAT, vec![fault]))?;
         let (project, name, revision) = self.find_at(WHAT, &name, &etag)?;
-        let known = self.services.driver.view().agent_named(&wanted).map(|agent| agent.uid);
-        let agent = known.ok_or_else(|| refused(&Refusal::not_found("agent", &wanted)))?;
+        let agent = self.agent(&wanted)?;
         ask(&self.services, &by, Ask::Promote { project, agent, revision, force }).await?;
         tracing::info!(target: "audit", %by, project = %name, agent = %wanted, force, "origin changed");
         self.shown(project, Vec::new())
+    }
+
+    async fn reseed_placement(
+        &self,
+        request: Request<v1::ReseedPlacementRequest>,
+    ) -> Result<Response<v1::Run>, Status> {
+        const WHAT: &str = "placement not reseeded";
+        let by = user(&request)?;
+        let traceparent = trace::current(request.metadata());
+        let v1::ReseedPlacementRequest { name, agent, from, etag } = request.into_inner();
+        let (mut faults, mut read) = (Vec::new(), Vec::new());
+        for (field, text) in [("agent", &agent), ("from", &from)] {
+            match convert::parse_agent(field, text) {
+                Ok(name) => read.push(name),
+                Err(fault) => faults.push(fault),
+            }
+        }
+        let [target, donor] = &read[..] else { return Err(invalid(WHAT, faults)) };
+        let (project, name, revision) = self.find_at(WHAT, &name, &etag)?;
+        let (agent, from) = (self.agent(target)?, self.agent(donor)?);
+        match ask(&self.services, &by, Ask::Reseed { project, agent, from, revision, traceparent }).await? {
+            Reply::Run { run, .. } => {
+                tracing::info!(
+                    target: "audit", %by, project = %name, agent = %target, from = %donor, %run, "placement reseeded"
+                );
+                run::shown(&self.services, project, run).await.map(Response::new)
+            }
+            other => Err(unexpected(&other)),
+        }
     }
 
     async fn switch_upstream(

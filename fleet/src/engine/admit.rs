@@ -109,7 +109,7 @@ struct Case<'a> {
 impl Case<'_> {
     /// Whether the run's tree is there already: people put it on the origin themselves.
     fn is_local(&self) -> bool {
-        self.attempt.role == Role::Origin && self.project.is_local()
+        self.attempt.role == Role::Origin && self.project.is_local() && self.run.wish.reseed_from.is_none()
     }
 }
 
@@ -117,16 +117,24 @@ impl Engine {
     /// Why this waiting attempt may not start now; empty: it may.
     pub(super) fn waits(&self, now: Now, attempt: &AttemptRecord) -> Vec<Wait> {
         let Some(case) = self.case(attempt) else { return vec![Wait::new(WaitReason::DestinationBusy)] };
+        if self.is_hopeless_reseed(attempt) {
+            // It starts only to end.
+            return Vec::new();
+        }
         let mut waits = Vec::new();
         self.wait_for_people(&case, &mut waits);
         self.wait_for_time(now, &case, &mut waits);
+        self.wait_for_placement(attempt, &mut waits);
         // What people put on the origin themselves needs nothing of its agent.
         if !case.is_local() {
             self.wait_for_agent(&case, &mut waits);
         }
-        match attempt.role {
-            Role::Origin => self.wait_as_origin(now, &case, &mut waits),
-            Role::Replica => self.wait_as_replica(now, &case, &mut waits),
+        match (attempt.role, case.run.wish.reseed_from) {
+            (Role::Origin | Role::Replica, Some(donor)) => {
+                self.wait_for_source(self.donor_source(now, attempt, donor), &mut waits);
+            }
+            (Role::Origin, None) => self.wait_as_origin(now, &case, &mut waits),
+            (Role::Replica, None) => self.wait_as_replica(now, &case, &mut waits),
         }
         waits
     }
@@ -237,7 +245,7 @@ impl Engine {
         let before = |run: &&RunRecord| run.id < case.run.id || run.state != RunState::Queued;
         let others = case.project.runs.iter().filter(|run| **run != case.run.id);
         let others = others.filter_map(|run| self.runs.get(run)).filter(before);
-        for run in others.filter(|run| !run.state.is_closed()) {
+        for run in others.filter(|run| !run.state.is_closed() && run.wish.reseed_from.is_none()) {
             let Some(since) = self.propagating_since.get(&run.id) else {
                 waits.push(Wait::new(WaitReason::RunActive));
                 return;
@@ -257,18 +265,23 @@ impl Engine {
     }
 
     fn wait_as_replica(&self, now: Now, case: &Case<'_>, waits: &mut Vec<Wait>) {
-        match self.source(now, case.project, case.attempt) {
-            Ok(source) if count(&self.usage.sources, &source.agent) >= self.limits.origin_uplink => {
-                waits.push(Wait::by(WaitReason::OriginUplink, Blocker::Agent(source.agent)));
-            }
-            Ok(_) => {}
-            Err(wait) => waits.push(wait),
-        }
+        self.wait_for_source(self.source(now, case.project, case.attempt), waits);
         let max = case.project.record.spec.placement.max_parallel;
         if max > 0 && count(&self.usage.replicas, &case.attempt.project) >= max {
             waits.push(
                 self.slots_wait(WaitReason::MaxParallel, self.usage.replicas.get(&case.attempt.project)),
             );
+        }
+    }
+
+    /// For the agent to pull from, and for room at it.
+    fn wait_for_source(&self, source: Result<Source, Wait>, waits: &mut Vec<Wait>) {
+        match source {
+            Ok(source) if count(&self.usage.sources, &source.agent) >= self.limits.origin_uplink => {
+                waits.push(Wait::by(WaitReason::OriginUplink, Blocker::Agent(source.agent)));
+            }
+            Ok(_) => {}
+            Err(wait) => waits.push(wait),
         }
     }
 
@@ -315,6 +328,10 @@ impl Engine {
         if case.is_local() {
             return self.take_local(now, &case, effects);
         }
+        if self.is_hopeless_reseed(attempt) {
+            self.move_attempt(now, attempt, AttemptEvent::Cancel, effects);
+            return;
+        }
         let Case { run, project, .. } = case;
         let Some(session) = self.sessions.get(&attempt.agent) else { return };
         let Some(placement) = project.placements.get(&attempt.agent) else { return };
@@ -325,15 +342,10 @@ impl Engine {
         let wish = if queued { run.wish.clone().valid_at(now.wall) } else { run.wish.clone() };
         let run = &RunRecord { wish, ..run.clone() };
         let max_delete = Self::max_delete(now, run, project, placement);
-        let source = match attempt.role {
-            Role::Origin => None,
-            Role::Replica => match self.source(now, project, attempt) {
-                Ok(source) => Some(source),
-                Err(_) => return,
-            },
-        };
+        let Ok(source) = self.source_of(now, &case) else { return };
         let from = source.as_ref().map(|source| source.agent);
-        let mut offered = AttemptRecord { state, max_delete, source: from, ..attempt.clone() };
+        let tree = self.tree_offered(project, attempt);
+        let mut offered = AttemptRecord { state, max_delete, source: from, tree, ..attempt.clone() };
         let offer = Offer {
             waived: Self::waived(now, run, placement),
             ..self.assignment(&offered, epoch, run, project, placement, source)
@@ -348,6 +360,17 @@ impl Engine {
         }
         let message = Message::Offer(Box::new(offer));
         effects.send(Send { agent: attempt.agent, session: session.epoch, message });
+    }
+
+    /// Where an attempt pulls from now, if it is from another agent.
+    fn source_of(&self, now: Now, case: &Case<'_>) -> Result<Option<Source>, Wait> {
+        match (case.attempt.role, case.run.wish.reseed_from) {
+            (Role::Origin | Role::Replica, Some(donor)) => {
+                self.donor_source(now, case.attempt, donor).map(Some)
+            }
+            (Role::Origin, None) => Ok(None),
+            (Role::Replica, None) => self.source(now, case.project, case.attempt).map(Some),
+        }
     }
 
     /// The tree on this agent begins to change: what replicas are pulling from it meanwhile is no version.
@@ -371,7 +394,8 @@ impl Engine {
         }
         self.mix_replicas(project, attempt.agent, effects);
         if run.state == RunState::Queued {
-            self.begin_run(now, run, project, effects);
+            let wish = run.wish.clone().valid_at(now.wall);
+            self.begin_run(now, &RunRecord { wish, ..RunRecord::clone(run) }, project, effects);
         }
         if let Some(begun) = effects.run(run.project, run.id) {
             let outcome = Outcome { time: now.wall, ..Outcome::of_class(ExitClass::Ok) };
@@ -379,11 +403,11 @@ impl Engine {
         }
     }
 
-    /// A queued run becomes the active one: it takes all triggers so far, and what still propagated closes. A dry
-    /// run does neither. What a person allowed it too long ago is allowed no more.
+    /// A queued run becomes the active one: it takes all triggers so far, and what still propagated closes. What makes
+    /// no tree does neither. What a person allowed it too long ago is allowed no more.
     fn begin_run(&self, now: Now, run: &RunRecord, project: &Project, effects: &mut Effects<'_>) {
         let run = &RunRecord { wish: run.wish.clone().valid_at(now.wall), ..run.clone() };
-        if run.wish.dry_run {
+        if !run.wish.makes_tree() {
             let begun = RunRecord { state: RunState::Running, start_time: Some(now.wall), ..run.clone() };
             return effects.put(Record::Run(begun));
         }
@@ -452,6 +476,7 @@ impl Engine {
             quota_bytes: spec.guard.quota_bytes,
             known_files: placement.files,
             known_bytes: placement.size_bytes,
+            keep_extra: run.wish.reseed_from.is_some(),
             pair,
             traceparent: run.traceparent.clone(),
         }
@@ -507,7 +532,7 @@ impl Offer {
                 (self.no_defaults, self.max_delete, self.connect_timeout, self.io_timeout),
                 (self.stall_timeout, self.run_timeout, self.bandwidth_limit_kib, self.tree),
                 (self.dry_run, self.reclaim, &self.sentinels, self.first_sync, &self.waived),
-                (self.quota_bytes, self.known_files, self.known_bytes),
+                (self.quota_bytes, self.known_files, self.known_bytes, self.keep_extra),
             )
         );
         let hash = text.bytes().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {

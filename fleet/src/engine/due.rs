@@ -78,7 +78,7 @@ impl Engine {
         }
         let window = catch_up_window(schedule, fire.scheduled);
         let caught = fire_to_catch_up(schedule, fire.scheduled, now.wall);
-        let goes = |run: &RunRecord| !run.state.is_closed() && !run.wish.dry_run;
+        let goes = |run: &RunRecord| !run.state.is_closed() && run.wish.makes_tree();
         let busy = project.runs.iter().any(|run| self.runs.get(run).is_some_and(goes));
         if now.wall.since(caught) > window.saturating_add(self.limits.catch_up_spread) {
             state.missed_fires += 1;
@@ -116,7 +116,8 @@ impl Engine {
             effects.put(Record::ProjectState(state));
         }
         let mut waiting = project.runs.iter().filter_map(|id| self.runs.get(id));
-        let joins = |run: &&RunRecord| run.state == RunState::Queued && !run.wish.dry_run && !wish.dry_run;
+        let joins =
+            |run: &&RunRecord| run.state == RunState::Queued && run.wish.makes_tree() && wish.makes_tree();
         if let Some(run) = waiting.find(joins) {
             // Only runs that nothing but the schedule wanted are called the schedule's.
             let first = run.trigger.kind != TriggerKind::Schedule
@@ -306,10 +307,10 @@ impl Engine {
 
     /// The one place where runs close.
     pub(super) fn close_run(&self, now: Now, run: RunRecord, state: RunState, effects: &mut Effects<'_>) {
-        let (project, id, dry_run) = (run.project, run.id, run.wish.dry_run);
+        let (project, id, makes_tree) = (run.project, run.id, run.wish.makes_tree());
         effects.put(Record::Run(RunRecord { state, end_time: Some(now.wall), ..run }));
-        // A dry run says nothing of the tree, and no interval counts from it.
-        let Some(mut counters) = effects.project_state(project).filter(|_| !dry_run) else { return };
+        // What makes no tree says nothing of it, and no interval counts from it.
+        let Some(mut counters) = effects.project_state(project).filter(|_| makes_tree) else { return };
         counters.last_run = Some(LastRun { run: id, state, end: now.wall });
         let owner = self.projects.get(&project);
         if let Some(at) = owner.and_then(|owner| fire_after_end(&owner.record, now.wall)) {

@@ -192,23 +192,27 @@ impl Engine {
     pub(super) fn touch_exports(&mut self, uid: ProjectUid) {
         let Some(project) = self.projects.get(&uid) else { return };
         let sources = project.placements.values().filter(|placement| placement.is_source());
-        let sources: Vec<AgentUid> = sources.map(|placement| placement.agent).collect();
+        let sources = sources.map(|placement| placement.agent).chain(self.donors(uid));
+        let sources: Vec<AgentUid> = sources.collect();
         for agent in sources {
             self.exports.touch(agent, uid);
         }
     }
 
     /// What the agent should serve of the project through its own daemon, with the secrets of that day and the
-    /// one before: who was sent on his way before midnight arrives after it.
+    /// one before: who was sent on his way before midnight arrives after it. A lost tree is served to nobody until it is
+    /// whole again.
     fn export(&self, day: u64, agent: AgentUid, uid: ProjectUid) -> Option<Export> {
         let project = self.projects.get(&uid)?;
-        let own = project.placements.get(&agent).filter(|placement| placement.is_source())?;
+        let own = project.placements.get(&agent)?;
         let session = self.sessions.get(&agent)?;
-        if session.facts.external_roots.contains_key(own.destination.root()) {
+        let external = session.facts.external_roots.contains_key(own.destination.root());
+        if external || self.donor_of(uid, agent).is_some() {
             return None;
         }
         let pulls = |other: &&PlacementRecord| {
-            other.role == Role::Replica
+            let follows = own.is_source() && other.role == Role::Replica;
+            (follows || self.donor_of(uid, other.agent) == Some(agent))
                 && other.agent != agent
                 && self.agents.get(&other.agent).is_some_and(|agent| agent.revoked.is_none())
         };
@@ -290,7 +294,7 @@ impl Engine {
     }
 
     /// How this replica gets at that tree, if its agent serves it by what it said in this session.
-    fn served(&self, now: Now, from: &PlacementRecord, replica: AgentUid) -> Option<Source> {
+    pub(super) fn served(&self, now: Now, from: &PlacementRecord, replica: AgentUid) -> Option<Source> {
         let session = self.sessions.get(&from.agent)?;
         if let Some(uri) = session.facts.external_roots.get(from.destination.root()) {
             let uri = format!("{}/{}/", uri.trim_end_matches('/'), from.destination.path());
@@ -310,7 +314,7 @@ impl Engine {
 
     /// The secret that a replica's attempt was offered with; `None`: it needs none.
     pub(super) fn pair_of(&self, attempt: &AttemptRecord) -> Option<Pair> {
-        let origin = attempt.source.filter(|_| attempt.role == Role::Replica)?;
+        let origin = attempt.source?;
         let project = self.projects.get(&attempt.project)?;
         let from = project.placements.get(&origin);
         let session = self.sessions.get(&origin);

@@ -161,6 +161,9 @@ impl Engine {
         project: &Project,
         placement: &PlacementRecord,
     ) -> u64 {
+        if run.wish.reseed_from.is_some() {
+            return 0;
+        }
         let limit = allowed_deletes(project, placement);
         let hold = placement.hold.as_ref();
         let stopped = hold.is_some_and(Hold::deletes_stopped);
@@ -177,6 +180,10 @@ impl Engine {
     /// The guards that an attempt is to pass over. An origin's waiver is good for the hold that was approved, and
     /// with it for what its tree brings to replicas; but what a replica's own disk holds is approved there.
     pub(super) fn waived(now: Now, run: &RunRecord, placement: &PlacementRecord) -> Vec<GuardKind> {
+        if run.wish.reseed_from.is_some() {
+            // It deletes nothing that others put there.
+            return vec![GuardKind::Adoption];
+        }
         match placement.role {
             Role::Origin => {
                 let open = placement.hold.as_ref().map(|hold| hold.evidence.kind);

@@ -209,7 +209,7 @@ impl Engine {
 
     fn standing(&self, uid: ProjectUid, agent: AgentUid) -> Standing {
         let Some(project) = self.projects.get(&uid) else { return Standing::Fits };
-        let busy = || self.attempt_on(uid, agent).is_some_and(|attempt| attempt.state.is_out());
+        let busy = || self.is_worked_on(uid, agent);
         let overlap = |home: &Home<'_>| self.overlapping(Some(uid), agent, home.destination);
         match (self.home_of(&project.record.spec, agent), project.placements.get(&agent)) {
             (None, None) => Standing::Fits,
@@ -327,8 +327,7 @@ impl Engine {
         for old in project.placements.values() {
             let home = self.home_of(&record.spec, old.agent);
             let same = home.is_some_and(|new| *new.destination == old.destination && new.role == old.role);
-            let busy = self.attempt_on(old.project, old.agent);
-            if !same && busy.is_some_and(|attempt| attempt.state.is_out()) {
+            if !same && self.is_worked_on(old.project, old.agent) {
                 return Err(Refusal::precondition(
                     "ATTEMPT_RUNNING",
                     format!(
@@ -356,7 +355,7 @@ impl Engine {
             .upstream_with(&record.spec.upstreams)
             .map_or_else(String::new, |upstream| upstream.host.clone());
         let waiting = self.attempts_of_project(record.uid);
-        for attempt in waiting.filter(|one| one.role == Role::Origin && one.state.is_pending()) {
+        for attempt in waiting.filter(|one| self.asks_upstream(one)).filter(|one| one.state.is_pending()) {
             let Some((agent, home)) = &home else { continue };
             let placed = placement(record.uid, *agent, home, project.placements.get(agent));
             effects.put(Record::Attempt(AttemptRecord {

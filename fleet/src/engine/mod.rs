@@ -12,6 +12,7 @@
 //!           report.rs   accepted, ended               timers.rs what is due when
 //!           guard.rs    holds and approvals
 //!           due.rs      fires, timers, replicas with work, closing
+//!           reseed.rs   a lost tree copied from another placement
 //!           fallback.rs which upstream an origin pulls from
 //!           homes.rs    where trees should live, against where they do
 //!           exports.rs  who serves which tree to whom
@@ -32,6 +33,7 @@ mod hosts;
 mod people;
 mod promote;
 mod report;
+mod reseed;
 mod state;
 mod timers;
 mod upstreams;

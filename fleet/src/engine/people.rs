@@ -52,6 +52,9 @@ impl Engine {
             Ask::Promote { project, agent, revision, force } => {
                 self.promote(now, project, agent, revision, force)
             }
+            Ask::Reseed { project, agent, from, revision, traceparent } => {
+                self.reseed(now, by, project, agent, from, revision, traceparent)
+            }
             Ask::SwitchUpstream { project, uri, revision } => {
                 self.switch_upstream(now, project, &uri, revision)
             }

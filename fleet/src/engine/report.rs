@@ -142,16 +142,17 @@ impl Engine {
     }
 
     /// How an end counts for what follows: where a person wanted it, no other try does, however it came. Only
-    /// a guard's first stop is remembered all the same; a dry run's is nothing to be remembered.
+    /// a guard's first stop is remembered all the same; what makes no tree has nothing to be remembered.
     fn after_wish(&self, before: &AttemptRecord, end: &End) -> End {
         let wished = matches!(before.state, AttemptState::Cancelling { .. });
         let project = self.projects.get(&before.project);
         let placement = project.and_then(|project| project.placements.get(&before.agent));
-        let dry_run = self.runs.get(&before.id.run).is_some_and(|run| run.wish.dry_run);
-        let held_before = dry_run || placement.is_some_and(|placement| placement.hold.is_some());
+        let aside = self.runs.get(&before.id.run).is_some_and(|run| !run.wish.makes_tree());
+        let held_before = aside || placement.is_some_and(|placement| placement.hold.is_some());
         match end {
             End::Failed(_) | End::Lost if wished => End::Cancelled(None),
             End::Held(_) if wished && held_before => End::Cancelled(None),
+            End::Succeeded(_) if wished && before.mixed => End::Cancelled(None),
             End::Succeeded(_) | End::Failed(_) | End::Held(_) | End::Cancelled(_) | End::Lost => end.clone(),
         }
     }
@@ -159,6 +160,9 @@ impl Engine {
     fn after_end(&self, now: Now, attempt: &AttemptRecord, end: &End, effects: &mut Effects<'_>) {
         let Some(project) = self.projects.get(&attempt.project) else { return };
         let Some(run) = effects.run(attempt.project, attempt.id.run) else { return };
+        if run.wish.reseed_from.is_some() {
+            return self.after_reseed(now, project, run, attempt, end, effects);
+        }
         match attempt.role {
             Role::Origin if run.wish.dry_run => self.after_dry_run(now, project, run, attempt, end, effects),
             Role::Origin => self.after_origin(now, project, run, attempt, end, effects),
@@ -176,6 +180,8 @@ impl Engine {
         effects: &mut Effects<'_>,
     ) {
         match end {
+            // Its agent pulled it alone, and may have lost it since.
+            End::Succeeded(_) if attempt.mixed => self.pull_again(now, project, run, attempt, effects),
             End::Succeeded(outcome) => self.new_tree(now, project, run, attempt, outcome, effects),
             End::Held(outcome) => self.hold_or_go_on(now, project, run, attempt, outcome, effects),
             End::Cancelled(_) => self.close_run(now, run, RunState::Cancelled, effects),
@@ -186,6 +192,26 @@ impl Engine {
             End::Lost => {
                 self.retry_or_fail(now, project, run, attempt, ExitClass::Interrupted, effects);
             }
+        }
+    }
+
+    /// An origin's pull that ended well is no version; unless another run pulls anyway, this one does so again.
+    fn pull_again(
+        &self,
+        now: Now,
+        project: &Project,
+        run: RunRecord,
+        attempt: &AttemptRecord,
+        effects: &mut Effects<'_>,
+    ) {
+        let mut others = project.runs.iter().filter(|id| **id != run.id).filter_map(|id| self.runs.get(id));
+        let pulls = |other: &RunRecord| {
+            matches!(other.state, RunState::Queued | RunState::Running) && other.wish.makes_tree()
+        };
+        if others.any(pulls) || !effects.retries() {
+            self.close_run(now, run, RunState::Cancelled, effects);
+        } else {
+            self.next_try(project, run, attempt, Duration::ZERO, effects);
         }
     }
 
@@ -237,7 +263,8 @@ impl Engine {
             }
         }
         // What waits to fetch the old tree has nothing to fetch any more; idle replicas get a new attempt.
-        for waiting in self.attempts_of_project(run.project).filter(|a| a.role == Role::Replica) {
+        let fetches = |one: &&AttemptRecord| one.role == Role::Replica && !self.is_reseed(one);
+        for waiting in self.attempts_of_project(run.project).filter(fetches) {
             if let Ok(state) = waiting.state.on(AttemptEvent::Cancel, now.wall).and_then(|state| {
                 if waiting.state.is_pending() { Ok(state) } else { Err(crate::attempt::Misfit::NotNow) }
             }) {
@@ -288,7 +315,8 @@ impl Engine {
         effects: &mut Effects<'_>,
     ) {
         // A waiting run asks the upstream again anyway: no need to try the old one any longer.
-        let newer_waits = project.runs.range(RunId(run.id.0)..).any(|id| *id != run.id);
+        let makes_tree = |id: &RunId| self.runs.get(id).is_none_or(|run| run.wish.makes_tree());
+        let newer_waits = project.runs.range(RunId(run.id.0)..).any(|id| *id != run.id && makes_tree(id));
         let knocked = self.knocked_in_vain(attempt);
         let again = match self.verdict(now, project, attempt, class) {
             _ if knocked => (!newer_waits && effects.retries()).then_some(Duration::ZERO),
@@ -306,7 +334,13 @@ impl Engine {
         }
     }
 
-    fn verdict(&self, now: Now, project: &Project, attempt: &AttemptRecord, class: ExitClass) -> Verdict {
+    pub(super) fn verdict(
+        &self,
+        now: Now,
+        project: &Project,
+        attempt: &AttemptRecord,
+        class: ExitClass,
+    ) -> Verdict {
         verdict(class, attempt.attempt_try, project.record.spec.retry, self.limits.busy_pause, now)
     }
 
@@ -403,7 +437,13 @@ impl Engine {
     }
 
     /// Enters a replica that was missed as caught up, in the run whose tree it now has.
-    fn caught_up(&self, now: Now, run: &RunRecord, attempt: &AttemptRecord, effects: &mut Effects<'_>) {
+    pub(super) fn caught_up(
+        &self,
+        now: Now,
+        run: &RunRecord,
+        attempt: &AttemptRecord,
+        effects: &mut Effects<'_>,
+    ) {
         if !run.missed.iter().any(|missed| missed.agent == attempt.agent && missed.caught_up.is_none()) {
             return;
         }
@@ -454,7 +494,7 @@ fn may_have_changed(attempt: &AttemptRecord, end: &End) -> bool {
 
 impl PlacementRecord {
     /// This placement with a whole tree, which closes its hold.
-    fn with_tree(self, now: Now, tree: RunId, outcome: &Outcome) -> Self {
+    pub(super) fn with_tree(self, now: Now, tree: RunId, outcome: &Outcome) -> Self {
         let (files, size_bytes) =
             outcome.stats.map_or((self.files, self.size_bytes), |stats| (stats.files, stats.total_bytes));
         Self {

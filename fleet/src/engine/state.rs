@@ -277,6 +277,10 @@ impl Engine {
         if !old.as_ref().is_some_and(|old| old.same_home(placement)) {
             self.home_changed(placement.project, placement.agent, old.as_ref(), Some(placement));
         }
+        if old.is_some_and(|old| old.have_tree.is_some()) && placement.have_tree.is_none() {
+            // Who waits to copy that tree waits in vain.
+            self.rescan();
+        }
         self.autonomy.touch(placement.agent, placement.project);
         self.reindex_replica(placement.project, placement.agent);
         self.check_closing(placement.project);
@@ -357,6 +361,11 @@ impl Engine {
     }
 
     fn put_attempt(&mut self, now: Now, attempt: &AttemptRecord) {
+        if let Some(donor) = self.reseed_from(attempt) {
+            self.exports.touch(donor, attempt.project);
+            self.exports.touch(attempt.agent, attempt.project);
+            self.autonomy.touch(attempt.agent, attempt.project);
+        }
         if let Some(old) = self.attempts.remove(&attempt.id) {
             self.hear_of_host(now, &old, attempt);
             self.forget_attempt(&old);

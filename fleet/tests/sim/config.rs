@@ -78,7 +78,12 @@ fn weight(fault: Fault) -> u64 {
         | Fault::RequestRepeat
         | Fault::DaemonSilent
         | Fault::ExportRefused => 0,
-        Fault::GuardStop | Fault::ShrunkTree | Fault::Approved | Fault::StaleApproval | Fault::DryRun => 0,
+        Fault::GuardStop
+        | Fault::ShrunkTree
+        | Fault::Approved
+        | Fault::StaleApproval
+        | Fault::DryRun
+        | Fault::Reseed => 0,
     }
 }
 

@@ -66,6 +66,8 @@ pub(crate) enum Fault {
     StaleApproval,
     /// An attempt of a dry run was offered.
     DryRun,
+    /// An attempt was offered that copies a lost tree.
+    Reseed,
     /// A host joined again under other labels.
     Relabelled,
     /// A daemon took what it was told to serve, and did not say so.
@@ -75,7 +77,7 @@ pub(crate) enum Fault {
 }
 
 impl Fault {
-    pub(crate) const ALL: [Self; 32] = [
+    pub(crate) const ALL: [Self; 33] = [
         Self::CutLink,
         Self::HalfOpen,
         Self::PartitionBoth,
@@ -105,6 +107,7 @@ impl Fault {
         Self::Approved,
         Self::StaleApproval,
         Self::DryRun,
+        Self::Reseed,
         Self::Relabelled,
         Self::DaemonSilent,
         Self::ExportRefused,

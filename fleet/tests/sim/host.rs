@@ -12,7 +12,6 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use fleet::{
     agent::{AgentFacts, Root},
-    attempt::Role,
     id::{AgentUid, AttemptId, Epoch, Name, ProjectUid, RunId},
     input::{AgentInput, Held, Message, NotTaken, Offer},
     outcome::{ExitClass, Outcome},
@@ -57,6 +56,8 @@ pub(crate) struct Tree {
     stamp: u64,
     /// The stamp when its agent last wrote it alone.
     alone: u64,
+    /// It was pulled from an agent that changed its tree alone.
+    unknown: bool,
     writers: u32,
 }
 
@@ -71,7 +72,8 @@ impl Tree {
 struct Pull {
     id: u64,
     work: Work,
-    role: Role,
+    /// It copies from another agent, not from an upstream.
+    copies: bool,
     tree: RunId,
     destination: Destination,
     /// Of a replica: where from, and what was there at the start.
@@ -83,6 +85,8 @@ struct Pull {
     stages_left: u32,
     dry_run: bool,
     passes_partial: bool,
+    /// The disk was replaced under it.
+    lost: bool,
     /// It waits for the agent to give it its secrets again.
     parked: bool,
 }
@@ -209,6 +213,7 @@ fn held(work: Work, entry: &Entry) -> Held {
         spec_hash: entry.spec_hash.clone(),
         ended: entry.ended.is_some(),
         dry_run: entry.offer.dry_run,
+        keep_extra: entry.offer.keep_extra,
         recorded: false,
         autonomous: entry.alone,
     }

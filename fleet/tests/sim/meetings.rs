@@ -109,6 +109,9 @@ impl World {
         if wish.dry_run {
             self.cover.fault(Fault::DryRun);
         }
+        if wish.reseed_from.is_some() {
+            self.cover.fault(Fault::Reseed);
+        }
         if !wish.waived.is_empty() {
             self.cover.fault(Fault::Approved);
         }

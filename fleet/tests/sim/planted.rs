@@ -75,6 +75,8 @@ pub(crate) enum Planted {
     FireNotConsumed,
     /// What a pull that ended in the middle has left passes for the tree before.
     HalfChangeForgotten,
+    /// The copy of a lost tree counts as a version that the project serves.
+    ReseedServed,
     /// A switch of the upstream is stored, and the first one is pulled from all the same.
     SwitchIgnored,
     /// What waits for an upstream is not told of a switch.
@@ -82,7 +84,7 @@ pub(crate) enum Planted {
 }
 
 impl Planted {
-    pub(crate) const ALL: [Self; 32] = [
+    pub(crate) const ALL: [Self; 33] = [
         Self::AnswerBeforeCommit,
         Self::SendBeforeCommit,
         Self::TermNotRaised,
@@ -113,6 +115,7 @@ impl Planted {
         Self::OrdersNeverExpire,
         Self::FireNotConsumed,
         Self::HalfChangeForgotten,
+        Self::ReseedServed,
         Self::SwitchIgnored,
         Self::SwitchUnsaid,
     ];
@@ -173,6 +176,7 @@ impl Planted {
                     }
                 }
             }
+            Self::ReseedServed => serve_reseed(changes),
             Self::HalfChangeForgotten => {
                 for change in changes.iter_mut() {
                     if let Change::Put(Record::Placement(placement)) = change {
@@ -330,6 +334,18 @@ fn misread_end(decision: &mut Decision) {
             && let AttemptState::Ended { end: end @ End::Failed(_), .. } = &mut attempt.state
         {
             *end = End::Lost;
+        }
+    }
+}
+
+/// What a reseed copied counts as a version of its own.
+fn serve_reseed(changes: &mut [Change]) {
+    for change in changes.iter_mut() {
+        if let Change::Put(Record::Run(run)) = change
+            && run.wish.reseed_from.is_some()
+            && run.state == RunState::Succeeded
+        {
+            run.current_tree = true;
         }
     }
 }

@@ -246,9 +246,24 @@ impl World {
         }
         self.check_lost(unit);
         self.uploads(unit);
+        self.lose_trees(unit);
         self.coordinator.store.commit(unit);
         if let Err(text) = self.checks.after(&self.coordinator.store, unit) {
             self.fail(text);
+        }
+    }
+
+    /// Whose tree is to be copied from elsewhere has a new, empty disk.
+    fn lose_trees(&mut self, unit: &Unit) {
+        let store = &self.coordinator.store;
+        let asked = unit.runs().filter(|run| run.wish.reseed_from.is_some());
+        let new = asked.filter(|run| store.run(run.project, run.id).is_none());
+        let lost: Vec<_> = new
+            .filter_map(|run| unit.attempts().find(|one| one.id.run == run.id))
+            .map(|attempt| (attempt.agent, attempt.destination.clone()))
+            .collect();
+        for (agent, destination) in lost {
+            self.wipe(agent, &destination);
         }
     }
 

@@ -347,7 +347,8 @@ impl World {
             | Fault::ShrunkTree
             | Fault::Approved
             | Fault::StaleApproval
-            | Fault::DryRun => false,
+            | Fault::DryRun
+            | Fault::Reseed => false,
         };
         if happened {
             self.cover.fault(fault);

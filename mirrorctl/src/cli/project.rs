@@ -68,6 +68,20 @@ pub enum ProjectCommand {
         #[arg(long)]
         force: bool,
     },
+    /// Copy the tree onto an agent that has lost it, from another one of the project instead of the upstream
+    Reseed {
+        /// The project
+        project: String,
+        /// The agent that has lost its tree
+        #[arg(long, value_name = "AGENT")]
+        agent: String,
+        /// The agent to copy from; it must be connected and have the tree that is served now
+        #[arg(long, value_name = "AGENT")]
+        from: String,
+        /// Follow it until it ends, and exit by its end (`mirrorctl --help`); Ctrl-C stops watching, not the run
+        #[arg(short, long)]
+        watch: bool,
+    },
     /// Pull from another of the upstreams, from the next run on
     Switch {
         /// The project

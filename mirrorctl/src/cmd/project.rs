@@ -42,6 +42,15 @@ pub(super) async fn run(app: &App, command: ProjectCommand) -> Outcome<Exit> {
             start(app, &project, request, watch).await
         }
         ProjectCommand::Promote { project, to, force } => promote(app, &project, &to, force).await,
+        ProjectCommand::Reseed { project, agent, from, watch } => {
+            let request = v1::ReseedPlacementRequest {
+                name: names::checked_project(&project)?,
+                agent: names::agent(&agent),
+                from: names::agent(&from),
+                etag: String::new(),
+            };
+            reseed(app, &project, request, watch).await
+        }
         ProjectCommand::Switch { project, to } => switch(app, &project, to).await,
         ProjectCommand::Check { project, size } => super::check::run(app, &project, size).await,
         ProjectCommand::Preview { project, count } => preview(app, &project, count).await,
@@ -360,6 +369,22 @@ async fn promote(app: &App, typed: &str, to: &str, force: bool) -> Outcome<Exit>
     let what = format!("{to} is the origin of {name}; the next run makes its tree there.");
     app.changed(&project, "Project", &[name], &what, &format!("mirrorctl project run {name} --watch"))?;
     Ok(Exit::Done)
+}
+
+async fn reseed(app: &App, typed: &str, request: v1::ReseedPlacementRequest, follow: bool) -> Outcome<Exit> {
+    let client = app.connect().await?;
+    let target = names::last(&request.agent).to_owned();
+    let run = match client.projects().reseed_placement(request).await {
+        Ok(run) => run.into_inner(),
+        Err(status) => return Err(of_project(app, &client, typed, "nothing reseeded", &status).await),
+    };
+    let (id, project) = (names::short_run(&run.name), names::project_of(&run.name));
+    let donor = names::last(&run.reseed_from);
+    let what =
+        format!("Run {id} copies {project} from {donor} to {target}; nothing is deleted, nobody else pulls.");
+    let next = if follow { String::new() } else { format!("mirrorctl run watch {project}/{id}") };
+    app.changed(&run, "Run", &[&run.name], &what, &next)?;
+    if follow { watch::follow(app, client, run.name).await } else { Ok(Exit::Done) }
 }
 
 async fn switch(app: &App, typed: &str, to: String) -> Outcome<Exit> {

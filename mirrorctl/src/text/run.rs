@@ -87,6 +87,9 @@ pub fn show(view: &View, run: &v1::Run, attempts: &[v1::Attempt]) -> String {
     let mut text = headline(view, run);
     let mut lines: Vec<(&str, String)> = vec![("by", asked(view, run))];
     lines.extend(time(run.end_time).map(|end| ("ended", units::rfc3339(end))));
+    if !run.reseed_from.is_empty() {
+        lines.push(("from", format!("{}; nothing is deleted", names::last(&run.reseed_from))));
+    }
     let newest = attempts.iter().rev().find(|attempt| attempt.role() == v1::Role::Origin);
     let newest = newest.or(run.origin_attempt.as_ref());
     if let Some(outcome) = newest.and_then(|attempt| attempt.outcome.as_ref()) {
@@ -153,7 +156,11 @@ fn headline(view: &View, run: &v1::Run) -> String {
         (None, None) => String::new(),
     };
     let name = names::short_run(&run.name);
-    let kind = if run.dry_run { "Dry run" } else { "Run" };
+    let kind = match (run.dry_run, run.reseed_from.is_empty()) {
+        (true, _) => "Dry run",
+        (false, true) => "Run",
+        (false, false) => "Reseed",
+    };
     let line =
         format!("{kind} {name} of {}: {word}{}{when}", names::project_of(&run.name), on.unwrap_or_default());
     format!("{line}\n")
@@ -172,7 +179,7 @@ fn asked(view: &View, run: &v1::Run) -> String {
 
 /// What a hold means for the trees, until it closes.
 fn then(run: &v1::Run, attempt: &v1::Attempt) -> Option<&'static str> {
-    if attempt.state() != AttemptState::Held || run.dry_run {
+    if attempt.state() != AttemptState::Held || run.dry_run || !run.reseed_from.is_empty() {
         return None;
     }
     let evidence = attempt.outcome.as_ref()?.evidence.as_ref()?;

@@ -222,6 +222,11 @@ pub fn verdict(view: &View, run: &v1::Run, attempts: &[v1::Attempt]) -> String {
         RunState::Succeeded if run.dry_run => {
             format!("{sign} {project}: the dry run is done after {took}; nothing was changed")
         }
+        RunState::Succeeded if !run.reseed_from.is_empty() => {
+            let donor = names::last(&run.reseed_from);
+            let target = run.origin_attempt.as_ref().map_or("", |attempt| names::last(&attempt.agent));
+            format!("{sign} {project}: {target} has the tree of {donor}, {took} in all")
+        }
         RunState::Succeeded => {
             format!(
                 "{sign} {project}: {} tree {}, {took} in all",

@@ -154,6 +154,17 @@ impl ProjectService for Services {
         unserved()
     }
 
+    async fn reseed_placement(&self, request: Request<v1::ReseedPlacementRequest>) -> Answer<v1::Run> {
+        let v1::ReseedPlacementRequest { name, agent, from, .. } = request.into_inner();
+        if from == agent {
+            let text =
+                "\"ftp1\" not reseeded with \"debian\": it cannot copy from itself; name another agent";
+            return Err(Status::failed_precondition(text));
+        }
+        let run = v1::Run { name: format!("{name}/runs/{RUN}"), reseed_from: from, ..v1::Run::default() };
+        Ok(Response::new(run))
+    }
+
     async fn switch_upstream(&self, _request: Request<v1::SwitchUpstreamRequest>) -> Answer<v1::Project> {
         unserved()
     }

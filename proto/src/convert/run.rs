@@ -46,6 +46,7 @@ pub fn run_to_wire(
         dry_run: run.wish.dry_run,
         reclaim: run.wish.reclaim,
         caught_up: run.missed.iter().filter_map(caught_up).collect(),
+        reseed_from: run.wish.reseed_from.map(|agent| agent_name_of(names, agent)).unwrap_or_default(),
     }
 }
 

@@ -149,6 +149,7 @@ fn held_from_wire(wire: &v1::AttemptDescriptor) -> Result<Held, Violation> {
         spec_hash: word("hello.attempts.spec_hash", &wire.spec_hash)?,
         ended: wire.ended,
         dry_run: wire.dry_run,
+        keep_extra: wire.keep_extra,
         recorded: false,
         autonomous: wire.autonomous.as_ref().map(autonomous_fire_from_wire).transpose()?,
     })
@@ -289,6 +290,7 @@ pub fn assignment_to_wire(offer: &Offer, password: Option<String>) -> v1::Assign
         quota_bytes: offer.quota_bytes,
         known_files: offer.known_files,
         known_bytes: offer.known_bytes,
+        keep_extra: offer.keep_extra,
         autonomous: None,
     }
 }

@@ -104,13 +104,14 @@ pub(super) fn read_record(message: store::RunRecord) -> Read<RunRecord> {
 }
 
 fn write_wish(wish: &Wish) -> store::Wish {
-    let Wish { dry_run, reclaim, allow_deletes, waived, waiver_expires } = wish;
+    let Wish { dry_run, reclaim, allow_deletes, waived, waiver_expires, reseed_from } = wish;
     store::Wish {
         dry_run: Some(*dry_run),
         reclaim: Some(*reclaim),
         allow_deletes: *allow_deletes,
         waived: waived.iter().map(|kind| stored::guard_kind::number(*kind)).collect(),
         waiver_expires_ms: waiver_expires.map(|time| time.0),
+        reseed_from: reseed_from.map(|agent| agent.0),
     }
 }
 
@@ -121,6 +122,7 @@ fn read_wish(message: store::Wish) -> Read<Wish> {
         allow_deletes: message.allow_deletes,
         waived: list("waived", message.waived, |kind| choice("kind", Some(kind), stored::guard_kind::read))?,
         waiver_expires: message.waiver_expires_ms.map(Wall),
+        reseed_from: message.reseed_from.map(AgentUid),
     })
 }
 

@@ -162,6 +162,15 @@ fn adoptions() {
 }
 
 #[test]
+fn the_copy_of_a_lost_tree_deletes_nothing_and_first_looks_at_its_donor() {
+    let copy = v1::Assignment { keep_extra: true, first_sync: true, max_delete: 5, ..assignment() };
+    let copy = v1::Assignment { options: vec!["--delete-after".to_owned()], ..copy };
+    let copy = order(&copy);
+    assert!(!copy.deletes() && copy.max_delete() == 0);
+    assert_eq!(before_pull(&copy, Facts { filled: false, begun: false }), [Pass::Probe]);
+}
+
+#[test]
 fn dry_runs_tell_and_are_no_failures() {
     let dry = order(&v1::Assignment { dry_run: true, max_delete: 5, ..assignment() });
     let output = stats(100, 3, 7, 10_000, 1_024) + ">*deleting  |0|0|old\n";

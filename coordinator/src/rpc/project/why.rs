@@ -79,10 +79,19 @@ impl Teller<'_> {
                 self.at_or_soon(why.until),
             ),
             WaitReason::Backoff => self.backoff(why, attempt, &subject),
-            WaitReason::DestinationBusy => {
-                format!("{subject} waits: another attempt is on {agent}:{}.", attempt.destination)
-            }
+            WaitReason::DestinationBusy => match self.reseed_on(attempt) {
+                Some(donor) => format!(
+                    "{subject} waits: its tree is first copied onto {agent} from {}. Next: mirrorctl run list {}",
+                    self.agent(donor),
+                    self.name
+                ),
+                None => format!("{subject} waits: another attempt is on {agent}:{}.", attempt.destination),
+            },
             WaitReason::OriginUplink => self.uplink(why, &subject),
+            WaitReason::OriginAway if self.is_reseed(attempt) => match why.wait.blockers.first() {
+                Some(Blocker::Agent(donor)) => self.away(&format!("{subject} waits for its donor"), *donor),
+                _ => format!("{subject} waits for its donor."),
+            },
             WaitReason::OriginAway => match self.project.origin() {
                 Some(origin) => self.away(&format!("{subject} waits for the origin"), origin.agent),
                 None => format!("{subject} waits: the project has no origin."),
@@ -122,6 +131,14 @@ impl Teller<'_> {
                 self.name
             );
         }
+        if let Some(donor) = self.view.donor_of(attempt.project, source) {
+            return format!(
+                "{subject} waits: {name}'s tree is being copied from {}, and goes to nobody before it is whole. Next: \
+                 mirrorctl run list {}",
+                self.agent(donor),
+                self.name
+            );
+        }
         if placement.is_some_and(|placement| placement.half_changed) {
             return format!(
                 "{subject} waits: {name}'s last sync ended in the middle, so what it has is no whole tree; the next \
@@ -150,10 +167,23 @@ impl Teller<'_> {
 
     /// The project, and where it is a replica that waits, which one.
     fn subject(&self, attempt: &AttemptRecord) -> String {
+        if self.is_reseed(attempt) {
+            return format!("the reseed of {} with {}", self.agent(attempt.agent), self.name);
+        }
         match attempt.role {
             Role::Origin => self.name.to_owned(),
             Role::Replica => format!("{} on {}", self.name, self.agent(attempt.agent)),
         }
+    }
+
+    /// Whether the attempt copies a lost tree.
+    fn is_reseed(&self, attempt: &AttemptRecord) -> bool {
+        self.view.run(attempt.id.run).is_some_and(|run| run.wish.reseed_from.is_some())
+    }
+
+    /// From whom a lost tree is first copied to where this ordinary attempt waits.
+    fn reseed_on(&self, attempt: &AttemptRecord) -> Option<AgentUid> {
+        self.view.donor_of(attempt.project, attempt.agent).filter(|_| !self.is_reseed(attempt))
     }
 
     fn agent(&self, uid: AgentUid) -> String {

@@ -6,6 +6,7 @@ use fleet::{
     defaults,
     outcome::{ExitClass, GuardKind, Outcome},
     placement::{Hold, PlacementRecord},
+    project::ProjectState,
     record::Record,
     run::{RunRecord, RunState, Wish},
 };
@@ -17,6 +18,7 @@ impl Checks {
     pub(super) fn check_guards(&self, store: &Store, unit: &Unit) -> Result<(), String> {
         for run in unit.runs() {
             check_dry_run(store, unit, run)?;
+            check_reseed(store, unit, run)?;
             check_waiver(store, unit, run)?;
         }
         for placement in unit.placements() {
@@ -78,6 +80,25 @@ fn check_dry_run(store: &Store, unit: &Unit, new: &RunRecord) -> Result<(), Stri
     Ok(())
 }
 
+/// The copy of a lost tree changes one placement: it makes no version, and no trigger is consumed by it or joins it.
+fn check_reseed(store: &Store, unit: &Unit, new: &RunRecord) -> Result<(), String> {
+    let wrong = |what: &str| Err(format!("reseed {}: {what}: {new:?}", new.id));
+    let Some(donor) = new.wish.reseed_from else { return Ok(()) };
+    if new.generation != 0 || new.coalesced != 0 || new.current_tree || new.propagate_time.is_some() {
+        return wrong("counts as a run that makes a tree");
+    }
+    if matches!(new.state, RunState::Held | RunState::Propagating) {
+        return wrong("stands where only a run that makes a tree does");
+    }
+    if new.wish != (Wish { reseed_from: Some(donor), ..Wish::default() }) {
+        return wrong("wishes for more");
+    }
+    let alone = unit.runs().all(|run| run.id == new.id || run.current_tree);
+    let serves = |state: &ProjectState| store.state(state.uid).map(|old| old.tree) != Some(state.tree);
+    let moved = unit.states().filter(|state| state.uid == new.project).any(serves);
+    if alone && moved { wrong("changed which tree is served") } else { Ok(()) }
+}
+
 /// What is waived was seen, by a person, in the hold that is open; and no more of it.
 fn check_waiver(store: &Store, unit: &Unit, new: &RunRecord) -> Result<(), String> {
     let nothing = Wish::default();
@@ -117,7 +138,7 @@ fn check_hold(store: &Store, unit: &Unit, new: &PlacementRecord) -> Result<(), S
     let on_it =
         || unit.attempts().filter(|attempt| attempt.agent == new.agent && attempt.project == new.project);
     let dry = |attempt: &AttemptRecord| {
-        store.run(attempt.project, attempt.id.run).is_some_and(|run| run.wish.dry_run)
+        store.run(attempt.project, attempt.id.run).is_some_and(|run| !run.wish.makes_tree())
     };
     // What was pulled while its source changed is no success.
     let succeeded =
@@ -129,11 +150,13 @@ fn check_hold(store: &Store, unit: &Unit, new: &PlacementRecord) -> Result<(), S
             let moved = unit.source == Source::Person
                 && old.is_some_and(|old| old.destination != new.destination || old.role != new.role);
             let counted = held.is_some_and(|one| one.max_delete == 0);
+            let whole_again = before.is_some_and(|hold| hold.met == [GuardKind::Shrink])
+                && on_it().any(|one| matches!(one.state.end(), Some(End::Succeeded(_))));
             // The tree that people put on an origin is what they want it to be.
             let uploaded = new.role == Role::Origin
                 && is_local(store, new.project)
                 && old.is_some_and(|old| old.have_tree != new.have_tree);
-            if succeeded || counted || moved || uploaded {
+            if succeeded || counted || moved || uploaded || whole_again {
                 Ok(())
             } else {
                 wrong("a hold closed for no reason")

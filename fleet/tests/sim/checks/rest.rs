@@ -34,6 +34,7 @@ impl Checks {
                 ));
             }
         }
+        self.check_lost_trees(engine)?;
         for agent in engine.agents_by_name() {
             let out = engine.attempts().filter(|a| a.agent == agent.uid && a.state.is_out()).count();
             if usize::try_from(engine.running_on(agent.uid)) != Ok(out) {
@@ -102,7 +103,8 @@ impl Checks {
         let Some(project) = engine.project(attempt.project) else { return Ok(()) };
         let run_state = engine.run(attempt.id.run).map(|run| (run.state, run.by_person));
         let paused = project.record.paused.is_some() && run_state == Some((RunState::Queued, false));
-        let local = attempt.role == Role::Origin && project.is_local();
+        let reseeds = engine.run(attempt.id.run).is_some_and(|run| run.wish.reseed_from.is_some());
+        let local = attempt.role == Role::Origin && project.is_local() && !reseeds;
         let mut expected = vec![
             (WaitReason::Frozen, engine.fleet().frozen.is_some()),
             (WaitReason::Paused, paused),
@@ -134,7 +136,10 @@ impl Checks {
 
     fn remote_reasons(&self, engine: &Engine, now: Now, attempt: &AttemptRecord) -> Vec<(WaitReason, bool)> {
         let counts = |other: &AttemptRecord| !self.given_up(other.agent, now.mono);
+        let reseeds = engine.run(attempt.id.run).is_some_and(|run| run.wish.reseed_from.is_some());
         match attempt.role {
+            // It takes nothing but its donor's uplink.
+            Role::Origin | Role::Replica if reseeds => Vec::new(),
             Role::Origin if attempt.upstream_host.is_empty() => Vec::new(),
             Role::Origin => {
                 let same = |other: &AttemptRecord| {

@@ -110,7 +110,7 @@ impl Checks {
         if missed != self.too_old(schedule, fire, unit.now) {
             return wrong("the catch-up window was not kept");
         }
-        let busy = store.live_runs(new.uid).any(|run| !run.state.is_closed() && !run.wish.dry_run);
+        let busy = store.live_runs(new.uid).any(|run| !run.state.is_closed() && run.wish.makes_tree());
         if !missed && skipped != (busy && schedule.overlap_policy == OverlapPolicy::Skip) {
             return wrong("the overlap policy was not kept");
         }

@@ -21,6 +21,8 @@ pub(super) struct Serving {
     told: BTreeMap<ProjectUid, (u64, Vec<Pair>)>,
     in_place: u64,
     refused: Vec<ProjectUid>,
+    /// What its agent may do alone.
+    orders: BTreeSet<ProjectUid>,
 }
 
 impl Checks {
@@ -46,8 +48,44 @@ impl Checks {
                     }
                     serving.told.retain(|project, _| !withdrawn.contains(project));
                 }
+                Message::Autonomy { complete, orders, withdrawn, .. } => {
+                    let known = &mut self.serving.entry(send.session).or_default().orders;
+                    if *complete {
+                        known.clear();
+                    }
+                    known.extend(orders.iter().map(|order| order.template.project));
+                    known.retain(|project| !withdrawn.contains(project));
+                }
+                Message::Offer(offer) if offer.keep_extra => {
+                    if offer.max_delete > 0 || offer.dry_run || offer.reclaim {
+                        return Err(told(
+                            offer.attempt,
+                            &format!("copies a lost tree, and may delete: {offer:?}"),
+                        ));
+                    }
+                    self.served(engine, offer)?;
+                }
                 Message::Offer(offer) if offer.role == Role::Replica => self.served(engine, offer)?,
                 _ => {}
+            }
+        }
+        Ok(())
+    }
+
+    /// A tree that is to be copied from elsewhere is served to nobody, and its agent does nothing about it alone.
+    pub(super) fn check_lost_trees(&self, engine: &Engine) -> Result<(), String> {
+        let reseeds = |attempt: &&AttemptRecord| {
+            engine.run(attempt.id.run).is_some_and(|run| run.wish.reseed_from.is_some())
+        };
+        for attempt in engine.attempts().filter(reseeds) {
+            let session = engine.session(attempt.agent).map(|session| session.epoch);
+            let Some(serving) = session.and_then(|session| self.serving.get(&session)) else { continue };
+            let project = attempt.project;
+            if serving.told.contains_key(&project) || serving.orders.contains(&project) {
+                return Err(told(
+                    attempt.id,
+                    &format!("copies a lost tree, and its agent knows {serving:?}"),
+                ));
             }
         }
         Ok(())
@@ -70,12 +108,16 @@ impl Checks {
 
     /// An offer to a replica is put on disk.
     pub(super) fn check_source(&self, store: &Store, new: &AttemptRecord) -> Result<(), String> {
-        if new.role == Role::Origin {
+        let donor = store.run(new.project, new.id.run).and_then(|run| run.wish.reseed_from);
+        if new.role == Role::Origin && donor.is_none() {
             return Ok(());
         }
         let from = new.source.and_then(|source| store.placement(new.project, source));
         let good = from.is_some_and(|from| {
-            let serves = from.role == Role::Origin || from.standby;
+            let serves = match donor {
+                Some(donor) => from.agent == donor,
+                None => from.role == Role::Origin || from.standby,
+            };
             serves && from.agent != new.agent && from.have_tree == Some(new.tree)
         });
         let changing = store

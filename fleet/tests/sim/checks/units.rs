@@ -81,6 +81,11 @@ impl Checks {
         if new.role == Role::Origin && self.cancelled.contains(&(new.project, new.id.run)) {
             return Err(told(new.id, "offered after its run was cancelled"));
         }
+        let lost =
+            |other: &&AttemptRecord| other.agent == new.agent && other.id != new.id && store.reseeds(other);
+        if let Some(other) = store.live_attempts(new.project).find(lost) {
+            return Err(told(new.id, &format!("offered where a lost tree is to be copied: {other:?}")));
+        }
         self.offers.insert(epoch);
         self.note_source(store, new, epoch);
         self.check_source(store, new)
@@ -128,7 +133,7 @@ impl Checks {
                     return wrong("took two generations");
                 }
             }
-            if new.wish.dry_run {
+            if !new.wish.makes_tree() {
                 continue;
             }
             if new.state == RunState::Running && old.is_none_or(|old| old.state == RunState::Queued) {
@@ -156,8 +161,11 @@ impl Checks {
             ));
         }
         let taken = unit.states().find(|state| state.uid == new.project).map(|state| state.taken);
-        // After a restore one hello may tell of two runs, one of them the agent's own.
-        let later = self.restored && unit.source == Source::Hello && taken > Some(new.generation);
+        // A hello may tell of several runs that the agent began alone, and after a restore of one that it did not.
+        let last = unit.runs().find(|run| run.project == new.project && Some(run.generation) == taken);
+        let alone =
+            self.restored || last.is_some_and(|last| last.trigger.autonomous && new.trigger.autonomous);
+        let later = alone && unit.source == Source::Hello && taken > Some(new.generation);
         if taken != Some(new.generation) && !later {
             return Err(format!("run {} took generation {}, its project {taken:?}", new.id, new.generation));
         }
@@ -210,12 +218,15 @@ impl Checks {
             {
                 return wrong(format!("{attempt:?} is not at its placement {home:?}"));
             }
+            if store.reseeds(attempt) && home.is_some_and(|home| home.have_tree.is_some()) {
+                return wrong(format!("{attempt:?} copies a lost tree to {home:?}"));
+            }
             let run = store.live_runs(uid).find(|run| run.id == attempt.id.run);
             if run.is_none() && !(attempt.role == Role::Replica && attempt.state.is_out()) {
                 return wrong(format!("{attempt:?} is of a run that is over"));
             }
         }
-        let real = || store.live_runs(uid).filter(|run| !run.wish.dry_run);
+        let real = || store.live_runs(uid).filter(|run| run.wish.makes_tree());
         let of = |state| real().filter(|run| run.state == state).count();
         if store.live_runs(uid).count() - real().count() > 1 {
             // It joins nothing that waits, and nothing joins it; so it waits behind one run at most.
@@ -235,8 +246,10 @@ impl Checks {
         for run in
             store.live_runs(uid).filter(|run| matches!(run.state, RunState::Queued | RunState::Running))
         {
-            let mut origins =
-                store.live_attempts(uid).filter(|a| a.id.run == run.id && a.role == Role::Origin);
+            let reseeds = run.wish.reseed_from.is_some();
+            let mut origins = store
+                .live_attempts(uid)
+                .filter(|a| a.id.run == run.id && (a.role == Role::Origin || reseeds));
             let only = origins.next().is_some_and(|attempt| attempt.id.number == run.origin_attempt);
             if !only || origins.next().is_some() {
                 return wrong(format!("no attempt will end {run:?}"));

@@ -57,17 +57,15 @@ impl World {
             (false, true) => ExitClass::Network,
             (false, false) => drawn,
         };
-        let source = match offer.role {
-            Role::Origin => None,
-            Role::Replica => self.find_source(&offer),
-        };
-        let unreachable = offer.role == Role::Replica && source.is_none();
+        let copies = offer.role == Role::Replica || offer.keep_extra;
+        let source = if copies { self.find_source(&offer) } else { None };
+        let unreachable = copies && source.is_none();
         let class = if unreachable && class == ExitClass::Ok { ExitClass::Network } else { class };
         let id = self.next_id();
         let pull = Pull {
             id,
             work,
-            role: offer.role,
+            copies,
             tree: offer.tree,
             destination: offer.destination.clone(),
             source,
@@ -76,6 +74,7 @@ impl World {
             killed: cancelled,
             stages_left: u32::from(!unreached && self.rng.chance(300)),
             parked: false,
+            lost: false,
             dry_run: offer.dry_run,
             passes_partial: passes_partial(&offer.project_name),
         };
@@ -140,7 +139,7 @@ impl World {
     /// Whether the upstream host of an origin's pull cannot be reached now.
     fn is_down(&self, offer: &Offer) -> bool {
         let host = offer.source_uri.strip_prefix("rsync://").and_then(|rest| rest.split('/').next());
-        offer.role == Role::Origin && host.is_some_and(|host| self.down.contains(host))
+        offer.role == Role::Origin && !offer.keep_extra && host.is_some_and(|host| self.down.contains(host))
     }
 
     /// People put a tree on their origin, and the run's version is what is there.
@@ -151,12 +150,32 @@ impl World {
         directory.content = Content::Tree(tree);
     }
 
+    /// The disk under a tree is another one.
+    pub(crate) fn wipe(&mut self, agent: AgentUid, destination: &Destination) {
+        let Some(host) = self.host_of(agent) else { return };
+        let directory = self.hosts[host].trees.entry(destination.clone()).or_default();
+        directory.stamp += 1;
+        directory.content = Content::Nothing;
+        let one = &mut self.hosts[host];
+        one.pulls
+            .iter_mut()
+            .filter(|pull| pull.destination == *destination)
+            .for_each(|pull| pull.lost = true);
+        // What its agent has not told yet is not there any more either.
+        for (work, _) in one.journal.iter().filter(|(_, entry)| entry.offer.destination == *destination) {
+            if let Some((_, really)) = self.checks.pulled.get_mut(work) {
+                *really = Content::Mixed;
+            }
+        }
+    }
+
     /// A stage of a pull has come to its end, or its kill has worked.
     pub(crate) fn pulled(&mut self, host: usize, id: u64) {
         let one = &mut self.hosts[host];
         let Some(index) = one.pulls.iter().position(|pull| pull.id == id) else { return };
         let entry = one.journal.get(&one.pulls[index].work);
         let has_secrets = entry.is_some_and(|entry| entry.has_secrets);
+        let reseeds = entry.is_some_and(|entry| entry.offer.keep_extra);
         let goes_on = entry.is_some_and(|entry| !entry.cancelled);
         let pull = &mut one.pulls[index];
         if pull.parked && !pull.killed {
@@ -182,7 +201,9 @@ impl World {
         }
         let unknown = pull.source.as_ref().is_some_and(|(source, module, before)| {
             let now = self.hosts[*source].trees.get(module);
-            now.is_some_and(|now| now.alone > 0 && now.alone >= before.stamp)
+            // A lost tree is copied from whoever has it, be it that nobody knows what that one has.
+            let unknown = reseeds && before.unknown;
+            unknown || now.is_some_and(|now| now.alone > 0 && now.alone >= before.stamp)
         });
         let code = if unreached { EXIT_SOCKET } else { EXIT_OTHER };
         let outcome = Outcome { exit_code: Some(code), ..self.outcome(host, class, known) };
@@ -194,6 +215,7 @@ impl World {
             tree.writers -= 1;
             if passes(&pull, class) {
                 tree.content = content;
+                tree.unknown = unknown;
             } else if !left_alone(&outcome, unreached) {
                 tree.content = Content::Mixed;
             }
@@ -206,15 +228,16 @@ impl World {
     }
 
     fn pulled_content(&self, pull: &Pull, class: ExitClass) -> Content {
-        match (&pull.source, pull.role) {
+        match (&pull.source, pull.copies) {
             _ if !passes(pull, class) => Content::Nothing,
-            (_, Role::Origin) => Content::Tree(pull.tree),
-            (Some((host, module, before)), Role::Replica) => {
+            _ if pull.lost => Content::Mixed,
+            (_, false) => Content::Tree(pull.tree),
+            (Some((host, module, before)), true) => {
                 let now = self.hosts[*host].trees.get(module);
                 let same = now.is_some_and(|now| now.stamp == before.stamp) && before.writers == 0;
                 if same { before.content } else { Content::Mixed }
             }
-            (None, Role::Replica) => Content::Nothing,
+            (None, true) => Content::Nothing,
         }
     }
 

@@ -52,10 +52,11 @@ enum Do {
     Upstream,
     Approve,
     Promote,
+    Reseed,
     Switch,
 }
 
-const DEEDS: [(Do, u64); 19] = [
+const DEEDS: [(Do, u64); 20] = [
     (Do::Create, 40),
     (Do::Update, 24),
     (Do::Delete, 14),
@@ -74,6 +75,7 @@ const DEEDS: [(Do, u64); 19] = [
     (Do::Check, 3),
     (Do::Approve, 60),
     (Do::Promote, 16),
+    (Do::Reseed, 60),
     (Do::Switch, 24),
 ];
 
@@ -162,6 +164,9 @@ impl World {
                 let agent = *self.rng.pick(&placed)?;
                 Ask::Promote { project, agent, revision: None, force: self.rng.chance(300) }
             }
+            Do::Reseed => {
+                return self.reseed();
+            }
             Do::Switch => {
                 let project = project?;
                 let declared = &self.coordinator.store.project(project)?.spec.upstreams;
@@ -192,6 +197,27 @@ impl World {
             allow_deletes: self.rng.chance(100).then(|| self.rng.below(5_000)),
             ..Wish::default()
         }
+    }
+
+    /// Mostly of a project that can spare the tree of one of its agents, and of another agent that has it.
+    fn reseed(&mut self) -> Option<Ask> {
+        let engine = self.coordinator.engine.as_ref()?;
+        let all: Vec<(ProjectUid, Vec<AgentUid>, Vec<AgentUid>)> = engine
+            .projects_by_name()
+            .map(|project| {
+                let tree = project.state.tree;
+                let have = project.placements.values().filter(|one| one.have_tree == tree && tree.is_some());
+                let have = have.filter(|one| engine.session(one.agent).is_some());
+                let have = have.map(|one| one.agent).collect();
+                (project.record.uid, project.placements.keys().copied().collect(), have)
+            })
+            .filter(|(_, placed, have): &(_, Vec<_>, Vec<_>)| placed.len() > 1 && !have.is_empty())
+            .collect();
+        let (project, placed, have) = self.rng.pick(&all)?.clone();
+        let good = self.rng.chance(900);
+        let from = *self.rng.pick(if good { &have } else { &placed })?;
+        let agent = *self.rng.pick(&placed)?;
+        Some(Ask::Reseed { project, agent, from, revision: None, traceparent: String::new() })
     }
 
     /// Mostly of the newest hold of some project, sometimes of any other run.
