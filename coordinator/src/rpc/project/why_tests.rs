@@ -13,7 +13,7 @@ use fleet::{
         Target, Upstream,
     },
     record::{Change, FleetRecord, Freeze, Record, Volatile},
-    run::{RunRecord, RunState, Trigger},
+    run::{RunRecord, RunState, Trigger, Wish},
     schedule::Schedule,
     time::Mono,
 };
@@ -137,7 +137,7 @@ fn run(project: &ProjectRecord, id: RunId, state: RunState) -> RunRecord {
         end_time: None,
         current_tree: false,
         traceparent: String::new(),
-        wish: fleet::run::Wish::default(),
+        wish: Wish::default(),
     }
 }
 
@@ -533,7 +533,9 @@ fn an_origin_whose_lost_tree_is_being_copied_is_named() {
     let copy = run_id(9);
     let wish = Wish { reseed_from: Some(AgentUid(2)), ..Wish::default() };
     let reseed = RunRecord { wish, ..run(&debian, copy, RunState::Running) };
-    let copies = AttemptRecord { upstream_host: String::new(), ..attempt(&debian, copy, 1, running(0)) };
+    let started = ago(14 * MINUTE);
+    let state = AttemptState::Running { epoch: Epoch { term: 1, counter: 2 }, offered: started, started };
+    let copies = AttemptRecord { upstream_host: String::new(), ..attempt(&debian, copy, 1, state) };
     assert_eq!(
         waits_for_origin(
             |origin| PlacementRecord { have_tree: None, half_changed: true, ..origin },

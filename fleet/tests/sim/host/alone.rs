@@ -70,8 +70,9 @@ impl World {
 
     fn follow(&mut self, host: usize, project: ProjectUid, now: Now) {
         let one = &mut self.hosts[host];
+        // The journal is written in order: what it knows as begun came after the ends that it knows.
         let going =
-            |entry: &Entry| entry.offer.project == project && !entry.offer.dry_run && entry.ended.is_none();
+            |entry: &Entry| entry.offer.project == project && !entry.offer.dry_run && !entry.ended_synced;
         let busy = one.journal.values().any(going);
         let Some(order) = one.orders.get_mut(&project) else { return };
         match due(&order.schedule, order.next_fire, busy, SPREAD, now) {
