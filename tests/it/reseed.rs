@@ -149,12 +149,13 @@ fn readers_of_the_donor_see_no_change_and_nobody_is_served_the_copy_before_it_is
         // Whoever comes now has nothing but the origin to pull from.
         let replicas = ["edge1", "edge2", "edge3"].map(|agent| ["--replicas", agent]).concat();
         fleet.mirrorctl(&[&["project", "edit", "debian"], &replicas[..]].concat()).ok();
-        eventually("the tree is being copied, and edge3 waits for it", || {
+        eventually("the tree is being copied, ftp1 serves nobody, and edge3 waits for it", || {
             let why = fleet.mirrorctl(&["why", "debian"]).ok().stdout;
+            let waits = why.contains("debian on edge3 waits: ftp1's tree is being copied from edge1");
+            let withheld = modules(&fleet, ORIGIN) == 0;
             let copies = fleet.newest_run("debian")["attempts"][0]["state"] == "RUNNING";
-            (copies && why.contains("edge3")).then_some(())
+            (waits && withheld && copies).then_some(())
         });
-        assert_eq!(modules(&fleet, ORIGIN), 0, "half a tree is served");
         eventually("ftp1 has the whole tree again", || {
             let began = fleet.root(EDGE3).join("debian").exists();
             let run = fleet.newest_run("debian");
