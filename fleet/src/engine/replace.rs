@@ -227,7 +227,9 @@ impl Engine {
         let (name, record) = (&new.name, &project.record);
         let mut faults = Vec::new();
         if project.placements.contains_key(&new.uid) || home_as(&record.spec, new).is_some() {
-            let next = if one.is_origin() {
+            let was_origin =
+                record.spec.placement.origins.first().is_some_and(|target| target.agent == old.uid);
+            let next = if was_origin {
                 format!("make it the origin: mirrorctl project promote {} --to {name}", record.name)
             } else {
                 format!(
