@@ -72,8 +72,8 @@ pub struct PlacementRecord {
     pub files: u64,
     /// Bytes in the tree after the last success; 0: not known.
     pub size_bytes: u64,
-    /// A pull into it ended in the middle, so what is there is a mixture and not [`Self::have_tree`]; the next success
-    /// clears it.
+    /// A pull into it ended in the middle, or its disk was lost, so what is there is not [`Self::have_tree`]; the next
+    /// success clears it.
     pub half_changed: bool,
     /// A guard's stop that is open: it closes by a success, or when counted deletions are within the limit again.
     pub hold: Option<Hold>,

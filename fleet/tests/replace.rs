@@ -384,8 +384,12 @@ fn exports_name_the_new_agent_and_no_more_the_old_one() {
     world.replaced(ftp1, new);
     assert!(world.may_pull(ftp1, debian).is_empty() && world.may_pull(ftp1, gnu).is_empty());
     assert_eq!(world.may_pull(edge1, gnu), [new]);
-    assert_eq!(world.may_pull(new, debian), [edge1, edge2]);
     assert_eq!(world.may_pull(edge1, debian), [new], "while the copy is open");
+    assert!(world.may_pull(new, debian).is_empty(), "an empty disk is served to nobody");
+    let copy = world.offered_of(debian);
+    world.end(&copy, ok());
+    assert_eq!(world.may_pull(new, debian), [edge1, edge2]);
+    assert!(world.may_pull(edge1, debian).is_empty());
 }
 
 #[test]

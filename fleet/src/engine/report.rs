@@ -179,6 +179,11 @@ impl Engine {
         effects: &mut Effects<'_>,
     ) {
         match end {
+            // Its agent pulled it alone, and may have lost it since.
+            End::Succeeded(_) if attempt.mixed && effects.retries() => {
+                self.next_try(project, run, attempt, Duration::ZERO, effects);
+            }
+            End::Succeeded(_) if attempt.mixed => self.close_run(now, run, RunState::Cancelled, effects),
             End::Succeeded(outcome) => self.new_tree(now, project, run, attempt, outcome, effects),
             End::Held(outcome) => self.hold_or_go_on(now, project, run, attempt, outcome, effects),
             End::Cancelled(_) => self.close_run(now, run, RunState::Cancelled, effects),

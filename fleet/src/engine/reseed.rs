@@ -102,8 +102,13 @@ impl Engine {
         // Who pulls from it now copies what is left of the tree.
         self.mix_replicas(project, agent, &mut effects);
         let id = RunId::mint(now.wall.0, now.entropy, self.last_run.unwrap_or(RunId::NIL));
-        let lost =
-            PlacementRecord { have_tree: None, have_time: None, gave_up_on: None, ..placement.clone() };
+        let lost = PlacementRecord {
+            have_tree: None,
+            have_time: None,
+            gave_up_on: None,
+            half_changed: true,
+            ..placement.clone()
+        };
         self.begin_reseed(now, by, project, &lost, Copy { id, from, tree, traceparent }, &mut effects);
         effects.put(Record::Placement(lost));
         effects.reply(Reply::Run { project: uid, run: id, coalesced: false, notes: Vec::new() });
@@ -336,4 +341,12 @@ impl Engine {
 fn without_shrink(hold: Hold) -> Option<Hold> {
     let met: Vec<GuardKind> = hold.met.into_iter().filter(|kind| *kind != GuardKind::Shrink).collect();
     (!met.is_empty()).then_some(Hold { met, ..hold })
+}
+
+impl PlacementRecord {
+    /// Whether nobody knows what is in its directory: its tree was lost, or its first copy ended in the middle. What an
+    /// agent says to have pulled there alone may be gone again.
+    pub(super) fn may_be_lost(&self) -> bool {
+        self.have_tree.is_none() && self.half_changed
+    }
 }

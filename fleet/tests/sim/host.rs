@@ -83,6 +83,8 @@ struct Pull {
     stages_left: u32,
     dry_run: bool,
     passes_partial: bool,
+    /// The disk was replaced under it.
+    lost: bool,
     /// It waits for the agent to give it its secrets again.
     parked: bool,
 }

@@ -74,6 +74,7 @@ impl World {
             killed: cancelled,
             stages_left: u32::from(!unreached && self.rng.chance(300)),
             parked: false,
+            lost: false,
             dry_run: offer.dry_run,
             passes_partial: passes_partial(&offer.project_name),
         };
@@ -155,6 +156,17 @@ impl World {
         let directory = self.hosts[host].trees.entry(destination.clone()).or_default();
         directory.stamp += 1;
         directory.content = Content::Nothing;
+        let one = &mut self.hosts[host];
+        one.pulls
+            .iter_mut()
+            .filter(|pull| pull.destination == *destination)
+            .for_each(|pull| pull.lost = true);
+        // What its agent has not told yet is not there any more either.
+        for (work, _) in one.journal.iter().filter(|(_, entry)| entry.offer.destination == *destination) {
+            if let Some((_, really)) = self.checks.pulled.get_mut(work) {
+                *really = Content::Mixed;
+            }
+        }
     }
 
     /// A stage of a pull has come to its end, or its kill has worked.
@@ -214,6 +226,7 @@ impl World {
     fn pulled_content(&self, pull: &Pull, class: ExitClass) -> Content {
         match (&pull.source, pull.copies) {
             _ if !passes(pull, class) => Content::Nothing,
+            _ if pull.lost => Content::Mixed,
             (_, false) => Content::Tree(pull.tree),
             (Some((host, module, before)), true) => {
                 let now = self.hosts[*host].trees.get(module);
