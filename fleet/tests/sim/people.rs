@@ -265,6 +265,13 @@ impl World {
                     self.retire(host);
                 }
             }
+            (Ask::ReplaceAgent { replacement, .. }, Reply::Replaced(_)) if !replacement.validate_only => {
+                self.cover.fault(Fault::Replaced);
+                let host = self.host_of(replacement.old).filter(|host| !self.hosts[*host].retired);
+                if let Some(host) = host.filter(|_| replacement.revoke.is_some()) {
+                    self.retire(host);
+                }
+            }
             (Ask::Run { project, .. }, Reply::Run { run, .. }) if self.people.last_asked => {
                 self.people.last_runs.insert(*project, *run);
             }

@@ -347,7 +347,9 @@ impl World {
             | Fault::Approved
             | Fault::StaleApproval
             | Fault::DryRun
-            | Fault::Reseed => false,
+            | Fault::Reseed
+            | Fault::Replaced
+            | Fault::Fenced => false,
         };
         if happened {
             self.cover.fault(fault);
