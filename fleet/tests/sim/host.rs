@@ -56,6 +56,8 @@ pub(crate) struct Tree {
     stamp: u64,
     /// The stamp when its agent last wrote it alone.
     alone: u64,
+    /// It was pulled from an agent that changed its tree alone.
+    unknown: bool,
     writers: u32,
 }
 

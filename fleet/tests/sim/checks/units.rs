@@ -161,8 +161,11 @@ impl Checks {
             ));
         }
         let taken = unit.states().find(|state| state.uid == new.project).map(|state| state.taken);
-        // After a restore one hello may tell of two runs, one of them the agent's own.
-        let later = self.restored && unit.source == Source::Hello && taken > Some(new.generation);
+        // A hello may tell of several runs that the agent began alone, and after a restore of one that it did not.
+        let last = unit.runs().find(|run| run.project == new.project && Some(run.generation) == taken);
+        let alone =
+            self.restored || last.is_some_and(|last| last.trigger.autonomous && new.trigger.autonomous);
+        let later = alone && unit.source == Source::Hello && taken > Some(new.generation);
         if taken != Some(new.generation) && !later {
             return Err(format!("run {} took generation {}, its project {taken:?}", new.id, new.generation));
         }

@@ -175,6 +175,7 @@ impl World {
         let Some(index) = one.pulls.iter().position(|pull| pull.id == id) else { return };
         let entry = one.journal.get(&one.pulls[index].work);
         let has_secrets = entry.is_some_and(|entry| entry.has_secrets);
+        let reseeds = entry.is_some_and(|entry| entry.offer.keep_extra);
         let goes_on = entry.is_some_and(|entry| !entry.cancelled);
         let pull = &mut one.pulls[index];
         if pull.parked && !pull.killed {
@@ -200,7 +201,9 @@ impl World {
         }
         let unknown = pull.source.as_ref().is_some_and(|(source, module, before)| {
             let now = self.hosts[*source].trees.get(module);
-            now.is_some_and(|now| now.alone > 0 && now.alone >= before.stamp)
+            // A lost tree is copied from whoever has it, be it that nobody knows what that one has.
+            let unknown = reseeds && before.unknown;
+            unknown || now.is_some_and(|now| now.alone > 0 && now.alone >= before.stamp)
         });
         let code = if unreached { EXIT_SOCKET } else { EXIT_OTHER };
         let outcome = Outcome { exit_code: Some(code), ..self.outcome(host, class, known) };
@@ -212,6 +215,7 @@ impl World {
             tree.writers -= 1;
             if passes(&pull, class) {
                 tree.content = content;
+                tree.unknown = unknown;
             } else if !left_alone(&outcome, unreached) {
                 tree.content = Content::Mixed;
             }
