@@ -245,10 +245,15 @@ impl World {
     /// place.
     pub(crate) fn check_lost(&mut self, unit: &Unit) {
         for attempt in unit.attempts() {
-            let AttemptState::Ended { epoch, end: End::Lost, .. } = attempt.state else { continue };
-            if unit.source == Source::Person {
+            let AttemptState::Ended { epoch, end: End::Lost | End::Cancelled(None), .. } = attempt.state
+            else {
+                continue;
+            };
+            if unit.source == Source::Person && attempt.state.offered().is_some() {
                 self.cover.fault(Fault::Fenced);
                 self.checks.fenced.insert((attempt.id, epoch));
+            }
+            if unit.source == Source::Person || attempt.state.end() != Some(&End::Lost) {
                 continue;
             }
             if let Some(host) =
