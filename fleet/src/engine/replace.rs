@@ -166,14 +166,17 @@ impl Engine {
     /// What speaks against the two agents.
     fn agent_faults(&self, old: &AgentRecord, heir: &AgentRecord, ask: &AgentReplacement) -> Vec<Violation> {
         let name = &heir.name;
+        if old.uid == heir.uid {
+            return vec![Violation::new(
+                "replacement",
+                format!("agent \"{name}\" cannot take its own place"),
+            )];
+        }
         let mut faults = Vec::new();
         let mut fault = |text: String| faults.push(Violation::new("replacement", text));
-        if old.uid == heir.uid {
-            fault(format!("agent \"{name}\" cannot take its own place"));
-        }
         if heir.revoked.is_some() {
             fault(format!("agent \"{name}\" is revoked; enrol its host under another name"));
-        } else if heir.draining && old.uid != heir.uid {
+        } else if heir.draining {
             fault(format!("agent \"{name}\" is being drained: mirrorctl agent undrain {name}"));
         } else if !self.sessions.contains_key(&heir.uid) {
             fault(format!("agent \"{name}\" has no session, so its roots are not known; start its agent"));

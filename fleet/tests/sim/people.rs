@@ -280,8 +280,13 @@ impl World {
             }
             (Ask::CancelRun { project, run }, Reply::Run { .. }) => self.checks.cancelled(*project, *run),
             (ask, Reply::Refused(refusal)) if refusal.code == RefusalCode::InvalidArgument => {
-                // Only what changed meanwhile may make a good request bad: a revoked agent, a taken path.
-                let about_agents = |text: &str| text.contains("agent") || text.contains("lies in");
+                // Only what changed meanwhile may make a good request bad: a revoked agent, a taken path, another list of
+                // upstreams.
+                let about_agents = |text: &str| {
+                    text.contains("agent")
+                        || text.contains("lies in")
+                        || text.contains("none of the project's upstreams")
+                };
                 if !refusal.violations.iter().all(|fault| about_agents(&fault.description)) && !self.calm {
                     let wall_went = refusal.violations.iter().all(|fault| fault.field == "until");
                     if !wall_went {
