@@ -216,18 +216,8 @@ impl Planted {
             Self::ExportUnsaid => decision
                 .sends
                 .retain(|send| !matches!(send.message, Message::Exports { complete: false, .. })),
-            Self::WithdrawalUnsaid => decision.sends.retain(|send| match &send.message {
-                Message::Exports { withdrawn, .. } => {
-                    withdrawn.iter().all(|project| is_placed(engine, *project, send.agent))
-                }
-                _ => true,
-            }),
-            Self::HeirServed if matches!(decision.reply, Reply::Replaced(_)) => serve_heir(engine, changes),
-            Self::ReplacedByHalf if matches!(decision.reply, Reply::Replaced(_)) => {
-                let project = |change: &Change| matches!(change, Change::Put(Record::Project(_)));
-                if let Some(one) = changes.iter().rposition(project) {
-                    changes.remove(one);
-                }
+            Self::WithdrawalUnsaid | Self::HeirServed | Self::ReplacedByHalf => {
+                self.bend_replacement(engine, decision);
             }
             Self::AnySource => take_any_source(engine, changes),
             Self::SwitchIgnored => ignore_switch(engine, decision),
@@ -235,6 +225,28 @@ impl Planted {
             _ => {}
         }
         None
+    }
+}
+
+impl Planted {
+    fn bend_replacement(self, engine: &Engine, decision: &mut Decision) {
+        let replaced = matches!(decision.reply, Reply::Replaced(_));
+        let project = |change: &Change| matches!(change, Change::Put(Record::Project(_)));
+        match self {
+            Self::WithdrawalUnsaid => decision.sends.retain(|send| match &send.message {
+                Message::Exports { withdrawn, .. } => {
+                    withdrawn.iter().all(|project| is_placed(engine, *project, send.agent))
+                }
+                _ => true,
+            }),
+            Self::HeirServed if replaced => serve_heir(engine, &mut decision.changes),
+            Self::ReplacedByHalf if replaced => {
+                if let Some(one) = decision.changes.iter().rposition(project) {
+                    decision.changes.remove(one);
+                }
+            }
+            _ => {}
+        }
     }
 }
 

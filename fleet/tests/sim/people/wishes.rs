@@ -78,7 +78,7 @@ const DEEDS: [(Do, u64); 21] = [
     (Do::Approve, 60),
     (Do::Promote, 16),
     (Do::Reseed, 60),
-    (Do::Replace, 24),
+    (Do::Replace, 14),
     (Do::Switch, 24),
 ];
 
