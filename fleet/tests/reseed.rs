@@ -127,10 +127,10 @@ impl Fleet {
                         AgentInput::Exporting { agent, session, serial, serve_uri, fault: String::new() };
                     self.put(Input::Agent(said));
                 }
-                Message::Autonomy { complete, orders, withdrawn, .. } => {
-                    if complete || !orders.is_empty() || !withdrawn.is_empty() {
-                        self.alone.insert(send.agent, !orders.is_empty());
-                    }
+                Message::Autonomy { complete, orders, withdrawn, .. }
+                    if complete || !orders.is_empty() || !withdrawn.is_empty() =>
+                {
+                    self.alone.insert(send.agent, !orders.is_empty());
                 }
                 Message::Cancel { .. } => self.cancelled += 1,
                 _ => {}
