@@ -193,6 +193,13 @@ pub enum Ask {
         /// Why.
         reason: String,
     },
+    /// Put one agent in another's place, in all projects.
+    ReplaceAgent {
+        /// Which in whose.
+        replacement: AgentReplacement,
+        /// W3C trace context; empty: none.
+        traceparent: String,
+    },
     /// Remove a revoked agent's record.
     DeleteAgent {
         /// Which.
@@ -229,6 +236,21 @@ pub enum Ask {
     },
     /// Enter a user, or give a user another role (`init` enters the first admin).
     PutUser(UserRecord),
+}
+
+/// One agent that takes another's place.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AgentReplacement {
+    /// Whose place.
+    pub old: AgentUid,
+    /// Who takes it; it must be here, and of none of the projects.
+    pub new: AgentUid,
+    /// Where the old one was the origin, copy the tree from another agent that has it.
+    pub reseed: bool,
+    /// Refuse the old one for ever, with this reason; `None`: it is drained.
+    pub revoke: Option<String>,
+    /// Only tell what would change.
+    pub validate_only: bool,
 }
 
 /// What agents say, by their sessions.
@@ -598,6 +620,50 @@ pub enum Reply {
     Session(Epoch),
     /// The freeze that holds.
     Frozen(Option<Freeze>),
+    /// What went over from one agent to another, or would.
+    Replaced(Replaced),
+}
+
+/// What goes over when one agent takes another's place.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Replaced {
+    /// The old agent's labels.
+    pub labels: BTreeMap<String, String>,
+    /// By the names of their projects.
+    pub placements: Vec<ReplacedPlacement>,
+}
+
+/// One tree that another agent holds from now on.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ReplacedPlacement {
+    /// Of which project.
+    pub project: ProjectUid,
+    /// To do what.
+    pub role: Role,
+    /// A replica that stands by as origin.
+    pub standby: bool,
+    /// Where.
+    pub destination: Destination,
+    /// Where the new agent gets the tree.
+    pub refill: Refill,
+}
+
+/// Where an agent that takes another's place gets a tree.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Refill {
+    /// It is copied from an agent that has the version which is served.
+    Copied {
+        /// From which.
+        from: AgentUid,
+        /// By which run; `None`: only asked what would change.
+        run: Option<RunId>,
+    },
+    /// As every replica's, from its project's origin.
+    FromOrigin,
+    /// By the project's next run.
+    FromUpstream,
+    /// People put it there.
+    ByPeople,
 }
 
 /// What follows from an input: nothing has changed yet.

@@ -308,6 +308,7 @@ fn what_was_copied_while_the_origin_ran_alone_counts_as_no_tree() {
         spec_hash: String::new(),
         ended: true,
         dry_run: false,
+        keep_extra: false,
         recorded: false,
         autonomous: Some(fire),
     };

@@ -1,7 +1,7 @@
 //! Field paths of the wire, as the flags that people typed.
 
 /// A wire path and the flag that fills it. The first entry that fits counts, so longer paths stand before shorter.
-const FLAGS: [(&str, &str); 50] = [
+const FLAGS: [(&str, &str); 51] = [
     ("name", "NAME"),
     ("display_name", "--display-name"),
     ("labels", "--label"),
@@ -43,6 +43,7 @@ const FLAGS: [(&str, &str); 50] = [
     ("upstream", "--to"),
     ("from", "OLD"),
     ("to", "NEW"),
+    ("replacement", "NEW"),
     ("agent", "--name"),
     ("force", "--force"),
     ("pattern", "--pattern"),

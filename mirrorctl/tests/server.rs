@@ -244,6 +244,42 @@ fn destroying_wants_a_confirmation() {
 }
 
 #[test]
+fn an_agent_takes_anothers_place() {
+    let fake = Fake::start();
+    let (code, out, err) = run(&fake, &["agent", "replace", "ftp1", "edge1", "--dry-run"]);
+    assert_eq!(code, 0, "{err}");
+    assert!(out.contains("edge1 would take the place of ftp1 in 1 project."), "{out}");
+    assert!(err.contains("Nothing changed"), "{err}");
+    let (code, out, err) = run(&fake, &["agent", "replace", "ftp1", "edge1", "--no-reseed", "-o", "json"]);
+    assert_eq!(code, 0, "{err}");
+    let answer: Value = serde_json::from_str(&out).unwrap();
+    assert_eq!(answer["placements"][0]["refill"], "COPIED", "{answer}");
+    assert_eq!(run(&fake, &["agent", "replace", "ftp1", "edge1", "-o", "name"]).1, "debian\n");
+
+    // Who is cut for ever is asked about, once it is known that it can be done.
+    let revoke = ["agent", "replace", "ftp1", "edge1", "--revoke", "--reason", "dead"];
+    assert_eq!(run(&fake, &revoke).0, 7);
+    let (code, out, err) = run(&fake, &[&revoke[..], &["--yes"]].concat());
+    assert_eq!(code, 0, "{err}");
+    assert!(out.contains("ftp1 is revoked"), "{out}");
+    let asked: Vec<_> =
+        fake.script().replaced.iter().map(|one| (one.validate_only, one.no_reseed, one.revoke)).collect();
+    let look = (true, false, true);
+    assert_eq!(
+        asked,
+        [(true, false, false), (false, true, false), (false, false, false), look, look, (false, false, true)]
+    );
+    assert_eq!(fake.script().replaced.last().unwrap().reason, "dead");
+
+    let (code, out, err) = run(&fake, &["agent", "replace", "ftp9", "ftp8"]);
+    assert_ne!(code, 0, "{out}");
+    assert!(
+        err.contains("OLD  there is no such agent") && err.contains("NEW  there is no such agent"),
+        "{err}"
+    );
+}
+
+#[test]
 fn join_tokens_can_be_captured() {
     let fake = Fake::start();
     let (code, out, err) = run(&fake, &["join-token", "create", "--name", "edge1"]);

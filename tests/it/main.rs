@@ -24,6 +24,7 @@ mod partition;
 mod phases;
 mod refuse;
 mod renew;
+mod replace;
 mod replicas;
 mod reseed;
 mod road;

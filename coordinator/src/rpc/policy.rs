@@ -76,6 +76,8 @@ pub const TABLE: &[(&str, Rule)] = &[
     ("/mirror.v1.AgentService/DrainAgent", OPERATOR),
     ("/mirror.v1.AgentService/UndrainAgent", OPERATOR),
     ("/mirror.v1.AgentService/RevokeAgent", ADMIN),
+    // To revoke the old one by the way takes what RevokeAgent takes.
+    ("/mirror.v1.AgentService/ReplaceAgent", OPERATOR),
     ("/mirror.v1.AgentService/DeleteAgent", ADMIN),
     ("/mirror.v1.AgentService/CreateJoinToken", ADMIN),
     ("/mirror.v1.AgentService/ListJoinTokens", ADMIN),

@@ -223,7 +223,8 @@ impl Engine {
                 Some(attempt) => self.go_on(&attempt, held),
                 None => cancel("the project is not this agent's any more, or it has ended"),
             },
-            None if self.may_adopt(agent, held) => {
+            // After a restore a hello may name several that nobody knows: one run of a project is open at a time.
+            None if self.may_adopt(agent, held) && !effects.opens_run(held.project) => {
                 let attempt = self.adopt(now, agent, held, effects);
                 self.go_on(&attempt, held)
             }

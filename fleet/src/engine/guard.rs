@@ -328,7 +328,7 @@ fn not_newest<'a>(
 }
 
 /// A run as people name it.
-fn short(run: RunId) -> String {
+pub(super) fn short(run: RunId) -> String {
     run.to_string().chars().take(SHORT_RUN_CHARS).collect()
 }
 

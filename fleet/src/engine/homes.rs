@@ -97,25 +97,9 @@ impl PlacementRecord {
 }
 
 impl Engine {
-    /// What a declaration wants of one agent. What it is named as goes before what it is selected as; revoked
-    /// agents are not selected.
+    /// What a declaration wants of one agent.
     pub(super) fn home_of<'a>(&self, spec: &'a ProjectSpec, agent: AgentUid) -> Option<Home<'a>> {
-        let record = self.agents.get(&agent)?;
-        let origins = &spec.placement.origins;
-        if let Some(index) = origins.iter().position(|target| target.agent == agent) {
-            let role = if index == 0 { Role::Origin } else { Role::Replica };
-            let destination = spec.destination_on(&origins[index]);
-            return Some(Home { role, standby: index > 0, destination, entry: Entry::Origin(index) });
-        }
-        let replicas = &spec.placement.replicas;
-        let named = replicas.iter().position(|replicas| replicas.pick == Pick::Agent(agent));
-        let fits = |pick: &Pick| match pick {
-            Pick::Agent(_) => false,
-            Pick::Labels(labels) => record.revoked.is_none() && record.has_labels(labels.iter()),
-        };
-        let index = named.or_else(|| replicas.iter().position(|replicas| fits(&replicas.pick)))?;
-        let destination = replicas[index].destination.as_ref().unwrap_or(&spec.destination);
-        Some(Home { role: Role::Replica, standby: false, destination, entry: Entry::Replicas(index) })
+        home_as(spec, self.agents.get(&agent)?)
     }
 
     /// Where a declaration would have its trees now, in the order of the agents' uids.
@@ -177,7 +161,7 @@ impl Engine {
         faults
     }
 
-    fn overlap_text(&self, agent: AgentUid, wanted: &Destination, other: ProjectUid) -> String {
+    pub(super) fn overlap_text(&self, agent: AgentUid, wanted: &Destination, other: ProjectUid) -> String {
         let agent_name = self.agents.get(&agent).map_or("?", |agent| agent.name.as_str());
         let other = self.projects.get(&other);
         let at = other.and_then(|project| project.placements.get(&agent));
@@ -190,7 +174,7 @@ impl Engine {
 
     /// The project whose tree on the agent is this destination, around it, or in it. Two trees may not lie inside
     /// each other: the outer one's deletes would empty the inner one.
-    fn overlapping(
+    pub(super) fn overlapping(
         &self,
         own: Option<ProjectUid>,
         agent: AgentUid,
@@ -350,29 +334,62 @@ impl Engine {
             }
             moved += usize::from(self.rehome(project, record, agent, effects));
         }
-        let home = origin.and_then(|agent| Some((agent, self.home_of(&record.spec, agent)?)));
+        if let Some((agent, home)) =
+            origin.and_then(|agent| Some((agent, self.home_of(&record.spec, agent)?)))
+        {
+            let placed = placement(record.uid, agent, &home, project.placements.get(&agent));
+            self.readdress(project, record, &placed, effects);
+        }
+        Ok(())
+    }
+
+    /// What waits to pull from the upstream does so on the placement that is the origin's from now on.
+    pub(super) fn readdress(
+        &self,
+        project: &Project,
+        record: &ProjectRecord,
+        origin: &PlacementRecord,
+        effects: &mut Effects<'_>,
+    ) {
         let host = project
             .upstream_with(&record.spec.upstreams)
             .map_or_else(String::new, |upstream| upstream.host.clone());
         let waiting = self.attempts_of_project(record.uid);
         for attempt in waiting.filter(|one| self.asks_upstream(one)).filter(|one| one.state.is_pending()) {
-            let Some((agent, home)) = &home else { continue };
-            let placed = placement(record.uid, *agent, home, project.placements.get(agent));
             effects.put(Record::Attempt(AttemptRecord {
-                agent: *agent,
-                destination: home.destination.clone(),
+                agent: origin.agent,
+                destination: origin.destination.clone(),
                 upstream_host: host.clone(),
-                first_sync: placed.have_tree.is_none(),
+                first_sync: origin.have_tree.is_none(),
                 ..attempt.clone()
             }));
         }
-        Ok(())
     }
+}
+
+/// What a declaration wants of an agent, were this its record. What it is named as goes before what it is selected as;
+/// revoked agents are not selected.
+pub(super) fn home_as<'a>(spec: &'a ProjectSpec, record: &AgentRecord) -> Option<Home<'a>> {
+    let origins = &spec.placement.origins;
+    if let Some(index) = origins.iter().position(|target| target.agent == record.uid) {
+        let role = if index == 0 { Role::Origin } else { Role::Replica };
+        let destination = spec.destination_on(&origins[index]);
+        return Some(Home { role, standby: index > 0, destination, entry: Entry::Origin(index) });
+    }
+    let replicas = &spec.placement.replicas;
+    let named = replicas.iter().position(|replicas| replicas.pick == Pick::Agent(record.uid));
+    let fits = |pick: &Pick| match pick {
+        Pick::Agent(_) => false,
+        Pick::Labels(labels) => record.revoked.is_none() && record.has_labels(labels.iter()),
+    };
+    let index = named.or_else(|| replicas.iter().position(|replicas| fits(&replicas.pick)))?;
+    let destination = replicas[index].destination.as_ref().unwrap_or(&spec.destination);
+    Some(Home { role: Role::Replica, standby: false, destination, entry: Entry::Replicas(index) })
 }
 
 /// The placement that a home asks for. A tree that is where it should be stays what it is, whatever its agent
 /// does for it from now on, unless it has shrunk; a guard's stop is of the role that it was made in.
-fn placement(
+pub(super) fn placement(
     project: ProjectUid,
     agent: AgentUid,
     home: &Home<'_>,

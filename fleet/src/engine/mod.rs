@@ -13,6 +13,7 @@
 //!           guard.rs    holds and approvals
 //!           due.rs      fires, timers, replicas with work, closing
 //!           reseed.rs   a lost tree copied from another placement
+//!           replace.rs  one agent in another's place
 //!           fallback.rs which upstream an origin pulls from
 //!           homes.rs    where trees should live, against where they do
 //!           exports.rs  who serves which tree to whom
@@ -32,6 +33,7 @@ mod homes;
 mod hosts;
 mod people;
 mod promote;
+mod replace;
 mod report;
 mod reseed;
 mod state;

@@ -32,6 +32,16 @@ use crate::{
     time::Now,
 };
 
+/// What is copied to a placement that lacks its tree.
+pub(super) struct Copy {
+    /// The run that does it.
+    pub(super) id: RunId,
+    pub(super) from: AgentUid,
+    pub(super) tree: RunId,
+    /// W3C trace context of the request; empty: none.
+    pub(super) traceparent: String,
+}
+
 impl Engine {
     /// The agent from which this attempt copies a lost tree; `None`: it is an ordinary one.
     pub(super) fn reseed_from(&self, attempt: &AttemptRecord) -> Option<AgentUid> {
@@ -92,9 +102,33 @@ impl Engine {
         // Who pulls from it now copies what is left of the tree.
         self.mix_replicas(project, agent, &mut effects);
         let id = RunId::mint(now.wall.0, now.entropy, self.last_run.unwrap_or(RunId::NIL));
+        let lost = PlacementRecord {
+            have_tree: None,
+            have_time: None,
+            gave_up_on: None,
+            half_changed: true,
+            ..placement.clone()
+        };
+        self.begin_reseed(now, by, project, &lost, Copy { id, from, tree, traceparent }, &mut effects);
+        effects.put(Record::Placement(lost));
+        effects.reply(Reply::Run { project: uid, run: id, coalesced: false, notes: Vec::new() });
+        Ok(effects.decision())
+    }
+
+    /// The run that copies a tree to a placement that lacks it, and its first attempt.
+    pub(super) fn begin_reseed(
+        &self,
+        now: Now,
+        by: String,
+        project: &Project,
+        to: &PlacementRecord,
+        copy: Copy,
+        effects: &mut Effects<'_>,
+    ) {
+        let Copy { id, from, tree, traceparent } = copy;
         effects.put(Record::Run(RunRecord {
             id,
-            project: uid,
+            project: to.project,
             trigger: Trigger { kind: TriggerKind::User, by, time: now.wall, autonomous: false },
             coalesced: 0,
             by_person: true,
@@ -112,22 +146,14 @@ impl Engine {
             traceparent,
             wish: Wish { reseed_from: Some(from), ..Wish::default() },
         }));
-        let lost = PlacementRecord {
-            have_tree: None,
-            have_time: None,
-            gave_up_on: None,
-            half_changed: true,
-            ..placement.clone()
-        };
-        let attempt = self.new_attempt(project, agent, id, 1, tree, 1, Duration::ZERO);
+        let attempt = self.new_attempt(project, to.agent, id, 1, tree, 1, Duration::ZERO);
         effects.put(Record::Attempt(AttemptRecord {
+            role: to.role,
+            destination: to.destination.clone(),
             first_sync: true,
             upstream_host: String::new(),
             ..attempt
         }));
-        effects.put(Record::Placement(lost));
-        effects.reply(Reply::Run { project: uid, run: id, coalesced: false, notes: Vec::new() });
-        Ok(effects.decision())
     }
 
     /// All that speaks against it, with what to do about it.

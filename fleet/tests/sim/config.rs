@@ -83,7 +83,9 @@ fn weight(fault: Fault) -> u64 {
         | Fault::Approved
         | Fault::StaleApproval
         | Fault::DryRun
-        | Fault::Reseed => 0,
+        | Fault::Reseed
+        | Fault::Replaced
+        | Fault::Fenced => 0,
     }
 }
 

@@ -68,6 +68,10 @@ pub(crate) enum Fault {
     DryRun,
     /// An attempt was offered that copies a lost tree.
     Reseed,
+    /// An agent took another's place.
+    Replaced,
+    /// What an agent that was away may have been doing counts no more: another one took its place.
+    Fenced,
     /// A host joined again under other labels.
     Relabelled,
     /// A daemon took what it was told to serve, and did not say so.
@@ -77,7 +81,7 @@ pub(crate) enum Fault {
 }
 
 impl Fault {
-    pub(crate) const ALL: [Self; 33] = [
+    pub(crate) const ALL: [Self; 35] = [
         Self::CutLink,
         Self::HalfOpen,
         Self::PartitionBoth,
@@ -108,6 +112,8 @@ impl Fault {
         Self::StaleApproval,
         Self::DryRun,
         Self::Reseed,
+        Self::Replaced,
+        Self::Fenced,
         Self::Relabelled,
         Self::DaemonSilent,
         Self::ExportRefused,

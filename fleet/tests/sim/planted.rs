@@ -4,7 +4,8 @@
 use fleet::{
     Engine,
     attempt::{AttemptState, End, Role},
-    input::{AgentInput, Decision, Input, Message},
+    id::{AgentUid, ProjectUid},
+    input::{AgentInput, Decision, Input, Message, Reply},
     outcome::GuardKind,
     record::{Change, Record, Volatile},
     run::RunState,
@@ -77,6 +78,12 @@ pub(crate) enum Planted {
     HalfChangeForgotten,
     /// The copy of a lost tree counts as a version that the project serves.
     ReseedServed,
+    /// An agent that lost its place goes on serving what it held.
+    WithdrawalUnsaid,
+    /// The empty disk of an agent that takes another's place counts as the tree that is served.
+    HeirServed,
+    /// Of the projects whose agent is replaced, one keeps the old one.
+    ReplacedByHalf,
     /// A switch of the upstream is stored, and the first one is pulled from all the same.
     SwitchIgnored,
     /// What waits for an upstream is not told of a switch.
@@ -84,7 +91,7 @@ pub(crate) enum Planted {
 }
 
 impl Planted {
-    pub(crate) const ALL: [Self; 33] = [
+    pub(crate) const ALL: [Self; 36] = [
         Self::AnswerBeforeCommit,
         Self::SendBeforeCommit,
         Self::TermNotRaised,
@@ -116,6 +123,9 @@ impl Planted {
         Self::FireNotConsumed,
         Self::HalfChangeForgotten,
         Self::ReseedServed,
+        Self::WithdrawalUnsaid,
+        Self::HeirServed,
+        Self::ReplacedByHalf,
         Self::SwitchIgnored,
         Self::SwitchUnsaid,
     ];
@@ -210,12 +220,51 @@ impl Planted {
             Self::ExportUnsaid => decision
                 .sends
                 .retain(|send| !matches!(send.message, Message::Exports { complete: false, .. })),
+            Self::WithdrawalUnsaid | Self::HeirServed | Self::ReplacedByHalf => {
+                self.bend_replacement(engine, decision);
+            }
             Self::AnySource => take_any_source(engine, changes),
             Self::SwitchIgnored => ignore_switch(engine, decision),
             Self::SwitchUnsaid if source == Source::Person => unsay_switch(engine, changes),
             _ => {}
         }
         None
+    }
+}
+
+impl Planted {
+    fn bend_replacement(self, engine: &Engine, decision: &mut Decision) {
+        let replaced = matches!(decision.reply, Reply::Replaced(_));
+        let project = |change: &Change| matches!(change, Change::Put(Record::Project(_)));
+        match self {
+            Self::WithdrawalUnsaid => decision.sends.retain(|send| match &send.message {
+                Message::Exports { withdrawn, .. } => {
+                    withdrawn.iter().all(|project| is_placed(engine, *project, send.agent))
+                }
+                _ => true,
+            }),
+            Self::HeirServed if replaced => serve_heir(engine, &mut decision.changes),
+            Self::ReplacedByHalf if replaced => {
+                if let Some(one) = decision.changes.iter().rposition(project) {
+                    decision.changes.remove(one);
+                }
+            }
+            _ => {}
+        }
+    }
+}
+
+fn is_placed(engine: &Engine, project: ProjectUid, agent: AgentUid) -> bool {
+    engine.project(project).is_some_and(|project| project.placements.contains_key(&agent))
+}
+
+fn serve_heir(engine: &Engine, changes: &mut [Change]) {
+    for change in changes.iter_mut() {
+        if let Change::Put(Record::Placement(new)) = change
+            && !is_placed(engine, new.project, new.agent)
+        {
+            new.have_tree = engine.project(new.project).and_then(|project| project.state.tree);
+        }
     }
 }
 

@@ -319,12 +319,7 @@ impl World {
                 self.say_exporting(host);
                 true
             }
-            Fault::UpstreamDown => {
-                let upstream = *self.rng.pick(&UPSTREAMS).expect("not empty");
-                let span = self.rng.between(60_000, 10 * 3_600_000);
-                self.after(span, Event::Reachable(upstream));
-                self.down.insert(upstream)
-            }
+            Fault::UpstreamDown => self.upstream_goes_down(),
             Fault::DiskFills => {
                 let root = if self.rng.chance(800) { "a1" } else { "a2" };
                 if !self.hosts[host].full.remove(root) {
@@ -348,11 +343,20 @@ impl World {
             | Fault::Approved
             | Fault::StaleApproval
             | Fault::DryRun
-            | Fault::Reseed => false,
+            | Fault::Reseed
+            | Fault::Replaced
+            | Fault::Fenced => false,
         };
         if happened {
             self.cover.fault(fault);
         }
+    }
+
+    fn upstream_goes_down(&mut self) -> bool {
+        let upstream = *self.rng.pick(&UPSTREAMS).expect("not empty");
+        let span = self.rng.between(60_000, 10 * 3_600_000);
+        self.after(span, Event::Reachable(upstream));
+        self.down.insert(upstream)
     }
 
     fn step_clock(&mut self, host: usize) -> bool {

@@ -91,6 +91,22 @@ impl Checks {
         Ok(())
     }
 
+    /// What agents were told to serve is theirs, and for who holds the project.
+    pub(super) fn check_told_exports(&self, engine: &Engine) -> Result<(), String> {
+        for agent in engine.agents_by_name() {
+            let session = engine.session(agent.uid).map(|session| session.epoch);
+            let Some(serving) = session.and_then(|session| self.serving.get(&session)) else { continue };
+            for (uid, (_, pairs)) in &serving.told {
+                let placed =
+                    |agent| engine.project(*uid).is_some_and(|one| one.placements.contains_key(&agent));
+                if !placed(agent.uid) || !pairs.iter().all(|pair| placed(pair.replica)) {
+                    return Err(format!("agent {} keeps the export of {uid:?}: {pairs:?}", agent.name));
+                }
+            }
+        }
+        Ok(())
+    }
+
     fn served(&self, engine: &Engine, offer: &Offer) -> Result<(), String> {
         let wrong = |what: &str| Err(told(offer.attempt, &format!("{what}: {offer:?}")));
         let Some(pair) = offer.pair else {

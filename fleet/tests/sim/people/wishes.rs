@@ -4,8 +4,9 @@
 use std::{collections::BTreeMap, sync::LazyLock, time::Duration};
 
 use fleet::{
+    engine::Project,
     id::{AgentUid, Name, ProjectUid, RunId},
-    input::{Ask, Input},
+    input::{AgentReplacement, Ask, Input},
     project::{
         GuardSettings, Pick, PlacementSettings, ProjectSpec, Replicas, RetrySettings, RsyncSettings, Target,
         Upstream,
@@ -53,10 +54,11 @@ enum Do {
     Approve,
     Promote,
     Reseed,
+    Replace,
     Switch,
 }
 
-const DEEDS: [(Do, u64); 20] = [
+const DEEDS: [(Do, u64); 21] = [
     (Do::Create, 40),
     (Do::Update, 24),
     (Do::Delete, 14),
@@ -76,6 +78,7 @@ const DEEDS: [(Do, u64); 20] = [
     (Do::Approve, 60),
     (Do::Promote, 16),
     (Do::Reseed, 60),
+    (Do::Replace, 14),
     (Do::Switch, 24),
 ];
 
@@ -185,6 +188,7 @@ impl World {
                 spacing: self.rng.chance(500).then(|| Duration::from_secs(self.rng.below(60))),
                 revision: None,
             },
+            Do::Replace => return self.replacement(agent?),
             Do::Approve => return self.approval(),
             Do::Sweep | Do::Repeat => return None,
         })
@@ -218,6 +222,31 @@ impl World {
         let from = *self.rng.pick(if good { &have } else { &placed })?;
         let agent = *self.rng.pick(&placed)?;
         Some(Ask::Reseed { project, agent, from, revision: None, traceparent: String::new() })
+    }
+
+    /// Mostly by an agent that is here and of none of the old one's projects.
+    fn replacement(&mut self, old: AgentUid) -> Option<Ask> {
+        let engine = self.coordinator.engine.as_ref()?;
+        let of = |project: &&Project| project.placements.contains_key(&old);
+        let own: Vec<&Project> = engine.projects_by_name().filter(of).collect();
+        let is_free = |agent: &AgentUid| {
+            *agent != old
+                && engine.session(*agent).is_some()
+                && engine.agent(*agent).is_some_and(|record| !record.draining && record.revoked.is_none())
+                && own.iter().all(|project| !project.placements.contains_key(agent))
+        };
+        let agents: Vec<AgentUid> = self.hosts.iter().filter_map(|host| host.uid).collect();
+        let free: Vec<AgentUid> = agents.iter().copied().filter(is_free).collect();
+        let any = free.is_empty() || self.rng.chance(100);
+        let new = *self.rng.pick(if any { &agents } else { &free })?;
+        let replacement = AgentReplacement {
+            old,
+            new,
+            reseed: self.rng.chance(700),
+            revoke: self.rng.chance(200).then(|| "dead".to_owned()),
+            validate_only: self.rng.chance(100),
+        };
+        Some(Ask::ReplaceAgent { replacement, traceparent: String::new() })
     }
 
     /// Mostly of the newest hold of some project, sometimes of any other run.
