@@ -306,7 +306,7 @@ impl Engine {
     fn doubt_copies(project: &Project, agent: AgentUid, since: Option<Wall>, effects: &mut Effects<'_>) {
         let copies =
             project.placements.values().filter(|one| one.role == Role::Replica && one.agent != agent);
-        for copy in copies.filter(|one| one.have_tree.is_some() && one.have_time >= since) {
+        for copy in copies.filter(|one| one.have_tree.is_some() && one.have_time > since) {
             if let Some(copy) = effects.placement(copy.project, copy.agent) {
                 effects.put(Record::Placement(PlacementRecord { have_tree: None, ..copy }));
             }
