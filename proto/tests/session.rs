@@ -201,6 +201,8 @@ fn an_assignment_says_all_of_the_offer() {
         quota_bytes: 7,
         known_files: 8,
         known_bytes: 9,
+        move_from: Some("a2:debian".parse().expect("a destination")),
+        link: Some("pub:debian".parse().expect("a destination")),
         pair: None,
         traceparent: "00-1-2-01".to_owned(),
     };
@@ -230,6 +232,8 @@ fn an_assignment_says_all_of_the_offer() {
             traceparent: "00-1-2-01".to_owned(),
             dry_run: true,
             keep_extra: true,
+            move_from: "a2:debian".to_owned(),
+            link: "pub:debian".to_owned(),
             reclaim: true,
             sentinels: vec!["README".to_owned()],
             first_sync: true,

@@ -13,6 +13,7 @@
 //!           guard.rs    holds and approvals
 //!           due.rs      fires, timers, replicas with work, closing
 //!           reseed.rs   a lost tree copied from another placement
+//!           moves.rs    a tree moved to another place on its agent
 //!           fallback.rs which upstream an origin pulls from
 //!           homes.rs    where trees should live, against where they do
 //!           exports.rs  who serves which tree to whom
@@ -30,6 +31,7 @@ mod fallback;
 mod guard;
 mod homes;
 mod hosts;
+mod moves;
 mod people;
 mod promote;
 mod report;

@@ -355,6 +355,7 @@ impl World {
                 ..GuardSettings::default()
             },
             partial_is_success: if passes_partial(name) { "known".to_owned() } else { String::new() },
+            link: None,
             retry: RetrySettings {
                 attempts: self.rng.chance(500).then(|| u32::try_from(self.rng.between(1, 4)).expect("small")),
                 initial_backoff: self.rng.chance(500).then_some(Duration::from_secs(20)),
