@@ -287,7 +287,8 @@ pub struct AttemptRecord {
     pub attempt_try: u32,
     /// It copies a tree that the placement never had whole.
     pub first_sync: bool,
-    /// The source changed while it pulled: what it fetched is no version at all.
+    /// What it fetched is no version at all: its source changed while it pulled, or an agent pulled it alone and may
+    /// have lost it since.
     pub mixed: bool,
     /// The delete limit it was last offered with.
     pub max_delete: u64,

@@ -401,7 +401,8 @@ impl Engine {
         }
         self.mix_replicas(project, attempt.agent, effects);
         if run.state == RunState::Queued {
-            self.begin_run(now, run, project, effects);
+            let wish = run.wish.clone().valid_at(now.wall);
+            self.begin_run(now, &RunRecord { wish, ..RunRecord::clone(run) }, project, effects);
         }
         if let Some(begun) = effects.run(run.project, run.id) {
             let outcome = Outcome { time: now.wall, ..Outcome::of_class(ExitClass::Ok) };

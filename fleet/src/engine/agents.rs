@@ -208,8 +208,14 @@ impl Engine {
                 }
             },
             Some(_) => cancel("a newer offer of this attempt was made"),
-            // What it ran alone and has ended is entered with its outcome.
-            None if held.autonomous.is_some() && held.ended => return,
+            // What it ran alone and has ended is entered with its outcome; but before a tree is copied to there, or moved.
+            None if held.autonomous.is_some()
+                && held.ended
+                && self.donor_of(held.project, agent).is_none()
+                && self.moving_to(held.project, agent).is_none() =>
+            {
+                return;
+            }
             None if held.autonomous.is_some() => match self.take_over(now, agent, held, effects) {
                 Some(attempt) => self.go_on(&attempt, held),
                 None => cancel("the project is not this agent's any more, or it has ended"),

@@ -135,7 +135,7 @@ impl Autonomy {
 
 impl Engine {
     /// What the agent of an origin may do by itself; `None`: nothing. Passwords are never on an agent's disk, so a
-    /// project that has one waits for its coordinator.
+    /// project that has one waits for its coordinator; and so does a tree that is to be copied from another agent, or moved.
     pub(super) fn standing_order(&self, agent: AgentUid, uid: ProjectUid) -> Option<StandingOrder> {
         let project = self.projects.get(&uid)?;
         let spec = &project.record.spec;
@@ -145,7 +145,9 @@ impl Engine {
             || project.record.paused.is_some()
             || self.agents.get(&agent)?.draining
             || !upstream.sealed_password.is_empty()
-            || spec.schedule.cadence == Cadence::Manual;
+            || spec.schedule.cadence == Cadence::Manual
+            || self.donor_of(uid, agent).is_some()
+            || self.moving_to(uid, agent).is_some();
         if kept_back {
             return None;
         }
@@ -225,7 +227,7 @@ impl Engine {
         // Another run that is open tries again anyway.
         let alone = self.projects.get(&held.project).is_some_and(|project| {
             let mut others = project.runs.iter().filter_map(|run| self.runs.get(run));
-            others.all(|run| run.state.is_closed() || run.trigger.autonomous || run.wish.dry_run)
+            others.all(|run| run.state.is_closed() || run.trigger.autonomous || !run.wish.makes_tree())
         });
         let effects = Effects::of(self);
         let mut effects = if alone { effects } else { effects.without_retries() };
@@ -289,7 +291,8 @@ impl Engine {
         (own && !self.is_entered(agent, held) && held.attempt.number == 1).then_some((project, fire))
     }
 
-    /// Enters a run that the schedule wanted, and its attempt as running.
+    /// Enters a run that the schedule wanted, and its attempt as running. Where the tree was lost, nobody knows whether
+    /// this one pulled before or after that: what it made is no version.
     fn enter_alone(
         &self,
         now: Now,
@@ -330,6 +333,7 @@ impl Engine {
             state: AttemptState::Running { epoch: held.epoch, offered: started, started },
             spec_hash: held.spec_hash.clone(),
             max_delete: fire.max_delete,
+            mixed: project.placements.get(&agent).is_some_and(PlacementRecord::may_be_lost),
             ..self.new_attempt(project, agent, id, 1, id, 1, Duration::ZERO)
         };
         effects.put(Record::Attempt(attempt.clone()));

@@ -191,12 +191,14 @@ impl Engine {
     }
 
     /// What the agent should serve of the project through its own daemon, with the secrets of that day and the
-    /// one before: who was sent on his way before midnight arrives after it.
+    /// one before: who was sent on his way before midnight arrives after it. A lost tree is served to nobody until it is
+    /// whole again.
     fn export(&self, day: u64, agent: AgentUid, uid: ProjectUid) -> Option<Export> {
         let project = self.projects.get(&uid)?;
         let own = project.placements.get(&agent)?;
         let session = self.sessions.get(&agent)?;
-        if session.facts.external_roots.contains_key(own.destination.root()) {
+        let external = session.facts.external_roots.contains_key(own.destination.root());
+        if external || self.donor_of(uid, agent).is_some() {
             return None;
         }
         let pulls = |other: &&PlacementRecord| {

@@ -66,10 +66,16 @@ fn stored(place: usize) -> u32 {
 }
 
 impl Engine {
+    /// Whether the attempt pulls from the project's upstream: an origin's does, unless it copies a lost tree from
+    /// another agent, or moves one.
+    pub(super) fn asks_upstream(&self, attempt: &AttemptRecord) -> bool {
+        attempt.role == Role::Origin && !self.is_aside(attempt)
+    }
+
     /// An attempt that waits asks the upstream of now; it may have come back after a change of the declaration.
     pub(super) fn asks_active(&self, attempt: AttemptRecord) -> AttemptRecord {
         let project = self.projects.get(&attempt.project);
-        match project.and_then(Project::upstream).filter(|_| attempt.role == Role::Origin) {
+        match project.and_then(Project::upstream).filter(|_| self.asks_upstream(&attempt)) {
             Some(upstream) if attempt.state.is_pending() => {
                 AttemptRecord { upstream_host: upstream.host.clone(), ..attempt }
             }
@@ -98,8 +104,8 @@ impl Engine {
         if place == project.place() {
             return Ok(effects.decision());
         }
-        let origins = || self.attempts_of_project(uid).filter(|attempt| attempt.role == Role::Origin);
-        if let Some(busy) = origins().find(|attempt| attempt.state.is_out()) {
+        let pulls = || self.attempts_of_project(uid).filter(|attempt| self.asks_upstream(attempt));
+        if let Some(busy) = pulls().find(|attempt| attempt.state.is_out()) {
             let on = self.agents.get(&busy.agent).map_or("?", |agent| agent.name.as_str());
             let text = format!(
                 "upstream of \"{}\" not switched: an attempt on agent \"{on}\" may be pulling from {}; cancel the run or wait",
@@ -111,7 +117,7 @@ impl Engine {
         let record = ProjectRecord { revision, update_time: now.wall, ..project.record.clone() };
         effects.put(Record::Project(Box::new(record)));
         effects.put(Record::ProjectState(ProjectState { upstream: stored(place), ..project.state.clone() }));
-        for waiting in origins().filter(|attempt| attempt.state.is_pending()) {
+        for waiting in pulls().filter(|attempt| attempt.state.is_pending()) {
             let upstream_host = spec.upstreams[place].host.clone();
             effects.put(Record::Attempt(AttemptRecord { upstream_host, ..waiting.clone() }));
         }

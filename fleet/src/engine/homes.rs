@@ -425,8 +425,7 @@ impl Engine {
             .upstream_with(&record.spec.upstreams)
             .map_or_else(String::new, |upstream| upstream.host.clone());
         let waiting = self.attempts_of_project(record.uid);
-        let pulls = |one: &&AttemptRecord| one.role == Role::Origin && !self.is_aside(one);
-        for attempt in waiting.filter(pulls).filter(|one| one.state.is_pending()) {
+        for attempt in waiting.filter(|one| self.asks_upstream(one)).filter(|one| one.state.is_pending()) {
             let Some((agent, home)) = &home else { continue };
             let placed = placement(record.uid, *agent, home, project.placements.get(agent));
             effects.put(Record::Attempt(AttemptRecord {

@@ -198,6 +198,20 @@ impl Engine {
         }
     }
 
+    /// The declaration of a project whose tree on the agent has moved; `None`: the agent is not of the project.
+    #[must_use]
+    pub fn record_after_move(
+        &self,
+        now: Now,
+        project: &Project,
+        agent: AgentUid,
+        to: &Destination,
+    ) -> Option<ProjectRecord> {
+        let spec = self.spec_with_home(&project.record.spec, agent, to)?;
+        let revision = project.record.revision + 1;
+        Some(ProjectRecord { spec, revision, update_time: now.wall, ..project.record.clone() })
+    }
+
     /// What speaks against the new place.
     fn place_faults(
         &self,
@@ -317,13 +331,8 @@ impl Engine {
     ) {
         let (uid, agent) = (attempt.project, attempt.agent);
         let Some(placement) = project.placements.get(&agent) else { return };
-        let Some(spec) = self.spec_with_home(&project.record.spec, agent, &way.to) else { return };
-        effects.put(Record::Project(Box::new(ProjectRecord {
-            spec,
-            revision: project.record.revision + 1,
-            update_time: now.wall,
-            ..project.record.clone()
-        })));
+        let Some(record) = self.record_after_move(now, project, agent, &way.to) else { return };
+        effects.put(Record::Project(Box::new(record)));
         effects.put(Record::Placement(PlacementRecord {
             destination: way.to.clone(),
             half_moved: None,

@@ -152,6 +152,7 @@ impl Engine {
         match end {
             End::Failed(_) | End::Lost if wished => End::Cancelled(None),
             End::Held(_) if wished && held_before => End::Cancelled(None),
+            End::Succeeded(_) if wished && before.mixed => End::Cancelled(None),
             End::Succeeded(_) | End::Failed(_) | End::Held(_) | End::Cancelled(_) | End::Lost => end.clone(),
         }
     }
@@ -182,6 +183,8 @@ impl Engine {
         effects: &mut Effects<'_>,
     ) {
         match end {
+            // Its agent pulled it alone, and may have lost it since.
+            End::Succeeded(_) if attempt.mixed => self.pull_again(now, project, run, attempt, effects),
             End::Succeeded(outcome) => self.new_tree(now, project, run, attempt, outcome, effects),
             End::Held(outcome) => self.hold_or_go_on(now, project, run, attempt, outcome, effects),
             End::Cancelled(_) => self.close_run(now, run, RunState::Cancelled, effects),
@@ -192,6 +195,26 @@ impl Engine {
             End::Lost => {
                 self.retry_or_fail(now, project, run, attempt, ExitClass::Interrupted, effects);
             }
+        }
+    }
+
+    /// An origin's pull that ended well is no version; unless another run pulls anyway, this one does so again.
+    fn pull_again(
+        &self,
+        now: Now,
+        project: &Project,
+        run: RunRecord,
+        attempt: &AttemptRecord,
+        effects: &mut Effects<'_>,
+    ) {
+        let mut others = project.runs.iter().filter(|id| **id != run.id).filter_map(|id| self.runs.get(id));
+        let pulls = |other: &RunRecord| {
+            matches!(other.state, RunState::Queued | RunState::Running) && other.wish.makes_tree()
+        };
+        if others.any(pulls) || !effects.retries() {
+            self.close_run(now, run, RunState::Cancelled, effects);
+        } else {
+            self.next_try(project, run, attempt, Duration::ZERO, effects);
         }
     }
 

@@ -112,8 +112,13 @@ impl Engine {
             traceparent,
             wish: Wish { reseed_from: Some(from), ..Wish::default() },
         }));
-        let lost =
-            PlacementRecord { have_tree: None, have_time: None, gave_up_on: None, ..placement.clone() };
+        let lost = PlacementRecord {
+            have_tree: None,
+            have_time: None,
+            gave_up_on: None,
+            half_changed: true,
+            ..placement.clone()
+        };
         let attempt = self.new_attempt(project, agent, id, 1, tree, 1, Duration::ZERO);
         effects.put(Record::Attempt(AttemptRecord {
             first_sync: true,
@@ -229,7 +234,8 @@ impl Engine {
     /// that is there.
     pub(super) fn tree_offered(&self, project: &Project, attempt: &AttemptRecord) -> RunId {
         let own = self.is_move(attempt).then_some(attempt.agent);
-        let donor = own.or(self.reseed_from(attempt)).and_then(|donor| project.placements.get(&donor));
+        let donor =
+            own.or_else(|| self.reseed_from(attempt)).and_then(|donor| project.placements.get(&donor));
         donor.and_then(|donor| donor.have_tree).unwrap_or(attempt.tree)
     }
 
@@ -309,4 +315,12 @@ impl Engine {
 fn without_shrink(hold: Hold) -> Option<Hold> {
     let met: Vec<GuardKind> = hold.met.into_iter().filter(|kind| *kind != GuardKind::Shrink).collect();
     (!met.is_empty()).then_some(Hold { met, ..hold })
+}
+
+impl PlacementRecord {
+    /// Whether nobody knows what is in its directory: its tree was lost, or its first copy ended in the middle. What an
+    /// agent says to have pulled there alone may be gone again.
+    pub(super) fn may_be_lost(&self) -> bool {
+        self.have_tree.is_none() && self.half_changed
+    }
 }

@@ -390,6 +390,10 @@ impl Engine {
     fn put_attempt(&mut self, now: Now, attempt: &AttemptRecord) {
         if let Some(donor) = self.reseed_from(attempt) {
             self.exports.touch(donor, attempt.project);
+            self.exports.touch(attempt.agent, attempt.project);
+        }
+        if self.is_aside(attempt) {
+            self.autonomy.touch(attempt.agent, attempt.project);
         }
         if let Some(old) = self.attempts.remove(&attempt.id) {
             self.hear_of_host(now, &old, attempt);

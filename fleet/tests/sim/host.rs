@@ -56,6 +56,8 @@ pub(crate) struct Tree {
     stamp: u64,
     /// The stamp when its agent last wrote it alone.
     alone: u64,
+    /// It was pulled from an agent that changed its tree alone.
+    unknown: bool,
     writers: u32,
 }
 
@@ -83,6 +85,8 @@ struct Pull {
     stages_left: u32,
     dry_run: bool,
     passes_partial: bool,
+    /// The disk was replaced under it.
+    lost: bool,
     /// It waits for the agent to give it its secrets again.
     parked: bool,
 }

@@ -124,6 +124,11 @@ impl Store {
         }
     }
 
+    /// Whether the attempt copies a lost tree from another agent.
+    pub(crate) fn reseeds(&self, attempt: &AttemptRecord) -> bool {
+        self.run(attempt.project, attempt.id.run).is_some_and(|run| run.wish.reseed_from.is_some())
+    }
+
     pub(crate) fn live_attempts(&self, project: ProjectUid) -> impl Iterator<Item = &AttemptRecord> {
         let first = Key::Attempt(project, AttemptId { run: RunId::NIL, number: 0 });
         let last = Key::Attempt(ProjectUid(project.0 + 1), AttemptId { run: RunId::NIL, number: 0 });

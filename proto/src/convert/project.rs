@@ -240,7 +240,11 @@ fn without_user(uri: &RsyncUri) -> String {
     }
 }
 
-fn read_destination(field: &str, text: &str) -> Result<Destination, Violation> {
+/// Reads "ROOT:PATH".
+///
+/// # Errors
+/// What is wrong with it.
+pub fn read_destination(field: &str, text: &str) -> Result<Destination, Violation> {
     text.parse().map_err(|bad| fault(field, text, bad))
 }
 

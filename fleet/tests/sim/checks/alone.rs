@@ -2,6 +2,7 @@
 //! recorded once.
 
 use fleet::{
+    attempt::AttemptRecord,
     defaults,
     id::ProjectUid,
     input::{Message, Send},
@@ -47,6 +48,11 @@ impl World {
         let (host, project) = (kept.host, kept.project);
         let store = &self.coordinator.store;
         if store.attempt(project, attempt).is_some() {
+            return;
+        }
+        // After a restore its agent told of a later try of the same run, which is the one that goes on.
+        let goes_on = |later: &AttemptRecord| later.id.run == attempt.run && later.id.number > attempt.number;
+        if self.checks.restored && store.live_attempts(project).any(goes_on) {
             return;
         }
         let destination = self.offer_of(host, work).map(|offer| &offer.destination);

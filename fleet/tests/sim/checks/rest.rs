@@ -34,6 +34,7 @@ impl Checks {
                 ));
             }
         }
+        self.check_lost_trees(engine)?;
         for agent in engine.agents_by_name() {
             let out = engine.attempts().filter(|a| a.agent == agent.uid && a.state.is_out()).count();
             if usize::try_from(engine.running_on(agent.uid)) != Ok(out) {

@@ -20,6 +20,8 @@ use crate::{store::Store, world::World};
 pub(super) struct Serving {
     told: BTreeMap<ProjectUid, (u64, Vec<Pair>)>,
     in_place: u64,
+    /// What its agent may do alone.
+    orders: BTreeSet<ProjectUid>,
 }
 
 impl Checks {
@@ -44,6 +46,14 @@ impl Checks {
                     }
                     serving.told.retain(|project, _| !withdrawn.contains(project));
                 }
+                Message::Autonomy { complete, orders, withdrawn, .. } => {
+                    let known = &mut self.serving.entry(send.session).or_default().orders;
+                    if *complete {
+                        known.clear();
+                    }
+                    known.extend(orders.iter().map(|order| order.template.project));
+                    known.retain(|project| !withdrawn.contains(project));
+                }
                 Message::Offer(offer) if offer.keep_extra => {
                     if offer.max_delete > 0 || offer.dry_run || offer.reclaim {
                         return Err(told(
@@ -55,6 +65,25 @@ impl Checks {
                 }
                 Message::Offer(offer) if offer.role == Role::Replica => self.served(engine, offer)?,
                 _ => {}
+            }
+        }
+        Ok(())
+    }
+
+    /// A tree that is to be copied from elsewhere is served to nobody, and its agent does nothing about it alone.
+    pub(super) fn check_lost_trees(&self, engine: &Engine) -> Result<(), String> {
+        let reseeds = |attempt: &&AttemptRecord| {
+            engine.run(attempt.id.run).is_some_and(|run| run.wish.reseed_from.is_some())
+        };
+        for attempt in engine.attempts().filter(reseeds) {
+            let session = engine.session(attempt.agent).map(|session| session.epoch);
+            let Some(serving) = session.and_then(|session| self.serving.get(&session)) else { continue };
+            let project = attempt.project;
+            if serving.told.contains_key(&project) || serving.orders.contains(&project) {
+                return Err(told(
+                    attempt.id,
+                    &format!("copies a lost tree, and its agent knows {serving:?}"),
+                ));
             }
         }
         Ok(())

@@ -39,7 +39,7 @@ pub(super) fn check_switches(store: &Store, unit: &Unit) -> Result<(), String> {
     Ok(())
 }
 
-/// What waits counts at the host that it will ask, and there is one to ask.
+/// What waits counts at the host that it will ask, and there is one to ask; the copy of a lost tree asks none.
 pub(super) fn check_waiting(store: &Store, uid: ProjectUid) -> Result<(), String> {
     let (Some(project), Some(state)) = (store.project(uid), store.state(uid)) else { return Ok(()) };
     let upstream = active(project, state);
@@ -49,7 +49,11 @@ pub(super) fn check_waiting(store: &Store, uid: ProjectUid) -> Result<(), String
     let host = upstream.map_or("", |upstream| upstream.host.as_str());
     let mut waiting =
         store.live_attempts(uid).filter(|one| one.role == Role::Origin && one.state.is_pending());
-    match waiting.find(|one| upstream.is_some() && one.upstream_host != host) {
+    let strays = |one: &&AttemptRecord| match store.reseeds(one) {
+        true => !one.upstream_host.is_empty(),
+        false => upstream.is_some() && one.upstream_host != host,
+    };
+    match waiting.find(strays) {
         Some(one) => Err(told(one.id, &format!("waits for {}, and will ask {host:?}", one.upstream_host))),
         None => Ok(()),
     }
@@ -60,7 +64,7 @@ impl Checks {
     pub(super) fn note_source(&mut self, store: &Store, new: &AttemptRecord, epoch: Epoch) {
         let project = store.project(new.project).zip(store.state(new.project));
         let upstream = project.and_then(|(project, state)| active(project, state));
-        if let Some(upstream) = upstream.filter(|_| new.role == Role::Origin) {
+        if let Some(upstream) = upstream.filter(|_| new.role == Role::Origin && !store.reseeds(new)) {
             self.sources.insert(epoch, upstream.uri.clone());
         }
     }

@@ -81,6 +81,11 @@ impl Checks {
         if new.role == Role::Origin && self.cancelled.contains(&(new.project, new.id.run)) {
             return Err(told(new.id, "offered after its run was cancelled"));
         }
+        let lost =
+            |other: &&AttemptRecord| other.agent == new.agent && other.id != new.id && store.reseeds(other);
+        if let Some(other) = store.live_attempts(new.project).find(lost) {
+            return Err(told(new.id, &format!("offered where a lost tree is to be copied: {other:?}")));
+        }
         self.offers.insert(epoch);
         self.note_source(store, new, epoch);
         self.check_source(store, new)
@@ -156,8 +161,11 @@ impl Checks {
             ));
         }
         let taken = unit.states().find(|state| state.uid == new.project).map(|state| state.taken);
-        // After a restore one hello may tell of two runs, one of them the agent's own.
-        let later = self.restored && unit.source == Source::Hello && taken > Some(new.generation);
+        // A hello may tell of several runs that the agent began alone, and after a restore of one that it did not.
+        let last = unit.runs().find(|run| run.project == new.project && Some(run.generation) == taken);
+        let alone =
+            self.restored || last.is_some_and(|last| last.trigger.autonomous && new.trigger.autonomous);
+        let later = alone && unit.source == Source::Hello && taken > Some(new.generation);
         if taken != Some(new.generation) && !later {
             return Err(format!("run {} took generation {}, its project {taken:?}", new.id, new.generation));
         }
@@ -209,6 +217,9 @@ impl Checks {
             if !home.is_some_and(|home| home.role == attempt.role && home.destination == attempt.destination)
             {
                 return wrong(format!("{attempt:?} is not at its placement {home:?}"));
+            }
+            if store.reseeds(attempt) && home.is_some_and(|home| home.have_tree.is_some()) {
+                return wrong(format!("{attempt:?} copies a lost tree to {home:?}"));
             }
             let run = store.live_runs(uid).find(|run| run.id == attempt.id.run);
             if run.is_none() && !(attempt.role == Role::Replica && attempt.state.is_out()) {

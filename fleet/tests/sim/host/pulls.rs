@@ -74,6 +74,7 @@ impl World {
             killed: cancelled,
             stages_left: u32::from(!unreached && self.rng.chance(300)),
             parked: false,
+            lost: false,
             dry_run: offer.dry_run,
             passes_partial: passes_partial(&offer.project_name),
         };
@@ -155,6 +156,17 @@ impl World {
         let directory = self.hosts[host].trees.entry(destination.clone()).or_default();
         directory.stamp += 1;
         directory.content = Content::Nothing;
+        let one = &mut self.hosts[host];
+        one.pulls
+            .iter_mut()
+            .filter(|pull| pull.destination == *destination)
+            .for_each(|pull| pull.lost = true);
+        // What its agent has not told yet is not there any more either.
+        for (work, _) in one.journal.iter().filter(|(_, entry)| entry.offer.destination == *destination) {
+            if let Some((_, really)) = self.checks.pulled.get_mut(work) {
+                *really = Content::Mixed;
+            }
+        }
     }
 
     /// A stage of a pull has come to its end, or its kill has worked.
@@ -163,6 +175,7 @@ impl World {
         let Some(index) = one.pulls.iter().position(|pull| pull.id == id) else { return };
         let entry = one.journal.get(&one.pulls[index].work);
         let has_secrets = entry.is_some_and(|entry| entry.has_secrets);
+        let reseeds = entry.is_some_and(|entry| entry.offer.keep_extra);
         let goes_on = entry.is_some_and(|entry| !entry.cancelled);
         let pull = &mut one.pulls[index];
         if pull.parked && !pull.killed {
@@ -188,7 +201,9 @@ impl World {
         }
         let unknown = pull.source.as_ref().is_some_and(|(source, module, before)| {
             let now = self.hosts[*source].trees.get(module);
-            now.is_some_and(|now| now.alone > 0 && now.alone >= before.stamp)
+            // A lost tree is copied from whoever has it, be it that nobody knows what that one has.
+            let unknown = reseeds && before.unknown;
+            unknown || now.is_some_and(|now| now.alone > 0 && now.alone >= before.stamp)
         });
         let code = if unreached { EXIT_SOCKET } else { EXIT_OTHER };
         let outcome = Outcome { exit_code: Some(code), ..self.outcome(host, class, known) };
@@ -200,6 +215,7 @@ impl World {
             tree.writers -= 1;
             if passes(&pull, class) {
                 tree.content = content;
+                tree.unknown = unknown;
             } else if !left_alone(&outcome, unreached) {
                 tree.content = Content::Mixed;
             }
@@ -214,6 +230,7 @@ impl World {
     fn pulled_content(&self, pull: &Pull, class: ExitClass) -> Content {
         match (&pull.source, pull.copies) {
             _ if !passes(pull, class) => Content::Nothing,
+            _ if pull.lost => Content::Mixed,
             (_, false) => Content::Tree(pull.tree),
             (Some((host, module, before)), true) => {
                 let now = self.hosts[*host].trees.get(module);
