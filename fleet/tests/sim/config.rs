@@ -82,7 +82,10 @@ fn weight(fault: Fault) -> u64 {
         | Fault::Approved
         | Fault::StaleApproval
         | Fault::DryRun
-        | Fault::Reseed => 0,
+        | Fault::Reseed
+        | Fault::Move
+        | Fault::Moved
+        | Fault::MoveDamaged => 0,
     }
 }
 

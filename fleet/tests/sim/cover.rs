@@ -68,6 +68,12 @@ pub(crate) enum Fault {
     DryRun,
     /// An attempt was offered that copies a lost tree.
     Reseed,
+    /// An attempt was offered that moves a tree.
+    Move,
+    /// A tree was moved, and the project says so.
+    Moved,
+    /// What was copied of a tree that moves is not what it was made from.
+    MoveDamaged,
     /// A host joined again under other labels.
     Relabelled,
     /// A daemon took what it was told to serve, and did not say so.
@@ -75,7 +81,7 @@ pub(crate) enum Fault {
 }
 
 impl Fault {
-    pub(crate) const ALL: [Self; 32] = [
+    pub(crate) const ALL: [Self; 35] = [
         Self::CutLink,
         Self::HalfOpen,
         Self::PartitionBoth,
@@ -106,6 +112,9 @@ impl Fault {
         Self::StaleApproval,
         Self::DryRun,
         Self::Reseed,
+        Self::Move,
+        Self::Moved,
+        Self::MoveDamaged,
         Self::Relabelled,
         Self::DaemonSilent,
     ];

@@ -75,6 +75,10 @@ pub(crate) enum Planted {
     HalfChangeForgotten,
     /// The copy of a lost tree counts as a version that the project serves.
     ReseedServed,
+    /// An agent makes a copy public that it has not compared with the tree.
+    MoveUnproven,
+    /// A move that failed is recorded as if it had not.
+    MoveTrusted,
     /// A switch of the upstream is stored, and the first one is pulled from all the same.
     SwitchIgnored,
     /// What waits for an upstream is not told of a switch.
@@ -82,7 +86,7 @@ pub(crate) enum Planted {
 }
 
 impl Planted {
-    pub(crate) const ALL: [Self; 32] = [
+    pub(crate) const ALL: [Self; 34] = [
         Self::AnswerBeforeCommit,
         Self::SendBeforeCommit,
         Self::TermNotRaised,
@@ -113,6 +117,8 @@ impl Planted {
         Self::FireNotConsumed,
         Self::HalfChangeForgotten,
         Self::ReseedServed,
+        Self::MoveUnproven,
+        Self::MoveTrusted,
         Self::SwitchIgnored,
         Self::SwitchUnsaid,
     ];
@@ -173,6 +179,7 @@ impl Planted {
                 }
             }
             Self::ReseedServed => serve_reseed(changes),
+            Self::MoveTrusted => trust_move(engine, changes),
             Self::HalfChangeForgotten => {
                 for change in changes.iter_mut() {
                     if let Change::Put(Record::Placement(placement)) = change {
@@ -343,6 +350,21 @@ fn serve_reseed(changes: &mut [Change]) {
         {
             run.current_tree = true;
         }
+    }
+}
+
+/// A tree is where it was to be moved to, however that ended.
+fn trust_move(engine: &Engine, changes: &mut Vec<Change>) {
+    let failed = changes.iter().find_map(|change| match change {
+        Change::Put(Record::Attempt(a)) if matches!(a.state.end(), Some(End::Failed(_))) => {
+            let way = engine.run(a.id.run)?.wish.moves.clone()?;
+            Some((engine.project(a.project)?.placements.get(&a.agent)?.clone(), way.to))
+        }
+        _ => None,
+    });
+    if let Some((placement, destination)) = failed {
+        let moved = fleet::placement::PlacementRecord { destination, ..placement };
+        changes.push(Change::Put(Record::Placement(moved)));
     }
 }
 

@@ -347,7 +347,10 @@ impl World {
             | Fault::Approved
             | Fault::StaleApproval
             | Fault::DryRun
-            | Fault::Reseed => false,
+            | Fault::Reseed
+            | Fault::Move
+            | Fault::Moved
+            | Fault::MoveDamaged => false,
         };
         if happened {
             self.cover.fault(fault);
