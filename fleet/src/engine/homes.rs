@@ -354,6 +354,10 @@ impl Engine {
         if old.map(|old| new.as_ref().is_some_and(|new| old.same_home(new))) == Some(true) {
             return false;
         }
+        if old.is_some_and(|old| new.as_ref().is_none_or(|new| new.destination != old.destination)) {
+            // The same name leads elsewhere: who was sent there before finds another tree.
+            self.mix_replicas(project, agent, effects);
+        }
         match (&new, old) {
             (None, None) => return false,
             (None, Some(_)) => effects.delete(Key::Placement(record.uid, agent)),

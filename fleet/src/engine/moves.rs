@@ -338,6 +338,8 @@ impl Engine {
             half_moved: None,
             ..placement.clone()
         }));
+        // Whoever still pulls from the old place goes on, and then once more: it may be removed at any time now.
+        self.mix_replicas(project, agent, effects);
         for waiting in self.attempts_on(uid, agent).filter(|one| one.state.is_pending()) {
             effects.put(Record::Attempt(AttemptRecord { destination: way.to.clone(), ..waiting.clone() }));
         }

@@ -311,14 +311,7 @@ impl World {
             }
             Fault::WallBack | Fault::WallForward => self.step_wall(fault),
             Fault::AgentClock => self.step_clock(host),
-            Fault::RootsChange => {
-                let roots = if self.rng.chance(400) { vec!["a1"] } else { vec!["a1", "a2"] };
-                self.hosts[host].roots = roots;
-                self.hosts[host].serves = self.rng.chance(800);
-                self.inventory(host);
-                self.say_exporting(host);
-                true
-            }
+            Fault::RootsChange => self.change_roots(host),
             Fault::UpstreamDown => {
                 let upstream = *self.rng.pick(&UPSTREAMS).expect("not empty");
                 let span = self.rng.between(60_000, 10 * 3_600_000);
@@ -355,6 +348,15 @@ impl World {
         if happened {
             self.cover.fault(fault);
         }
+    }
+
+    fn change_roots(&mut self, host: usize) -> bool {
+        let roots = if self.rng.chance(400) { vec!["a1"] } else { vec!["a1", "a2"] };
+        self.hosts[host].roots = roots;
+        self.hosts[host].serves = self.rng.chance(800);
+        self.inventory(host);
+        self.say_exporting(host);
+        true
     }
 
     fn step_clock(&mut self, host: usize) -> bool {

@@ -2,7 +2,7 @@
 
 use fleet::{
     attempt::Role,
-    id::{AgentUid, RunId},
+    id::{AgentUid, ProjectUid, RunId},
     input::Offer,
     outcome::{Evidence, ExitClass, GuardKind, Outcome, Stats},
     project::Destination,
@@ -272,7 +272,12 @@ impl World {
             self.checks.damaged.insert(pull.work);
         }
         let now = self.hosts[host].trees.get(from).map_or(0, |tree| tree.stamp);
-        if class == ExitClass::Ok && (now != before.stamp || before.writers > 0) {
+        // Where the project is gone the move is to end, and the place is free for others.
+        let store = &self.coordinator.store;
+        let wanted = store
+            .live_attempts(self.offer_of(host, pull.work).map_or(ProjectUid(0), |offer| offer.project))
+            .any(|one| one.id == pull.work.0 && one.state.epoch() == Some(pull.work.1));
+        if wanted && class == ExitClass::Ok && (now != before.stamp || before.writers > 0) {
             self.fail(format!("the tree at {from} on host {host} changed while it moved: {:?}", pull.work.0));
         }
     }
