@@ -227,7 +227,8 @@ fn replace(parent: &Parent<'_>, project: ProjectUid, target: &Path, name: &str) 
 }
 
 fn name_of(link: &Destination) -> &str {
-    link.path().rsplit_once('/').map_or(link.path(), |(_, name)| name)
+    let path = link.path();
+    path.rsplit_once('/').map_or(path, |(_, name)| name)
 }
 
 /// The way from a directory to another path; both absolute and free of links.

@@ -67,7 +67,8 @@ impl World {
         let copies = moves.is_none() && (offer.role == Role::Replica || offer.keep_extra);
         let source = if copies { self.find_source(&offer) } else { None };
         let unreachable = copies && source.is_none();
-        let class = if unreachable && class == ExitClass::Ok { ExitClass::Network } else { class };
+        let fetched = matches!(class, ExitClass::Ok | ExitClass::Partial);
+        let class = if unreachable && fetched { ExitClass::Network } else { class };
         let damaged = moves.is_some() && class == ExitClass::Ok && self.rng.chance(DAMAGED);
         // The comparison finds it.
         let proven = self.planted != Some(Planted::MoveUnproven);
