@@ -2,7 +2,7 @@
 
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
-use std::time::Duration;
+use std::{collections::BTreeMap, time::Duration};
 
 use fleet::{
     Engine,
@@ -10,8 +10,8 @@ use fleet::{
     attempt::Role,
     defaults::Limits,
     engine::WaitReason,
-    id::{AgentUid, ProjectUid, RunId},
-    input::{AgentInput, Ask, Export, Input, Message, Offer, Person, Reply},
+    id::{AgentUid, AttemptId, Epoch, ProjectUid, RunId},
+    input::{AgentInput, Ask, Export, Held, Input, Message, Offer, Person, Reply},
     outcome::{ExitClass, GuardKind, Outcome, Stats},
     placement::PlacementRecord,
     project::{
@@ -19,11 +19,14 @@ use fleet::{
         Upstream,
     },
     run::{RunState, TriggerKind, Wish},
-    schedule::{Cadence, Schedule, parse_zone},
+    schedule::{Cadence, Cron, Schedule, parse_zone},
+    standing::AutonomousFire,
     time::{Mono, Now, Wall},
 };
 
 const HOUR: Duration = Duration::from_secs(3_600);
+/// The second upstream of a project that has two.
+const OTHER: &str = "rsync://other/debian";
 
 /// An origin `ftp1`, the replicas `edge1` and `edge2`, and a project whose tree all of them have.
 struct Fleet {
@@ -36,6 +39,8 @@ struct Fleet {
     offers: Vec<Offer>,
     /// What each agent was last told to serve of the project.
     exports: Vec<(AgentUid, Option<Export>)>,
+    /// Whether each agent was last told to run the project by itself.
+    alone: BTreeMap<AgentUid, bool>,
     cancelled: usize,
 }
 
@@ -57,6 +62,7 @@ impl Fleet {
             edge2: nobody,
             offers: Vec::new(),
             exports: Vec::new(),
+            alone: BTreeMap::new(),
             cancelled: 0,
         };
         fleet.put(Input::Start { at_least: 0 });
@@ -122,6 +128,11 @@ impl Fleet {
                         AgentInput::Exporting { agent, session, serial, serve_uri, fault: String::new() };
                     self.put(Input::Agent(said));
                 }
+                Message::Autonomy { complete, orders, withdrawn, .. }
+                    if complete || !orders.is_empty() || !withdrawn.is_empty() =>
+                {
+                    self.alone.insert(send.agent, !orders.is_empty());
+                }
                 Message::Cancel { .. } => self.cancelled += 1,
                 _ => {}
             }
@@ -151,6 +162,10 @@ impl Fleet {
     }
 
     fn hello(&mut self, agent: AgentUid, connection: u64) {
+        self.hello_with(agent, connection, Vec::new());
+    }
+
+    fn hello_with(&mut self, agent: AgentUid, connection: u64, attempts: Vec<Held>) {
         let root = Root {
             name: "a1".to_owned(),
             path: "/srv".to_owned(),
@@ -167,9 +182,42 @@ impl Fleet {
             highest_term: 0,
             connection,
             facts,
-            attempts: Vec::new(),
+            attempts,
         }));
         self.settle();
+    }
+
+    /// The project has a schedule and a second upstream from now on.
+    fn schedule(&mut self) {
+        let project = &self.engine.project(self.project).unwrap().record;
+        let mut spec = project.spec.clone();
+        let revision = project.revision;
+        // Not within these tests.
+        let daily = Cron::parse("hour=3".parse().unwrap()).unwrap();
+        spec.schedule = Schedule::cron(daily, parse_zone("UTC").unwrap());
+        let other = Upstream { uri: OTHER.to_owned(), host: "other".to_owned(), ..spec.upstreams[0].clone() };
+        spec.upstreams.push(other);
+        let spec = Box::new(spec);
+        self.ask(Ask::UpdateProject { project: self.project, spec, revision, validate_only: false });
+        self.settle();
+    }
+
+    /// What the origin ran alone, as its hello tells.
+    fn ran_alone(&self, ended: bool) -> Held {
+        let started = self.now.wall;
+        Held {
+            attempt: AttemptId { run: RunId::mint(started.0 + 1, 99, RunId::NIL), number: 1 },
+            epoch: Epoch::autonomous(self.engine.fleet().term),
+            project: self.project,
+            role: Role::Origin,
+            destination: "a1:debian".parse().unwrap(),
+            spec_hash: "0".to_owned(),
+            ended,
+            dry_run: false,
+            keep_extra: false,
+            recorded: false,
+            autonomous: Some(AutonomousFire { scheduled: started, started, max_delete: 0 }),
+        }
     }
 
     fn gone(&mut self, agent: AgentUid) {
@@ -394,4 +442,95 @@ fn an_origin_that_is_reseeded_is_neither_moved_nor_replaced() {
     let promote = Ask::Promote { project, agent, revision: None, force: true };
     let Reply::Refused(refusal) = fleet.ask(promote) else { panic!("promoted") };
     assert_eq!(refusal.reason, "ATTEMPT_RUNNING");
+}
+
+#[test]
+fn the_agent_of_a_lost_tree_serves_nobody_and_runs_nothing_alone_until_the_wish_is_over() {
+    for cancels in [false, true] {
+        let mut fleet = Fleet::new();
+        fleet.schedule();
+        let (project, origin) = (fleet.project, fleet.origin);
+        assert_eq!((fleet.alone[&origin], fleet.may_pull(origin).len()), (true, 2));
+        let run = fleet.reseeded(origin, fleet.edge1);
+        assert_eq!((fleet.alone[&origin], fleet.may_pull(origin).len()), (false, 0));
+        if cancels {
+            fleet.offers.clear();
+            fleet.ask(Ask::CancelRun { project, run });
+            fleet.gone(origin);
+            fleet.hello(origin, 2);
+        } else {
+            let reseed = fleet.offered();
+            fleet.end(&reseed, ok());
+        }
+        assert!(fleet.engine.run(run).is_none());
+        assert_eq!((fleet.alone[&origin], fleet.may_pull(origin).len()), (true, 2));
+    }
+}
+
+#[test]
+fn a_switch_of_the_upstream_leaves_a_reseed_alone() {
+    let mut fleet = Fleet::new();
+    fleet.schedule();
+    let project = fleet.project;
+    let switch = |uri: &str| Ask::SwitchUpstream { project, uri: uri.to_owned(), revision: None };
+    let donor = fleet.edge1;
+    fleet.gone(fleet.origin);
+    let run = fleet.reseeded(fleet.origin, donor);
+    // While it waits, and while it is out.
+    assert!(matches!(fleet.ask(switch(OTHER)), Reply::Project(_)));
+    assert_eq!(fleet.engine.attempts_of(run).next().unwrap().upstream_host, "");
+    fleet.hello(fleet.origin, 2);
+    let reseed = fleet.offered();
+    assert!(reseed.source_uri.starts_with(&format!("rsync://h{}/", donor.0)));
+    assert!(matches!(fleet.ask(switch("rsync://up/debian")), Reply::Project(_)));
+    fleet.end(&reseed, ok());
+    fleet.run();
+    assert!(fleet.offered().source_uri.starts_with("rsync://up/"));
+}
+
+/// An origin that was away when its tree was lost may have pulled before that: nobody is to be served what it says.
+#[test]
+fn what_an_agent_pulled_alone_is_no_version_where_the_tree_was_lost() {
+    for (ended, donor_first) in [(false, true), (true, true), (true, false)] {
+        let mut fleet = Fleet::new();
+        fleet.schedule();
+        let (before, origin) = (fleet.tree(), fleet.origin);
+        fleet.gone(origin);
+        let run = fleet.reseeded(origin, fleet.edge1);
+        if !donor_first {
+            // The wish is over before the agent is back.
+            fleet.ask(Ask::CancelRun { project: fleet.project, run });
+        }
+        let held = fleet.ran_alone(ended);
+        fleet.hello_with(origin, 2, vec![held.clone()]);
+        assert!(fleet.offers.is_empty(), "{:?}: what it ran alone comes first", fleet.offers);
+        let (agent, outcome) = (origin, ok());
+        fleet.put(Input::Agent(AgentInput::EndedAlone { agent, held: Box::new(held.clone()), outcome }));
+        assert_eq!((fleet.tree(), fleet.placement(origin).have_tree), (before, None));
+        if donor_first {
+            let reseed = fleet.offered();
+            assert!(reseed.keep_extra && reseed.attempt.run == run);
+            fleet.end(&reseed, ok());
+            assert_eq!(fleet.placement(origin).have_tree, before);
+        }
+        let again = fleet.offered();
+        assert_eq!((again.attempt.run, again.attempt.number), (held.attempt.run, 2));
+        fleet.end(&again, ok());
+        assert_eq!(fleet.tree(), Some(held.attempt.run));
+        assert_eq!(fleet.placement(origin).have_tree, fleet.tree());
+    }
+}
+
+#[test]
+fn a_reseed_that_is_cancelled_while_its_donor_changes_is_not_tried_again() {
+    let mut fleet = Fleet::new();
+    let run = fleet.reseeded(fleet.edge1, fleet.origin);
+    let reseed = fleet.offered();
+    fleet.run();
+    let pull = fleet.offers.remove(0);
+    assert_eq!(fleet.on(&pull), fleet.origin);
+    fleet.ask(Ask::CancelRun { project: fleet.project, run });
+    fleet.end(&reseed, ok());
+    assert!(fleet.engine.run(run).is_none(), "{:?}", fleet.engine.run(run));
+    assert_eq!(fleet.placement(fleet.edge1).have_tree, None);
 }

@@ -132,7 +132,7 @@ impl Config {
             snaps: *rng.pick(&[0, 10, 60]).expect("not empty"),
             pull: *rng.pick(&[SECOND, 10 * SECOND, MINUTE, 10 * MINUTE, HOUR]).expect("not empty"),
             pulls_ok: rng.between(200, 900),
-            refusals: *rng.pick(&[0, 300, 600]).expect("not empty"),
+            refusals: *rng.pick(&[0, 350, 650]).expect("not empty"),
             alone_after: *rng.pick(&[SECOND, 20 * SECOND, 15 * MINUTE]).expect("not empty"),
             alone_valid: *rng.pick(&[MINUTE, HOUR, 6 * HOUR]).expect("not empty"),
             wall_start: if rng.chance(500) { near } else { any },

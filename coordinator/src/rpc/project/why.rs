@@ -137,6 +137,14 @@ impl Teller<'_> {
                 self.name
             );
         }
+        if let Some(donor) = self.view.donor_of(attempt.project, source) {
+            return format!(
+                "{subject} waits: {name}'s tree is being copied from {}, and goes to nobody before it is whole. Next: \
+                 mirrorctl run list {}",
+                self.agent(donor),
+                self.name
+            );
+        }
         if placement.is_some_and(|placement| placement.half_changed) {
             return format!(
                 "{subject} waits: {name}'s last sync ended in the middle, so what it has is no whole tree; the next \

@@ -13,7 +13,7 @@ use fleet::{
         Target, Upstream,
     },
     record::{Change, FleetRecord, Freeze, Record, Volatile},
-    run::{RunRecord, RunState, Trigger},
+    run::{RunRecord, RunState, Trigger, Wish},
     schedule::Schedule,
     time::Mono,
 };
@@ -139,7 +139,7 @@ fn run(project: &ProjectRecord, id: RunId, state: RunState) -> RunRecord {
         end_time: None,
         current_tree: false,
         traceparent: String::new(),
-        wish: fleet::run::Wish::default(),
+        wish: Wish::default(),
     }
 }
 
@@ -492,14 +492,13 @@ fn what_is_not_due_says_when_it_is() {
     );
 }
 
-#[test]
-fn an_origin_whose_last_sync_ended_in_the_middle_is_named() {
+/// A replica that waits for the tree of an origin, with these records beside.
+fn waits_for_origin(origin: impl FnOnce(PlacementRecord) -> PlacementRecord, more: Vec<Record>) -> String {
     const EDGE1: AgentUid = AgentUid(2);
     let debian = project(7, "debian", "ftp.debian.org", FTP1);
     let tree = run_id(1);
     let made = RunRecord { current_tree: true, ..run(&debian, tree, RunState::Propagating) };
-    let origin =
-        PlacementRecord { have_tree: Some(tree), half_changed: true, ..placement(&debian, Role::Origin) };
+    let origin = origin(PlacementRecord { have_tree: Some(tree), ..placement(&debian, Role::Origin) });
     let replica = PlacementRecord { agent: EDGE1, ..placement(&debian, Role::Replica) };
     let pull = AttemptRecord {
         agent: EDGE1,
@@ -509,20 +508,42 @@ fn an_origin_whose_last_sync_ended_in_the_middle_is_named() {
     };
     let state = ProjectState { tree: Some(tree), ..ProjectState::new(debian.uid) };
     let mut changes = vec![Change::Put(agent(EDGE1, "edge1", Some(MORNING))), session(EDGE1, &["a1"])];
-    changes.extend(
-        [
-            Record::Project(Box::new(debian)),
-            Record::ProjectState(state),
-            Record::Placement(origin),
-            Record::Placement(replica),
-            Record::Run(made),
-            Record::Attempt(pull),
-        ]
-        .map(Change::Put),
-    );
+    let records = [
+        Record::Project(Box::new(debian)),
+        Record::ProjectState(state),
+        Record::Placement(origin),
+        Record::Placement(replica),
+        Record::Run(made),
+        Record::Attempt(pull),
+    ];
+    changes.extend(records.into_iter().chain(more).map(Change::Put));
+    one(&fleet(Limits::default(), changes), 7)
+}
+
+#[test]
+fn an_origin_whose_last_sync_ended_in_the_middle_is_named() {
     assert_eq!(
-        one(&fleet(Limits::default(), changes), 7),
+        waits_for_origin(|origin| PlacementRecord { half_changed: true, ..origin }, Vec::new()),
         "debian on edge1 waits: ftp1's last sync ended in the middle, so what it has is no whole tree; the next success \
          makes a new one. Next: mirrorctl project run debian"
+    );
+}
+
+#[test]
+fn an_origin_whose_lost_tree_is_being_copied_is_named() {
+    let debian = project(7, "debian", "ftp.debian.org", FTP1);
+    let copy = run_id(9);
+    let wish = Wish { reseed_from: Some(AgentUid(2)), ..Wish::default() };
+    let reseed = RunRecord { wish, ..run(&debian, copy, RunState::Running) };
+    let started = ago(14 * MINUTE);
+    let state = AttemptState::Running { epoch: Epoch { term: 1, counter: 2 }, offered: started, started };
+    let copies = AttemptRecord { upstream_host: String::new(), ..attempt(&debian, copy, 1, state) };
+    assert_eq!(
+        waits_for_origin(
+            |origin| PlacementRecord { have_tree: None, half_changed: true, ..origin },
+            vec![Record::Run(reseed), Record::Attempt(copies)]
+        ),
+        "debian on edge1 waits: ftp1's tree is being copied from edge1, and goes to nobody before it is whole. Next: \
+         mirrorctl run list debian"
     );
 }
