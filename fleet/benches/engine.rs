@@ -130,6 +130,7 @@ fn create(agent: AgentUid, number: usize) -> Input {
         },
         guard: fleet::project::GuardSettings::default(),
         partial_is_success: String::new(),
+        link: None,
         retry: RetrySettings::default(),
     };
     let name = format!("p{number}").parse().expect("a name");

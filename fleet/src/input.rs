@@ -156,6 +156,19 @@ pub enum Ask {
         /// W3C trace context; empty: none.
         traceparent: String,
     },
+    /// Move the tree of one agent to another place on it.
+    Move {
+        /// Which project.
+        project: ProjectUid,
+        /// The agent whose tree it is.
+        agent: AgentUid,
+        /// Where to.
+        to: Destination,
+        /// The project's revision must be this, where given.
+        revision: Option<u64>,
+        /// W3C trace context; empty: none.
+        traceparent: String,
+    },
     /// Pull from another of the project's upstreams.
     SwitchUpstream {
         /// Which project.
@@ -404,7 +417,7 @@ pub struct Held {
     pub ended: bool,
     /// It only tells what would change: its success makes no tree.
     pub dry_run: bool,
-    /// It copies a lost tree from another agent: its success makes no version.
+    /// It copies or moves a tree that is there: its success makes no version.
     pub keep_extra: bool,
     /// The store's history has this attempt, or its whole run, as ended. The shell looks it up: history is not
     /// in the engine, and what has ended must not begin again.
@@ -470,6 +483,11 @@ pub struct Offer {
     pub known_bytes: u64,
     /// Delete nothing, whatever the options and `max_delete` say.
     pub keep_extra: bool,
+    /// Copy the tree from this place of the same agent, and make the new place the one that readers see; `source_uri` is
+    /// empty then.
+    pub move_from: Option<Destination>,
+    /// The public symbolic link to keep.
+    pub link: Option<Destination>,
     /// Which secret opens the origin's daemon; `None` for origins, and where a daemon of the administrator's serves.
     pub pair: Option<Pair>,
     /// W3C trace context of what asked for the run.

@@ -68,7 +68,6 @@ pub enum Answer {
 
 /// Anything that is stored.
 #[derive(Debug, Clone, PartialEq)]
-#[expect(clippy::large_enum_variant, reason = "they pass through; none is kept as a `Record`")]
 #[expect(missing_docs, reason = "each variant holds the record it is named after")]
 pub enum Record {
     Fleet(FleetRecord),

@@ -61,6 +61,7 @@ fn fleet(schedule: Schedule) -> Engine {
         placement: PlacementSettings { origins, ..PlacementSettings::default() },
         guard: fleet::project::GuardSettings::default(),
         partial_is_success: String::new(),
+        link: None,
         retry: RetrySettings::default(),
     });
     let name = "debian".parse().unwrap();

@@ -86,6 +86,7 @@ impl Fleet {
             },
             guard: GuardSettings::default(),
             partial_is_success: String::new(),
+            link: None,
             retry: RetrySettings::default(),
         };
         change(&mut spec);

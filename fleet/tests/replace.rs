@@ -190,6 +190,7 @@ impl World {
                 replicas,
                 ..PlacementSettings::default()
             },
+            link: None,
             guard: GuardSettings::default(),
             partial_is_success: String::new(),
             retry: RetrySettings::default(),

@@ -90,6 +90,7 @@ impl Fleet {
             },
             guard: GuardSettings::default(),
             partial_is_success: String::new(),
+            link: None,
             retry: RetrySettings::default(),
         };
         let create = Ask::CreateProject {

@@ -235,6 +235,7 @@ fn spec(replicas: usize) -> ProjectSpec {
         },
         guard: fleet::project::GuardSettings::default(),
         partial_is_success: String::new(),
+        link: None,
         retry: RetrySettings::default(),
     }
 }

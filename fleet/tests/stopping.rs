@@ -133,6 +133,7 @@ impl World {
             },
             guard: fleet::project::GuardSettings::default(),
             partial_is_success: String::new(),
+            link: None,
             retry: RetrySettings::default(),
         };
         let (name, spec) = ("p".parse().unwrap(), Box::new(spec));

@@ -175,6 +175,26 @@ fn a_reseed_names_its_run_and_what_comes_next() {
 }
 
 #[test]
+fn a_move_says_what_is_where_and_what_comes_next() {
+    let fake = Fake::start();
+    let words = ["project", "move", "debian", "--agent", "ftp1", "--to", "a2:debian"];
+    let (code, out, err) = run(&fake, &words);
+    assert_eq!(code, 0, "{err}");
+    let out = out.split_whitespace().collect::<Vec<_>>().join(" ");
+    assert!(
+        out.contains("moves debian on ftp1 from a1:debian to a2:debian: it is copied and compared"),
+        "{out}"
+    );
+    assert!(out.contains("serves until then, and stays"), "{out}");
+    assert!(out.contains("has no public link"), "{out}");
+    assert!(err.contains("mirrorctl run watch debian/01"), "{err}");
+    let words = ["project", "move", "debian", "--agent", "ftp1", "--to", "a1:debian"];
+    let (code, _, err) = run(&fake, &words);
+    assert_ne!(code, 0);
+    assert!(err.contains("its tree is there already"), "{err}");
+}
+
+#[test]
 fn a_run_is_started_as_it_is_wished() {
     let fake = Fake::start();
     let words = ["project", "run", "debian", "--dry-run", "--reclaim", "--allow-deletes", "61204"];

@@ -20,6 +20,7 @@ mod guards;
 mod hostile;
 mod limits;
 mod load;
+mod moves;
 mod partition;
 mod phases;
 mod refuse;

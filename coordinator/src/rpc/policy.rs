@@ -60,6 +60,7 @@ pub const TABLE: &[(&str, Rule)] = &[
     ("/mirror.v1.ProjectService/RunProject", Rule::Owner),
     ("/mirror.v1.ProjectService/PromoteOrigin", OPERATOR),
     ("/mirror.v1.ProjectService/ReseedPlacement", OPERATOR),
+    ("/mirror.v1.ProjectService/MovePlacement", OPERATOR),
     ("/mirror.v1.ProjectService/SwitchUpstream", OPERATOR),
     ("/mirror.v1.ProjectService/WhyProject", VIEWER),
     ("/mirror.v1.ProjectService/PreviewSchedule", VIEWER),

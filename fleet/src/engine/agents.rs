@@ -212,10 +212,11 @@ impl Engine {
                 }
             },
             Some(_) => cancel("a newer offer of this attempt was made"),
-            // What it ran alone and has ended is entered with its outcome; but before a lost tree is copied to there.
+            // What it ran alone and has ended is entered with its outcome; but before a tree is copied to there, or moved.
             None if held.autonomous.is_some()
                 && held.ended
-                && self.donor_of(held.project, agent).is_none() =>
+                && self.donor_of(held.project, agent).is_none()
+                && self.moving_to(held.project, agent).is_none() =>
             {
                 return;
             }

@@ -136,7 +136,7 @@ impl Autonomy {
 
 impl Engine {
     /// What the agent of an origin may do by itself; `None`: nothing. Passwords are never on an agent's disk, so a
-    /// project that has one waits for its coordinator; and so does a lost tree that is to be copied from another agent.
+    /// project that has one waits for its coordinator; and so does a tree that is to be copied from another agent, or moved.
     pub(super) fn standing_order(&self, agent: AgentUid, uid: ProjectUid) -> Option<StandingOrder> {
         let project = self.projects.get(&uid)?;
         let spec = &project.record.spec;
@@ -147,7 +147,8 @@ impl Engine {
             || self.agents.get(&agent)?.draining
             || !upstream.sealed_password.is_empty()
             || spec.schedule.cadence == Cadence::Manual
-            || self.donor_of(uid, agent).is_some();
+            || self.donor_of(uid, agent).is_some()
+            || self.moving_to(uid, agent).is_some();
         if kept_back {
             return None;
         }

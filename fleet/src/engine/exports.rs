@@ -279,8 +279,7 @@ impl Engine {
                 // Nor is one that has shrunk, or was left half changed, to be pulled under the name of the tree before:
                 // IN_PLACE, it is there already.
                 Some(source) if from.offers(attempt.tree) => {
-                    let changing = self.attempt_on(from.project, from.agent);
-                    if !changing.is_some_and(|own| own.state.is_out()) {
+                    if !self.is_changed(from.project, from.agent) {
                         return Ok(source);
                     }
                     // While the source changes its tree, what a replica pulls would be mixed.

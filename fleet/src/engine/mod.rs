@@ -14,6 +14,7 @@
 //!           due.rs      fires, timers, replicas with work, closing
 //!           reseed.rs   a lost tree copied from another placement
 //!           replace.rs  one agent in another's place
+//!           moves.rs    a tree moved to another place on its agent
 //!           fallback.rs which upstream an origin pulls from
 //!           homes.rs    where trees should live, against where they do
 //!           exports.rs  who serves which tree to whom
@@ -31,6 +32,7 @@ mod fallback;
 mod guard;
 mod homes;
 mod hosts;
+mod moves;
 mod people;
 mod promote;
 mod replace;

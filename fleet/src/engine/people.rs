@@ -55,6 +55,9 @@ impl Engine {
             Ask::Reseed { project, agent, from, revision, traceparent } => {
                 self.reseed(now, by, project, agent, from, revision, traceparent)
             }
+            Ask::Move { project, agent, to, revision, traceparent } => {
+                self.move_tree(now, by, project, agent, to, revision, traceparent)
+            }
             Ask::SwitchUpstream { project, uri, revision } => {
                 self.switch_upstream(now, project, &uri, revision)
             }

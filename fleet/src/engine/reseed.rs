@@ -64,9 +64,9 @@ impl Engine {
     }
 
     /// Whether the placement must stay where and what it is: an attempt may be on its agent, or a person waits for its
-    /// tree to be copied there.
+    /// tree to be copied there, or moved.
     pub(super) fn is_worked_on(&self, project: ProjectUid, agent: AgentUid) -> bool {
-        self.attempts_on(project, agent).any(|attempt| attempt.state.is_out() || self.is_reseed(attempt))
+        self.attempts_on(project, agent).any(|attempt| attempt.state.is_out() || self.is_aside(attempt))
     }
 
     /// Begins to copy a lost tree. What the fleet believed to be on the target's disk is forgotten first: nobody is to
@@ -214,13 +214,12 @@ impl Engine {
         }
     }
 
-    /// One attempt at a time on a placement: while a lost tree is to be copied, that one.
+    /// One attempt at a time on a placement: while a lost tree is to be copied, or a tree to be moved, that one.
     pub(super) fn wait_for_placement(&self, attempt: &AttemptRecord, waits: &mut Vec<Wait>) {
-        let reseed = self.is_reseed(attempt);
+        let aside = self.is_aside(attempt);
         let mut others =
             self.attempts_on(attempt.project, attempt.agent).filter(|other| other.id != attempt.id);
-        let before =
-            |other: &AttemptRecord| if reseed { other.state.is_out() } else { self.is_reseed(other) };
+        let before = |other: &AttemptRecord| if aside { other.state.is_out() } else { self.is_aside(other) };
         if others.any(before) {
             let blocker = Blocker::Project(attempt.project, attempt.agent);
             waits.push(Wait::by(WaitReason::DestinationBusy, blocker));
@@ -252,16 +251,17 @@ impl Engine {
             _ if !self.sessions.contains_key(&donor) => Err(Wait::by(WaitReason::OriginAway, blocker)),
             None => Err(Wait::by(WaitReason::OriginNotServing, blocker)),
             // While the donor changes its tree, what is copied would be mixed.
-            Some(_) if self.attempts_on(attempt.project, donor).any(|own| own.state.is_out()) => {
-                Err(Wait::new(WaitReason::RunActive))
-            }
+            Some(_) if self.is_changed(attempt.project, donor) => Err(Wait::new(WaitReason::RunActive)),
             Some(source) => Ok(source),
         }
     }
 
-    /// The version that an attempt makes or fetches, offered now: of a reseed whichever its donor has.
+    /// The version that an attempt makes or fetches, offered now: of a reseed whichever its donor has, of a move the one
+    /// that is there.
     pub(super) fn tree_offered(&self, project: &Project, attempt: &AttemptRecord) -> RunId {
-        let donor = self.reseed_from(attempt).and_then(|donor| project.placements.get(&donor));
+        let own = self.is_move(attempt).then_some(attempt.agent);
+        let donor =
+            own.or_else(|| self.reseed_from(attempt)).and_then(|donor| project.placements.get(&donor));
         donor.and_then(|donor| donor.have_tree).unwrap_or(attempt.tree)
     }
 

@@ -75,6 +75,8 @@ pub(crate) struct Checks {
     begun_alone: BTreeSet<(usize, ProjectUid, String, Wall)>,
     /// Until when agents have run a project's fires by themselves, by the count of its schedules.
     over_alone: BTreeMap<ProjectUid, (u64, Wall)>,
+    /// Moves that have made something else than the tree.
+    pub(crate) damaged: BTreeSet<Work>,
     /// What agents ran alone before they lost their state directories.
     pub(crate) unheard: BTreeSet<RunId>,
     /// Some clock was set.

@@ -85,7 +85,10 @@ fn weight(fault: Fault) -> u64 {
         | Fault::DryRun
         | Fault::Reseed
         | Fault::Replaced
-        | Fault::Fenced => 0,
+        | Fault::Fenced
+        | Fault::Move
+        | Fault::Moved
+        | Fault::MoveDamaged => 0,
     }
 }
 

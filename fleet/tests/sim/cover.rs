@@ -72,6 +72,12 @@ pub(crate) enum Fault {
     Replaced,
     /// What an agent that was away may have been doing counts no more: another one took its place.
     Fenced,
+    /// An attempt was offered that moves a tree.
+    Move,
+    /// A tree was moved, and the project says so.
+    Moved,
+    /// What was copied of a tree that moves is not what it was made from.
+    MoveDamaged,
     /// A host joined again under other labels.
     Relabelled,
     /// A daemon took what it was told to serve, and did not say so.
@@ -81,7 +87,7 @@ pub(crate) enum Fault {
 }
 
 impl Fault {
-    pub(crate) const ALL: [Self; 35] = [
+    pub(crate) const ALL: [Self; 38] = [
         Self::CutLink,
         Self::HalfOpen,
         Self::PartitionBoth,
@@ -114,6 +120,9 @@ impl Fault {
         Self::Reseed,
         Self::Replaced,
         Self::Fenced,
+        Self::Move,
+        Self::Moved,
+        Self::MoveDamaged,
         Self::Relabelled,
         Self::DaemonSilent,
         Self::ExportRefused,

@@ -84,6 +84,10 @@ pub(crate) enum Planted {
     HeirServed,
     /// Of the projects whose agent is replaced, one keeps the old one.
     ReplacedByHalf,
+    /// An agent makes a copy public that it has not compared with the tree.
+    MoveUnproven,
+    /// A move that failed is recorded as if it had not.
+    MoveTrusted,
     /// A switch of the upstream is stored, and the first one is pulled from all the same.
     SwitchIgnored,
     /// What waits for an upstream is not told of a switch.
@@ -91,7 +95,7 @@ pub(crate) enum Planted {
 }
 
 impl Planted {
-    pub(crate) const ALL: [Self; 36] = [
+    pub(crate) const ALL: [Self; 38] = [
         Self::AnswerBeforeCommit,
         Self::SendBeforeCommit,
         Self::TermNotRaised,
@@ -126,6 +130,8 @@ impl Planted {
         Self::WithdrawalUnsaid,
         Self::HeirServed,
         Self::ReplacedByHalf,
+        Self::MoveUnproven,
+        Self::MoveTrusted,
         Self::SwitchIgnored,
         Self::SwitchUnsaid,
     ];
@@ -187,6 +193,7 @@ impl Planted {
                 }
             }
             Self::ReseedServed => serve_reseed(changes),
+            Self::MoveTrusted => trust_move(engine, changes),
             Self::HalfChangeForgotten => {
                 for change in changes.iter_mut() {
                     if let Change::Put(Record::Placement(placement)) = change {
@@ -396,6 +403,21 @@ fn serve_reseed(changes: &mut [Change]) {
         {
             run.current_tree = true;
         }
+    }
+}
+
+/// A tree is where it was to be moved to, however that ended.
+fn trust_move(engine: &Engine, changes: &mut Vec<Change>) {
+    let failed = changes.iter().find_map(|change| match change {
+        Change::Put(Record::Attempt(a)) if matches!(a.state.end(), Some(End::Failed(_))) => {
+            let way = engine.run(a.id.run)?.wish.moves.clone()?;
+            Some((engine.project(a.project)?.placements.get(&a.agent)?.clone(), way.to))
+        }
+        _ => None,
+    });
+    if let Some((placement, destination)) = failed {
+        let moved = fleet::placement::PlacementRecord { destination, ..placement };
+        changes.push(Change::Put(Record::Placement(moved)));
     }
 }
 

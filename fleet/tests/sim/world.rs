@@ -311,14 +311,7 @@ impl World {
             }
             Fault::WallBack | Fault::WallForward => self.step_wall(fault),
             Fault::AgentClock => self.step_clock(host),
-            Fault::RootsChange => {
-                let roots = if self.rng.chance(400) { vec!["a1"] } else { vec!["a1", "a2"] };
-                self.hosts[host].roots = roots;
-                self.hosts[host].serves = self.rng.chance(800);
-                self.inventory(host);
-                self.say_exporting(host);
-                true
-            }
+            Fault::RootsChange => self.change_roots(host),
             Fault::UpstreamDown => self.upstream_goes_down(),
             Fault::DiskFills => {
                 let root = if self.rng.chance(800) { "a1" } else { "a2" };
@@ -345,7 +338,10 @@ impl World {
             | Fault::DryRun
             | Fault::Reseed
             | Fault::Replaced
-            | Fault::Fenced => false,
+            | Fault::Fenced
+            | Fault::Move
+            | Fault::Moved
+            | Fault::MoveDamaged => false,
         };
         if happened {
             self.cover.fault(fault);
@@ -357,6 +353,15 @@ impl World {
         let span = self.rng.between(60_000, 10 * 3_600_000);
         self.after(span, Event::Reachable(upstream));
         self.down.insert(upstream)
+    }
+
+    fn change_roots(&mut self, host: usize) -> bool {
+        let roots = if self.rng.chance(400) { vec!["a1"] } else { vec!["a1", "a2"] };
+        self.hosts[host].roots = roots;
+        self.hosts[host].serves = self.rng.chance(800);
+        self.inventory(host);
+        self.say_exporting(host);
+        true
     }
 
     fn step_clock(&mut self, host: usize) -> bool {

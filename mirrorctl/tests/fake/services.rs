@@ -165,6 +165,21 @@ impl ProjectService for Services {
         Ok(Response::new(run))
     }
 
+    async fn move_placement(&self, request: Request<v1::MovePlacementRequest>) -> Answer<v1::Run> {
+        let v1::MovePlacementRequest { name, destination, .. } = request.into_inner();
+        if destination == "a1:debian" {
+            let text = "\"debian\" on \"ftp1\" not moved to a1:debian: its tree is there already";
+            return Err(Status::failed_precondition(text));
+        }
+        let (move_from, move_to) = ("a1:debian".to_owned(), destination);
+        Ok(Response::new(v1::Run {
+            name: format!("{name}/runs/{RUN}"),
+            move_from,
+            move_to,
+            ..v1::Run::default()
+        }))
+    }
+
     async fn switch_upstream(&self, _request: Request<v1::SwitchUpstreamRequest>) -> Answer<v1::Project> {
         unserved()
     }

@@ -291,6 +291,8 @@ pub fn assignment_to_wire(offer: &Offer, password: Option<String>) -> v1::Assign
         known_files: offer.known_files,
         known_bytes: offer.known_bytes,
         keep_extra: offer.keep_extra,
+        move_from: offer.move_from.as_ref().map(ToString::to_string).unwrap_or_default(),
+        link: offer.link.as_ref().map(ToString::to_string).unwrap_or_default(),
         autonomous: None,
     }
 }

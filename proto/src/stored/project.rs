@@ -11,8 +11,8 @@ use fleet::{
 };
 
 use super::{
-    Bad, Read, agent_uid, choice, destination, list, maybe, maybe_run_id, name, nanos, need, part,
-    project_uid, run_bytes, run_id,
+    Bad, Read, agent_uid, choice, destination, list, maybe, maybe_destination, maybe_run_id, name, nanos,
+    need, part, project_uid, run_bytes, run_id,
     schedule::{read_schedule, schedule},
     span, wall,
 };
@@ -55,6 +55,7 @@ fn write_spec(spec: &ProjectSpec) -> store::ProjectSpec {
         guard: GuardSettings { max_delete, shrink_percent, sentinels, quota_bytes },
         retry,
         partial_is_success,
+        link,
     } = spec;
     store::ProjectSpec {
         display_name: Some(display_name.clone()),
@@ -73,6 +74,7 @@ fn write_spec(spec: &ProjectSpec) -> store::ProjectSpec {
         sentinels: sentinels.clone(),
         quota_bytes: (*quota_bytes > 0).then_some(*quota_bytes),
         partial_is_success: Some(partial_is_success.clone()).filter(|reason| !reason.is_empty()),
+        link: link.as_ref().map(ToString::to_string),
     }
 }
 
@@ -92,6 +94,7 @@ fn read_spec(message: store::ProjectSpec) -> Read<ProjectSpec> {
             quota_bytes: message.quota_bytes.unwrap_or(0),
         },
         partial_is_success: message.partial_is_success.unwrap_or_default(),
+        link: maybe_destination("link", message.link)?,
         retry: part("retry", message.retry, |retry| {
             Ok(RetrySettings { attempts: retry.attempts, initial_backoff: span(retry.initial_backoff_ns) })
         })?,

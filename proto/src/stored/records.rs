@@ -9,8 +9,8 @@ use fleet::{
 };
 
 use super::{
-    Read, agent_uid, attempt_id, choice, destination, list, maybe, maybe_run_id, name, nanos, need, part,
-    project_uid, read_attempt_id,
+    Read, agent_uid, attempt_id, choice, destination, list, maybe, maybe_destination, maybe_run_id, name,
+    nanos, need, part, project_uid, read_attempt_id,
     run::{read_evidence, write_evidence},
     run_bytes, run_id, span, wall,
 };
@@ -60,6 +60,7 @@ pub(super) fn placement(record: &PlacementRecord) -> store::PlacementRecord {
         files,
         size_bytes,
         half_changed,
+        half_moved,
         hold,
     } = record;
     store::PlacementRecord {
@@ -75,6 +76,7 @@ pub(super) fn placement(record: &PlacementRecord) -> store::PlacementRecord {
         hold: hold.as_ref().map(write_hold),
         standby: standby.then_some(true),
         half_changed: half_changed.then_some(true),
+        half_moved: half_moved.as_ref().map(ToString::to_string),
     }
 }
 
@@ -115,6 +117,7 @@ pub(super) fn read_placement(message: store::PlacementRecord) -> Read<PlacementR
         hold: maybe("hold", message.hold, read_hold)?,
         standby: message.standby.unwrap_or(false),
         half_changed: message.half_changed.unwrap_or(false),
+        half_moved: maybe_destination("half_moved", message.half_moved)?,
     })
 }
 

@@ -136,9 +136,9 @@ fn placement() -> impl Strategy<Value = PlacementRecord> {
         destination(),
         tree,
         any::<(u64, u64, bool, bool)>(),
-        option::of(hold),
+        (option::of(hold), option::of(destination())),
     )
-        .prop_map(|(project, agent, role, destination, tree, figures, hold)| {
+        .prop_map(|(project, agent, role, destination, tree, figures, (hold, half_moved))| {
             let (have_tree, have_time, gave_up_on) = tree;
             let (files, size_bytes, standby, half_changed) = figures;
             PlacementRecord {
@@ -153,6 +153,7 @@ fn placement() -> impl Strategy<Value = PlacementRecord> {
                 files,
                 size_bytes,
                 half_changed,
+                half_moved,
                 hold,
             }
         })

@@ -182,6 +182,7 @@ fn create(agents: &[AgentUid], number: usize) -> Input {
         },
         guard: fleet::project::GuardSettings::default(),
         partial_is_success: String::new(),
+        link: None,
         retry: RetrySettings::default(),
     };
     let name = format!("p{number}").parse().expect("a name");

@@ -276,6 +276,7 @@ impl Case {
             connect_timeout: rsync.connect_timeout.map(convert::duration_to_wire),
             sentinels: if pulls.is_some() { self.spec.guard.sentinels.clone() } else { Vec::new() },
             size: self.size && pulls.is_some(),
+            link: self.spec.link.as_ref().map(ToString::to_string).unwrap_or_default(),
             ..v1::Probe::default()
         }
     }

@@ -88,6 +88,7 @@ fn project(uid: u64, name: &str, host: &str, agent: AgentUid) -> ProjectRecord {
             placement: PlacementSettings { origins: vec![target], ..PlacementSettings::default() },
             guard: fleet::project::GuardSettings::default(),
             partial_is_success: String::new(),
+            link: None,
             retry: RetrySettings::default(),
         },
         paused: None,
@@ -110,6 +111,7 @@ fn placement(project: &ProjectRecord, role: Role) -> PlacementRecord {
         files: 0,
         size_bytes: 0,
         half_changed: false,
+        half_moved: None,
         hold: None,
     }
 }

@@ -60,10 +60,14 @@ impl Checks {
                     if offer.max_delete > 0 || offer.dry_run || offer.reclaim {
                         return Err(told(
                             offer.attempt,
-                            &format!("copies a lost tree, and may delete: {offer:?}"),
+                            &format!("copies a lost tree, or moves one, and may delete: {offer:?}"),
                         ));
                     }
-                    self.served(engine, offer)?;
+                    if offer.move_from.is_none() {
+                        self.served(engine, offer)?;
+                    } else if !offer.source_uri.is_empty() || offer.pair.is_some() {
+                        return Err(told(offer.attempt, &format!("moves a tree, and pulls: {offer:?}")));
+                    }
                 }
                 Message::Offer(offer) if offer.role == Role::Replica => self.served(engine, offer)?,
                 _ => {}
@@ -125,7 +129,7 @@ impl Checks {
     /// An offer to a replica is put on disk.
     pub(super) fn check_source(&self, store: &Store, new: &AttemptRecord) -> Result<(), String> {
         let donor = store.run(new.project, new.id.run).and_then(|run| run.wish.reseed_from);
-        if new.role == Role::Origin && donor.is_none() {
+        if store.way_of(new).is_some() || (new.role == Role::Origin && donor.is_none()) {
             return Ok(());
         }
         let from = new.source.and_then(|source| store.placement(new.project, source));
@@ -136,9 +140,9 @@ impl Checks {
             };
             serves && from.agent != new.agent && from.have_tree == Some(new.tree)
         });
-        let changing = store
-            .live_attempts(new.project)
-            .any(|other| Some(other.agent) == new.source && other.state.is_out());
+        let changing = store.live_attempts(new.project).any(|other| {
+            Some(other.agent) == new.source && other.state.is_out() && store.way_of(other).is_none()
+        });
         if good && !changing {
             return Ok(());
         }

@@ -39,7 +39,8 @@ pub(super) fn check_switches(store: &Store, unit: &Unit) -> Result<(), String> {
     Ok(())
 }
 
-/// What waits counts at the host that it will ask, and there is one to ask; the copy of a lost tree asks none.
+/// What waits counts at the host that it will ask, and there is one to ask; what copies a lost tree or moves one asks
+/// none.
 pub(super) fn check_waiting(store: &Store, uid: ProjectUid) -> Result<(), String> {
     let (Some(project), Some(state)) = (store.project(uid), store.state(uid)) else { return Ok(()) };
     let upstream = active(project, state);
@@ -49,7 +50,7 @@ pub(super) fn check_waiting(store: &Store, uid: ProjectUid) -> Result<(), String
     let host = upstream.map_or("", |upstream| upstream.host.as_str());
     let mut waiting =
         store.live_attempts(uid).filter(|one| one.role == Role::Origin && one.state.is_pending());
-    let strays = |one: &&AttemptRecord| match store.reseeds(one) {
+    let strays = |one: &&AttemptRecord| match store.is_aside(one) {
         true => !one.upstream_host.is_empty(),
         false => upstream.is_some() && one.upstream_host != host,
     };
@@ -64,7 +65,7 @@ impl Checks {
     pub(super) fn note_source(&mut self, store: &Store, new: &AttemptRecord, epoch: Epoch) {
         let project = store.project(new.project).zip(store.state(new.project));
         let upstream = project.and_then(|(project, state)| active(project, state));
-        if let Some(upstream) = upstream.filter(|_| new.role == Role::Origin && !store.reseeds(new)) {
+        if let Some(upstream) = upstream.filter(|_| new.role == Role::Origin && !store.is_aside(new)) {
             self.sources.insert(epoch, upstream.uri.clone());
         }
     }

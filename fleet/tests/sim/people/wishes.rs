@@ -55,10 +55,11 @@ enum Do {
     Promote,
     Reseed,
     Replace,
+    Move,
     Switch,
 }
 
-const DEEDS: [(Do, u64); 21] = [
+const DEEDS: [(Do, u64); 22] = [
     (Do::Create, 40),
     (Do::Update, 24),
     (Do::Delete, 14),
@@ -79,6 +80,7 @@ const DEEDS: [(Do, u64); 21] = [
     (Do::Promote, 16),
     (Do::Reseed, 60),
     (Do::Replace, 14),
+    (Do::Move, 70),
     (Do::Switch, 24),
 ];
 
@@ -167,6 +169,9 @@ impl World {
                 let agent = *self.rng.pick(&placed)?;
                 Ask::Promote { project, agent, revision: None, force: self.rng.chance(300) }
             }
+            Do::Move => {
+                return self.relocation();
+            }
             Do::Reseed => {
                 return self.reseed();
             }
@@ -247,6 +252,24 @@ impl World {
             validate_only: self.rng.chance(100),
         };
         Some(Ask::ReplaceAgent { replacement, traceparent: String::new() })
+    }
+
+    /// Mostly of a tree that is there, to a place of its own; sometimes to where another one may be.
+    fn relocation(&mut self) -> Option<Ask> {
+        let engine = self.coordinator.engine.as_ref()?;
+        let all: Vec<(ProjectUid, String, AgentUid)> = engine
+            .projects_by_name()
+            .flat_map(|project| {
+                let have = project.placements.values().filter(|one| one.have_tree.is_some());
+                have.map(|one| (project.record.uid, project.record.name.to_string(), one.agent))
+            })
+            .collect();
+        let (project, name, agent) = self.rng.pick(&all)?.clone();
+        let other = self.rng.between(1, self.people.next.max(1));
+        let paths = [name.clone(), format!("{name}-moved"), format!("{name}/in"), format!("p{other}")];
+        let path = if self.rng.chance(900) { &paths[self.rng.index(2)] } else { self.rng.pick(&paths)? };
+        let to = format!("{}:{path}", self.rng.pick(&["a1", "a2"])?).parse().ok()?;
+        Some(Ask::Move { project, agent, to, revision: None, traceparent: String::new() })
     }
 
     /// Mostly of the newest hold of some project, sometimes of any other run.
@@ -384,6 +407,7 @@ impl World {
                 ..GuardSettings::default()
             },
             partial_is_success: if passes_partial(name) { "known".to_owned() } else { String::new() },
+            link: None,
             retry: RetrySettings {
                 attempts: self.rng.chance(500).then(|| u32::try_from(self.rng.between(1, 4)).expect("small")),
                 initial_backoff: self.rng.chance(500).then_some(Duration::from_secs(20)),
