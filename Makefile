@@ -66,8 +66,8 @@ bench: ## criterion: the engine and the store, each beside its floor
 	$(CARGO) bench -p fleet -p mirror-coordinator
 
 load: ## Real processes, real TLS: latencies and memory beside their floors (ARGS="--quick trigger": a look at one part)
-	$(CARGO) build --workspace --bins --profile perf
-	@"$${CARGO_TARGET_DIR:-target}"/perf/fleet-load $(ARGS)
+	$(CARGO) build --workspace --bins --release
+	@"$${CARGO_TARGET_DIR:-target}"/release/fleet-load $(ARGS)
 
 clean: ## Everything built
 	$(CARGO) clean

@@ -34,6 +34,7 @@ fn main() -> io::Result<()> {
             "mirror.v1.Upstream",
             "mirror.v1.EnrollRequest",
             "mirror.v1.JoinToken",
+            "mirror.v1.ExportUser",
         ])
         .compile_fds(served)?;
     let stored = protox::compile(STORED, ["."]).map_err(io::Error::other)?;

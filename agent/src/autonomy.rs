@@ -172,10 +172,19 @@ impl Autonomy {
             Some(gathered) => gathered,
             None => &mut known.orders,
         };
+        let mut beyond = 0_usize;
         for (project, standing) in fresh {
             if orders.len() < ORDERS_MAX || orders.contains_key(&project) {
                 orders.insert(project, standing);
+            } else {
+                beyond += 1;
             }
+        }
+        if beyond > 0 {
+            tracing::warn!(
+                beyond,
+                "more than {ORDERS_MAX} projects: the rest waits whenever the coordinator is away"
+            );
         }
         message.withdrawn.iter().for_each(|project| _ = orders.remove(&ProjectUid(*project)));
         if all_of_it && !message.more {

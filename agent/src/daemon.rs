@@ -170,7 +170,7 @@ fn reload(path: &Path, overrides: &Overrides, link: &Link) {
                 link.executor.reload(live);
                 link.wake.notify_one();
                 tracing::info!(
-                    "reloaded: roots, limits and upstreams hold now, certificates from the next dial on"
+                    "reloaded: roots, limits and upstreams hold now, certificates from the next dial on, serve.* from the next start on"
                 );
             }
             Err(error) => {

@@ -8,6 +8,7 @@ mod findings;
 mod guards;
 mod ledger;
 mod marker;
+mod moving;
 mod passes;
 mod reading;
 mod reports;
@@ -268,6 +269,14 @@ impl Executor {
     /// Destination, options and limits against the agent's own file.
     fn check(&self, order: &Order) -> Result<(), (Reason, String)> {
         let live = self.shared.live();
+        let mut faults = moving::place_faults(&live.guard, order);
+        faults.extend(moving::link_fault(&live.guard, order));
+        if !faults.is_empty() {
+            return Err(not_allowed(faults.join("; ")));
+        }
+        if order.moves_from().is_some() {
+            return Ok(());
+        }
         let root = live.guard.root_of(&order.destination).map_err(|fault| not_allowed(fault.to_string()))?;
         let path = match live.guard.look_at(&order.destination) {
             Ok(path) => path,
@@ -282,7 +291,8 @@ impl Executor {
 
     /// A name without an address is no refusal: the attempt will tell, and is tried again.
     async fn check_upstream(&self, order: &Order) -> Result<(), (Reason, String)> {
-        let (host, port) = (order.source.host(), order.source.port());
+        let Some(source) = order.upstream() else { return Ok(()) };
+        let (host, port) = (source.host(), source.port());
         let Ok(addresses) = resolve(host, port).await else { return Ok(()) };
         let judged = self.shared.live().config.upstreams.judge(host, &addresses);
         judged.map_err(|refusal| not_allowed(refusal.to_string()))

@@ -4,6 +4,8 @@
 //! starts no program.
 
 mod begun;
+mod link;
+mod notes;
 pub mod tree_file;
 pub mod upstream;
 
@@ -17,6 +19,8 @@ use fleet::id::ProjectUid;
 use fleet::project::Destination;
 use rustix::fs::{FlockOperation, Mode, OFlags, ResolveFlags};
 use rustix::io::Errno;
+
+pub use self::link::{LinkFault, LinkState};
 
 /// The agent's own directory below each root: outside of every tree, as no destination may begin with it.
 const OWN_DIR: &str = ".mirror";

@@ -48,6 +48,8 @@ pub enum Step {
     Pull = 2,
     /// It has ended; the outcome is made from what it left.
     Finish = 3,
+    /// The copy of a tree that moves is proven, and the public link is being pointed at it: there is no way back.
+    Switch = 4,
 }
 
 #[derive(Clone, PartialEq, prost::Message)]

@@ -16,7 +16,7 @@ use mirror_proto::convert::{SENTINELS_MAX, is_sentinel, marker_from_wire, wall_f
 use mirror_proto::v1;
 use mirror_proto::v1::evidence::Kind;
 use rsync::options::{DeleteMode, Flag, MAX_DELETE_MAX};
-use rsync::{Deletion, Options, Plan, Publish, Purpose, RsyncUri, Version};
+use rsync::{Deletion, LocalCopy, LocalPass, Options, Plan, Publish, Purpose, RsyncUri, Version};
 
 use crate::config::Config;
 use crate::key::Key;
@@ -47,6 +47,24 @@ const DEFAULT_FLAGS: &[Flag] = &[
     Flag::Partial,
 ];
 
+/// Where a tree comes from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Source {
+    /// The upstream, or another agent's daemon; the user included, never a password.
+    Rsync(RsyncUri),
+    /// Another place of this agent: the tree is moved.
+    Place(Destination),
+}
+
+impl std::fmt::Display for Source {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Rsync(uri) => uri.fmt(f),
+            Self::Place(place) => place.fmt(f),
+        }
+    }
+}
+
 /// A checked assignment.
 #[derive(Debug, Clone)]
 pub struct Order {
@@ -58,8 +76,8 @@ pub struct Order {
     pub project_name: String,
     /// What the agent does for the tree.
     pub role: Role,
-    /// From where; the user included, never a password.
-    pub source: RsyncUri,
+    /// From where.
+    pub source: Source,
     /// Where to.
     pub destination: Destination,
     /// Trace context of what asked for it.
@@ -76,10 +94,14 @@ pub struct Order {
     pub quota_bytes: Option<u64>,
     /// Files in the tree after the last success.
     pub known_files: Option<u64>,
+    /// Bytes in the tree after the last success.
+    pub known_bytes: Option<u64>,
     /// It copies a lost tree from another agent: nothing is deleted, and an empty source is no tree.
     pub keep_extra: bool,
     /// What to do about the project's marker.
     pub marker: Option<MarkerCheck>,
+    /// The public link to keep.
+    pub link: Option<Destination>,
     waived: Vec<Kind>,
     options: Options,
     delete: Option<Deletion>,
@@ -103,14 +125,16 @@ impl Order {
     /// Everything in it that is not allowed, one sentence each.
     pub fn read(key: Key, assignment: &v1::Assignment, needs_password: bool) -> Result<Self, Vec<String>> {
         let mut faults = Vec::new();
-        let source = note(read_source(assignment), &mut faults);
-        let destination: Option<Destination> = note(
-            assignment
-                .destination
-                .parse()
-                .map_err(|bad| format!("destination \"{}\": {bad}", printable(&assignment.destination))),
-            &mut faults,
-        );
+        let destination = note(read_place("destination", &assignment.destination), &mut faults);
+        let source = if assignment.move_from.is_empty() {
+            note(read_source(assignment).map(Source::Rsync), &mut faults)
+        } else {
+            note(read_move(assignment, destination.as_ref()).map(Source::Place), &mut faults)
+        };
+        let link = match assignment.link.as_str() {
+            "" => None,
+            text => note(read_place("link", text), &mut faults),
+        };
         let options = read_options(&assignment.options, assignment.no_defaults)
             .map_err(|more| faults.extend(more))
             .ok();
@@ -154,8 +178,10 @@ impl Order {
                     first_sync: assignment.first_sync,
                     quota_bytes: Some(assignment.quota_bytes).filter(|bytes| *bytes > 0),
                     known_files: Some(assignment.known_files).filter(|files| *files > 0),
+                    known_bytes: Some(assignment.known_bytes).filter(|bytes| *bytes > 0),
                     keep_extra: assignment.keep_extra,
                     marker,
+                    link,
                     // A guard that this agent does not know is not one of its own.
                     waived: assignment.waived().collect(),
                     options,
@@ -165,6 +191,24 @@ impl Order {
                 })
             }
             _ => Err(faults),
+        }
+    }
+
+    /// The daemon that it pulls from; `None`: the tree is moved.
+    #[must_use]
+    pub fn upstream(&self) -> Option<&RsyncUri> {
+        match &self.source {
+            Source::Rsync(uri) => Some(uri),
+            Source::Place(_) => None,
+        }
+    }
+
+    /// Where the tree is that is to be moved; `None`: it is pulled.
+    #[must_use]
+    pub fn moves_from(&self) -> Option<&Destination> {
+        match &self.source {
+            Source::Rsync(_) => None,
+            Source::Place(place) => Some(place),
         }
     }
 
@@ -213,6 +257,9 @@ impl Order {
         destination: &Path,
         lock: &Path,
     ) -> Result<ProgramSpec, Vec<String>> {
+        let Some(source) = self.upstream() else {
+            return Err(vec!["a tree that is moved is pulled from nowhere; fault: the agent's".to_owned()]);
+        };
         let cap = config.bandwidth_limit_kib;
         let bandwidth = self.limits.bandwidth_kib;
         let fetches = matches!(purpose, Purpose::Fetch { .. });
@@ -229,7 +276,7 @@ impl Order {
         let plan = Plan {
             program: config.rsync.clone(),
             features: version.features,
-            source: self.source.clone(),
+            source: source.clone(),
             password: self.needs_password,
             destination: destination.to_owned(),
             // What is fetched goes into the run directory, alone.
@@ -248,26 +295,71 @@ impl Order {
         };
         let command =
             plan.build().map_err(|faults| faults.iter().map(ToString::to_string).collect::<Vec<_>>())?;
+        let jail = JailSpec {
+            write_paths: if writes { vec![destination.to_owned()] } else { Vec::new() },
+            read_paths: if dry { vec![destination.to_owned()] } else { Vec::new() },
+            connect_ports: vec![source.port()],
+            open_files: Some(OPEN_FILES_MAX),
+            off: !config.jail,
+            ..JailSpec::default()
+        };
+        Ok(ProgramSpec { run_timeout, ..self.spec(&command, jail, root, lock) })
+    }
+
+    /// A program to run for a move: from one directory that the caller has opened below a root into another one, or to
+    /// compare both. It reads the one, writes to the other at most, and connects to nothing.
+    ///
+    /// # Errors
+    /// What this agent's own file or rsync does not allow, one sentence each.
+    pub fn local_program(
+        &self,
+        pass: LocalPass,
+        config: &Config,
+        version: &Version,
+        (from, to): (&Path, &Path),
+        root: &Path,
+        lock: &Path,
+    ) -> Result<ProgramSpec, Vec<String>> {
+        let copy = LocalCopy {
+            program: config.rsync.clone(),
+            features: version.features,
+            from: from.to_owned(),
+            to: to.to_owned(),
+            options: self.options.clone(),
+            acls_and_xattrs: config.acls_and_xattrs,
+            pass,
+        };
+        let command =
+            copy.build().map_err(|faults| faults.iter().map(ToString::to_string).collect::<Vec<_>>())?;
+        let (from, to) = (from.to_owned(), to.to_owned());
+        let (write_paths, read_paths) = match pass {
+            LocalPass::Copy | LocalPass::Repair => (vec![to], vec![from]),
+            LocalPass::Verify => (Vec::new(), vec![from, to]),
+        };
+        let jail = JailSpec {
+            write_paths,
+            read_paths,
+            open_files: Some(OPEN_FILES_MAX),
+            off: !config.jail,
+            ..JailSpec::default()
+        };
+        Ok(self.spec(&command, jail, root, lock))
+    }
+
+    fn spec(&self, command: &rsync::Command, jail: JailSpec, root: &Path, lock: &Path) -> ProgramSpec {
         let bytes = |text: &std::ffi::OsStr| text.as_bytes().to_vec();
-        Ok(ProgramSpec {
+        ProgramSpec {
             argv: command.argv().iter().map(|word| bytes(word)).collect(),
             env: command.env().iter().map(|(name, value)| (name.as_bytes().to_vec(), bytes(value))).collect(),
             cwd: root.to_owned(),
             stall_timeout: self.limits.stall,
-            run_timeout,
+            run_timeout: self.limits.run,
             term_grace: TERM_GRACE,
             stdout_max: STDOUT_BYTES_MAX,
             stderr_max: STDERR_BYTES_MAX,
-            jail: JailSpec {
-                write_paths: if writes { vec![destination.to_owned()] } else { Vec::new() },
-                read_paths: if dry { vec![destination.to_owned()] } else { Vec::new() },
-                connect_ports: vec![self.source.port()],
-                open_files: Some(OPEN_FILES_MAX),
-                off: !config.jail,
-                ..JailSpec::default()
-            },
+            jail,
             lock_path: Some(lock.to_owned()),
-        })
+        }
     }
 }
 
@@ -293,6 +385,22 @@ impl Limits {
             bandwidth_kib: u32::try_from(kib).ok().filter(|kib| *kib > 0),
         })
     }
+}
+
+fn read_place(field: &str, text: &str) -> Result<Destination, String> {
+    text.parse().map_err(|bad| format!("{field} \"{}\": {bad}", printable(text)))
+}
+
+/// Where a tree is that is to be moved. Nothing else is to be done on the way.
+fn read_move(assignment: &v1::Assignment, to: Option<&Destination>) -> Result<Destination, String> {
+    let from = read_place("move_from", &assignment.move_from)?;
+    if to.is_some_and(|to| to.overlaps(&from)) {
+        return Err(format!("the tree at {from} cannot be moved to a place inside or around it"));
+    }
+    if !assignment.source_uri.is_empty() || assignment.dry_run || assignment.reclaim {
+        return Err("a tree that is moved is not pulled as well; fault: the coordinator's".to_owned());
+    }
+    Ok(from)
 }
 
 fn read_sentinels(paths: &[String]) -> Result<Vec<String>, String> {

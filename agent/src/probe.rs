@@ -11,6 +11,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use fleet::id::ProjectUid;
 use fleet::project::Destination;
 use mirror_proto::v1;
 use mirror_proto::v1::finding::{Kind, Severity};
@@ -21,6 +22,7 @@ use tokio::sync::Semaphore;
 
 use self::upstream::Upstream;
 use crate::executor::Live;
+use crate::guard::LinkState;
 use crate::{order, outcome};
 
 /// Probes at once on this host; further ones are told so.
@@ -103,6 +105,7 @@ impl Look<'_> {
             (None, _) => {}
         }
         findings.extend(marker::look(self).await);
+        findings.extend(self.link().await);
         if let Some(place) = &place {
             findings.push(space::judge(self, place, growth).await);
         }
@@ -133,6 +136,42 @@ impl Look<'_> {
                 (None, finding(Kind::Path, Severity::Fault, self.say(&format!("{destination}: {why}"))))
             }
         }
+    }
+
+    /// Whether the public link can be where it is declared; nothing where there is none.
+    async fn link(&self) -> Option<v1::Finding> {
+        let (link, destination) = (&self.probe.link, self.probe.destination.parse::<Destination>().ok()?);
+        if link.is_empty() {
+            return None;
+        }
+        let shown = rsync::text::printable(link.as_bytes(), SENTENCE_BYTES_MAX);
+        let looked = match link.parse::<Destination>() {
+            Ok(link) if link.overlaps(&destination) => {
+                Err(format!("{shown} lies inside, around or at the tree {destination}"))
+            }
+            Ok(link) => {
+                let (live, project) = (Arc::clone(self.live), ProjectUid(self.probe.project_uid));
+                on_disk(move || {
+                    let state = live.guard.look_at_link(project, &link, &[&destination]);
+                    state.map_err(|fault| outcome::chain(&fault))
+                })
+                .await
+            }
+            Err(bad) => Err(format!("{shown}: {bad}")),
+        };
+        Some(match looked {
+            Ok(LinkState::Absent) => {
+                let text = format!("{shown} is free for the public link; the first run makes it");
+                finding(Kind::Link, Severity::Ok, self.say(&text))
+            }
+            Ok(LinkState::Own(target)) => {
+                let target =
+                    rsync::text::printable(target.as_os_str().as_encoded_bytes(), SENTENCE_BYTES_MAX);
+                let text = format!("{shown} is the public link, to {target}");
+                finding(Kind::Link, Severity::Ok, self.say(&text))
+            }
+            Err(why) => finding(Kind::Link, Severity::Fault, self.say(&why)),
+        })
     }
 
     /// The upstream with the user in it; none where nothing is pulled from one.

@@ -9,6 +9,9 @@ use mirror_proto::v1::progress::Phase;
 /// Below this share of the entries an estimate would be a guess, percent.
 const ESTIMATE_PERCENT_MIN: u32 = 5;
 
+/// By what was read a comparison is never quite done: some of it is rsync's own.
+const COMPARED_PERCENT_MAX: u32 = 99;
+
 /// How far an attempt is, made of what rsync says.
 #[derive(Debug, Default)]
 pub struct Tracker {
@@ -43,6 +46,29 @@ impl Tracker {
             eta: known.then(|| self.estimate(elapsed)).flatten(),
             total_grows: !known,
             time: Some(time),
+        }
+    }
+
+    /// What to report of a comparison after `elapsed`: rsync tells nothing before its end, so it is told by the bytes that
+    /// its processes have read, of `all` as far as that is known.
+    pub fn report_compared(
+        &mut self,
+        read: u64,
+        all: u64,
+        elapsed: Duration,
+        time: prost_types::Timestamp,
+    ) -> v1::Progress {
+        let percent = (u128::from(read) * 100).checked_div(u128::from(all));
+        self.percent =
+            percent.and_then(|percent| u32::try_from(percent).ok()).unwrap_or(0).min(COMPARED_PERCENT_MAX);
+        v1::Progress {
+            phase: Phase::Verify.into(),
+            bytes_done: read,
+            percent: (all > 0).then_some(self.percent),
+            rate_bytes: read.checked_div(elapsed.as_secs()).unwrap_or(0),
+            eta: (all > 0).then(|| self.estimate(elapsed)).flatten(),
+            time: Some(time),
+            ..v1::Progress::default()
         }
     }
 

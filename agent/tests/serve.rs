@@ -401,6 +401,25 @@ async fn changes_touch_only_those_they_mean() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_transfer_outlives_the_day_of_its_secret() {
+    let origin = Origin::exporting();
+    origin.add_large();
+    origin.put(&export(DEBIAN, "debian", &["a3-100", "a3-99", "a4-100"]));
+    let mut slow = origin.slow("a3-100").await;
+    let mut gone = origin.slow("a4-100").await;
+    // Two midnights later, and another replica has left.
+    origin.put(&export(DEBIAN, "debian", &["a3-102", "a3-101"]));
+    gone.is_ended().await;
+    slow.goes_on().await;
+    // The sweep looks by itself, and judges alike.
+    eventually("a sweep has looked", || origin.serve.connections() == 1).await;
+    slow.goes_on().await;
+    assert_eq!(origin.pull("a3-100", "7", &secret("a3-100")).0.class, Class::Auth, "an old day's secret");
+    origin.put(&export(DEBIAN, "debian", &["a5-102"]));
+    slow.is_ended().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn who_comes_too_many_is_told_to_come_again() {
     let origin = Origin::with(|settings| settings.connections = 2);
     origin.add_large();

@@ -453,6 +453,8 @@ pub(crate) mod tests {
             tree: attempt().run,
             dry_run: false,
             keep_extra: false,
+            move_from: None,
+            link: None,
             reclaim: false,
             sentinels: Vec::new(),
             first_sync: false,

@@ -288,10 +288,11 @@ impl Session {
                 Ok(())
             }
             Heard::Exporting(exporting) => {
-                let convert::ReadExporting { serial, serve_uri, fault } =
+                let convert::ReadExporting { serial, serve_uri, fault, not_served } =
                     convert::exporting_from_wire(&exporting)
                         .map_err(|fault| refused("exporting refused", fault))?;
-                self.tell(AgentInput::Exporting { agent: self.agent, session, serial, serve_uri, fault })
+                let agent = self.agent;
+                self.tell(AgentInput::Exporting { agent, session, serial, serve_uri, fault, not_served })
                     .await
             }
             Heard::Inventory(inventory) => {

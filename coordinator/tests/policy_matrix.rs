@@ -24,7 +24,7 @@ const CALLERS: [Standing; 6] = [
 
 /// What the design says: who may, as letters in the order none, agent, viewer, owner, operator, admin. An owner may
 /// act on own projects only, and no project has an owner.
-const DESIGN: [(&str, &str); 40] = [
+const DESIGN: [(&str, &str); 42] = [
     ("ProjectService/CreateProject", "----OA"),
     ("ProjectService/GetProject", "--VWOA"),
     ("ProjectService/ListProjects", "--VWOA"),
@@ -35,6 +35,7 @@ const DESIGN: [(&str, &str); 40] = [
     ("ProjectService/RunProject", "----OA"),
     ("ProjectService/PromoteOrigin", "----OA"),
     ("ProjectService/ReseedPlacement", "----OA"),
+    ("ProjectService/MovePlacement", "----OA"),
     ("ProjectService/SwitchUpstream", "----OA"),
     ("ProjectService/WhyProject", "--VWOA"),
     ("ProjectService/PreviewSchedule", "--VWOA"),
@@ -51,6 +52,7 @@ const DESIGN: [(&str, &str); 40] = [
     ("AgentService/DrainAgent", "----OA"),
     ("AgentService/UndrainAgent", "----OA"),
     ("AgentService/RevokeAgent", "-----A"),
+    ("AgentService/ReplaceAgent", "----OA"),
     ("AgentService/DeleteAgent", "-----A"),
     ("AgentService/CreateJoinToken", "-----A"),
     ("AgentService/ListJoinTokens", "-----A"),

@@ -45,6 +45,7 @@ fn placement(writer: u64, n: u64) -> PlacementRecord {
         files: n,
         size_bytes: 0,
         half_changed: false,
+        half_moved: None,
         hold: None,
         marker: None,
         behind: None,

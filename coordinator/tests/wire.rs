@@ -295,6 +295,76 @@ async fn a_revocation_that_is_refused_denies_nobody() {
 }
 
 #[tokio::test]
+async fn to_replace_takes_an_operator_and_to_revoke_by_the_way_an_admin() {
+    let fleet = Fleet::start().await;
+    let old = fleet.enroll("ftp1").await;
+    let new = fleet.enroll("ftp2").await;
+    let operator = fleet.user("olga", UserRole::Operator).await;
+    let (_say, mut heard) = session(fleet.dial(Some(&new)).await).await.unwrap();
+    heard.message().await.unwrap().unwrap();
+    let replace = |revoke, validate_only| v1::ReplaceAgentRequest {
+        name: "agents/ftp1".to_owned(),
+        replacement: "agents/ftp2".to_owned(),
+        revoke,
+        validate_only,
+        ..Default::default()
+    };
+    let mut agents = fleet.agents(Some(&operator)).await;
+    for validate_only in [true, false] {
+        let refused = agents.replace_agent(replace(true, validate_only)).await.unwrap_err();
+        assert_eq!((refused.code(), reason(&refused).as_str()), (Code::PermissionDenied, "NOT_ALLOWED"));
+        assert!(refused.message().contains("an admin can revoke it later"), "{refused:?}");
+    }
+    agents.replace_agent(replace(false, true)).await.unwrap();
+    let show = || v1::GetAgentRequest { name: "agents/ftp1".to_owned() };
+    assert!(!agents.get_agent(show()).await.unwrap().into_inner().draining, "only asked what would change");
+    agents.replace_agent(replace(false, false)).await.unwrap();
+    assert!(agents.get_agent(show()).await.unwrap().into_inner().draining);
+    assert_eq!(fleet.read("denied.txt"), "");
+
+    // What is refused denies nobody.
+    let mut admins = fleet.agents(Some(&fleet.root())).await;
+    let long = v1::ReplaceAgentRequest { reason: "x".repeat(501), ..replace(true, false) };
+    assert_eq!(admins.replace_agent(long).await.unwrap_err().code(), Code::FailedPrecondition);
+    assert_eq!(fleet.read("denied.txt"), "");
+    admins.replace_agent(replace(true, false)).await.unwrap();
+    assert!(admins.get_agent(show()).await.unwrap().into_inner().revoked);
+    let refused = session(fleet.dial(Some(&old)).await).await.unwrap_err();
+    assert_eq!(reason(&refused), "CERTIFICATE_REVOKED");
+    fleet.end().await;
+}
+
+#[tokio::test]
+async fn all_faults_of_a_replacement_are_told_at_once() {
+    let fleet = Fleet::start().await;
+    fleet.enroll("ftp1").await;
+    fleet.enroll("ftp2").await;
+    let mut agents = fleet.agents(Some(&fleet.root())).await;
+    let mut faults = async |old: &str, new: &str| {
+        let request = v1::ReplaceAgentRequest {
+            name: old.to_owned(),
+            replacement: new.to_owned(),
+            ..Default::default()
+        };
+        let refused = agents.replace_agent(request).await.unwrap_err();
+        let fault = mirror_proto::status::Fault::from(&refused);
+        let fields: Vec<String> = fault.violations.into_iter().map(|one| one.field).collect();
+        (fault.code, fields)
+    };
+    let both = vec!["name".to_owned(), "replacement".to_owned()];
+    assert_eq!(faults("", "agents/a b").await, (Code::InvalidArgument, both.clone()));
+    assert_eq!(faults("agents/ftp8", "agents/ftp9").await, (Code::InvalidArgument, both));
+    let new = || vec!["replacement".to_owned()];
+    assert_eq!(faults("agents/ftp1", "agents/ftp2").await, (Code::FailedPrecondition, new()), "it is away");
+    assert_eq!(
+        faults("agents/ftp1", "agents/FTP1").await,
+        (Code::FailedPrecondition, new()),
+        "it is the same"
+    );
+    fleet.end().await;
+}
+
+#[tokio::test]
 async fn both_reflections_describe_every_service_to_users() {
     let fleet = Fleet::start_with(Default::default(), |config| config.reflection = Reflection::Users).await;
     let channel = fleet.dial(Some(&fleet.root())).await;

@@ -131,6 +131,7 @@ fn create(agent: AgentUid, number: usize) -> Input {
         guard: fleet::project::GuardSettings::default(),
         marker: None,
         partial_is_success: String::new(),
+        link: None,
         retry: RetrySettings::default(),
     };
     let name = format!("p{number}").parse().expect("a name");

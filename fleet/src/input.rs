@@ -157,6 +157,19 @@ pub enum Ask {
         /// W3C trace context; empty: none.
         traceparent: String,
     },
+    /// Move the tree of one agent to another place on it.
+    Move {
+        /// Which project.
+        project: ProjectUid,
+        /// The agent whose tree it is.
+        agent: AgentUid,
+        /// Where to.
+        to: Destination,
+        /// The project's revision must be this, where given.
+        revision: Option<u64>,
+        /// W3C trace context; empty: none.
+        traceparent: String,
+    },
     /// Pull from another of the project's upstreams.
     SwitchUpstream {
         /// Which project.
@@ -194,6 +207,13 @@ pub enum Ask {
         /// Why.
         reason: String,
     },
+    /// Put one agent in another's place, in all projects.
+    ReplaceAgent {
+        /// Which in whose.
+        replacement: AgentReplacement,
+        /// W3C trace context; empty: none.
+        traceparent: String,
+    },
     /// Remove a revoked agent's record.
     DeleteAgent {
         /// Which.
@@ -230,6 +250,21 @@ pub enum Ask {
     },
     /// Enter a user, or give a user another role (`init` enters the first admin).
     PutUser(UserRecord),
+}
+
+/// One agent that takes another's place.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AgentReplacement {
+    /// Whose place.
+    pub old: AgentUid,
+    /// Who takes it; it must be here, and of none of the projects.
+    pub new: AgentUid,
+    /// Where the old one was the origin, copy the tree from another agent that has it.
+    pub reseed: bool,
+    /// Refuse the old one for ever, with this reason; `None`: it is drained.
+    pub revoke: Option<String>,
+    /// Only tell what would change.
+    pub validate_only: bool,
 }
 
 /// What agents say, by their sessions.
@@ -339,6 +374,8 @@ pub enum AgentInput {
         serve_uri: String,
         /// Why it cannot serve; empty: it can.
         fault: String,
+        /// What it was told to serve up to then, and does not.
+        not_served: Vec<ProjectUid>,
     },
     /// Disks, told anew.
     Inventory {
@@ -381,7 +418,7 @@ pub struct Held {
     pub ended: bool,
     /// It only tells what would change: its success makes no tree.
     pub dry_run: bool,
-    /// It copies a lost tree from another agent: its success makes no version.
+    /// It copies or moves a tree that is there: its success makes no version.
     pub keep_extra: bool,
     /// The store's history has this attempt, or its whole run, as ended. The shell looks it up: history is not
     /// in the engine, and what has ended must not begin again.
@@ -449,6 +486,11 @@ pub struct Offer {
     pub known_bytes: u64,
     /// Delete nothing, whatever the options and `max_delete` say.
     pub keep_extra: bool,
+    /// Copy the tree from this place of the same agent, and make the new place the one that readers see; `source_uri` is
+    /// empty then.
+    pub move_from: Option<Destination>,
+    /// The public symbolic link to keep.
+    pub link: Option<Destination>,
     /// Which secret opens the origin's daemon; `None` for origins, and where a daemon of the administrator's serves.
     pub pair: Option<Pair>,
     /// W3C trace context of what asked for the run.
@@ -599,6 +641,50 @@ pub enum Reply {
     Session(Epoch),
     /// The freeze that holds.
     Frozen(Option<Freeze>),
+    /// What went over from one agent to another, or would.
+    Replaced(Replaced),
+}
+
+/// What goes over when one agent takes another's place.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Replaced {
+    /// The old agent's labels.
+    pub labels: BTreeMap<String, String>,
+    /// By the names of their projects.
+    pub placements: Vec<ReplacedPlacement>,
+}
+
+/// One tree that another agent holds from now on.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ReplacedPlacement {
+    /// Of which project.
+    pub project: ProjectUid,
+    /// To do what.
+    pub role: Role,
+    /// A replica that stands by as origin.
+    pub standby: bool,
+    /// Where.
+    pub destination: Destination,
+    /// Where the new agent gets the tree.
+    pub refill: Refill,
+}
+
+/// Where an agent that takes another's place gets a tree.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Refill {
+    /// It is copied from an agent that has the version which is served.
+    Copied {
+        /// From which.
+        from: AgentUid,
+        /// By which run; `None`: only asked what would change.
+        run: Option<RunId>,
+    },
+    /// As every replica's, from its project's origin.
+    FromOrigin,
+    /// By the project's next run.
+    FromUpstream,
+    /// People put it there.
+    ByPeople,
 }
 
 /// What follows from an input: nothing has changed yet.

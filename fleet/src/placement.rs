@@ -86,6 +86,9 @@ pub struct PlacementRecord {
     /// A pull into it ended in the middle, or its disk was lost, so what is there is not [`Self::have_tree`]; the next
     /// success clears it.
     pub half_changed: bool,
+    /// Where a move of this tree has begun to copy it to, and has not come to a good end: what is there is the move's own,
+    /// and another move to that place goes on from it.
+    pub half_moved: Option<Destination>,
     /// A guard's stop that is open: it closes by a success, or when counted deletions are within the limit again.
     pub hold: Option<Hold>,
     /// The marker of the version it has; `None`: not known.

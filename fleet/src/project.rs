@@ -21,6 +21,9 @@ pub struct Destination {
 /// Most origins of one project: the one that pulls and those that stand by.
 pub const ORIGINS_MAX: usize = 8;
 
+/// Most entries of a project's replicas; each may select many agents.
+pub const REPLICA_TARGETS_MAX: usize = 64;
+
 /// Most upstreams of one project: the one that is preferred and those in its place.
 pub const UPSTREAMS_MAX: usize = 8;
 
@@ -223,6 +226,10 @@ pub struct ProjectSpec {
     pub retry: RetrySettings,
     /// Why a partial transfer counts as a success; empty: it does not.
     pub partial_is_success: String,
+    /// The public symbolic link to the tree, on each of its agents: a named root and a path below it, outside of every
+    /// tree. The agent makes it, after its first success, and keeps it; `None`: how readers get at the tree is the
+    /// administrator's matter.
+    pub link: Option<Destination>,
 }
 
 impl ProjectSpec {

@@ -68,7 +68,6 @@ pub enum Answer {
 
 /// Anything that is stored.
 #[derive(Debug, Clone, PartialEq)]
-#[expect(clippy::large_enum_variant, reason = "they pass through; none is kept as a `Record`")]
 #[expect(missing_docs, reason = "each variant holds the record it is named after")]
 pub enum Record {
     Fleet(FleetRecord),
@@ -174,6 +173,8 @@ pub enum Volatile {
         serve_uri: String,
         /// Why it cannot; empty: it can.
         fault: String,
+        /// What it was told to serve up to then, and does not.
+        not_served: Vec<ProjectUid>,
     },
     /// An agent was told what it serves.
     Told {

@@ -3,6 +3,7 @@
 use crate::{
     id::{AgentUid, ProjectUid, RunId},
     outcome::GuardKind,
+    project::Destination,
     time::Wall,
 };
 
@@ -137,13 +138,30 @@ pub struct Wish {
     /// Copy a lost tree from this agent, onto the one that the run's attempts are on. No trigger joins such a run, and
     /// nothing but that placement changes by it.
     pub reseed_from: Option<AgentUid>,
+    /// Move the tree of the agent that the run's attempts are on. The same goes for it.
+    pub moves: Option<Move>,
+}
+
+/// A tree's way from one place on its agent to another.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Move {
+    /// Where it was when the move was asked for. It stays there: nobody removes it but the agent's administrator.
+    pub from: Destination,
+    /// Where it lives from the move's success on.
+    pub to: Destination,
 }
 
 impl Wish {
-    /// Whether a run of it is to make a version of the tree: neither a dry run nor a reseed does.
+    /// Whether a run of it is to make a version of the tree: neither a dry run nor what concerns one placement does.
     #[must_use]
     pub fn makes_tree(&self) -> bool {
-        !self.dry_run && self.reseed_from.is_none()
+        !self.dry_run && !self.is_aside()
+    }
+
+    /// Whether it concerns the tree of one placement only, beside the project's runs: a reseed or a move.
+    #[must_use]
+    pub fn is_aside(&self) -> bool {
+        self.reseed_from.is_some() || self.moves.is_some()
     }
 
     /// What is left of it at `now`.
@@ -171,6 +189,7 @@ impl Wish {
             waived,
             waiver_expires: [own.waiver_expires, other.waiver_expires].into_iter().flatten().min(),
             reseed_from: own.reseed_from,
+            moves: own.moves,
         }
     }
 }

@@ -18,7 +18,7 @@ use crate::{
 const AUTONOMOUS_COUNTER: u64 = 1 << 63;
 
 /// Where no window of a schedule opens, the next one is looked for after this.
-const OPENING_LOOK: Duration = Duration::from_secs(24 * 3_600);
+pub(crate) const OPENING_LOOK: Duration = Duration::from_secs(24 * 3_600);
 
 impl Epoch {
     /// The token of what an agent begins by itself, having seen `term` as the highest one. Each attempt has a run of its

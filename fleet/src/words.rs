@@ -16,30 +16,28 @@ pub fn commas(count: u64) -> String {
     text
 }
 
-/// Bytes in binary units with three figures: `1.42 TiB`, `86.1 GiB`, `172 GiB`, `512 B`.
+/// Bytes in binary units with three figures: `1.42 TiB`, `86.1 GiB`, `172 GiB`, `512 B`. Rounded down: room that is not
+/// there is not promised, and what is short of a limit never reads as the limit.
 #[must_use]
-#[allow(clippy::cast_precision_loss, reason = "three figures are shown, an f64 has fifteen")]
 pub fn bytes(bytes: u64) -> String {
-    const UNITS: [&str; 6] = ["KiB", "MiB", "GiB", "TiB", "PiB", "EiB"];
-    /// From here on a value with no decimals would read 1024.
-    const ROUNDS_UP: f64 = 1023.5;
-    if bytes < 1024 {
+    const UNITS: [(&str, u64); 6] = [
+        ("EiB", 1 << 60),
+        ("PiB", 1 << 50),
+        ("TiB", 1 << 40),
+        ("GiB", 1 << 30),
+        ("MiB", 1 << 20),
+        ("KiB", 1 << 10),
+    ];
+    let Some((name, unit)) = UNITS.into_iter().find(|(_, unit)| bytes >= *unit) else {
         return format!("{bytes} B");
-    }
-    let mut value = bytes as f64 / 1024.0;
-    let mut unit = 0;
-    while value >= ROUNDS_UP && unit + 1 < UNITS.len() {
-        value /= 1024.0;
-        unit += 1;
-    }
-    let decimals = if value < 9.995 {
-        2
-    } else if value < 99.95 {
-        1
-    } else {
-        0
     };
-    format!("{value:.decimals$} {}", UNITS[unit])
+    let hundredths = u128::from(bytes) * 100 / u128::from(unit);
+    let (whole, rest) = (hundredths / 100, hundredths % 100);
+    match whole {
+        0..10 => format!("{whole}.{rest:02} {name}"),
+        10..100 => format!("{whole}.{} {name}", rest / 10),
+        _ => format!("{whole} {name}"),
+    }
 }
 
 impl Evidence {
@@ -116,11 +114,11 @@ mod tests {
             (1_024, "1.00 KiB"),
             (1_561_311_674_368, "1.42 TiB"),
             (172 * GIB, "172 GiB"),
-            (12 * GIB + GIB / 10, "12.1 GiB"),
-            (1_024 * GIB - 1, "1.00 TiB"),
-            (10 * GIB - 1, "10.0 GiB"),
-            (100 * GIB - 1, "100 GiB"),
-            (u64::MAX, "16.0 EiB"),
+            (12 * GIB + GIB / 10 + 1, "12.1 GiB"),
+            (1_024 * GIB - 1, "1023 GiB"),
+            (10 * GIB - 1, "9.99 GiB"),
+            (100 * GIB - 1, "99.9 GiB"),
+            (u64::MAX, "15.9 EiB"),
         ] {
             assert_eq!(bytes(size), text);
         }

@@ -62,6 +62,7 @@ fn fleet(schedule: Schedule) -> Engine {
         guard: fleet::project::GuardSettings::default(),
         marker: None,
         partial_is_success: String::new(),
+        link: None,
         retry: RetrySettings::default(),
     });
     let name = "debian".parse().unwrap();

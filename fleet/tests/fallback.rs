@@ -74,6 +74,7 @@ impl Fleet {
             guard: GuardSettings::default(),
             marker: None,
             partial_is_success: String::new(),
+            link: None,
             retry: RetrySettings::default(),
         };
         let create = Ask::CreateProject {

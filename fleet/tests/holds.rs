@@ -87,6 +87,7 @@ impl Fleet {
             guard: GuardSettings::default(),
             marker: None,
             partial_is_success: String::new(),
+            link: None,
             retry: RetrySettings::default(),
         };
         change(&mut spec);
@@ -113,7 +114,14 @@ impl Fleet {
                 Message::Offer(offer) => self.offers.push(*offer),
                 Message::Exports { serial, .. } => {
                     let (serve_uri, fault) = (format!("rsync://{}", agent.0), String::new());
-                    let serves = AgentInput::Exporting { agent, session, serial, serve_uri, fault };
+                    let serves = AgentInput::Exporting {
+                        agent,
+                        session,
+                        serial,
+                        serve_uri,
+                        fault,
+                        not_served: Vec::new(),
+                    };
                     self.put(Input::Agent(serves));
                 }
                 _ => {}
@@ -319,6 +327,25 @@ fn an_approval_that_does_not_begin_in_time_is_void() {
     fleet.ask(Ask::Thaw);
     let offer = fleet.offered();
     assert_eq!((offer.attempt.run, offer.max_delete), (run, 0), "the run runs, without the waiver");
+    assert_eq!(fleet.engine.run(run).unwrap().wish, Wish::default());
+}
+
+#[test]
+fn an_allowance_for_a_local_tree_that_does_not_begin_in_time_is_void() {
+    let mut fleet = simple();
+    let record = fleet.engine.project(fleet.project).unwrap().record.clone();
+    let spec = Box::new(ProjectSpec { upstreams: Vec::new(), ..record.spec });
+    let (project, revision) = (fleet.project, record.revision);
+    fleet.ask(Ask::UpdateProject { project, spec, revision, validate_only: false });
+    fleet.ask(Ask::Freeze { reason: "power".to_owned() });
+    let Reply::Run { run, .. } = fleet.run(Wish { allow_deletes: Some(90_000), ..Wish::default() }) else {
+        panic!("no run")
+    };
+    assert_eq!(fleet.wait(defaults::APPROVAL_TTL), None);
+    fleet.ask(Ask::Thaw);
+    let offer = fleet.offered();
+    assert_eq!((offer.role, offer.attempt.run), (Role::Replica, run));
+    assert!(offer.max_delete < 90_000, "{}", offer.max_delete);
     assert_eq!(fleet.engine.run(run).unwrap().wish, Wish::default());
 }
 

@@ -91,6 +91,7 @@ impl Fleet {
             guard: GuardSettings::default(),
             marker: None,
             partial_is_success: String::new(),
+            link: None,
             retry: RetrySettings::default(),
         };
         let create = Ask::CreateProject {
@@ -124,8 +125,14 @@ impl Fleet {
                     self.exports.extend(all.map(|export| (send.agent, export)));
                     let serve_uri = format!("rsync://h{}", send.agent.0);
                     let (agent, session) = (send.agent, send.session);
-                    let said =
-                        AgentInput::Exporting { agent, session, serial, serve_uri, fault: String::new() };
+                    let said = AgentInput::Exporting {
+                        agent,
+                        session,
+                        serial,
+                        serve_uri,
+                        fault: String::new(),
+                        not_served: Vec::new(),
+                    };
                     self.put(Input::Agent(said));
                 }
                 Message::Autonomy { complete, orders, withdrawn, .. }

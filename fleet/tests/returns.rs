@@ -11,8 +11,8 @@ use fleet::{
     attempt::{AttemptRecord, Role},
     defaults::{self, Limits},
     engine::{CHANGES_MAX, REPLICAS_MAX},
-    id::{AgentUid, ProjectUid, RunId},
-    input::{AgentInput, Ask, Decision, Input, Message, Person, Reply},
+    id::{AgentUid, AttemptId, Epoch, ProjectUid, RunId},
+    input::{AgentInput, Ask, Decision, Held, Input, Message, Person, Reply},
     outcome::{ExitClass, Outcome},
     placement::PlacementRecord,
     project::{
@@ -21,6 +21,7 @@ use fleet::{
     record::{Change, Record},
     run::{TriggerKind, Wish},
     schedule::{Cron, Schedule},
+    standing::AutonomousFire,
     time::{Mono, Now, Wall},
 };
 
@@ -80,6 +81,21 @@ impl World {
         self.put(Input::Person(Person { by: "root".to_owned(), ask }))
     }
 
+    /// What its agent says of the newest message that told it what to serve.
+    fn exporting(&mut self, not_served: Vec<ProjectUid>) {
+        let session = self.engine.session(ORIGIN).unwrap().epoch;
+        let (serve_uri, fault) = ("rsync://o".to_owned(), String::new());
+        self.put(Input::Agent(AgentInput::Exporting {
+            agent: ORIGIN,
+            session,
+            serial: u64::MAX,
+            serve_uri,
+            fault,
+            not_served,
+        }));
+        self.settle();
+    }
+
     /// Everything that is due now; agents answer at once that they serve what they are told to.
     fn settle(&mut self) {
         for _ in 0..TICKS_MAX {
@@ -96,6 +112,7 @@ impl World {
                         serial,
                         serve_uri,
                         fault,
+                        not_served: Vec::new(),
                     }));
                 }
             }
@@ -104,6 +121,10 @@ impl World {
     }
 
     fn hello(&mut self, agent: AgentUid, instance_id: &str) {
+        self.hello_with(agent, instance_id, "d", Vec::new());
+    }
+
+    fn hello_with(&mut self, agent: AgentUid, instance_id: &str, state_id: &str, attempts: Vec<Held>) {
         self.connections += 1;
         let root = Root {
             name: "a1".to_owned(),
@@ -116,11 +137,11 @@ impl World {
         let instance_id = instance_id.to_owned();
         self.put(Input::Agent(AgentInput::Hello {
             agent,
-            state_id: "d".to_owned(),
+            state_id: state_id.to_owned(),
             highest_term: 1,
             connection: self.connections,
             facts: AgentFacts { instance_id, roots: vec![root], ..AgentFacts::default() },
-            attempts: Vec::new(),
+            attempts,
         }));
         self.settle();
     }
@@ -215,6 +236,7 @@ fn spec(replicas: usize) -> ProjectSpec {
         guard: fleet::project::GuardSettings::default(),
         marker: None,
         partial_is_success: String::new(),
+        link: None,
         retry: RetrySettings::default(),
     }
 }
@@ -256,6 +278,73 @@ fn a_pull_that_ended_in_the_middle_is_remembered_until_the_next_success() {
     let Reply::Refused(refusal) = world.ask(unasked).reply else { panic!("made the origin") };
     assert_eq!(refusal.reason, "HALF_CHANGED");
     assert_eq!(world.ask(forced).reply, Reply::Project(world.project));
+}
+
+/// The origin has made a tree; it was cut off, and its replica has pulled the tree to its end then.
+fn copied_while_cut_off() -> World {
+    let mut world = World::new(1);
+    world.hello(ORIGIN, "o1");
+    world.hello(replica(0), "r1");
+    world.run();
+    world.end(ORIGIN, ExitClass::Ok);
+    world.gone(ORIGIN);
+    world.now.wall = world.now.wall.plus(Duration::from_secs(60));
+    world.end(replica(0), ExitClass::Ok);
+    assert!(world.placement(replica(0)).have_tree.is_some());
+    world.now.wall = world.now.wall.plus(Duration::from_secs(3_600));
+    world
+}
+
+#[test]
+fn what_was_copied_while_the_origin_ran_alone_counts_as_no_tree() {
+    let mut world = copied_while_cut_off();
+    let started = world.now.wall.minus(Duration::from_secs(3_590));
+    let fire = AutonomousFire { scheduled: started, started, max_delete: 0 };
+    let attempt = AttemptId { run: RunId::mint(started.0, 9, RunId::NIL), number: 1 };
+    let held = Held {
+        attempt,
+        epoch: Epoch { term: 1, counter: 1 << 63 },
+        project: world.project,
+        role: Role::Origin,
+        destination: "a1:p".parse().unwrap(),
+        spec_hash: String::new(),
+        ended: true,
+        dry_run: false,
+        keep_extra: false,
+        recorded: false,
+        autonomous: Some(fire),
+    };
+    world.hello_with(ORIGIN, "o1", "d", vec![held]);
+    assert_eq!(world.placement(replica(0)).have_tree, None);
+}
+
+#[test]
+fn who_lost_its_state_serves_nobody_before_it_has_pulled_again() {
+    let mut world = copied_while_cut_off();
+    world.hello_with(ORIGIN, "o1", "d", Vec::new());
+    assert!(world.placement(replica(0)).have_tree.is_some(), "nothing is lost");
+    world.gone(ORIGIN);
+    world.hello_with(ORIGIN, "o2", "another", Vec::new());
+    assert!(world.placement(ORIGIN).half_changed);
+    world.run();
+    world.end(ORIGIN, ExitClass::Ok);
+    assert!(!world.placement(ORIGIN).half_changed);
+    world.end(replica(0), ExitClass::Ok);
+    assert_eq!(world.placement(replica(0)).have_tree, world.placement(ORIGIN).have_tree);
+}
+
+#[test]
+fn nobody_is_sent_to_a_tree_that_its_agent_could_not_export() {
+    let mut world = World::new(1);
+    world.hello(ORIGIN, "o1");
+    world.hello(replica(0), "r1");
+    world.run();
+    let project = world.project;
+    world.exporting(vec![project]);
+    world.end(ORIGIN, ExitClass::Ok);
+    assert!(world.attempt(replica(0)).is_some_and(|attempt| attempt.state.is_pending()));
+    world.exporting(Vec::new());
+    assert!(world.attempt(replica(0)).is_some_and(|attempt| attempt.state.is_out()));
 }
 
 /// The origin has made a tree, and all the replicas that a project may have wait to pull it.

@@ -134,6 +134,7 @@ impl World {
             guard: fleet::project::GuardSettings::default(),
             marker: None,
             partial_is_success: String::new(),
+            link: None,
             retry: RetrySettings::default(),
         };
         let (name, spec) = ("p".parse().unwrap(), Box::new(spec));

@@ -73,7 +73,14 @@ impl Fault {
     pub fn from_status(failed: &str, status: &Status) -> Self {
         let answer = mirror_proto::status::Fault::from(status);
         if !answer.violations.is_empty() {
-            return Self::of_input(failed, violations(status));
+            let input = Self::of_input(failed, violations(status));
+            return match status.code() {
+                // What was typed is right, and the fleet is not ready for it.
+                code @ Code::FailedPrecondition => {
+                    Self { exit: Exit::of(code), what: clean(status.message()), ..input }
+                }
+                _ => input,
+            };
         }
         if let Some(fault) = transport(failed, status) {
             return fault;
@@ -258,6 +265,23 @@ mod tests {
              --cron minute  \"*/70\": the step must be 1 to 59\n  \
              --from         \"rsnc://h\": unknown scheme\n\
              next: mirrorctl project add --help\n"
+        );
+    }
+
+    #[test]
+    fn what_the_fleet_is_not_ready_for_is_no_fault_of_what_was_typed() {
+        let mut details = ErrorDetails::new();
+        details.add_bad_request_violation("projects/debian", "agent \"ftp2\" has no root \"a1\"");
+        details.add_bad_request_violation("replacement", "agent \"ftp2\" is being drained");
+        let text = "agent \"ftp1\" not replaced: 2 things are in the way";
+        let status = Status::with_error_details(Code::FailedPrecondition, text, details);
+        let fault = Fault::from_status("agent not replaced", &status);
+        assert_eq!(fault.exit, Exit::of(Code::FailedPrecondition));
+        assert_eq!(
+            fault.to_string(),
+            "error: agent \"ftp1\" not replaced: 2 things are in the way\n  \
+             projects/debian  agent \"ftp2\" has no root \"a1\"\n  \
+             NEW              agent \"ftp2\" is being drained\n"
         );
     }
 

@@ -1,7 +1,7 @@
 //! Field paths of the wire, as the flags that people typed.
 
 /// A wire path and the flag that fills it. The first entry that fits counts, so longer paths stand before shorter.
-const FLAGS: [(&str, &str); 50] = [
+const FLAGS: [(&str, &str); 53] = [
     ("name", "NAME"),
     ("display_name", "--display-name"),
     ("labels", "--label"),
@@ -35,6 +35,8 @@ const FLAGS: [(&str, &str); 50] = [
     ("placement.drain_timeout", "--drain-timeout"),
     ("placement", "--origin"),
     ("guard", "--max-delete"),
+    ("publish.link", "--link"),
+    ("publish", "--link"),
     ("retry.initial_backoff", "--retry-backoff"),
     ("retry", "--retry-attempts"),
     ("upstream.slots", "--slots"),
@@ -43,6 +45,7 @@ const FLAGS: [(&str, &str); 50] = [
     ("upstream", "--to"),
     ("from", "OLD"),
     ("to", "NEW"),
+    ("replacement", "NEW"),
     ("agent", "--name"),
     ("force", "--force"),
     ("pattern", "--pattern"),

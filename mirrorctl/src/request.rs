@@ -52,6 +52,10 @@ pub fn apply(
         project.destination.clone_from(destination);
         mask.push("destination");
     }
+    if let Some(link) = &flags.link {
+        project.publish = Some(v1::PublishSettings { link: link.clone() });
+        mask.push("publish.link");
+    }
     if schedule(flags, project, faults) {
         mask.push("schedule");
     }
@@ -483,7 +487,8 @@ mod tests {
              |--catch-up|1d|--dst-overlap|both|--no-default-options|--connect-timeout|30s|--io-timeout|5m\
              |--stall-timeout|1h|--run-timeout|2d|--bandwidth|1000|--max-delete|40000|--retry-attempts|2\
              |--shrink-percent|40|--sentinel|dists|--sentinel|pool|--quota|5000|--marker|mtime:fullfiletimelist-epel|--partial-is-success|known\
-             |--retry-backoff|1m|--window|22:00-06:00|--window|01:00-02:00 sat,sun|-l|tier=1|--display-name|Debian GNU|--user|mirror",
+             |--retry-backoff|1m|--window|22:00-06:00|--window|01:00-02:00 sat,sun|-l|tier=1|--display-name|Debian GNU|--user|mirror\
+             |--link|pub:debian",
         );
         assert_eq!(faults, [""; 0]);
         let schedule = project.schedule.unwrap();
@@ -510,10 +515,19 @@ mod tests {
         assert_eq!((retry.attempts, retry.treat_partial_as_success.as_str()), (2, "known"));
         assert_eq!(project.labels["tier"], "1");
         assert_eq!(project.upstreams[0].user, "mirror");
-        assert_eq!(
-            mask,
-            ["display_name", "labels", "upstreams", "schedule", "rsync", "guard", "marker", "retry"]
-        );
+        assert_eq!(project.publish.unwrap().link, "pub:debian");
+        let touched = [
+            "display_name",
+            "labels",
+            "upstreams",
+            "publish.link",
+            "schedule",
+            "rsync",
+            "guard",
+            "marker",
+            "retry",
+        ];
+        assert_eq!(mask, touched);
     }
 
     #[test]

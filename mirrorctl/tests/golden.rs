@@ -253,6 +253,47 @@ fn upstreams() {
 }
 
 #[test]
+fn an_agent_in_anothers_place() {
+    use v1::replaced_placement::Refill;
+    let one = |project: &str, role: v1::Role, refill: Refill| v1::ReplacedPlacement {
+        project: format!("projects/{project}"),
+        role: role.into(),
+        destination: format!("a1:{project}"),
+        refill: refill.into(),
+        ..v1::ReplacedPlacement::default()
+    };
+    let copied = v1::ReplacedPlacement {
+        copied_from: "agents/edge1".to_owned(),
+        run: "projects/debian/runs/019a9f4e-77c1-7000-8000-000000000001".to_owned(),
+        ..one("debian", v1::Role::Origin, Refill::Copied)
+    };
+    let standby =
+        v1::ReplacedPlacement { standby: true, ..one("gnu", v1::Role::Replica, Refill::FromOrigin) };
+    let answer = v1::ReplaceAgentResponse {
+        placements: vec![
+            copied.clone(),
+            one("fedora", v1::Role::Origin, Refill::FromUpstream),
+            standby,
+            one("own", v1::Role::Origin, Refill::ByPeople),
+            one("ubuntu", v1::Role::Replica, Refill::FromOrigin),
+        ],
+        labels: [("role", "edge"), ("site", "north")].map(|(key, value)| (key.into(), value.into())).into(),
+    };
+    let what = text::agent::Replacement { old: "ftp1", new: "ftp2", dry_run: false, revoke: false };
+    let mut text = text::agent::replaced(&view(), &what, &answer);
+    let would = v1::ReplaceAgentResponse {
+        placements: vec![v1::ReplacedPlacement { run: String::new(), ..copied }],
+        ..v1::ReplaceAgentResponse::default()
+    };
+    let dry = text::agent::Replacement { dry_run: true, revoke: true, ..what };
+    text.push_str(&text::agent::replaced(&view(), &dry, &would));
+    text.push_str(&text::agent::replaced(&view(), &what, &v1::ReplaceAgentResponse::default()));
+    golden_80("agent-replace.txt", &text);
+    let json = serde_json::to_string_pretty(&json::value(&answer, "ReplaceAgentResponse").unwrap()).unwrap();
+    golden("agent-replace.json", &(json + "\n"));
+}
+
+#[test]
 fn watching() {
     let mut text = String::new();
     let run = v1::Run {

@@ -175,6 +175,26 @@ fn a_reseed_names_its_run_and_what_comes_next() {
 }
 
 #[test]
+fn a_move_says_what_is_where_and_what_comes_next() {
+    let fake = Fake::start();
+    let words = ["project", "move", "debian", "--agent", "ftp1", "--to", "a2:debian"];
+    let (code, out, err) = run(&fake, &words);
+    assert_eq!(code, 0, "{err}");
+    let out = out.split_whitespace().collect::<Vec<_>>().join(" ");
+    assert!(
+        out.contains("moves debian on ftp1 from a1:debian to a2:debian: it is copied and compared"),
+        "{out}"
+    );
+    assert!(out.contains("serves until then, and stays"), "{out}");
+    assert!(out.contains("has no public link"), "{out}");
+    assert!(err.contains("mirrorctl run watch debian/01"), "{err}");
+    let words = ["project", "move", "debian", "--agent", "ftp1", "--to", "a1:debian"];
+    let (code, _, err) = run(&fake, &words);
+    assert_ne!(code, 0);
+    assert!(err.contains("its tree is there already"), "{err}");
+}
+
+#[test]
 fn a_run_is_started_as_it_is_wished() {
     let fake = Fake::start();
     let words = ["project", "run", "debian", "--dry-run", "--reclaim", "--allow-deletes", "61204"];
@@ -241,6 +261,42 @@ fn destroying_wants_a_confirmation() {
     assert_eq!(run(&fake, &["join-token", "delete", "7f3a"]).0, 7);
     assert_eq!(run(&fake, &["project", "delete", "debian", "--yes"]).0, 0);
     assert_eq!(fake.script().deleted[0].etag, "7");
+}
+
+#[test]
+fn an_agent_takes_anothers_place() {
+    let fake = Fake::start();
+    let (code, out, err) = run(&fake, &["agent", "replace", "ftp1", "edge1", "--dry-run"]);
+    assert_eq!(code, 0, "{err}");
+    assert!(out.contains("edge1 would take the place of ftp1 in 1 project."), "{out}");
+    assert!(err.contains("Nothing changed"), "{err}");
+    let (code, out, err) = run(&fake, &["agent", "replace", "ftp1", "edge1", "--no-reseed", "-o", "json"]);
+    assert_eq!(code, 0, "{err}");
+    let answer: Value = serde_json::from_str(&out).unwrap();
+    assert_eq!(answer["placements"][0]["refill"], "COPIED", "{answer}");
+    assert_eq!(run(&fake, &["agent", "replace", "ftp1", "edge1", "-o", "name"]).1, "debian\n");
+
+    // Who is cut for ever is asked about, once it is known that it can be done.
+    let revoke = ["agent", "replace", "ftp1", "edge1", "--revoke", "--reason", "dead"];
+    assert_eq!(run(&fake, &revoke).0, 7);
+    let (code, out, err) = run(&fake, &[&revoke[..], &["--yes"]].concat());
+    assert_eq!(code, 0, "{err}");
+    assert!(out.contains("ftp1 is revoked"), "{out}");
+    let asked: Vec<_> =
+        fake.script().replaced.iter().map(|one| (one.validate_only, one.no_reseed, one.revoke)).collect();
+    let look = (true, false, true);
+    assert_eq!(
+        asked,
+        [(true, false, false), (false, true, false), (false, false, false), look, look, (false, false, true)]
+    );
+    assert_eq!(fake.script().replaced.last().unwrap().reason, "dead");
+
+    let (code, out, err) = run(&fake, &["agent", "replace", "ftp9", "ftp8"]);
+    assert_ne!(code, 0, "{out}");
+    assert!(
+        err.contains("OLD  there is no such agent") && err.contains("NEW  there is no such agent"),
+        "{err}"
+    );
 }
 
 #[test]

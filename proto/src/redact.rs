@@ -20,6 +20,13 @@ impl fmt::Debug for v1::Secrets {
     }
 }
 
+impl fmt::Debug for v1::ExportUser {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { user, secret } = self;
+        f.debug_struct("ExportUser").field("user", user).field("secret", &hide(secret)).finish()
+    }
+}
+
 impl fmt::Debug for v1::Upstream {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { uri, user, password, has_password } = self;
@@ -106,6 +113,8 @@ mod tests {
         let token = v1::JoinToken { token: secret(), ..v1::JoinToken::default() };
         let stored = store::Upstream { sealed_password: Some(SECRET.into()), ..store::Upstream::default() };
         let project = v1::Project { upstreams: vec![upstream.clone()], ..v1::Project::default() };
+        let reader = v1::ExportUser { user: "a3-20000".to_owned(), secret: secret() };
+        let export = v1::Export { users: vec![reader], ..v1::Export::default() };
         let assignment = v1::Assignment { secrets: Some(secrets.clone()), ..v1::Assignment::default() };
         for text in [
             format!("{secrets:?}"),
@@ -115,6 +124,7 @@ mod tests {
             format!("{stored:?}"),
             format!("{project:?}"),
             format!("{assignment:?}"),
+            format!("{export:?}"),
         ] {
             assert!(text.contains(HIDDEN) && !text.contains(SECRET) && !text.contains("104, 117"), "{text}");
         }

@@ -172,9 +172,9 @@ fn an_end_needs_its_key_and_outcome() {
     assert_eq!(none, Err(Violation::new("ended.outcome", "is required")));
 }
 
-#[test]
-fn an_assignment_says_all_of_the_offer() {
-    let offer = Offer {
+/// An offer in which everything is said.
+fn full_offer() -> Offer {
+    Offer {
         attempt: attempt(),
         epoch: EPOCH,
         project: ProjectUid(7),
@@ -207,9 +207,16 @@ fn an_assignment_says_all_of_the_offer() {
         quota_bytes: 7,
         known_files: 8,
         known_bytes: 9,
+        move_from: Some("a2:debian".parse().expect("a destination")),
+        link: Some("pub:debian".parse().expect("a destination")),
         pair: None,
         traceparent: "00-1-2-01".to_owned(),
-    };
+    }
+}
+
+#[test]
+fn an_assignment_says_all_of_the_offer() {
+    let offer = full_offer();
     let seconds = |seconds| Some(prost_types::Duration { seconds, nanos: 0 });
     let wire = assignment_to_wire(&offer, Some("hunter2".to_owned()));
     assert_eq!(
@@ -236,6 +243,8 @@ fn an_assignment_says_all_of_the_offer() {
             traceparent: "00-1-2-01".to_owned(),
             dry_run: true,
             keep_extra: true,
+            move_from: "a2:debian".to_owned(),
+            link: "pub:debian".to_owned(),
             reclaim: true,
             sentinels: vec!["README".to_owned()],
             first_sync: true,

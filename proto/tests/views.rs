@@ -142,6 +142,7 @@ fn a_project_stands_by_its_runs_and_placements() {
         files: 10,
         size_bytes: 100,
         half_changed: false,
+        half_moved: None,
         hold: None,
         marker: Some(Wall(4_000)),
         behind: None,

@@ -13,6 +13,9 @@ use std::path::{Component, Path, PathBuf};
 use std::time::Duration;
 
 mod list;
+mod local;
+
+pub use self::local::{LocalCopy, LocalPass};
 
 use crate::filter::{Action, Rule};
 use crate::options::{DeleteMode, Flag, Opt, Options};

@@ -29,7 +29,7 @@ pub mod text;
 pub mod uri;
 pub mod version;
 
-pub use argv::{Command, Deletion, Origin, Plan, PlanFault, Publish, Purpose};
+pub use argv::{Command, Deletion, LocalCopy, LocalPass, Origin, Plan, PlanFault, Publish, Purpose};
 pub use exit::{Class, Diagnosis, ExitCode, Fault};
 pub use filter::{Action, Rule};
 pub use options::{DeleteMode, Flag, Opt, OptionFault, Options};

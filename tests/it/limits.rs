@@ -94,11 +94,11 @@ fn idle_connections_do_not_keep_an_agent_out() {
 }
 
 /// A small file system of its own over a directory; unmounted when dropped.
-struct Mount(PathBuf);
+pub(crate) struct Mount(PathBuf);
 
 impl Mount {
     /// Puts one over a directory, with the content of it.
-    fn over(dir: &Path, size: &str) -> Result<Self, String> {
+    pub(crate) fn over(dir: &Path, size: &str) -> Result<Self, String> {
         if !rustix::process::getuid().is_root() {
             return Err("mounting needs root".to_owned());
         }
@@ -125,7 +125,7 @@ impl Drop for Mount {
 }
 
 /// Takes all that is left of a file system.
-fn fill_up(path: &Path) {
+pub(crate) fn fill_up(path: &Path) {
     let mut file = fs::File::create(path).expect("a file");
     for bytes in [1 << 20, 4_096] {
         while std::io::Write::write_all(&mut file, &vec![1; bytes]).is_ok() {}

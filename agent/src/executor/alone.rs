@@ -39,7 +39,8 @@ impl Executor {
         let of_it = |entry: &&Entry| entry.assignment.project_uid == project.0 && !entry.assignment.dry_run;
         for entry in book.entries().filter(of_it) {
             let outcome = entry.ended.as_ref().and_then(|ended| ended.outcome.as_ref());
-            alone.busy |= entry.ended.is_none();
+            // What has moved is told anew by the coordinator that has heard of it.
+            alone.busy |= entry.ended.is_none() || !entry.assignment.move_from.is_empty();
             alone.begun = alone.begun.max(begun(entry));
             alone.stopped_by_guard |=
                 outcome.is_some_and(|outcome| matches!(outcome.class(), Class::MaxDelete | Class::Guard));

@@ -6,6 +6,7 @@ use std::os::fd::OwnedFd;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use fleet::project::Destination;
 use mirror_proto::v1;
 use mirror_proto::v1::outcome::Class;
 use rsync::{Fault, Password};
@@ -39,6 +40,8 @@ pub(super) const LOCK_PACE: Duration = Duration::from_millis(250);
 const LOOK_PACE: (Duration, Duration) = (Duration::from_millis(10), Duration::from_millis(250));
 /// How the log writes a time.
 const TIME_FORMAT: &str = "%Y-%m-%d %H:%M:%S UTC";
+/// A comparison reads both trees.
+const TREES_READ: u64 = 2;
 /// A run that cannot be looked at this many times in a row is told of; given up only if that cannot pass, or if it
 /// shall end anyway.
 const LOOKS_FAILED_MAX: u32 = 20;
@@ -89,7 +92,11 @@ pub(super) async fn run(
     let order = &attempt.order;
     let (time, project) = (clock::now().format(TIME_FORMAT), &order.project_name);
     attempt.line(&format!("{time} {project}: {} -> {}", order.source, order.destination));
-    let outcome = machine.passes(begun, lock).await;
+    let ended = match order.moves_from() {
+        Some(from) => machine.moves(begun, lock, from).await,
+        None => machine.pulls(begun, lock).await,
+    };
+    let outcome = ended.unwrap_or_else(|outcome| *outcome);
     attempt.line(&closing_line(&outcome));
     outcome
 }
@@ -217,18 +224,30 @@ impl Machine<'_> {
     }
 
     pub(super) async fn try_lock(&self) -> Result<Result<ProjectLock, LockFault>, DestinationFault> {
-        let (live, attempt) = (self.shared.live(), self.attempt.clone());
+        self.try_lock_at(&self.attempt.order.destination).await
+    }
+
+    async fn try_lock_at(
+        &self,
+        place: &Destination,
+    ) -> Result<Result<ProjectLock, LockFault>, DestinationFault> {
+        let (live, project, place) = (self.shared.live(), self.attempt.order.project, place.clone());
         blocking(move || {
-            let root = live.guard.root_of(&attempt.order.destination)?;
-            Ok(live.guard.lock(root, attempt.order.project))
+            let root = live.guard.root_of(&place)?;
+            Ok(live.guard.lock(root, project))
         })
         .await
     }
 
     pub(super) async fn lock(&self) -> Early<ProjectLock> {
+        self.lock_at(&self.attempt.order.destination).await
+    }
+
+    /// The project's lock on the root of a place.
+    pub(super) async fn lock_at(&self, place: &Destination) -> Early<ProjectLock> {
         let deadline = Instant::now() + LOCK_WAIT_MAX;
         loop {
-            match self.try_lock().await.or_else(|fault| early(rejected(&fault)))? {
+            match self.try_lock_at(place).await.or_else(|fault| early(rejected(&fault)))? {
                 Ok(lock) => return Ok(lock),
                 Err(fault @ LockFault::Held(_)) if Instant::now() >= deadline => {
                     return early(interrupted(&fault.to_string()));
@@ -246,7 +265,7 @@ impl Machine<'_> {
     /// Asked again although it was asked before the attempt was taken: names may have got other addresses, and
     /// what is adopted may be days old.
     pub(super) async fn check_upstream(&self) -> Early<()> {
-        let source = &self.attempt.order.source;
+        let Some(source) = self.attempt.order.upstream() else { return Ok(()) };
         let resolved = tokio::select! {
             resolved = resolve(source.host(), source.port()) => resolved,
             outcome = self.stopped() => return early(outcome),
@@ -285,8 +304,15 @@ impl Machine<'_> {
             end.watch(pidfd);
             let elapsed = reading.since.elapsed();
             let progress = reading.parser.progress();
-            if matches!(pass, Pass::Reclaim | Pass::Pull) {
-                self.report(tracker.report(&progress, elapsed, clock::wire_now()));
+            match (pass, &look.status) {
+                (Pass::Reclaim | Pass::Pull | Pass::Copy, _) => {
+                    self.report(tracker.report(&progress, elapsed, clock::wire_now()));
+                }
+                (Pass::Verify, Ok(ProgramStatus::Running { received, .. })) => {
+                    let all = order.known_bytes.unwrap_or(0).saturating_mul(TREES_READ);
+                    self.report(tracker.report_compared(*received, all, elapsed, clock::wire_now()));
+                }
+                (Pass::Verify | Pass::Marker | Pass::Probe | Pass::Adoption | Pass::Count, _) => {}
             }
             match look.status {
                 Ok(ProgramStatus::Exited(exit)) => return self.read_end(reading, &exit, pass).await,

@@ -29,6 +29,10 @@ pub(super) struct Findings {
     pub(super) new_bytes: u64,
     /// Entries made where there was none.
     pub(super) new: u64,
+    /// Entries told of at all: what a comparison lists differs.
+    pub(super) told: u64,
+    /// The first of them.
+    pub(super) first_told: Vec<String>,
     /// The output is a listing.
     listing: bool,
     /// The file whose time is wanted.
@@ -51,12 +55,16 @@ impl Findings {
         match event {
             Event::Item(item) => self.take_item(item),
             Event::Other { line, cut: false } if self.listing => return self.take_listed(line),
+            // A name too long to be kept is an entry all the same.
+            Event::Other { cut: true, .. } => self.told += 1,
             Event::Progress(_) | Event::Stats | Event::Other { .. } => {}
         }
         false
     }
 
     fn take_item(&mut self, item: &Item) {
+        self.told += 1;
+        keep(&mut self.first_told, &item.name);
         match item.change {
             Change::Deleted => {
                 self.deleted += 1;

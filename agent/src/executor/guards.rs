@@ -24,6 +24,9 @@ const VOLUME_PACE: Duration = Duration::from_secs(1);
 /// outcome is made, also by an agent that did not pull the brake.
 const VOLUME_BRAKE: &str = "volume brake: ";
 const QUOTA_BRAKE: &str = "quota brake: ";
+/// What to do about a move that ran out of room.
+pub(super) const MOVE_AGAIN: &str = "the old tree serves as before; free space on the new volume and move it again: that goes on from what was \
+     copied";
 /// What to do about a guard's stop.
 const APPROVE: &str = "look at the evidence; mirrorctl run approve lets this run go on";
 
@@ -42,11 +45,15 @@ pub(super) enum Pass {
     Pull,
     /// Counts what a delete limit stopped.
     Count,
+    /// Copies a tree that moves.
+    Copy,
+    /// Compares the copy with the tree.
+    Verify,
 }
 
 impl Pass {
-    pub(super) const ALL: [Self; 6] =
-        [Self::Marker, Self::Probe, Self::Adoption, Self::Reclaim, Self::Pull, Self::Count];
+    /// What may run before a pull.
+    pub(super) const BEFORE: [Self; 4] = [Self::Marker, Self::Probe, Self::Adoption, Self::Reclaim];
 
     /// Names its run directories, and it in logs and spans.
     pub(super) const fn name(self) -> &'static str {
@@ -57,14 +64,16 @@ impl Pass {
             Self::Reclaim => "reclaim",
             Self::Pull => "pull",
             Self::Count => "count",
+            Self::Copy => "copy",
+            Self::Verify => "verify",
         }
     }
 
     /// Whether it may change the tree.
     pub(super) fn writes(self, order: &Order) -> bool {
         match self {
-            Self::Marker | Self::Probe | Self::Adoption | Self::Count => false,
-            Self::Reclaim => true,
+            Self::Marker | Self::Probe | Self::Adoption | Self::Count | Self::Verify => false,
+            Self::Reclaim | Self::Copy => true,
             Self::Pull => !order.dry_run,
         }
     }
@@ -81,6 +90,8 @@ impl Pass {
             }
             Self::Pull => None,
             Self::Count => Some("counts what the delete limit stopped; nothing is changed"),
+            Self::Copy => Some("copies the tree; the old one does not change"),
+            Self::Verify => Some("compares both trees by content; nothing is changed"),
         }
     }
 }
@@ -108,9 +119,9 @@ pub(super) fn before_pull(order: &Order, facts: Facts) -> Vec<Pass> {
         Pass::Probe => may_empty || sought,
         Pass::Adoption => strange,
         Pass::Reclaim => order.reclaim,
-        Pass::Pull | Pass::Count => false,
+        Pass::Pull | Pass::Count | Pass::Copy | Pass::Verify => false,
     };
-    Pass::ALL.into_iter().filter(wanted).collect()
+    Pass::BEFORE.into_iter().filter(wanted).collect()
 }
 
 /// How a program of an attempt ended.
@@ -356,10 +367,12 @@ impl Brake {
     /// For a pass of an attempt.
     pub(super) fn of(pass: Pass, order: &Order, now: Instant) -> Self {
         let writes = pass.writes(order);
+        // A tree that moves is as large as it is.
+        let guarded = writes && pass != Pass::Copy;
         let quota = match pass {
             // Upstreams lie about sizes.
             Pass::Marker => Some(MARKER_BYTES_MAX),
-            _ => order.quota_bytes.filter(|_| writes && !order.waives(Kind::Quota)),
+            _ => order.quota_bytes.filter(|_| guarded && !order.waives(Kind::Quota)),
         };
         Self { quota, next_look: writes.then(|| now + VOLUME_PACE) }
     }
@@ -387,8 +400,12 @@ impl Brake {
 pub(super) fn of_stop(ended: v1::Outcome, reason: &str, pass: Pass, order: &Order) -> v1::Outcome {
     if let Some(lack) = reason.strip_prefix(VOLUME_BRAKE) {
         let cause = format!("the volume of {} ran full while rsync wrote to it: {lack}", order.destination);
-        let advice = "free space on the volume; what was copied is intact, and mirrorctl project run --reclaim removes \
-                      what the upstream no longer has";
+        let advice = if order.moves_from().is_some() {
+            MOVE_AGAIN
+        } else {
+            "free space on the volume; what was copied is intact, and mirrorctl project run --reclaim removes what the \
+             upstream no longer has"
+        };
         return on_top(ended, of_class(Class::DiskFull, &cause, Fault::Fleet, advice));
     }
     if pass == Pass::Marker && reason.starts_with(QUOTA_BRAKE) {

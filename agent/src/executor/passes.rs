@@ -9,7 +9,7 @@ use std::time::Duration;
 use fleet::marker::MarkerKind;
 use mirror_proto::v1;
 use mirror_proto::v1::outcome::Class;
-use rsync::{Fault, Purpose};
+use rsync::{Fault, LocalPass, Purpose};
 
 use super::Shared;
 use super::attempt::{Early, LOCK_PACE, Machine, early, not_started, rejected};
@@ -42,6 +42,12 @@ pub(super) struct Hands {
     ran: bool,
 }
 
+impl Hands {
+    pub(super) fn new(begun: Step, lock: Option<ProjectLock>) -> Self {
+        Self { lock: lock.map(Arc::new), resumed: begun != Step::Accepted, checked: false, ran: false }
+    }
+}
+
 /// The numbers of the tries of one pass.
 pub(super) fn tries() -> std::ops::RangeInclusive<u32> {
     1..=BUSY_TRIES
@@ -53,16 +59,18 @@ pub(super) fn pass_dir(shared: &Shared, order: &Order, pass: Pass, number: u32) 
 }
 
 impl Machine<'_> {
-    /// Takes an attempt through its programs; its outcome says what was seen of the marker.
-    pub(super) async fn passes(&self, begun: Step, lock: Option<ProjectLock>) -> v1::Outcome {
-        let ended = self.all_passes(begun, lock).await;
-        self.with_marker(ended.unwrap_or_else(|outcome| *outcome)).await
+    /// A pull, whose outcome says what was seen of the marker; and after a success the public link.
+    pub(super) async fn pulls(&self, begun: Step, lock: Option<ProjectLock>) -> Early<v1::Outcome> {
+        let ended = self.passes(begun, lock).await;
+        let outcome = self.with_marker(ended.unwrap_or_else(|outcome| *outcome)).await;
+        let good = outcome.class() == Class::Ok && !self.attempt.order.dry_run;
+        if good { self.link(outcome, None).await } else { Ok(outcome) }
     }
 
-    async fn all_passes(&self, begun: Step, lock: Option<ProjectLock>) -> Early<v1::Outcome> {
+    /// Takes an attempt through its programs.
+    async fn passes(&self, begun: Step, lock: Option<ProjectLock>) -> Early<v1::Outcome> {
         let order = &self.attempt.order;
-        let mut hands =
-            Hands { lock: lock.map(Arc::new), resumed: begun != Step::Accepted, checked: false, ran: false };
+        let mut hands = Hands::new(begun, lock);
         if matches!(begun, Step::Pull | Step::Finish)
             && let Some(run) = self.take_up(Pass::Pull, 1, &mut hands).await?
         {
@@ -109,7 +117,9 @@ impl Machine<'_> {
                 let space = self.at_root(|root, _| root.space()).await?;
                 guards::judge_reclaim(order, ended, space)
             }
-            Pass::Pull | Pass::Count => Verdict::End(Box::new(guards::judge_pull(order, ended))),
+            Pass::Pull | Pass::Count | Pass::Copy | Pass::Verify => {
+                Verdict::End(Box::new(guards::judge_pull(order, ended)))
+            }
         })
     }
 
@@ -166,6 +176,16 @@ impl Machine<'_> {
             }
             number += 1;
         }
+    }
+
+    /// One program of a move to its end. `number` is the round that it belongs to.
+    pub(super) async fn local_pass(&self, pass: Pass, number: u32, hands: &mut Hands) -> Early<Ended> {
+        let run = if hands.resumed { self.take_up(pass, number, hands).await? } else { None };
+        let run = match run {
+            Some(run) => run,
+            None => self.start(pass, number, hands).await?,
+        };
+        Ok(self.follow(run, pass).await)
     }
 
     /// What an earlier agent began; `None`: nothing.
@@ -257,24 +277,31 @@ fn prepare(shared: &Shared, order: &Order, pass: Pass, number: u32, lock: &Proje
     let writes = pass.writes(order);
     let path =
         if writes { live.guard.make(&order.destination) } else { live.guard.look_at(&order.destination) };
-    let path = path.or_else(|fault| {
-        early(match fault {
-            DestinationFault::Io { .. } => of_local_error("cannot begin", &fault),
-            fault => rejected(&fault),
-        })
-    })?;
+    let path = path.or_else(|fault| early(no_place(&fault)))?;
     let name = format!("{}-{number}", pass.name());
     // What is fetched stays beside its program, and goes with it.
     let fetches = matches!(purpose(pass, order), Purpose::Fetch { .. });
     let fetched = shared.runs_dir().join(order.key.slug()).join(&name).join(marker::FETCHED_DIR);
     let path = if fetches { fetched.clone() } else { path };
-    let mut spec = order
-        .program(purpose(pass, order), &live.config, &live.version, root.path(), &path, &lock.path)
-        .or_else(|faults| early(rejected(&faults.join("; "))))?;
+    let mut spec = match order.moves_from() {
+        Some(from) => {
+            let from = live.guard.look_at(from).or_else(|fault| early(no_place(&fault)))?;
+            let pass = local_pass(pass, number);
+            order.local_program(pass, &live.config, &live.version, (&from, &path), root.path(), &lock.path)
+        }
+        None => {
+            let purpose = purpose(pass, order);
+            order.program(purpose, &live.config, &live.version, root.path(), &path, &lock.path)
+        }
+    }
+    .or_else(|faults| early(rejected(&faults.join("; "))))?;
     // A jail knows only what is there.
     spec.jail.read_paths.retain(|path| path.is_dir());
     if writes {
-        let marked = root.mark_begun(order.project, &order.destination);
+        let marked = match order.moves_from() {
+            Some(_) => root.mark_moving(order.project, &order.destination),
+            None => root.mark_begun(order.project, &order.destination),
+        };
         marked.or_else(|error| early(of_local_error("cannot note that the tree is begun", &error)))?;
     }
     if pass == Pass::Pull {
@@ -288,6 +315,23 @@ fn prepare(shared: &Shared, order: &Order, pass: Pass, number: u32, lock: &Proje
         made.or_else(|error| early(of_local_error("cannot make room for the marker", &error)))?;
     }
     Ok(run)
+}
+
+pub(super) fn no_place(fault: &DestinationFault) -> v1::Outcome {
+    match fault {
+        DestinationFault::Io { .. } => of_local_error("cannot begin", fault),
+        fault => rejected(fault),
+    }
+}
+
+/// The first copy of a move trusts sizes and times. What the comparison then found to differ nevertheless is copied by
+/// content.
+fn local_pass(pass: Pass, round: u32) -> LocalPass {
+    match pass {
+        Pass::Copy if round == 1 => LocalPass::Copy,
+        Pass::Copy => LocalPass::Repair,
+        _ => LocalPass::Verify,
+    }
 }
 
 fn check_space(space: Space, root: &Root, order: &Order) -> Early<()> {
@@ -304,7 +348,7 @@ fn purpose(pass: Pass, order: &Order) -> Purpose {
         Pass::Probe => Purpose::List(order.sentinels.clone()),
         Pass::Adoption | Pass::Count => Purpose::DryRun,
         Pass::Reclaim => Purpose::Reclaim,
-        Pass::Pull => order.purpose(),
+        Pass::Pull | Pass::Copy | Pass::Verify => order.purpose(),
     }
 }
 

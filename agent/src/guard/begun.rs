@@ -1,21 +1,15 @@
-//! What tells a tree of the fleet from one that was there before: a marker on the root, written before the first
-//! program that may change the tree. Knows no program.
+//! What tells a tree of the fleet from one that was there before, and what a move made from what others put there: notes
+//! on the root, written before the first program that may write there. Knows no program.
 
-use std::fs::File;
-use std::io::{self, Read as _, Write as _};
-use std::os::fd::AsFd as _;
+use std::io;
 
 use fleet::id::ProjectUid;
 use fleet::project::Destination;
 use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 
-use super::{Missing, OWN_DIR, OWN_MODE, RESOLVE, Root, open_below};
-
-/// Where the markers are, below the agent's own directory.
-const BEGUN_DIR: &str = "begun";
-/// Longest content of a marker that is read, bytes: a destination's longest path and more.
-const MARKER_BYTES_MAX: u64 = 64 << 10;
+use super::notes::Note;
+use super::{RESOLVE, Root};
 
 impl Root {
     /// Whether the fleet has begun a project's tree at this destination of the root.
@@ -23,16 +17,8 @@ impl Root {
     /// # Errors
     /// What the system says.
     pub fn has_begun(&self, project: ProjectUid, destination: &Destination) -> io::Result<bool> {
-        let name = format!("{OWN_DIR}/{BEGUN_DIR}/{}", project.0);
-        let flags = OFlags::RDONLY | OFlags::CLOEXEC;
-        let file: File = match rustix::fs::openat2(&self.dir, &name, flags, Mode::empty(), RESOLVE) {
-            Ok(file) => file.into(),
-            Err(Errno::NOENT) => return Ok(false),
-            Err(error) => return Err(error.into()),
-        };
-        let mut path = Vec::new();
-        file.take(MARKER_BYTES_MAX).read_to_end(&mut path)?;
-        Ok(path == destination.path().as_bytes())
+        let noted = self.read_note(Note::Begun, project)?;
+        Ok(noted.is_some_and(|path| path == destination.path().as_bytes()))
     }
 
     /// Notes that the fleet begins a project's tree at this destination; on disk when this returns. One of another
@@ -44,18 +30,45 @@ impl Root {
         if self.has_begun(project, destination)? {
             return Ok(());
         }
-        let own = open_below(self.dir.as_fd(), OWN_DIR, Missing::Make(OWN_MODE))?;
-        let dir = open_below(own.as_fd(), BEGUN_DIR, Missing::Make(OWN_MODE))?;
-        let (name, fresh) = (project.0.to_string(), format!("{}.new", project.0));
-        let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::TRUNC | OFlags::CLOEXEC;
-        let mut file: File =
-            rustix::fs::openat2(&dir, &fresh, flags, Mode::from_raw_mode(0o600), RESOLVE)?.into();
-        file.write_all(destination.path().as_bytes())?;
-        file.sync_all()?;
-        rustix::fs::renameat(&dir, &fresh, &dir, &name)?;
-        // The directory may be new as well.
-        rustix::fs::fsync(&dir)?;
-        Ok(rustix::fs::fsync(&own)?)
+        self.write_note(Note::Begun, project, destination.path().as_bytes())
+    }
+
+    /// Whether what is at this destination of the root was put there by a move of the project's tree that has not come
+    /// to a good end: another one may go on from it, and delete in it.
+    ///
+    /// # Errors
+    /// What the system says.
+    pub fn was_moving(&self, project: ProjectUid, destination: &Destination) -> io::Result<bool> {
+        let noted = self.read_note(Note::Moving, project)?;
+        Ok(noted.is_some_and(|path| path == destination.path().as_bytes()))
+    }
+
+    /// Notes that a move of the project's tree begins to write to this destination; on disk when this returns.
+    ///
+    /// # Errors
+    /// What the system says; then nothing may be written there.
+    pub fn mark_moving(&self, project: ProjectUid, destination: &Destination) -> io::Result<()> {
+        if self.was_moving(project, destination)? {
+            return Ok(());
+        }
+        self.write_note(Note::Moving, project, destination.path().as_bytes())
+    }
+
+    /// The move has come to a good end: what is at its destination is the tree from now on.
+    ///
+    /// # Errors
+    /// What the system says.
+    pub fn end_moving(&self, project: ProjectUid, destination: &Destination) -> io::Result<()> {
+        self.mark_begun(project, destination)?;
+        self.remove_note(Note::Moving, project)
+    }
+
+    /// Puts all that was written to this root's volume on its disk.
+    ///
+    /// # Errors
+    /// What the system says: then what was written is not to be relied on.
+    pub fn sync(&self) -> io::Result<()> {
+        Ok(rustix::fs::syncfs(&self.dir)?)
     }
 
     /// Whether anything is at a destination of this root.

@@ -1,19 +1,21 @@
 //! What the coordinator wants served to replicas, brought to the rsync daemon in the order it was said, and what is said
 //! back. Knows nothing of sockets and files: those are `serve`'s.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use fleet::id::ProjectUid;
 use mirror_proto::v1;
 use rsync::{Host, Password};
 
 use crate::executor::{Executor, Live};
+use crate::guard::Guard;
 use crate::outcome;
 use crate::serve::{Export, Serve, ServeError, Settings};
 
-/// Exports of one complete list, over all its messages.
-const LIST_MAX: usize = 100_000;
+/// Exports of one list, over all its messages: twice the projects that a coordinator holds.
+const LIST_MAX: usize = 20_000;
 /// Longest fault that is told, bytes.
 const FAULT_BYTES_MAX: usize = 1024;
 
@@ -24,8 +26,7 @@ pub struct Exporter {
     serve: Option<Serve>,
     /// Why nothing is served, whatever is asked for.
     unable: String,
-    /// The part of a complete list that has been heard so far.
-    list: Arc<Mutex<Vec<v1::Export>>>,
+    book: Arc<Mutex<Book>>,
 }
 
 impl Exporter {
@@ -48,7 +49,7 @@ impl Exporter {
                 (None, why)
             }
         };
-        Self { executor, serve, unable, list: Arc::default() }
+        Self { executor, serve, unable, book: Arc::default() }
     }
 
     /// Where replicas connect to; empty while nothing is served. `local` is this host's address as the coordinator
@@ -67,67 +68,69 @@ impl Exporter {
     /// Does what a message says, on disk when this returns. The answer, unless the list goes on.
     pub async fn obey(&self, message: v1::Exports, local: IpAddr) -> Option<v1::Exporting> {
         let serial = message.serial;
-        let work = self.gather(message)?;
+        let work = self.book().gather(message)?;
+        let fault = self.work(work).await;
+        let mut book = self.book();
+        book.serial = serial;
+        Some(self.told(&book, local, fault))
+    }
+
+    /// Tries again what did not succeed. The answer, if less is undone than before.
+    pub async fn retry(&self, local: IpAddr) -> Option<v1::Exporting> {
+        let (before, work) = {
+            let book = self.book();
+            (book.undone.len(), book.again()?)
+        };
+        let fault = self.work(work).await;
+        let book = self.book();
+        (book.undone.len() < before).then(|| self.told(&book, local, fault))
+    }
+
+    fn book(&self) -> MutexGuard<'_, Book> {
+        self.book.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn told(&self, book: &Book, local: IpAddr, fault: String) -> v1::Exporting {
+        let exports = book.undone.iter().filter(|(_, undone)| undone.is_some());
+        let not_served = exports.map(|(project, _)| *project).collect();
+        v1::Exporting { serial: book.serial, serve_uri: self.uri(local), fault, not_served }
+    }
+
+    /// What went wrong, in words; empty: nothing.
+    async fn work(&self, work: Work) -> String {
         let exporter = self.clone();
         let done = tokio::task::spawn_blocking(move || exporter.apply(work)).await;
         let fault = done.unwrap_or_else(|error| format!("the agent failed at it: {error}"));
         if !fault.is_empty() {
-            tracing::error!(serial, fault, "not all is served to replicas as it should be");
+            tracing::error!(fault, "not all is served to replicas as it should be");
         }
-        Some(v1::Exporting { serial, serve_uri: self.uri(local), fault })
+        fault
     }
 
-    /// A complete list is taken up only when all of it was heard.
-    fn gather(&self, message: v1::Exports) -> Option<Work> {
-        let v1::Exports { serial: _, complete, more, exports, withdrawn } = message;
-        let mut list = self.list.lock().unwrap_or_else(PoisonError::into_inner);
-        if complete {
-            list.clear();
-        }
-        if complete || !list.is_empty() || more {
-            let room = LIST_MAX.saturating_sub(list.len());
-            list.extend(exports.into_iter().take(room));
-            return (!more).then(|| Work::All(std::mem::take(&mut *list)));
-        }
-        Some(Work::Some(exports, withdrawn))
-    }
-
-    /// What went wrong, in words; empty: nothing.
     fn apply(&self, work: Work) -> String {
         let live = self.executor.live();
-        let Some(serve) = &self.serve else {
+        let mut faults = Faults::default();
+        faults.words.extend(work.excess());
+        self.book().begin(&work);
+        match &self.serve {
             // Nobody is served from here, and nobody is to be: that is no fault.
-            return if work.is_empty() { String::new() } else { self.unable.clone() };
-        };
-        let mut faults = Vec::new();
-        let read = |export: v1::Export, faults: &mut Vec<String>| match read(export, &live) {
-            Ok(export) => export,
-            Err(fault) => {
-                faults.push(fault);
-                None
-            }
-        };
-        match work {
-            Work::All(exports) => {
-                let exports = exports.into_iter().filter_map(|export| read(export, &mut faults)).collect();
-                let told = serve.set_all(&live.guard, exports);
-                faults.extend(told.into_iter().map(|(_, error)| outcome::chain(&error)));
-            }
-            Work::Some(exports, withdrawn) => {
-                let mut note = |result: Result<(), ServeError>| {
-                    faults.extend(result.err().map(|error| outcome::chain(&error)));
-                };
-                withdrawn.into_iter().for_each(|uid| note(serve.remove(ProjectUid(uid))));
-                let exports: Vec<Export> =
-                    exports.into_iter().filter_map(|export| read(export, &mut faults)).collect();
-                for export in &exports {
-                    faults.extend(serve.put(&live.guard, export).err().map(|error| outcome::chain(&error)));
+            None if work.is_empty() => self.book().end(&faults),
+            None => faults.words.push(self.unable.clone()),
+            Some(serve) => {
+                match work {
+                    Work::All(exports) => {
+                        let exports = faults.read(exports, &live);
+                        faults.add(serve.set_all(&live.guard, exports));
+                    }
+                    Work::Some(exports, withdrawn) => {
+                        let exports = faults.read(exports, &live);
+                        faults.add(change(serve, &live.guard, &exports, &withdrawn));
+                    }
                 }
+                self.book().end(&faults);
             }
         }
-        let mut fault = faults.join("; ");
-        crate::text::cut(&mut fault, FAULT_BYTES_MAX);
-        fault
+        faults.text()
     }
 
     /// Closes the socket; running transfers go on.
@@ -136,6 +139,88 @@ impl Exporter {
     }
 }
 
+/// Adds, changes and withdraws single exports; what failed.
+fn change(
+    serve: &Serve,
+    guard: &Guard,
+    exports: &[Export],
+    withdrawn: &[u64],
+) -> Vec<(Option<ProjectUid>, ServeError)> {
+    let gone = withdrawn.iter().map(|uid| (ProjectUid(*uid), serve.remove(ProjectUid(*uid))));
+    let put = exports.iter().map(|export| (export.project, serve.put(guard, export)));
+    let failed = |(project, result): (ProjectUid, Result<(), ServeError>)| {
+        result.err().map(|error| (Some(project), error))
+    };
+    gone.chain(put).filter_map(failed).collect()
+}
+
+/// What was heard and not done yet.
+#[derive(Debug, Default)]
+struct Book {
+    /// Of the newest message that was obeyed.
+    serial: u64,
+    /// What has been heard so far of a message that goes on.
+    parts: Option<Work>,
+    /// What could not be done: exports that are not in place, and (`None`) withdrawn ones that still are.
+    undone: BTreeMap<u64, Option<v1::Export>>,
+}
+
+impl Book {
+    /// A message that comes in parts is obeyed when all of it was heard.
+    fn gather(&mut self, message: v1::Exports) -> Option<Work> {
+        let v1::Exports { serial: _, complete, more, exports, withdrawn } = message;
+        let work = match self.parts.take().filter(|_| !complete) {
+            _ if complete => Work::All(exports),
+            None => Work::Some(exports, withdrawn),
+            Some(Work::All(mut all)) => {
+                all.extend(exports);
+                Work::All(all)
+            }
+            Some(Work::Some(mut some, mut gone)) => {
+                some.extend(exports);
+                gone.extend(withdrawn);
+                Work::Some(some, gone)
+            }
+        };
+        if more {
+            self.parts = Some(work.bounded());
+            return None;
+        }
+        Some(work)
+    }
+
+    /// All that was told counts as not done until it is.
+    fn begin(&mut self, work: &Work) {
+        let (exports, withdrawn): (_, &[u64]) = match work {
+            Work::All(exports) => {
+                self.undone.clear();
+                (exports, &[])
+            }
+            Work::Some(exports, withdrawn) => (exports, withdrawn),
+        };
+        self.undone.extend(withdrawn.iter().map(|uid| (*uid, None)));
+        self.undone.extend(exports.iter().map(|export| (export.project_uid, Some(export.clone()))));
+    }
+
+    /// What did not fail is done. What failed and was not to be served is still served, it must be feared.
+    fn end(&mut self, faults: &Faults) {
+        if !faults.of_all {
+            self.undone.retain(|project, _| faults.of.contains(project));
+        }
+        for project in &faults.of {
+            self.undone.entry(*project).or_insert(None);
+        }
+    }
+
+    fn again(&self) -> Option<Work> {
+        let exports = self.undone.values().flatten().cloned().collect();
+        let withdrawn = self.undone.iter().filter(|(_, undone)| undone.is_none());
+        let withdrawn = withdrawn.map(|(project, _)| *project).collect();
+        (!self.undone.is_empty()).then_some(Work::Some(exports, withdrawn))
+    }
+}
+
+#[derive(Debug)]
 enum Work {
     /// All there is to be.
     All(Vec<v1::Export>),
@@ -144,10 +229,73 @@ enum Work {
 }
 
 impl Work {
-    fn is_empty(&self) -> bool {
+    fn exports(&self) -> &[v1::Export] {
         match self {
-            Self::All(exports) | Self::Some(exports, _) => exports.is_empty(),
+            Self::All(exports) | Self::Some(exports, _) => exports,
         }
+    }
+
+    fn is_empty(&self) -> bool {
+        self.exports().is_empty()
+    }
+
+    /// No more in memory than what shows that it was too much.
+    fn bounded(mut self) -> Self {
+        let (Self::All(exports) | Self::Some(exports, _)) = &mut self;
+        exports.truncate(LIST_MAX + 1);
+        self
+    }
+
+    fn excess(&self) -> Option<String> {
+        let text =
+            format!("the coordinator told of more than {LIST_MAX} exports; what follows is not served");
+        (self.exports().len() > LIST_MAX).then_some(text)
+    }
+}
+
+/// What failed.
+#[derive(Debug, Default)]
+struct Faults {
+    words: Vec<String>,
+    /// Whose exports.
+    of: BTreeSet<u64>,
+    /// None is certain to be in place.
+    of_all: bool,
+}
+
+impl Faults {
+    fn add(&mut self, failed: Vec<(Option<ProjectUid>, ServeError)>) {
+        for (project, error) in failed {
+            self.words.push(outcome::chain(&error));
+            match project {
+                Some(project) => {
+                    self.of.insert(project.0);
+                }
+                None => self.of_all = true,
+            }
+        }
+    }
+
+    /// The exports that can be read, and are for our own daemon.
+    fn read(&mut self, exports: Vec<v1::Export>, live: &Live) -> Vec<Export> {
+        let mut good = Vec::new();
+        for export in exports.into_iter().take(LIST_MAX) {
+            let project = export.project_uid;
+            match read(export, live) {
+                Ok(export) => good.extend(export),
+                Err(fault) => {
+                    self.words.push(fault);
+                    self.of.insert(project);
+                }
+            }
+        }
+        good
+    }
+
+    fn text(&self) -> String {
+        let mut text = self.words.join("; ");
+        crate::text::cut(&mut text, FAULT_BYTES_MAX);
+        text
     }
 }
 

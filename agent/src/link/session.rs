@@ -247,7 +247,10 @@ impl Session<'_> {
                     self.send_logs();
                     Ok(())
                 }
-                _ = inventory.tick() => self.say(Out::Inventory(self.link.inventory().await)).await,
+                _ = inventory.tick() => {
+                    self.retry_exports();
+                    self.say(Out::Inventory(self.link.inventory().await)).await
+                }
                 Ok(()) = renewals.changed(), if dialling.is_empty() => {
                     dialling.spawn(dial_again(self.link.tls.clone(), address.clone()));
                     Ok(())
@@ -317,6 +320,14 @@ impl Session<'_> {
         {
             let (exporter, local) = (self.link.exporter.clone(), self.local);
             self.exporting.spawn(async move { exporter.obey(exports, local).await });
+        }
+    }
+
+    /// What could not be served then may be served now: a tree is there, a disk has room again.
+    fn retry_exports(&mut self) {
+        if self.exporting.is_empty() && self.exports.is_empty() {
+            let (exporter, local) = (self.link.exporter.clone(), self.local);
+            self.exporting.spawn(async move { exporter.retry(local).await });
         }
     }
 

@@ -149,7 +149,7 @@ impl Connections {
             let module = connection.project.map(|project| modules.get(&project));
             let barred = match (module, &connection.user) {
                 (Some(None), _) => true,
-                (Some(Some(module)), Some(user)) => !module.users.contains(user),
+                (Some(Some(module)), Some(user)) => !module.is_read_by(user),
                 _ => false,
             };
             if barred {
@@ -165,11 +165,10 @@ impl Connections {
         self.table().list.iter().for_each(|connection| connection.end("nothing is exported"));
     }
 
-    /// Ends the transfers of a project by others than `users`. Who cannot be told is another.
-    pub(super) fn end_others(&self, project: ProjectUid, users: &[String]) {
-        let other = |c: &&Connection| {
-            c.project == Some(project) && !c.user.as_ref().is_some_and(|user| users.contains(user))
-        };
+    /// Ends the transfers of a project by others than those who may read `module`. Who cannot be told is another.
+    pub(super) fn end_others(&self, project: ProjectUid, module: Option<&Module>) {
+        let may = |user: &String| module.is_some_and(|module| module.is_read_by(user));
+        let other = |c: &&Connection| c.project == Some(project) && !c.user.as_ref().is_some_and(may);
         self.table()
             .list
             .iter()

@@ -59,6 +59,11 @@ const JAIL: &str = "jail.json";
 const ENDING: &str = ".conf";
 const HEADER: &str = "# Written by mirror-agent. With any other line in it nothing is served.\n";
 
+/// Who a user is: the name without the day of its secret.
+fn reader(user: &str) -> &str {
+    user.rsplit_once('-').map_or(user, |(reader, _)| reader)
+}
+
 /// One module, as its file says it. Secrets are not part of it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Module {
@@ -95,6 +100,11 @@ impl Module {
         let owner = privileged.then(|| (metadata.uid(), metadata.gid()));
         let module = Self { project: export.project, name: export.name.clone(), path, owner, users };
         plain(&module.path).map(|()| module)
+    }
+
+    /// Whether who came as this user may read on, although the secret that proved it may be an older day's by now.
+    pub(super) fn is_read_by(&self, user: &str) -> bool {
+        self.users.iter().any(|named| reader(named) == reader(user))
     }
 
     fn text(&self, dir: &Path) -> String {

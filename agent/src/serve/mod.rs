@@ -51,7 +51,8 @@ pub struct Export {
     /// Where the tree is.
     pub destination: Destination,
     /// rsync's user names (letters, digits and `. _ -`), each with its secret of at least [`SECRET_BYTES_MIN`] bytes.
-    /// With none, nobody may read and nothing is served.
+    /// What stands after the last `-` is the day of the secret: users that differ in it only are one reader. With none,
+    /// nobody may read and nothing is served.
     pub users: Vec<(String, Password)>,
 }
 
@@ -224,7 +225,7 @@ impl Serve {
     }
 
     /// Adds or changes an export. When this returns, the next connection sees it: a new user may read, an old secret
-    /// is refused. Running transfers go on, but for those of users that are no longer named.
+    /// is refused. Running transfers go on, but for those of readers that are no longer named.
     ///
     /// # Errors
     /// [`ServeError`]. An export that cannot be put is not served at all, also not as it was before.
@@ -315,9 +316,9 @@ impl Inner {
         };
         let before = state.modules.insert(export.project, module);
         let after = &state.modules[&export.project];
-        if before.is_some_and(|before| before.users.iter().any(|user| !after.users.contains(user))) {
+        if before.is_some_and(|before| before.users.iter().any(|user| !after.is_read_by(user))) {
             self.connections.refresh(&state.modules);
-            self.connections.end_others(export.project, &after.users);
+            self.connections.end_others(export.project, Some(after));
         }
         Ok(())
     }
@@ -325,7 +326,7 @@ impl Inner {
     fn remove(&self, state: &mut State, project: ProjectUid) -> Result<(), ServeError> {
         self.files.remove(project)?;
         self.connections.refresh(&state.modules);
-        self.connections.end_others(project, &[]);
+        self.connections.end_others(project, None);
         state.modules.remove(&project);
         Ok(())
     }

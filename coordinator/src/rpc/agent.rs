@@ -1,5 +1,7 @@
 //! Agents and join tokens, as people see and steer them.
 
+mod replace;
+
 use std::time::Duration;
 
 use ::fleet::{
@@ -149,6 +151,13 @@ impl v1::agent_service_server::AgentService for Agents {
         self.cut(&name);
         tracing::info!(target: "audit", %by, agent = %name, "revoked");
         self.shown(uid, &name)
+    }
+
+    async fn replace_agent(
+        &self,
+        request: Request<v1::ReplaceAgentRequest>,
+    ) -> Result<Response<v1::ReplaceAgentResponse>, Status> {
+        self.replace(request).await
     }
 
     async fn delete_agent(&self, request: Request<v1::DeleteAgentRequest>) -> Result<Response<()>, Status> {

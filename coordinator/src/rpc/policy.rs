@@ -60,6 +60,7 @@ pub const TABLE: &[(&str, Rule)] = &[
     ("/mirror.v1.ProjectService/RunProject", Rule::Owner),
     ("/mirror.v1.ProjectService/PromoteOrigin", OPERATOR),
     ("/mirror.v1.ProjectService/ReseedPlacement", OPERATOR),
+    ("/mirror.v1.ProjectService/MovePlacement", OPERATOR),
     ("/mirror.v1.ProjectService/SwitchUpstream", OPERATOR),
     ("/mirror.v1.ProjectService/WhyProject", VIEWER),
     ("/mirror.v1.ProjectService/PreviewSchedule", VIEWER),
@@ -76,6 +77,8 @@ pub const TABLE: &[(&str, Rule)] = &[
     ("/mirror.v1.AgentService/DrainAgent", OPERATOR),
     ("/mirror.v1.AgentService/UndrainAgent", OPERATOR),
     ("/mirror.v1.AgentService/RevokeAgent", ADMIN),
+    // To revoke the old one by the way takes what RevokeAgent takes.
+    ("/mirror.v1.AgentService/ReplaceAgent", OPERATOR),
     ("/mirror.v1.AgentService/DeleteAgent", ADMIN),
     ("/mirror.v1.AgentService/CreateJoinToken", ADMIN),
     ("/mirror.v1.AgentService/ListJoinTokens", ADMIN),

@@ -16,7 +16,8 @@ use ::fleet::{
     engine::{Project, WaitReason},
     id::{AgentUid, Name, ProjectUid},
     input::{Ask, Reply},
-    project::ProjectRecord,
+    project::{Destination, ProjectRecord},
+    record::Record,
     refusal::{Refusal, RefusalCode, Violation},
     run::{TriggerKind, Wish},
 };
@@ -29,7 +30,7 @@ pub use self::{
     show::{show, show_all},
 };
 use super::{ask, broken, invalid, page, refused, request::key, run, run::history, user};
-use crate::{Services, session::trace};
+use crate::{Services, session::trace, store::VALUE_BYTES_MAX};
 
 /// Projects on a page when the caller names no number.
 const PAGE_SIZE: usize = 100;
@@ -170,6 +171,23 @@ impl Projects {
     fn agent(&self, name: &Name) -> Result<AgentUid, Status> {
         let known = self.services.driver.view().agent_named(name).map(|agent| agent.uid);
         known.ok_or_else(|| refused(&Refusal::not_found("agent", name)))
+    }
+
+    /// A declaration that is too large with the new place in it is told before the tree is copied, not after.
+    fn fits_after_move(&self, uid: ProjectUid, agent: AgentUid, to: &Destination) -> Result<(), Violation> {
+        let view = self.services.driver.view();
+        let project = view.project(uid);
+        let moved = project
+            .and_then(|project| view.record_after_move(self.services.driver.now(), project, agent, to));
+        let Some(record) = moved else { return Ok(()) };
+        let bytes = mirror_proto::stored::encode(&Record::Project(Box::new(record))).len();
+        if bytes <= VALUE_BYTES_MAX {
+            return Ok(());
+        }
+        let text = format!(
+            "the project's declaration would have {bytes} bytes with it, at most {VALUE_BYTES_MAX}; make it smaller first"
+        );
+        Err(Violation::new("destination", text))
     }
 
     /// What only the history knows about the reasons of waiting.
@@ -422,6 +440,35 @@ impl v1::project_service_server::ProjectService for Projects {
             Reply::Run { run, .. } => {
                 tracing::info!(
                     target: "audit", %by, project = %name, agent = %target, from = %donor, %run, "placement reseeded"
+                );
+                run::shown(&self.services, project, run).await.map(Response::new)
+            }
+            other => Err(unexpected(&other)),
+        }
+    }
+
+    async fn move_placement(
+        &self,
+        request: Request<v1::MovePlacementRequest>,
+    ) -> Result<Response<v1::Run>, Status> {
+        const WHAT: &str = "placement not moved";
+        let by = user(&request)?;
+        let traceparent = trace::current(request.metadata());
+        let v1::MovePlacementRequest { name, agent, destination, etag } = request.into_inner();
+        let read =
+            (convert::parse_agent("agent", &agent), convert::read_destination("destination", &destination));
+        let (target, to) = match read {
+            (Ok(target), Ok(to)) => (target, to),
+            (target, to) => return Err(invalid(WHAT, target.err().into_iter().chain(to.err()).collect())),
+        };
+        let (project, name, revision) = self.find_at(WHAT, &name, &etag)?;
+        let agent = self.agent(&target)?;
+        self.fits_after_move(project, agent, &to).map_err(|fault| invalid(WHAT, vec![fault]))?;
+        let place = to.clone();
+        match ask(&self.services, &by, Ask::Move { project, agent, to, revision, traceparent }).await? {
+            Reply::Run { run, .. } => {
+                tracing::info!(
+                    target: "audit", %by, project = %name, agent = %target, to = %place, %run, "placement is moved"
                 );
                 run::shown(&self.services, project, run).await.map(Response::new)
             }

@@ -20,14 +20,12 @@ use crate::{
     placement::PlacementRecord,
     record::{Change, Key, Record, Volatile},
     run::{RunRecord, RunState},
+    standing::OPENING_LOOK,
     time::{Mono, Now, Wall},
 };
 
 /// Most attempts looked at in one decision; the look goes on in the next.
 const SCAN_STEPS_MAX: usize = 1_024;
-
-/// Where no window opens for long, it is looked for again after this.
-const OPENING_LOOK: Duration = Duration::from_secs(24 * 3_600);
 
 /// What kind of limit holds an attempt back.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -111,7 +109,7 @@ struct Case<'a> {
 impl Case<'_> {
     /// Whether the run's tree is there already: people put it on the origin themselves.
     fn is_local(&self) -> bool {
-        self.attempt.role == Role::Origin && self.project.is_local() && self.run.wish.reseed_from.is_none()
+        self.attempt.role == Role::Origin && self.project.is_local() && !self.run.wish.is_aside()
     }
 }
 
@@ -132,6 +130,8 @@ impl Engine {
             self.wait_for_agent(&case, &mut waits);
         }
         match (attempt.role, case.run.wish.reseed_from) {
+            // It needs nothing beyond its agent.
+            (Role::Origin | Role::Replica, _) if case.run.wish.moves.is_some() => {}
             (Role::Origin | Role::Replica, Some(donor)) => {
                 self.wait_for_source(self.donor_source(now, attempt, donor), &mut waits);
             }
@@ -247,7 +247,7 @@ impl Engine {
         let before = |run: &&RunRecord| run.id < case.run.id || run.state != RunState::Queued;
         let others = case.project.runs.iter().filter(|run| **run != case.run.id);
         let others = others.filter_map(|run| self.runs.get(run)).filter(before);
-        for run in others.filter(|run| !run.state.is_closed() && run.wish.reseed_from.is_none()) {
+        for run in others.filter(|run| !run.state.is_closed() && !run.wish.is_aside()) {
             let Some(since) = self.propagating_since.get(&run.id) else {
                 waits.push(Wait::new(WaitReason::RunActive));
                 return;
@@ -364,8 +364,10 @@ impl Engine {
         };
         offered.spec_hash = offer.spec_hash();
         effects.put(Record::Attempt(offered));
-        if !run.wish.dry_run {
-            self.mix_replicas(project, attempt.agent, effects);
+        match &run.wish.moves {
+            Some(way) => self.begin_move(placement, way, effects),
+            None if run.wish.dry_run => {}
+            None => self.mix_replicas(project, attempt.agent, effects),
         }
         if run.state == RunState::Queued {
             self.begin_run(now, run, project, effects);
@@ -377,6 +379,7 @@ impl Engine {
     /// Where an attempt pulls from now, if it is from another agent.
     fn source_of(&self, now: Now, case: &Case<'_>) -> Result<Option<Source>, Wait> {
         match (case.attempt.role, case.run.wish.reseed_from) {
+            (Role::Origin | Role::Replica, _) if case.run.wish.moves.is_some() => Ok(None),
             (Role::Origin | Role::Replica, Some(donor)) => {
                 self.donor_source(now, case.attempt, donor).map(Some)
             }
@@ -416,8 +419,9 @@ impl Engine {
     }
 
     /// A queued run becomes the active one: it takes all triggers so far, and what still propagated closes. What makes
-    /// no tree does neither.
+    /// no tree does neither. What a person allowed it too long ago is allowed no more.
     fn begin_run(&self, now: Now, run: &RunRecord, project: &Project, effects: &mut Effects<'_>) {
+        let run = &RunRecord { wish: run.wish.clone().valid_at(now.wall), ..run.clone() };
         if !run.wish.makes_tree() {
             let begun = RunRecord { state: RunState::Running, start_time: Some(now.wall), ..run.clone() };
             return effects.put(Record::Run(begun));
@@ -451,7 +455,7 @@ impl Engine {
         source: Option<Source>,
     ) -> Offer {
         let spec = &project.record.spec;
-        let upstream = project.asked(attempt);
+        let upstream = project.asked(attempt).filter(|_| run.wish.moves.is_none());
         let marker = self.marker_check(project, attempt, run).filter(|_| source.is_none());
         let (source_uri, user, sealed_password, pair) = match source {
             Some(source) => (source.uri, String::new(), Vec::new(), source.pair),
@@ -489,7 +493,9 @@ impl Engine {
             quota_bytes: spec.guard.quota_bytes,
             known_files: placement.files,
             known_bytes: placement.size_bytes,
-            keep_extra: run.wish.reseed_from.is_some(),
+            keep_extra: run.wish.is_aside(),
+            move_from: run.wish.moves.as_ref().map(|_| placement.destination.clone()),
+            link: spec.link.clone(),
             pair,
             traceparent: run.traceparent.clone(),
         }
@@ -545,7 +551,8 @@ impl Offer {
                 (self.no_defaults, self.max_delete, self.connect_timeout, self.io_timeout),
                 (self.stall_timeout, self.run_timeout, self.bandwidth_limit_kib, self.tree),
                 (self.dry_run, self.reclaim, &self.sentinels, self.first_sync, &self.waived),
-                (self.quota_bytes, self.known_files, self.known_bytes, self.keep_extra, &self.marker),
+                (self.quota_bytes, self.known_files, self.known_bytes, self.keep_extra),
+                (&self.move_from, &self.link, &self.marker),
             )
         );
         let hash = text.bytes().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {

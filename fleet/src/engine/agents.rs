@@ -6,7 +6,7 @@ use crate::{
     agent::{AgentFacts, AgentRecord, JoinToken, Root, Session, TokenNames},
     attempt::{AttemptEvent, AttemptRecord, AttemptState, Role},
     defaults,
-    id::{AgentUid, Epoch, Name, RunId},
+    id::{AgentUid, Epoch, Name, ProjectUid, RunId},
     input::{AgentInput, CloseReason, Decision, Held, Message, Reply, Send},
     record::{Change, FleetRecord, Record, Volatile},
     refusal::{Refusal, RefusalCode},
@@ -133,6 +133,10 @@ impl Engine {
         let unsettled = self.settle_lacking(now, record, state_id, held, &mut effects);
         for one in held {
             self.distrust(agent, one, &mut effects);
+            self.distrust_copies(agent, one, record.last_seen, &mut effects);
+        }
+        if !record.state_id.is_empty() && record.state_id != state_id {
+            self.distrust_all(record, &mut effects);
         }
         let keep_old_state = unsettled && !record.state_id.is_empty();
         let state_id = if keep_old_state { record.state_id.clone() } else { state_id.to_owned() };
@@ -208,10 +212,11 @@ impl Engine {
                 }
             },
             Some(_) => cancel("a newer offer of this attempt was made"),
-            // What it ran alone and has ended is entered with its outcome; but before a lost tree is copied to there.
+            // What it ran alone and has ended is entered with its outcome; but before a tree is copied to there, or moved.
             None if held.autonomous.is_some()
                 && held.ended
-                && self.donor_of(held.project, agent).is_none() =>
+                && self.donor_of(held.project, agent).is_none()
+                && self.moving_to(held.project, agent).is_none() =>
             {
                 return;
             }
@@ -219,7 +224,8 @@ impl Engine {
                 Some(attempt) => self.go_on(&attempt, held),
                 None => cancel("the project is not this agent's any more, or it has ended"),
             },
-            None if self.may_adopt(agent, held) => {
+            // After a restore a hello may name several that nobody knows: one run of a project is open at a time.
+            None if self.may_adopt(agent, held) && !effects.opens_run(held.project) => {
                 let attempt = self.adopt(now, agent, held, effects);
                 self.go_on(&attempt, held)
             }
@@ -347,10 +353,12 @@ impl Engine {
         serial: u64,
         serve_uri: String,
         fault: String,
+        not_served: Vec<ProjectUid>,
     ) -> Decision {
         let mut effects = Effects::of(self);
         if self.sessions.get(&agent).is_some_and(|current| current.epoch == session) {
-            effects.change(Change::Volatile(Volatile::Exporting { agent, serial, serve_uri, fault }));
+            let exporting = Volatile::Exporting { agent, serial, serve_uri, fault, not_served };
+            effects.change(Change::Volatile(exporting));
         }
         effects.decision()
     }

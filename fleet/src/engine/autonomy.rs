@@ -20,6 +20,7 @@ use super::{
     state::{Engine, Project},
 };
 use crate::{
+    agent::AgentRecord,
     attempt::{AttemptEvent, AttemptRecord, AttemptState, End, Role},
     defaults,
     engine::HELLO_ATTEMPTS_MAX,
@@ -135,7 +136,7 @@ impl Autonomy {
 
 impl Engine {
     /// What the agent of an origin may do by itself; `None`: nothing. Passwords are never on an agent's disk, so a
-    /// project that has one waits for its coordinator; and so does a lost tree that is to be copied from another agent.
+    /// project that has one waits for its coordinator; and so does a tree that is to be copied from another agent, or moved.
     pub(super) fn standing_order(&self, agent: AgentUid, uid: ProjectUid) -> Option<StandingOrder> {
         let project = self.projects.get(&uid)?;
         let spec = &project.record.spec;
@@ -146,7 +147,8 @@ impl Engine {
             || self.agents.get(&agent)?.draining
             || !upstream.sealed_password.is_empty()
             || spec.schedule.cadence == Cadence::Manual
-            || self.donor_of(uid, agent).is_some();
+            || self.donor_of(uid, agent).is_some()
+            || self.moving_to(uid, agent).is_some();
         if kept_back {
             return None;
         }
@@ -265,6 +267,50 @@ impl Engine {
         self.mix_replicas(project, agent, effects);
         if placement.have_tree.is_some() {
             effects.put(Record::Placement(PlacementRecord { have_tree: None, ..placement.clone() }));
+        }
+    }
+
+    /// What was copied from an agent after it was last seen may have changed meanwhile, by what it ran alone: nobody is
+    /// to copy it any further, and whoever has it fetches the tree again.
+    pub(super) fn distrust_copies(
+        &self,
+        agent: AgentUid,
+        held: &Held,
+        last_seen: Option<Wall>,
+        effects: &mut Effects<'_>,
+    ) {
+        let Some(fire) = held.autonomous.filter(|_| !self.is_entered(agent, held)) else { return };
+        let Some(project) = self.projects.get(&held.project) else { return };
+        // A link can be cut long before that is noticed here.
+        let since = last_seen.map(|seen| seen.min(fire.started));
+        Self::doubt_copies(project, agent, since, effects);
+    }
+
+    /// An agent has lost its state, and with it all that it could tell of what it ran alone: none of the trees that it
+    /// had to fetch is served to anybody before it was fetched anew.
+    pub(super) fn distrust_all(&self, agent: &AgentRecord, effects: &mut Effects<'_>) {
+        let projects = self.placements_on(agent.uid).filter_map(|uid| self.projects.get(&uid));
+        // Nothing else is run alone, and a schedule is what mends it.
+        let alone = |project: &&Project| {
+            !project.is_local() && project.record.spec.schedule.cadence != Cadence::Manual
+        };
+        for project in projects.filter(alone) {
+            let uid = project.record.uid;
+            let origin = effects.placement(uid, agent.uid).filter(|own| own.role == Role::Origin);
+            let Some(own) = origin.filter(|own| own.have_tree.is_some()) else { continue };
+            self.mix_replicas(project, agent.uid, effects);
+            effects.put(Record::Placement(PlacementRecord { half_changed: true, ..own }));
+            Self::doubt_copies(project, agent.uid, agent.last_seen, effects);
+        }
+    }
+
+    fn doubt_copies(project: &Project, agent: AgentUid, since: Option<Wall>, effects: &mut Effects<'_>) {
+        let copies =
+            project.placements.values().filter(|one| one.role == Role::Replica && one.agent != agent);
+        for copy in copies.filter(|one| one.have_tree.is_some() && one.have_time > since) {
+            if let Some(copy) = effects.placement(copy.project, copy.agent) {
+                effects.put(Record::Placement(PlacementRecord { have_tree: None, ..copy }));
+            }
         }
     }
 

@@ -79,6 +79,14 @@ impl<'a> Effects<'a> {
         }
     }
 
+    /// Whether this decision has put a run of the project that is open.
+    pub(super) fn opens_run(&self, project: ProjectUid) -> bool {
+        self.changes.iter().any(|change| match change {
+            Change::Put(Record::Run(run)) => run.project == project && !run.state.is_closed(),
+            Change::Put(_) | Change::Delete(_) | Change::Volatile(_) => false,
+        })
+    }
+
     /// The placement as this decision leaves it so far.
     pub(super) fn placement(&self, project: ProjectUid, agent: AgentUid) -> Option<PlacementRecord> {
         let key = Key::Placement(project, agent);

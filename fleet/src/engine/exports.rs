@@ -4,7 +4,7 @@
 //!
 //! ```text
 //!   placements, agents, the day ──▶ what should be served ──▶ Message::Exports { serial } ──▶ agent
-//!   source(..) ◀── told[project].serial <= acknowledged ◀──── Exporting { serial, serve_uri } ──┘
+//!   source(..) ◀── told[project].serial <= acknowledged ◀──── Exporting { serial, serve_uri, not_served } ──┘
 //! ```
 //!
 //! Secrets are made by the shell, from the pairs that are named here. Knows no rsync.
@@ -46,6 +46,8 @@ struct Exporter {
     acknowledged: u64,
     /// Why it cannot serve; empty: it can, as far as it said.
     fault: String,
+    /// What of that is not in place, as it said.
+    not_served: BTreeSet<ProjectUid>,
     told: BTreeMap<ProjectUid, Told>,
 }
 
@@ -122,10 +124,17 @@ impl Exports {
         }
     }
 
-    pub(super) fn acknowledged(&mut self, agent: AgentUid, serial: u64, fault: &str) {
+    pub(super) fn acknowledged(
+        &mut self,
+        agent: AgentUid,
+        serial: u64,
+        fault: &str,
+        not_served: &[ProjectUid],
+    ) {
         if let Some(exporter) = self.exporters.get_mut(&agent) {
             exporter.acknowledged = serial.min(exporter.serial);
             fault.clone_into(&mut exporter.fault);
+            exporter.not_served = not_served.iter().copied().collect();
         }
     }
 
@@ -231,8 +240,11 @@ impl Engine {
             }
         };
         let known = |project: ProjectUid| exporter.told.get(&project);
-        let unchanged =
-            told.iter().all(|(project, export)| known(*project).map(|told| &told.export) == export.as_ref());
+        // What it could not serve it is told again, or it never tries again.
+        let unchanged = told.iter().all(|(project, export)| {
+            known(*project).map(|told| &told.export) == export.as_ref()
+                && !exporter.not_served.contains(project)
+        });
         if unchanged && !complete {
             let serial = only.and_then(known).map_or(exporter.serial, |told| told.serial);
             effects.change(Change::Volatile(Volatile::Told { agent, serial, day, complete, told }));
@@ -267,8 +279,7 @@ impl Engine {
                 // Nor is one that has shrunk, or was left half changed, to be pulled under the name of the tree before:
                 // IN_PLACE, it is there already.
                 Some(source) if from.offers(attempt.tree) => {
-                    let changing = self.attempt_on(from.project, from.agent);
-                    if !changing.is_some_and(|own| own.state.is_out()) {
+                    if !self.is_changed(from.project, from.agent) {
                         return Ok(source);
                     }
                     // While the source changes its tree, what a replica pulls would be mixed.
@@ -292,6 +303,7 @@ impl Engine {
         let exporter = self.exports.exporters.get(&from.agent)?;
         let told = exporter.told.get(&from.project)?;
         let in_place = told.serial <= exporter.acknowledged
+            && !exporter.not_served.contains(&from.project)
             && told.export.destination == from.destination
             && told.export.pairs.contains(&pair)
             && !session.facts.serve_uri.is_empty();

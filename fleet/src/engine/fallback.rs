@@ -121,9 +121,9 @@ fn stored(place: usize) -> u32 {
 
 impl Engine {
     /// Whether the attempt pulls from the project's upstream: an origin's does, unless it copies a lost tree from
-    /// another agent.
+    /// another agent, or moves one.
     pub(super) fn asks_upstream(&self, attempt: &AttemptRecord) -> bool {
-        attempt.role == Role::Origin && !self.is_reseed(attempt)
+        attempt.role == Role::Origin && !self.is_aside(attempt)
     }
 
     /// An attempt that waits asks the upstream of now; it may have come back after a change of the declaration.

@@ -46,6 +46,10 @@ impl Engine {
         attempt: &AttemptRecord,
         outcome: Outcome,
     ) -> Outcome {
+        if self.is_move(attempt) {
+            // A copy is whole or it is none.
+            return outcome;
+        }
         let Some(project) = self.projects.get(&attempt.project) else { return outcome };
         let Some(placement) = project.placements.get(&attempt.agent) else { return outcome };
         let partial = outcome.class == ExitClass::Partial;
@@ -163,7 +167,7 @@ impl Engine {
         project: &Project,
         placement: &PlacementRecord,
     ) -> u64 {
-        if run.wish.reseed_from.is_some() {
+        if run.wish.is_aside() {
             return 0;
         }
         let limit = allowed_deletes(project, placement);
@@ -330,7 +334,7 @@ fn not_newest<'a>(
 }
 
 /// A run as people name it.
-fn short(run: RunId) -> String {
+pub(super) fn short(run: RunId) -> String {
     run.to_string().chars().take(SHORT_RUN_CHARS).collect()
 }
 

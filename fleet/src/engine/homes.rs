@@ -19,7 +19,7 @@ use crate::{
     id::{AgentUid, ProjectUid},
     input::Decision,
     placement::PlacementRecord,
-    project::{Destination, Pick, ProjectRecord, ProjectSpec},
+    project::{Destination, Pick, ProjectRecord, ProjectSpec, Replicas},
     record::{Change, Key, Record, Volatile},
     refusal::{Refusal, Violation},
 };
@@ -97,25 +97,19 @@ impl PlacementRecord {
 }
 
 impl Engine {
-    /// What a declaration wants of one agent. What it is named as goes before what it is selected as; revoked
-    /// agents are not selected.
+    /// What a declaration wants of one agent.
     pub(super) fn home_of<'a>(&self, spec: &'a ProjectSpec, agent: AgentUid) -> Option<Home<'a>> {
-        let record = self.agents.get(&agent)?;
-        let origins = &spec.placement.origins;
-        if let Some(index) = origins.iter().position(|target| target.agent == agent) {
-            let role = if index == 0 { Role::Origin } else { Role::Replica };
-            let destination = spec.destination_on(&origins[index]);
-            return Some(Home { role, standby: index > 0, destination, entry: Entry::Origin(index) });
-        }
-        let replicas = &spec.placement.replicas;
-        let named = replicas.iter().position(|replicas| replicas.pick == Pick::Agent(agent));
-        let fits = |pick: &Pick| match pick {
-            Pick::Agent(_) => false,
-            Pick::Labels(labels) => record.revoked.is_none() && record.has_labels(labels.iter()),
-        };
-        let index = named.or_else(|| replicas.iter().position(|replicas| fits(&replicas.pick)))?;
-        let destination = replicas[index].destination.as_ref().unwrap_or(&spec.destination);
-        Some(Home { role: Role::Replica, standby: false, destination, entry: Entry::Replicas(index) })
+        home_as(spec, self.agents.get(&agent)?)
+    }
+
+    /// Where a declaration would have its trees now, in the order of the agents' uids.
+    pub fn homes<'a>(
+        &self,
+        spec: &'a ProjectSpec,
+    ) -> impl Iterator<Item = (AgentUid, Role, &'a Destination)> {
+        let wanted = self.wanted_agents(spec).into_iter();
+        let home = |agent| self.home_of(spec, agent).map(|home| (agent, home.role, home.destination));
+        wanted.filter_map(home)
     }
 
     /// The agents that a declaration names or selects now.
@@ -148,11 +142,17 @@ impl Engine {
         let mut faults = Vec::new();
         let mut replicas = 0;
         let mut too_many = None;
+        let mut link_fault = None;
         for agent in self.wanted_agents(spec) {
             let Some(home) = self.home_of(spec, agent) else { continue };
             replicas += usize::from(home.role == Role::Replica);
             if replicas > REPLICAS_MAX {
                 too_many = Some(home.entry.to_string());
+            }
+            if link_fault.is_none()
+                && let Some(link) = &spec.link
+            {
+                link_fault = self.link_fault(own, agent, link, home.destination);
             }
             let Some(other) = self.overlapping(own, agent, home.destination) else { continue };
             let field = match home.entry {
@@ -164,14 +164,35 @@ impl Engine {
         let text =
             || format!("{replicas} replicas in all; at most {REPLICAS_MAX} of one project are possible");
         faults.extend(too_many.map(|field| Violation::new(field, text())));
+        faults.extend(link_fault);
         faults
     }
 
-    fn overlap_text(&self, agent: AgentUid, wanted: &Destination, other: ProjectUid) -> String {
+    /// What speaks against a public link on an agent: a pull would delete one that lies in a tree.
+    fn link_fault(
+        &self,
+        own: Option<ProjectUid>,
+        agent: AgentUid,
+        link: &Destination,
+        tree: &Destination,
+    ) -> Option<Violation> {
+        let text = if link.overlaps(tree) {
+            format!("\"{link}\": it lies inside, around or at the tree's own place {tree}")
+        } else {
+            self.overlap_text(agent, link, self.overlapping(own, agent, link)?)
+        };
+        Some(Violation::new("publish.link", text))
+    }
+
+    pub(super) fn overlap_text(&self, agent: AgentUid, wanted: &Destination, other: ProjectUid) -> String {
         let agent_name = self.agents.get(&agent).map_or("?", |agent| agent.name.as_str());
+        let moves = self.attempts_on(other, agent).find_map(|attempt| self.way_of(attempt));
         let other = self.projects.get(&other);
-        let at = other.and_then(|project| project.placements.get(&agent));
-        let at = at.map_or_else(String::new, |placement| placement.destination.to_string());
+        let tree = other.and_then(|project| project.placements.get(&agent)).map(|one| &one.destination);
+        let link = other.and_then(|project| project.record.spec.link.as_ref());
+        let places = [tree, moves.map(|way| &way.to), link].into_iter().flatten();
+        let at = { places }.find(|place| place.overlaps(wanted)).or(tree);
+        let at = at.map(ToString::to_string).unwrap_or_default();
         let other = other.map_or("?", |project| project.record.name.as_str());
         format!(
             "\"{wanted}\": on agent \"{agent_name}\" it lies inside, around or at {at} of project \"{other}\""
@@ -180,7 +201,7 @@ impl Engine {
 
     /// The project whose tree on the agent is this destination, around it, or in it. Two trees may not lie inside
     /// each other: the outer one's deletes would empty the inner one.
-    fn overlapping(
+    pub(super) fn overlapping(
         &self,
         own: Option<ProjectUid>,
         agent: AgentUid,
@@ -188,13 +209,64 @@ impl Engine {
     ) -> Option<ProjectUid> {
         let at = |path: String, project: u64| (agent, wanted.root().to_owned(), path, ProjectUid(project));
         let path = wanted.path();
+        // What a tree is being moved to is taken already.
+        for places in [&self.trees, &self.moving] {
+            let around = path.match_indices('/').map(|(end, _)| &path[..end]);
+            let around = around
+                .chain(std::iter::once(path))
+                .flat_map(|path| places.range(at(path.to_owned(), 0)..=at(path.to_owned(), u64::MAX)));
+            // All that begins with "path/": '0' is the byte after '/'.
+            let inside = places.range(at(format!("{path}/"), 0)..at(format!("{path}0"), 0));
+            let mut found = around.chain(inside).map(|(.., project)| *project);
+            if let Some(other) = found.find(|project| Some(*project) != own) {
+                return Some(other);
+            }
+        }
+        self.linking(own, agent, wanted)
+    }
+
+    /// The project whose public link on the agent is at this place, around it, or in it: a tree there would take it away.
+    fn linking(&self, own: Option<ProjectUid>, agent: AgentUid, wanted: &Destination) -> Option<ProjectUid> {
+        let at = |path: String, project: u64| (wanted.root().to_owned(), path, ProjectUid(project));
+        let path = wanted.path();
         let around = path.match_indices('/').map(|(end, _)| &path[..end]);
         let around = around
             .chain(std::iter::once(path))
-            .flat_map(|path| self.trees.range(at(path.to_owned(), 0)..=at(path.to_owned(), u64::MAX)));
-        // All that begins with "path/": '0' is the byte after '/'.
-        let inside = self.trees.range(at(format!("{path}/"), 0)..at(format!("{path}0"), 0));
-        around.chain(inside).map(|(.., project)| *project).find(|project| Some(*project) != own)
+            .flat_map(|path| self.links.range(at(path.to_owned(), 0)..=at(path.to_owned(), u64::MAX)));
+        let inside = self.links.range(at(format!("{path}/"), 0)..at(format!("{path}0"), 0));
+        let here = |project: &ProjectUid| self.placed.contains(&(agent, *project));
+        around
+            .chain(inside)
+            .map(|(.., project)| *project)
+            .find(|project| Some(*project) != own && here(project))
+    }
+
+    /// Whether a place on the agent belongs to this or another project: its tree, where one is being moved to, or its
+    /// public link.
+    pub(super) fn taken_by(&self, agent: AgentUid, wanted: &Destination, own: ProjectUid) -> Option<String> {
+        self.overlapping(Some(own), agent, wanted).map(|other| self.overlap_text(agent, wanted, other))
+    }
+
+    /// The declaration with this destination for one of its agents: an entry that names the agent says it.
+    pub(super) fn spec_with_home(
+        &self,
+        spec: &ProjectSpec,
+        agent: AgentUid,
+        destination: &Destination,
+    ) -> Option<ProjectSpec> {
+        let entry = self.home_of(spec, agent)?.entry;
+        let mut spec = spec.clone();
+        let own = Some(destination.clone()).filter(|own| *own != spec.destination);
+        match entry {
+            Entry::Origin(index) => spec.placement.origins[index].destination = own,
+            Entry::Replicas(index) if spec.placement.replicas[index].pick == Pick::Agent(agent) => {
+                spec.placement.replicas[index].destination = own;
+            }
+            Entry::Replicas(_) => {
+                spec.placement.replicas.push(Replicas { pick: Pick::Agent(agent), destination: own });
+            }
+        }
+        Some(spec)
     }
 
     fn standing(&self, uid: ProjectUid, agent: AgentUid) -> Standing {
@@ -276,13 +348,19 @@ impl Engine {
         if old.map(|old| new.as_ref().is_some_and(|new| old.same_home(new))) == Some(true) {
             return false;
         }
+        if old.is_some_and(|old| new.as_ref().is_none_or(|new| new.destination != old.destination)) {
+            // The same name leads elsewhere: who was sent there before finds another tree.
+            self.mix_replicas(project, agent, effects);
+        }
         match (&new, old) {
             (None, None) => return false,
             (None, Some(_)) => effects.delete(Key::Placement(record.uid, agent)),
             (Some(new), _) => effects.put(Record::Placement(new.clone())),
         }
         let waiting = self.attempts_on(record.uid, agent);
-        for attempt in waiting.filter(|one| one.role == Role::Replica && one.state.is_pending()) {
+        let follows =
+            |one: &&AttemptRecord| one.role == Role::Replica && one.state.is_pending() && !self.is_move(one);
+        for attempt in waiting.filter(follows) {
             match new.as_ref().filter(|new| new.role == Role::Replica) {
                 Some(new) => effects.put(Record::Attempt(AttemptRecord {
                     destination: new.destination.clone(),
@@ -340,26 +418,59 @@ impl Engine {
             }
             moved += usize::from(self.rehome(project, record, agent, effects));
         }
-        let home = origin.and_then(|agent| Some((agent, self.home_of(&record.spec, agent)?)));
+        if let Some((agent, home)) =
+            origin.and_then(|agent| Some((agent, self.home_of(&record.spec, agent)?)))
+        {
+            let placed = placement(record.uid, agent, &home, project.placements.get(&agent));
+            self.readdress(project, record, &placed, effects);
+        }
+        Ok(())
+    }
+
+    /// What waits to pull from the upstream does so on the placement that is the origin's from now on.
+    pub(super) fn readdress(
+        &self,
+        project: &Project,
+        record: &ProjectRecord,
+        origin: &PlacementRecord,
+        effects: &mut Effects<'_>,
+    ) {
         let waiting = self.attempts_of_project(record.uid);
         for attempt in waiting.filter(|one| self.asks_upstream(one)).filter(|one| one.state.is_pending()) {
-            let Some((agent, home)) = &home else { continue };
-            let placed = placement(record.uid, *agent, home, project.placements.get(agent));
             let moved = AttemptRecord {
-                agent: *agent,
-                destination: home.destination.clone(),
-                first_sync: placed.have_tree.is_none(),
+                agent: origin.agent,
+                destination: origin.destination.clone(),
+                first_sync: origin.have_tree.is_none(),
                 ..attempt.clone()
             };
             effects.put(Record::Attempt(project.asking(&record.spec, moved)));
         }
-        Ok(())
     }
+}
+
+/// What a declaration wants of an agent, were this its record. What it is named as goes before what it is selected as;
+/// revoked agents are not selected.
+pub(super) fn home_as<'a>(spec: &'a ProjectSpec, record: &AgentRecord) -> Option<Home<'a>> {
+    let origins = &spec.placement.origins;
+    if let Some(index) = origins.iter().position(|target| target.agent == record.uid) {
+        let role = if index == 0 { Role::Origin } else { Role::Replica };
+        let destination = spec.destination_on(&origins[index]);
+        return Some(Home { role, standby: index > 0, destination, entry: Entry::Origin(index) });
+    }
+    let replicas = &spec.placement.replicas;
+    let named = replicas.iter().position(|replicas| replicas.pick == Pick::Agent(record.uid));
+    let fits = |pick: &Pick| match pick {
+        Pick::Agent(_) => false,
+        Pick::Labels(labels) => record.revoked.is_none() && record.has_labels(labels.iter()),
+    };
+    let index = named.or_else(|| replicas.iter().position(|replicas| fits(&replicas.pick)))?;
+    let destination = replicas[index].destination.as_ref().unwrap_or(&spec.destination);
+    Some(Home { role: Role::Replica, standby: false, destination, entry: Entry::Replicas(index) })
 }
 
 /// The placement that a home asks for. A tree that is where it should be stays what it is, whatever its agent
 /// does for it from now on, unless it has shrunk; a guard's stop is of the role that it was made in.
-fn placement(
+pub(super) fn placement(
     project: ProjectUid,
     agent: AgentUid,
     home: &Home<'_>,
@@ -377,6 +488,7 @@ fn placement(
         files: 0,
         size_bytes: 0,
         half_changed: false,
+        half_moved: None,
         hold: None,
         marker: None,
         behind: None,
@@ -403,6 +515,15 @@ impl Engine {
                 self.homes_blocked.insert((project, agent));
                 self.homes_blocked_on.insert((agent, project));
             }
+        }
+    }
+
+    /// A place on the agent is free again: what it was in the way of may have room now.
+    pub(super) fn reindex_blocked_on(&mut self, agent: AgentUid) {
+        let blocked = self.homes_blocked_on.range((agent, ProjectUid(0))..=(agent, ProjectUid(u64::MAX)));
+        let projects: Vec<ProjectUid> = blocked.map(|(_, project)| *project).collect();
+        for project in projects {
+            self.reindex_home(project, agent);
         }
     }
 

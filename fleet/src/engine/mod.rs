@@ -13,6 +13,8 @@
 //!           guard.rs    holds and approvals
 //!           due.rs      fires, timers, replicas with work, closing
 //!           reseed.rs   a lost tree copied from another placement
+//!           replace.rs  one agent in another's place
+//!           moves.rs    a tree moved to another place on its agent
 //!           fallback.rs which upstream an origin pulls from
 //!           homes.rs    where trees should live, against where they do
 //!           exports.rs  who serves which tree to whom
@@ -31,8 +33,10 @@ mod fallback;
 mod guard;
 mod homes;
 mod hosts;
+mod moves;
 mod people;
 mod promote;
+mod replace;
 mod report;
 mod reseed;
 mod state;
@@ -95,8 +99,8 @@ impl Engine {
                     self.ended_alone(now, agent, &held, outcome)
                 }
                 AgentInput::Inventory { agent, session, roots } => self.inventory(agent, session, roots),
-                AgentInput::Exporting { agent, session, serial, serve_uri, fault } => {
-                    self.exporting(agent, session, serial, serve_uri, fault)
+                AgentInput::Exporting { agent, session, serial, serve_uri, fault, not_served } => {
+                    self.exporting(agent, session, serial, serve_uri, fault, not_served)
                 }
             },
         }

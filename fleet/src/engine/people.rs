@@ -55,6 +55,9 @@ impl Engine {
             Ask::Reseed { project, agent, from, revision, traceparent } => {
                 self.reseed(now, by, project, agent, from, revision, traceparent)
             }
+            Ask::Move { project, agent, to, revision, traceparent } => {
+                self.move_tree(now, by, project, agent, to, revision, traceparent)
+            }
             Ask::SwitchUpstream { project, uri, revision } => {
                 self.switch_upstream(now, project, &uri, revision)
             }
@@ -63,6 +66,9 @@ impl Engine {
             Ask::Thaw => Ok(self.thaw()),
             Ask::Drain { agent, draining } => self.drain(agent, draining),
             Ask::RevokeAgent { agent, reason } => self.revoke(now, agent, reason),
+            Ask::ReplaceAgent { replacement, traceparent } => {
+                self.replace_agent(now, &by, &replacement, &traceparent)
+            }
             Ask::DeleteAgent { agent } => self.delete_agent(agent),
             Ask::CreateJoinToken { id, hash, names, uses, ttl } => {
                 self.create_token(now, by, id, hash, names, uses, ttl)
@@ -453,13 +459,17 @@ impl Engine {
         }
         let record = AgentRecord { revoked: Some(reason), revision: agent.revision + 1, ..agent.clone() };
         effects.put(Record::Agent(record));
-        if let Some(session) = self.sessions.get(&uid) {
-            effects.change(Change::Volatile(Volatile::SessionClosed(uid, session.epoch)));
-            let message = Message::Close(CloseReason::Revoked);
-            effects.send(Send { agent: uid, session: session.epoch, message });
-        }
+        self.close_revoked(uid, &mut effects);
         effects.reply(Reply::Agent(uid));
         Ok(effects.decision())
+    }
+
+    /// Ends the session of an agent that is revoked by the same decision.
+    pub(super) fn close_revoked(&self, uid: AgentUid, effects: &mut Effects<'_>) {
+        let Some(session) = self.sessions.get(&uid) else { return };
+        effects.change(Change::Volatile(Volatile::SessionClosed(uid, session.epoch)));
+        let message = Message::Close(CloseReason::Revoked);
+        effects.send(Send { agent: uid, session: session.epoch, message });
     }
 
     fn delete_agent(&self, uid: AgentUid) -> Outcome {
@@ -569,7 +579,7 @@ pub(super) fn check_revision(project: &Project, revision: Option<u64>) -> Result
     }
 }
 
-fn reason_fault(reason: &str) -> Option<Violation> {
+pub(super) fn reason_fault(reason: &str) -> Option<Violation> {
     let bad = reason.chars().count() > defaults::REASON_CHARS_MAX || reason.chars().any(char::is_control);
     bad.then(|| {
         let text = format!("at most {} characters, none of them control", defaults::REASON_CHARS_MAX);

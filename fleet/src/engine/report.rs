@@ -162,6 +162,9 @@ impl Engine {
     fn after_end(&self, now: Now, attempt: &AttemptRecord, end: &End, effects: &mut Effects<'_>) {
         let Some(project) = self.projects.get(&attempt.project) else { return };
         let Some(run) = effects.run(attempt.project, attempt.id.run) else { return };
+        if let Some(way) = run.wish.moves.clone() {
+            return self.after_move(now, project, run, &way, attempt, end, effects);
+        }
         if run.wish.reseed_from.is_some() {
             return self.after_reseed(now, project, run, attempt, end, effects);
         }
@@ -270,7 +273,7 @@ impl Engine {
             }
         }
         // What waits to fetch the old tree has nothing to fetch any more; idle replicas get a new attempt.
-        let fetches = |one: &&AttemptRecord| one.role == Role::Replica && !self.is_reseed(one);
+        let fetches = |one: &&AttemptRecord| one.role == Role::Replica && !self.is_aside(one);
         for waiting in self.attempts_of_project(run.project).filter(fetches) {
             if let Ok(state) = waiting.state.on(AttemptEvent::Cancel, now.wall).and_then(|state| {
                 if waiting.state.is_pending() { Ok(state) } else { Err(crate::attempt::Misfit::NotNow) }

@@ -32,6 +32,16 @@ use crate::{
     time::Now,
 };
 
+/// What is copied to a placement that lacks its tree.
+pub(super) struct Copy {
+    /// The run that does it.
+    pub(super) id: RunId,
+    pub(super) from: AgentUid,
+    pub(super) tree: RunId,
+    /// W3C trace context of the request; empty: none.
+    pub(super) traceparent: String,
+}
+
 impl Engine {
     /// The agent from which this attempt copies a lost tree; `None`: it is an ordinary one.
     pub(super) fn reseed_from(&self, attempt: &AttemptRecord) -> Option<AgentUid> {
@@ -54,9 +64,9 @@ impl Engine {
     }
 
     /// Whether the placement must stay where and what it is: an attempt may be on its agent, or a person waits for its
-    /// tree to be copied there.
+    /// tree to be copied there, or moved.
     pub(super) fn is_worked_on(&self, project: ProjectUid, agent: AgentUid) -> bool {
-        self.attempts_on(project, agent).any(|attempt| attempt.state.is_out() || self.is_reseed(attempt))
+        self.attempts_on(project, agent).any(|attempt| attempt.state.is_out() || self.is_aside(attempt))
     }
 
     /// Begins to copy a lost tree. What the fleet believed to be on the target's disk is forgotten first: nobody is to
@@ -92,9 +102,33 @@ impl Engine {
         // Who pulls from it now copies what is left of the tree.
         self.mix_replicas(project, agent, &mut effects);
         let id = RunId::mint(now.wall.0, now.entropy, self.last_run.unwrap_or(RunId::NIL));
+        let lost = PlacementRecord {
+            have_tree: None,
+            have_time: None,
+            gave_up_on: None,
+            half_changed: true,
+            ..placement.clone()
+        };
+        self.begin_reseed(now, by, project, &lost, Copy { id, from, tree, traceparent }, &mut effects);
+        effects.put(Record::Placement(lost));
+        effects.reply(Reply::Run { project: uid, run: id, coalesced: false, notes: Vec::new() });
+        Ok(effects.decision())
+    }
+
+    /// The run that copies a tree to a placement that lacks it, and its first attempt.
+    pub(super) fn begin_reseed(
+        &self,
+        now: Now,
+        by: String,
+        project: &Project,
+        to: &PlacementRecord,
+        copy: Copy,
+        effects: &mut Effects<'_>,
+    ) {
+        let Copy { id, from, tree, traceparent } = copy;
         effects.put(Record::Run(RunRecord {
             id,
-            project: uid,
+            project: to.project,
             trigger: Trigger { kind: TriggerKind::User, by, time: now.wall, autonomous: false },
             coalesced: 0,
             by_person: true,
@@ -112,23 +146,15 @@ impl Engine {
             traceparent,
             wish: Wish { reseed_from: Some(from), ..Wish::default() },
         }));
-        let lost = PlacementRecord {
-            have_tree: None,
-            have_time: None,
-            gave_up_on: None,
-            half_changed: true,
-            ..placement.clone()
-        };
-        let attempt = self.new_attempt(project, agent, id, 1, tree, 1, Duration::ZERO);
+        let attempt = self.new_attempt(project, to.agent, id, 1, tree, 1, Duration::ZERO);
         effects.put(Record::Attempt(AttemptRecord {
+            role: to.role,
+            destination: to.destination.clone(),
             first_sync: true,
             upstream_host: String::new(),
             upstream_uri: String::new(),
             ..attempt
         }));
-        effects.put(Record::Placement(lost));
-        effects.reply(Reply::Run { project: uid, run: id, coalesced: false, notes: Vec::new() });
-        Ok(effects.decision())
     }
 
     /// All that speaks against it, with what to do about it.
@@ -189,13 +215,12 @@ impl Engine {
         }
     }
 
-    /// One attempt at a time on a placement: while a lost tree is to be copied, that one.
+    /// One attempt at a time on a placement: while a lost tree is to be copied, or a tree to be moved, that one.
     pub(super) fn wait_for_placement(&self, attempt: &AttemptRecord, waits: &mut Vec<Wait>) {
-        let reseed = self.is_reseed(attempt);
+        let aside = self.is_aside(attempt);
         let mut others =
             self.attempts_on(attempt.project, attempt.agent).filter(|other| other.id != attempt.id);
-        let before =
-            |other: &AttemptRecord| if reseed { other.state.is_out() } else { self.is_reseed(other) };
+        let before = |other: &AttemptRecord| if aside { other.state.is_out() } else { self.is_aside(other) };
         if others.any(before) {
             let blocker = Blocker::Project(attempt.project, attempt.agent);
             waits.push(Wait::by(WaitReason::DestinationBusy, blocker));
@@ -227,16 +252,17 @@ impl Engine {
             _ if !self.sessions.contains_key(&donor) => Err(Wait::by(WaitReason::OriginAway, blocker)),
             None => Err(Wait::by(WaitReason::OriginNotServing, blocker)),
             // While the donor changes its tree, what is copied would be mixed.
-            Some(_) if self.attempts_on(attempt.project, donor).any(|own| own.state.is_out()) => {
-                Err(Wait::new(WaitReason::RunActive))
-            }
+            Some(_) if self.is_changed(attempt.project, donor) => Err(Wait::new(WaitReason::RunActive)),
             Some(source) => Ok(source),
         }
     }
 
-    /// The version that an attempt makes or fetches, offered now: of a reseed whichever its donor has.
+    /// The version that an attempt makes or fetches, offered now: of a reseed whichever its donor has, of a move the one
+    /// that is there.
     pub(super) fn tree_offered(&self, project: &Project, attempt: &AttemptRecord) -> RunId {
-        let donor = self.reseed_from(attempt).and_then(|donor| project.placements.get(&donor));
+        let own = self.is_move(attempt).then_some(attempt.agent);
+        let donor =
+            own.or_else(|| self.reseed_from(attempt)).and_then(|donor| project.placements.get(&donor));
         donor.and_then(|donor| donor.have_tree).unwrap_or(attempt.tree)
     }
 

@@ -18,7 +18,7 @@ use crate::{
     defaults::{self, Limits},
     id::{AgentUid, AttemptId, Epoch, Name, ProjectUid, RunId},
     placement::PlacementRecord,
-    project::{ProjectRecord, ProjectState},
+    project::{Destination, ProjectRecord, ProjectState},
     record::{Change, FleetRecord, Key, Record, RequestRecord},
     run::{RunRecord, RunState},
     time::{Mono, Now, Wall},
@@ -80,6 +80,10 @@ pub struct Engine {
     pub(super) placed: BTreeSet<(AgentUid, ProjectUid)>,
     /// Every placement by agent, root and path, so that two trees inside each other are found at once.
     pub(super) trees: BTreeSet<(AgentUid, String, String, ProjectUid)>,
+    /// Where trees are being moved to: agent, root, path.
+    pub(super) moving: BTreeSet<(AgentUid, String, String, ProjectUid)>,
+    /// The public links of all projects: root, path.
+    pub(super) links: BTreeSet<(String, String, ProjectUid)>,
     /// The agents with each label, without revoked ones.
     pub(super) labelled: BTreeMap<(String, String), BTreeSet<AgentUid>>,
     /// Projects that select agents by labels.
@@ -107,6 +111,12 @@ pub struct Engine {
 pub(super) enum Turn {
     Standby,
     Replica,
+}
+
+/// The place that an attempt works on, as the indexes have it.
+fn place_of(attempt: &AttemptRecord) -> (AgentUid, String, String, ProjectUid) {
+    let (root, path) = (attempt.destination.root(), attempt.destination.path());
+    (attempt.agent, root.to_owned(), path.to_owned(), attempt.project)
 }
 
 pub(super) const LINE_START: AttemptId = AttemptId { run: RunId::NIL, number: 0 };
@@ -219,6 +229,7 @@ impl Engine {
         if let Some(until) = record.paused.as_ref().and_then(|pause| pause.until) {
             self.pause_ends.insert((until, record.uid));
         }
+        self.link_changed(record.uid, record.spec.link.as_ref());
         let (mut moved, mut renamed) = (true, true);
         match self.projects.get_mut(&record.uid) {
             Some(project) => {
@@ -245,6 +256,22 @@ impl Engine {
         }
         self.touch_standing_order(record.uid);
         self.rescan();
+    }
+
+    /// The project's public link is this one from now on.
+    fn link_changed(&mut self, uid: ProjectUid, new: Option<&Destination>) {
+        let key = |link: &Destination| (link.root().to_owned(), link.path().to_owned(), uid);
+        let old = self.projects.get(&uid).and_then(|project| project.record.spec.link.as_ref()).map(key);
+        if old == new.map(key) {
+            return;
+        }
+        if let Some(old) = old {
+            self.links.remove(&old);
+            let agents: Vec<AgentUid> =
+                self.projects.get(&uid).into_iter().flat_map(|one| one.placements.keys().copied()).collect();
+            agents.into_iter().for_each(|agent| self.reindex_blocked_on(agent));
+        }
+        self.links.extend(new.map(key));
     }
 
     fn put_project_state(&mut self, state: &ProjectState) {
@@ -364,6 +391,8 @@ impl Engine {
         if let Some(donor) = self.reseed_from(attempt) {
             self.exports.touch(donor, attempt.project);
             self.exports.touch(attempt.agent, attempt.project);
+        }
+        if self.is_aside(attempt) {
             self.autonomy.touch(attempt.agent, attempt.project);
         }
         if let Some(old) = self.attempts.remove(&attempt.id) {
@@ -380,6 +409,9 @@ impl Engine {
             self.ready_at.remove(&attempt.id);
             self.rescan();
         } else {
+            if self.is_move(attempt) {
+                self.moving.insert(place_of(attempt));
+            }
             self.on_placement.insert((attempt.project, attempt.agent, attempt.id));
             self.attempts.insert(attempt.id, attempt.clone());
             if attempt.state.is_out() {
@@ -424,6 +456,9 @@ impl Engine {
             }
         }
         self.on_placement.remove(&(old.project, old.agent, old.id));
+        if self.moving.remove(&place_of(old)) {
+            self.reindex_blocked_on(old.agent);
+        }
     }
 
     fn went_out(&mut self, now: Now, attempt: &AttemptRecord) {
@@ -501,6 +536,7 @@ impl Engine {
     }
 
     fn delete_project(&mut self, uid: ProjectUid) {
+        self.link_changed(uid, None);
         let Some(project) = self.projects.remove(&uid) else { return };
         self.project_names.remove(&project.record.name);
         if let Some(fire) = project.state.next_fire {

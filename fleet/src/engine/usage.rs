@@ -47,7 +47,11 @@ impl Usage {
     pub(super) fn add_remote(&mut self, attempt: &AttemptRecord) {
         match attempt.role {
             Role::Origin => self.hosts.entry(attempt.upstream_host.clone()).or_default().insert(attempt.id),
-            Role::Replica => self.replicas.entry(attempt.project).or_default().insert(attempt.id),
+            Role::Replica if attempt.source.is_some() => {
+                self.replicas.entry(attempt.project).or_default().insert(attempt.id)
+            }
+            // Its tree is moved on its own disk.
+            Role::Replica => false,
         };
         if let Some(source) = attempt.source {
             self.sources.entry(source).or_default().insert(attempt.id);

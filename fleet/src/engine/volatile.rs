@@ -37,10 +37,10 @@ impl Engine {
                     self.rescan();
                 }
             }
-            Volatile::Exporting { agent, serial, serve_uri, fault } => {
+            Volatile::Exporting { agent, serial, serve_uri, fault, not_served } => {
                 let Some(session) = self.sessions.get_mut(agent) else { return };
                 session.facts.serve_uri.clone_from(serve_uri);
-                self.exports.acknowledged(*agent, *serial, fault);
+                self.exports.acknowledged(*agent, *serial, fault, not_served);
                 self.rescan();
             }
             Volatile::Told { agent, serial, day, complete, told } => {

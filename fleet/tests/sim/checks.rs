@@ -5,11 +5,14 @@ mod alone;
 mod guards;
 mod limits;
 mod markers;
+mod replaced;
 mod rest;
 mod schedule;
 mod serving;
 mod sources;
 mod units;
+
+pub(crate) use replaced::check_replacement;
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -29,6 +32,7 @@ use fleet::{
 };
 
 use crate::{
+    cover::Fault,
     host::{Content, Work},
     shell::{agent_put, session_change},
     store::{Source, Store, Unit},
@@ -72,6 +76,8 @@ pub(crate) struct Checks {
     begun_alone: BTreeSet<(usize, ProjectUid, String, Wall)>,
     /// Until when agents have run a project's fires by themselves, by the count of its schedules.
     over_alone: BTreeMap<ProjectUid, (u64, Wall)>,
+    /// Moves that have made something else than the tree.
+    pub(crate) damaged: BTreeSet<Work>,
     /// What agents ran alone before they lost their state directories.
     pub(crate) unheard: BTreeSet<RunId>,
     /// Some clock was set.
@@ -83,6 +89,8 @@ pub(crate) struct Checks {
     pub(crate) markers: BTreeMap<RunId, Option<i64>>,
     /// The newest true marker that each project served.
     served: BTreeMap<ProjectUid, i64>,
+    /// What agents were doing when others took their places.
+    pub(crate) fenced: BTreeSet<Work>,
 }
 
 impl Checks {
@@ -221,7 +229,8 @@ impl World {
         let deleted = project.is_none_or(|uid| self.coordinator.store.project(uid).is_none());
         // What is not wanted any more goes on until its agent has ended it.
         let unwanted = other.1.is_autonomous() && self.is_cancelled(host, other);
-        if !deleted && !unwanted && !self.checks.restored {
+        let fenced = self.checks.fenced.contains(&other);
+        if !deleted && !unwanted && !fenced && !self.checks.restored {
             let record = project.and_then(|uid| self.coordinator.store.attempt(uid, other.0));
             let text = format!(
                 "{} was offered under {} to host {host}, where {} under {} goes on; the disk says {record:?}",
@@ -240,13 +249,21 @@ impl World {
         }
     }
 
-    /// Nothing that an agent holds is ever taken for lost; unless the agent is revoked.
+    /// Nothing that an agent holds is ever taken for lost; unless a person revokes the agent or puts another one in its
+    /// place.
     pub(crate) fn check_lost(&mut self, unit: &Unit) {
-        if unit.source == Source::Person {
-            return;
-        }
         for attempt in unit.attempts() {
-            let AttemptState::Ended { epoch, end: End::Lost, .. } = attempt.state else { continue };
+            let AttemptState::Ended { epoch, end: End::Lost | End::Cancelled(None), .. } = attempt.state
+            else {
+                continue;
+            };
+            if unit.source == Source::Person && attempt.state.offered().is_some() {
+                self.cover.fault(Fault::Fenced);
+                self.checks.fenced.insert((attempt.id, epoch));
+            }
+            if unit.source == Source::Person || attempt.state.end() != Some(&End::Lost) {
+                continue;
+            }
             if let Some(host) =
                 self.host_of(attempt.agent).filter(|host| self.hosts[*host].holds((attempt.id, epoch)))
             {
@@ -268,7 +285,10 @@ impl World {
             let recorded = store.attempt(kept.project, *id).is_some_and(|attempt| {
                 attempt.state.epoch() == Some(*epoch) && attempt.state.end().is_some_and(was_good)
             });
-            if !recorded && store.project(kept.project).is_some() {
+            if !recorded
+                && !self.checks.fenced.contains(&(*id, *epoch))
+                && store.project(kept.project).is_some()
+            {
                 let record = store.attempt(kept.project, *id);
                 return Err(format!(
                     "{id} succeeded on host {} under {epoch}, recorded: {record:?}",

@@ -76,13 +76,19 @@ fn weight(fault: Fault) -> u64 {
         | Fault::LateReport
         | Fault::LateHello
         | Fault::RequestRepeat
-        | Fault::DaemonSilent => 0,
+        | Fault::DaemonSilent
+        | Fault::ExportRefused => 0,
         Fault::GuardStop
         | Fault::ShrunkTree
         | Fault::Approved
         | Fault::StaleApproval
         | Fault::DryRun
-        | Fault::Reseed => 0,
+        | Fault::Reseed
+        | Fault::Replaced
+        | Fault::Fenced
+        | Fault::Move
+        | Fault::Moved
+        | Fault::MoveDamaged => 0,
     }
 }
 

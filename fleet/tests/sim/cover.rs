@@ -70,14 +70,26 @@ pub(crate) enum Fault {
     DryRun,
     /// An attempt was offered that copies a lost tree.
     Reseed,
+    /// An agent took another's place.
+    Replaced,
+    /// What an agent that was away may have been doing counts no more: another one took its place.
+    Fenced,
+    /// An attempt was offered that moves a tree.
+    Move,
+    /// A tree was moved, and the project says so.
+    Moved,
+    /// What was copied of a tree that moves is not what it was made from.
+    MoveDamaged,
     /// A host joined again under other labels.
     Relabelled,
     /// A daemon took what it was told to serve, and did not say so.
     DaemonSilent,
+    /// A daemon could not serve what it was told to.
+    ExportRefused,
 }
 
 impl Fault {
-    pub(crate) const ALL: [Self; 32] = [
+    pub(crate) const ALL: [Self; 38] = [
         Self::CutLink,
         Self::HalfOpen,
         Self::PartitionBoth,
@@ -108,8 +120,14 @@ impl Fault {
         Self::StaleApproval,
         Self::DryRun,
         Self::Reseed,
+        Self::Replaced,
+        Self::Fenced,
+        Self::Move,
+        Self::Moved,
+        Self::MoveDamaged,
         Self::Relabelled,
         Self::DaemonSilent,
+        Self::ExportRefused,
     ];
 }
 

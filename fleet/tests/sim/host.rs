@@ -77,6 +77,10 @@ struct Pull {
     work: Work,
     /// It copies from another agent, not from an upstream.
     copies: bool,
+    /// It moves a tree: from where, and what was there at the start.
+    moves: Option<(Destination, Tree)>,
+    /// What it has made is not what it was made from.
+    damaged: bool,
     tree: RunId,
     destination: Destination,
     /// Of a replica: where from, and what was there at the start.
@@ -200,12 +204,21 @@ impl Host {
         self.roots.iter().map(root).collect()
     }
 
-    fn busy(&self, destination: &Destination) -> Option<Work> {
+    fn busy(&self, offer: &Offer) -> Option<Work> {
         let held = self.journal.iter().filter(|(_, entry)| entry.ended.is_none());
-        let held = held.map(|(work, entry)| (*work, &entry.offer.destination));
-        let pulled = self.pulls.iter().map(|pull| (pull.work, &pull.destination));
-        held.chain(pulled).find(|(_, other)| other.overlaps(destination)).map(|(work, _)| work)
+        let held = held.flat_map(|(work, entry)| places(&entry.offer).map(|place| (*work, place)));
+        let pulled = self.pulls.iter().flat_map(|pull| {
+            let from = pull.moves.iter().map(|(from, _)| from);
+            from.chain([&pull.destination]).map(|place| (pull.work, place))
+        });
+        let wanted = |other: &Destination| places(offer).any(|place| other.overlaps(place));
+        held.chain(pulled).find(|(_, other)| wanted(other)).map(|(work, _)| work)
     }
+}
+
+/// Where an attempt writes, and what it needs to stay as it is.
+fn places(offer: &Offer) -> impl Iterator<Item = &Destination> {
+    offer.move_from.iter().chain([&offer.destination])
 }
 
 /// As a hello describes it.
@@ -292,6 +305,7 @@ impl World {
     }
 
     pub(crate) fn inventory(&mut self, host: usize) {
+        self.serve_again(host);
         let one = &self.hosts[host];
         let session = one.stream.and_then(|id| self.streams.get(&id)).and_then(|stream| stream.session);
         if let (Some(agent), Some(session)) = (one.uid, session) {
@@ -352,7 +366,7 @@ impl World {
         if work.1.term < self.hosts[host].highest_term {
             return self.fail(format!("an offer under the old term {} reached host {host}", work.1));
         }
-        if let Some(other) = self.hosts[host].busy(&offer.destination) {
+        if let Some(other) = self.hosts[host].busy(&offer) {
             self.check_double(host, work, other);
             return self.report(host, refused(NotTaken::Busy));
         }

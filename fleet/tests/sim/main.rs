@@ -45,7 +45,7 @@ const WAITS: [WaitReason; 5] = [
     WaitReason::DiskSpace,
 ];
 /// A planted fault must be found within so many steps.
-const PLANTED_STEPS_MAX: u64 = 400_000;
+const PLANTED_STEPS_MAX: u64 = 800_000;
 
 /// Of what was wrong, as much is shown in a list.
 const TEXT_CHARS_MAX: usize = 160;

@@ -8,6 +8,7 @@ use fleet::{
     input::{AgentInput, Ask, Held, Input, NotTaken},
     outcome::{ExitClass, GuardKind},
     record::{Change, Record, Volatile},
+    run::RunState,
 };
 
 use crate::{
@@ -112,6 +113,9 @@ impl World {
         if wish.reseed_from.is_some() {
             self.cover.fault(Fault::Reseed);
         }
+        if wish.moves.is_some() {
+            self.cover.fault(Fault::Move);
+        }
         if !wish.waived.is_empty() {
             self.cover.fault(Fault::Approved);
         }
@@ -126,6 +130,11 @@ impl World {
                 {
                     self.cover.pair(Meets::Offer, At::Pending);
                     self.count_wish(attempt);
+                }
+                Change::Put(Record::Run(run))
+                    if run.wish.moves.is_some() && run.state == RunState::Succeeded =>
+                {
+                    self.cover.fault(Fault::Moved);
                 }
                 Change::Put(Record::Attempt(attempt)) if has_shrunk(attempt) => {
                     self.cover.fault(Fault::ShrunkTree);

@@ -265,6 +265,13 @@ impl World {
                     self.retire(host);
                 }
             }
+            (Ask::ReplaceAgent { replacement, .. }, Reply::Replaced(_)) if !replacement.validate_only => {
+                self.cover.fault(Fault::Replaced);
+                let host = self.host_of(replacement.old).filter(|host| !self.hosts[*host].retired);
+                if let Some(host) = host.filter(|_| replacement.revoke.is_some()) {
+                    self.retire(host);
+                }
+            }
             (Ask::Run { project, .. }, Reply::Run { run, .. }) if self.people.last_asked => {
                 self.people.last_runs.insert(*project, *run);
             }
@@ -273,8 +280,13 @@ impl World {
             }
             (Ask::CancelRun { project, run }, Reply::Run { .. }) => self.checks.cancelled(*project, *run),
             (ask, Reply::Refused(refusal)) if refusal.code == RefusalCode::InvalidArgument => {
-                // Only what changed meanwhile may make a good request bad: a revoked agent, a taken path.
-                let about_agents = |text: &str| text.contains("agent") || text.contains("lies in");
+                // Only what changed meanwhile may make a good request bad: a revoked agent, a taken path, another list of
+                // upstreams.
+                let about_agents = |text: &str| {
+                    text.contains("agent")
+                        || text.contains("lies in")
+                        || text.contains("none of the project's upstreams")
+                };
                 if !refusal.violations.iter().all(|fault| about_agents(&fault.description)) && !self.calm {
                     let wall_went = refusal.violations.iter().all(|fault| fault.field == "until");
                     if !wall_went {

@@ -4,7 +4,8 @@
 use fleet::{
     Engine,
     attempt::{AttemptState, End, Role},
-    input::{AgentInput, Decision, Input, Message},
+    id::{AgentUid, ProjectUid},
+    input::{AgentInput, Decision, Input, Message, Reply},
     outcome::GuardKind,
     record::{Change, Record, Volatile},
     run::RunState,
@@ -65,6 +66,8 @@ pub(crate) enum Planted {
     HoldDropped,
     /// What an agent was told to serve passes for served before it says so.
     ExportsTrusted,
+    /// What an agent cannot serve counts as served.
+    RefusalUnheard,
     /// What changes after the first list of exports is not told.
     ExportUnsaid,
     /// A replica is sent to any agent of the project.
@@ -77,6 +80,16 @@ pub(crate) enum Planted {
     HalfChangeForgotten,
     /// The copy of a lost tree counts as a version that the project serves.
     ReseedServed,
+    /// An agent that lost its place goes on serving what it held.
+    WithdrawalUnsaid,
+    /// The empty disk of an agent that takes another's place counts as the tree that is served.
+    HeirServed,
+    /// Of the projects whose agent is replaced, one keeps the old one.
+    ReplacedByHalf,
+    /// An agent makes a copy public that it has not compared with the tree.
+    MoveUnproven,
+    /// A move that failed is recorded as if it had not.
+    MoveTrusted,
     /// A switch of the upstream is stored, and the first one is pulled from all the same.
     SwitchIgnored,
     /// What waits for an upstream is not told of a switch.
@@ -84,7 +97,7 @@ pub(crate) enum Planted {
 }
 
 impl Planted {
-    pub(crate) const ALL: [Self; 33] = [
+    pub(crate) const ALL: [Self; 39] = [
         Self::AnswerBeforeCommit,
         Self::SendBeforeCommit,
         Self::TermNotRaised,
@@ -110,12 +123,18 @@ impl Planted {
         Self::ApprovalWidened,
         Self::HoldDropped,
         Self::ExportsTrusted,
+        Self::RefusalUnheard,
         Self::ExportUnsaid,
         Self::AnySource,
         Self::OrdersNeverExpire,
         Self::FireNotConsumed,
         Self::HalfChangeForgotten,
         Self::ReseedServed,
+        Self::WithdrawalUnsaid,
+        Self::HeirServed,
+        Self::ReplacedByHalf,
+        Self::MoveUnproven,
+        Self::MoveTrusted,
         Self::SwitchIgnored,
         Self::SwitchUnsaid,
     ];
@@ -126,6 +145,7 @@ impl Planted {
         match input {
             AgentInput::Hello { attempts, .. } if self == Self::HeldIgnored => attempts.clear(),
             AgentInput::Exporting { serial, .. } if self == Self::ExportsTrusted => *serial = u64::MAX,
+            AgentInput::Exporting { not_served, .. } if self == Self::RefusalUnheard => not_served.clear(),
             AgentInput::Hello { connection, .. } if self == Self::LateHelloObeyed => *connection = u64::MAX,
             AgentInput::Ended { outcome, .. } if self == Self::ExitCodeForgotten => outcome.exit_code = None,
             AgentInput::Accepted { attempt, epoch, .. }
@@ -176,6 +196,7 @@ impl Planted {
                 }
             }
             Self::ReseedServed => serve_reseed(changes),
+            Self::MoveTrusted => trust_move(engine, changes),
             Self::HalfChangeForgotten => {
                 for change in changes.iter_mut() {
                     if let Change::Put(Record::Placement(placement)) = change {
@@ -209,12 +230,51 @@ impl Planted {
             Self::ExportUnsaid => decision
                 .sends
                 .retain(|send| !matches!(send.message, Message::Exports { complete: false, .. })),
+            Self::WithdrawalUnsaid | Self::HeirServed | Self::ReplacedByHalf => {
+                self.bend_replacement(engine, decision);
+            }
             Self::AnySource => take_any_source(engine, changes),
             Self::SwitchIgnored => ignore_switch(engine, decision),
             Self::SwitchUnsaid if source == Source::Person => unsay_switch(engine, changes),
             _ => {}
         }
         None
+    }
+}
+
+impl Planted {
+    fn bend_replacement(self, engine: &Engine, decision: &mut Decision) {
+        let replaced = matches!(decision.reply, Reply::Replaced(_));
+        let project = |change: &Change| matches!(change, Change::Put(Record::Project(_)));
+        match self {
+            Self::WithdrawalUnsaid => decision.sends.retain(|send| match &send.message {
+                Message::Exports { withdrawn, .. } => {
+                    withdrawn.iter().all(|project| is_placed(engine, *project, send.agent))
+                }
+                _ => true,
+            }),
+            Self::HeirServed if replaced => serve_heir(engine, &mut decision.changes),
+            Self::ReplacedByHalf if replaced => {
+                if let Some(one) = decision.changes.iter().rposition(project) {
+                    decision.changes.remove(one);
+                }
+            }
+            _ => {}
+        }
+    }
+}
+
+fn is_placed(engine: &Engine, project: ProjectUid, agent: AgentUid) -> bool {
+    engine.project(project).is_some_and(|project| project.placements.contains_key(&agent))
+}
+
+fn serve_heir(engine: &Engine, changes: &mut [Change]) {
+    for change in changes.iter_mut() {
+        if let Change::Put(Record::Placement(new)) = change
+            && !is_placed(engine, new.project, new.agent)
+        {
+            new.have_tree = engine.project(new.project).and_then(|project| project.state.tree);
+        }
     }
 }
 
@@ -346,6 +406,21 @@ fn serve_reseed(changes: &mut [Change]) {
         {
             run.current_tree = true;
         }
+    }
+}
+
+/// A tree is where it was to be moved to, however that ended.
+fn trust_move(engine: &Engine, changes: &mut Vec<Change>) {
+    let failed = changes.iter().find_map(|change| match change {
+        Change::Put(Record::Attempt(a)) if matches!(a.state.end(), Some(End::Failed(_))) => {
+            let way = engine.run(a.id.run)?.wish.moves.clone()?;
+            Some((engine.project(a.project)?.placements.get(&a.agent)?.clone(), way.to))
+        }
+        _ => None,
+    });
+    if let Some((placement, destination)) = failed {
+        let moved = fleet::placement::PlacementRecord { destination, ..placement };
+        changes.push(Change::Put(Record::Placement(moved)));
     }
 }
 

@@ -7,14 +7,14 @@ use fleet::{
     Engine,
     attempt::Role,
     id::AgentUid,
-    input::{AgentInput, Decision, Held, Input, Reply, Send},
+    input::{AgentInput, AgentReplacement, Ask, Decision, Held, Input, Person, Reply, Send},
     placement::PlacementRecord,
     record::{Change, Key, Record, Volatile},
     time::{Mono, Now, Wall},
 };
 
 use crate::{
-    checks::Checks,
+    checks::{self, Checks},
     cover::Fault,
     net::StreamId,
     people::{People, Promise},
@@ -168,6 +168,7 @@ impl World {
             Input::Agent(AgentInput::Hello { .. }) => Source::Hello,
             Input::Agent(_) => Source::Report,
         };
+        let replacement = replacement_of(&input);
         let promised = matches!(&input, Input::Person(_) | Input::Agent(AgentInput::Enroll { .. }));
         self.note(|| format!("decides {input:?}"));
         let Some(engine) = &mut self.coordinator.engine else { return };
@@ -181,6 +182,9 @@ impl World {
         let mut on_disk = None;
         if let Some(planted) = self.planted {
             on_disk = planted.bend_decision(engine, source, &mut decision);
+        }
+        if let Some(Err(text)) = replacement.map(|one| checks::check_replacement(engine, &one, &decision)) {
+            self.failure.get_or_insert(text);
         }
         engine.apply(now, &decision.changes);
         self.checks.heard(now.mono, &decision.changes);
@@ -417,6 +421,14 @@ impl World {
         self.checks.put_back(backup.checks);
         self.people.put_back(&backup.people);
         true
+    }
+}
+
+/// The replacement that somebody asks for, and not only what it would change.
+fn replacement_of(input: &Input) -> Option<AgentReplacement> {
+    match input {
+        Input::Person(Person { ask: Ask::ReplaceAgent { replacement, .. }, .. }) => Some(replacement.clone()),
+        _ => None,
     }
 }
 

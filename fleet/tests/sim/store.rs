@@ -9,7 +9,7 @@ use fleet::{
     placement::PlacementRecord,
     project::{ProjectRecord, ProjectState},
     record::{Change, Key, Record},
-    run::RunRecord,
+    run::{Move, RunRecord},
     time::Now,
 };
 
@@ -127,6 +127,16 @@ impl Store {
     /// Whether the attempt copies a lost tree from another agent.
     pub(crate) fn reseeds(&self, attempt: &AttemptRecord) -> bool {
         self.run(attempt.project, attempt.id.run).is_some_and(|run| run.wish.reseed_from.is_some())
+    }
+
+    /// The way on which the attempt takes a tree.
+    pub(crate) fn way_of(&self, attempt: &AttemptRecord) -> Option<&Move> {
+        self.run(attempt.project, attempt.id.run)?.wish.moves.as_ref()
+    }
+
+    /// Whether the attempt copies a lost tree from another agent, or moves one.
+    pub(crate) fn is_aside(&self, attempt: &AttemptRecord) -> bool {
+        self.reseeds(attempt) || self.way_of(attempt).is_some()
     }
 
     pub(crate) fn live_attempts(&self, project: ProjectUid) -> impl Iterator<Item = &AttemptRecord> {

@@ -315,20 +315,8 @@ impl World {
             }
             Fault::WallBack | Fault::WallForward => self.step_wall(fault),
             Fault::AgentClock => self.step_clock(host),
-            Fault::RootsChange => {
-                let roots = if self.rng.chance(400) { vec!["a1"] } else { vec!["a1", "a2"] };
-                self.hosts[host].roots = roots;
-                self.hosts[host].serves = self.rng.chance(800);
-                self.inventory(host);
-                self.say_exporting(host);
-                true
-            }
-            Fault::UpstreamDown => {
-                let upstream = *self.rng.pick(&UPSTREAMS).expect("not empty");
-                let span = self.rng.between(60_000, 10 * 3_600_000);
-                self.after(span, Event::Reachable(upstream));
-                self.down.insert(upstream)
-            }
+            Fault::RootsChange => self.change_roots(host),
+            Fault::UpstreamDown => self.upstream_goes_down(),
             Fault::DiskFills => {
                 let root = if self.rng.chance(800) { "a1" } else { "a2" };
                 if !self.hosts[host].full.remove(root) {
@@ -346,16 +334,38 @@ impl World {
             | Fault::LateHello
             | Fault::RequestRepeat
             | Fault::DaemonSilent
+            | Fault::ExportRefused
             | Fault::GuardStop
             | Fault::ShrunkTree
             | Fault::Approved
             | Fault::StaleApproval
             | Fault::DryRun
-            | Fault::Reseed => false,
+            | Fault::Reseed
+            | Fault::Replaced
+            | Fault::Fenced
+            | Fault::Move
+            | Fault::Moved
+            | Fault::MoveDamaged => false,
         };
         if happened {
             self.cover.fault(fault);
         }
+    }
+
+    fn upstream_goes_down(&mut self) -> bool {
+        let upstream = *self.rng.pick(&UPSTREAMS).expect("not empty");
+        let span = self.rng.between(60_000, 10 * 3_600_000);
+        self.after(span, Event::Reachable(upstream));
+        self.down.insert(upstream)
+    }
+
+    fn change_roots(&mut self, host: usize) -> bool {
+        let roots = if self.rng.chance(400) { vec!["a1"] } else { vec!["a1", "a2"] };
+        self.hosts[host].roots = roots;
+        self.hosts[host].serves = self.rng.chance(800);
+        self.inventory(host);
+        self.say_exporting(host);
+        true
     }
 
     fn step_clock(&mut self, host: usize) -> bool {

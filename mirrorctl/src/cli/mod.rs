@@ -233,6 +233,29 @@ pub enum AgentCommand {
         #[arg(long, default_value = "", hide_default_value = true)]
         reason: String,
     },
+    /// Put one agent in another's place in all projects: a disk array died, or a new machine takes over
+    ///
+    /// NEW is enrolled as any other agent, under a name of its own. Every project that names OLD names NEW, OLD's labels
+    /// go over, and OLD is drained: all of it or nothing. Where OLD was the origin, the tree is copied from another
+    /// agent that has it; what is served stays what it is, and no tree is removed anywhere.
+    Replace {
+        /// The agent whose place is taken
+        old: String,
+        /// The agent that takes it; it must be here, and of none of OLD's projects
+        new: String,
+        /// Tell what would change, change nothing
+        #[arg(long)]
+        dry_run: bool,
+        /// Copy no tree from another agent: the next run asks the upstream for all of it
+        #[arg(long)]
+        no_reseed: bool,
+        /// Refuse OLD's certificate for ever instead of draining it
+        #[arg(long)]
+        revoke: bool,
+        /// Why it is revoked
+        #[arg(long, default_value = "", hide_default_value = true, requires = "revoke")]
+        reason: String,
+    },
     /// Remove the record of a revoked agent
     Delete {
         /// The agent

@@ -82,6 +82,21 @@ pub enum ProjectCommand {
         #[arg(short, long)]
         watch: bool,
     },
+    /// Move the tree of one agent to another place on it: copied, compared, then the public link leads there; the old tree
+    /// stays
+    Move {
+        /// The project
+        project: String,
+        /// The agent whose tree it is
+        #[arg(long, value_name = "AGENT")]
+        agent: String,
+        /// Where to: a root of that agent and a path below it, absent or empty, as in a2:debian
+        #[arg(long, value_name = "ROOT:PATH")]
+        to: String,
+        /// Follow it until it ends, and exit by its end (`mirrorctl --help`); Ctrl-C stops watching, not the run
+        #[arg(short, long)]
+        watch: bool,
+    },
     /// Pull from another of the upstreams, from the next run on
     Switch {
         /// The project
@@ -179,6 +194,9 @@ pub struct ProjectFlags {
     /// Where the tree goes: a root of the agent and a path below it, as in a1:debian
     #[arg(long, value_name = "ROOT:PATH")]
     pub to: Option<String>,
+    /// A public symbolic link to the tree, which its agents make and keep, as in pub:debian; '' ends that, and leaves it
+    #[arg(long, value_name = "ROOT:PATH")]
+    pub link: Option<String>,
     /// No upstream: people put the tree on the origin themselves, and a run begins at the replicas
     #[arg(long, conflicts_with_all = ["from", "user", "password_file", "fallback", "fallback_password_file"])]
     pub local: bool,

@@ -1,7 +1,7 @@
 //! `mirrorctl agent`.
 
 use mirror_proto::v1;
-use tonic::Code;
+use tonic::{Code, Status};
 
 use super::{all_agents, of_agent};
 use crate::app::App;
@@ -18,6 +18,17 @@ pub(super) async fn run(app: &App, command: AgentCommand) -> Outcome<Exit> {
         AgentCommand::Drain { agent } => drain(app, &agent).await,
         AgentCommand::Undrain { agent } => undrain(app, &agent).await,
         AgentCommand::Revoke { agent, reason } => revoke(app, &agent, reason).await,
+        AgentCommand::Replace { old, new, dry_run, no_reseed, revoke, reason } => {
+            let request = v1::ReplaceAgentRequest {
+                name: names::agent(&old),
+                replacement: names::agent(&new),
+                no_reseed,
+                revoke,
+                reason,
+                validate_only: dry_run,
+            };
+            replace(app, request).await
+        }
         AgentCommand::Delete { agent } => delete(app, &agent).await,
     }
 }
@@ -100,6 +111,46 @@ async fn revoke(app: &App, typed: &str, reason: String) -> Outcome<Exit> {
     };
     let what = format!("{short} is revoked.");
     app.changed(&agent, "Agent", &[short], &what, &format!("mirrorctl agent delete {short}"))?;
+    Ok(Exit::Done)
+}
+
+async fn replace(app: &App, request: v1::ReplaceAgentRequest) -> Outcome<Exit> {
+    const FAILED: &str = "agent not replaced";
+    let client = app.connect().await?;
+    let (old, new) = (names::last(&request.name).to_owned(), names::last(&request.replacement).to_owned());
+    let (dry_run, revoke) = (request.validate_only, request.revoke);
+    let failed = |status: &Status| {
+        let mut fault = Fault::from_status(FAILED, status);
+        // The one argument of this command that is called otherwise than in the others.
+        for (label, _) in fault.details.iter_mut().filter(|(label, _)| label == "NAME") {
+            "OLD".clone_into(label);
+        }
+        fault
+    };
+    if revoke && !dry_run {
+        // Asked after, so that nobody confirms what is refused anyway.
+        let look = v1::ReplaceAgentRequest { validate_only: true, ..request.clone() };
+        client.agents().replace_agent(look).await.map_err(|status| failed(&status))?;
+        let question = format!(
+            "This puts {new} in {old}'s place, cuts {old}'s session and refuses its certificate for ever."
+        );
+        confirm(&question, Wanted::Name(&old), app.global.yes)?;
+    }
+    let replaced = client.agents().replace_agent(request).await;
+    let response = replaced.map_err(|status| failed(&status))?.into_inner();
+    let names: Vec<&str> = response.placements.iter().map(|one| names::last(&one.project)).collect();
+    app.answer(&response, "ReplaceAgentResponse", &names, |view| {
+        text::agent::replaced(
+            view,
+            &text::agent::Replacement { old: &old, new: &new, dry_run, revoke },
+            &response,
+        )
+    })?;
+    app.hint(if dry_run {
+        "Nothing changed; without --dry-run it is done."
+    } else {
+        "Next: mirrorctl status"
+    });
     Ok(Exit::Done)
 }
 

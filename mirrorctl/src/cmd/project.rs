@@ -51,6 +51,15 @@ pub(super) async fn run(app: &App, command: ProjectCommand) -> Outcome<Exit> {
             };
             reseed(app, &project, request, watch).await
         }
+        ProjectCommand::Move { project, agent, to, watch } => {
+            let request = v1::MovePlacementRequest {
+                name: names::checked_project(&project)?,
+                agent: names::agent(&agent),
+                destination: to,
+                etag: String::new(),
+            };
+            relocate(app, &project, request, watch).await
+        }
         ProjectCommand::Switch { project, to } => switch(app, &project, to).await,
         ProjectCommand::Check { project, size } => super::check::run(app, &project, size).await,
         ProjectCommand::Preview { project, count } => preview(app, &project, count).await,
@@ -384,6 +393,27 @@ async fn reseed(app: &App, typed: &str, request: v1::ReseedPlacementRequest, fol
         format!("Run {id} copies {project} from {donor} to {target}; nothing is deleted, nobody else pulls.");
     let next = if follow { String::new() } else { format!("mirrorctl run watch {project}/{id}") };
     app.changed(&run, "Run", &[&run.name], &what, &next)?;
+    if follow { watch::follow(app, client, run.name).await } else { Ok(Exit::Done) }
+}
+
+async fn relocate(app: &App, typed: &str, request: v1::MovePlacementRequest, follow: bool) -> Outcome<Exit> {
+    const FAILED: &str = "nothing moved";
+    let client = app.connect().await?;
+    let (name, agent) = (request.name.clone(), names::last(&request.agent).to_owned());
+    let run = match client.projects().move_placement(request).await {
+        Ok(run) => run.into_inner(),
+        Err(status) => return Err(of_project(app, &client, typed, FAILED, &status).await),
+    };
+    let project = match client.projects().get_project(v1::GetProjectRequest { name }).await {
+        Ok(project) => project.into_inner(),
+        Err(status) => return Err(of_project(app, &client, typed, FAILED, &status).await),
+    };
+    let next = if follow {
+        String::new()
+    } else {
+        format!("mirrorctl run watch {}/{}", names::project_of(&run.name), names::short_run(&run.name))
+    };
+    app.changed(&run, "Run", &[&run.name], &text::run::move_begun(&run, &project, &agent), &next)?;
     if follow { watch::follow(app, client, run.name).await } else { Ok(Exit::Done) }
 }
 

@@ -5,7 +5,7 @@ use mirror_proto::v1;
 use crate::names;
 use crate::table::{Cell, Table};
 use crate::term::{Color, View};
-use crate::text::{block, plural, since, time};
+use crate::text::{block, plural, role_word, since, time};
 use crate::units;
 
 /// `mirrorctl agent list`.
@@ -31,7 +31,7 @@ pub fn list(view: &View, agents: &[v1::Agent]) -> String {
             certificate(view, agent).into(),
         ];
         if view.wide {
-            row.push(labels(agent).into());
+            row.push(labels(&agent.labels).into());
         }
         table.row(row);
     }
@@ -75,8 +75,8 @@ fn certificate(view: &View, agent: &v1::Agent) -> String {
     }
 }
 
-fn labels(agent: &v1::Agent) -> String {
-    agent.labels.iter().map(|(key, value)| format!("{key}={value}")).collect::<Vec<_>>().join(",")
+fn labels<'a>(labels: impl IntoIterator<Item = (&'a String, &'a String)>) -> String {
+    labels.into_iter().map(|(key, value)| format!("{key}={value}")).collect::<Vec<_>>().join(",")
 }
 
 fn or_unknown(text: &str) -> &str {
@@ -124,7 +124,7 @@ pub fn show(view: &View, agent: &v1::Agent) -> String {
         ));
     }
     if !agent.labels.is_empty() {
-        lines.push(("labels", labels(agent).replace(',', " ")));
+        lines.push(("labels", labels(&agent.labels).replace(',', " ")));
     }
     let versions =
         format!("agent {}, rsync {}", or_unknown(&agent.version), or_unknown(&agent.rsync_version));
@@ -138,6 +138,64 @@ pub fn show(view: &View, agent: &v1::Agent) -> String {
     }
     text.push_str(&block(view, &lines));
     text
+}
+
+/// Who takes whose place, and how.
+#[derive(Debug, Clone, Copy)]
+pub struct Replacement<'a> {
+    /// Whose place.
+    pub old: &'a str,
+    /// Who takes it.
+    pub new: &'a str,
+    /// It is only asked what would change.
+    pub dry_run: bool,
+    /// The old one is revoked, not drained.
+    pub revoke: bool,
+}
+
+/// `mirrorctl agent replace`.
+#[must_use]
+pub fn replaced(view: &View, what: &Replacement<'_>, answer: &v1::ReplaceAgentResponse) -> String {
+    let Replacement { old, new, dry_run, revoke } = *what;
+    let count = plural(answer.placements.len() as u64, "project", "projects");
+    let takes = if dry_run { "would take" } else { "takes" };
+    let mut text = format!("{new} {takes} the place of {old} in {count}.\n");
+    if !answer.placements.is_empty() {
+        let mut table = Table::new(["PROJECT", "ROLE", "PLACE", "TREE"]);
+        for one in &answer.placements {
+            let role = if one.standby { "standby" } else { role_word(one.role()) };
+            table.row([
+                Cell::from(names::last(&one.project)),
+                role.into(),
+                one.destination.as_str().into(),
+                refill(one).into(),
+            ]);
+        }
+        text.push_str(&table.render(view));
+    }
+    if !answer.labels.is_empty() {
+        text.push_str(&format!("Labels that go over: {}\n", labels(&answer.labels)));
+    }
+    let verb = if dry_run { "would be" } else { "is" };
+    let state = if revoke { "revoked" } else { "drained" };
+    text.push_str(&format!("{old} {verb} {state}; its trees stay on its disk.\n"));
+    text
+}
+
+/// Where the new agent gets a tree: `copied from edge1 by run 019f3a2b-77c1`.
+fn refill(one: &v1::ReplacedPlacement) -> String {
+    use v1::replaced_placement::Refill;
+    match one.refill() {
+        Refill::Unspecified => "?".to_owned(),
+        Refill::Copied if one.run.is_empty() => format!("copied from {}", names::last(&one.copied_from)),
+        Refill::Copied => {
+            let (from, run) = (names::last(&one.copied_from), names::short_run(&one.run));
+            format!("copied from {from} by run {run}")
+        }
+        Refill::FromOrigin => "from its origin".to_owned(),
+        Refill::FromUpstream => "from the upstream, by its next run".to_owned(),
+        Refill::ByPeople => "put it there before its next run".to_owned(),
+    }
 }
 
 /// `mirrorctl join-token list`.

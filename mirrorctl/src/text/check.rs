@@ -58,6 +58,7 @@ const fn kind_word(kind: Kind) -> &'static str {
         Kind::Options => "options",
         Kind::Sentinels => "sentinels",
         Kind::Agent => "agent",
+        Kind::Link => "link",
         Kind::Marker => "marker",
     }
 }

@@ -99,6 +99,9 @@ pub fn show(view: &View, project: &v1::Project, runs: &[v1::Run], why: &[String]
     lines.extend(
         status.unplaced.iter().map(|why| ("unplaced", units::clean(why.trim_start_matches("agents/")))),
     );
+    if let Some(publish) = project.publish.as_ref().filter(|publish| !publish.link.is_empty()) {
+        lines.push(("link", publish.link.clone()));
+    }
     lines.extend(spread_line(project).map(|line| ("spread", line)));
     if let Some(rsync) = &project.rsync {
         lines.extend(rsync_line(rsync).map(|line| ("options", line)));

@@ -90,6 +90,7 @@ pub fn show(view: &View, run: &v1::Run, attempts: &[v1::Attempt]) -> String {
     if !run.reseed_from.is_empty() {
         lines.push(("from", format!("{}; nothing is deleted", names::last(&run.reseed_from))));
     }
+    lines.extend(move_lines(run));
     let newest = attempts.iter().rev().find(|attempt| attempt.role() == v1::Role::Origin);
     let newest = newest.or(run.origin_attempt.as_ref());
     if let Some(attempt) = newest.filter(|attempt| !attempt.fell_back.is_empty()) {
@@ -162,6 +163,7 @@ fn headline(view: &View, run: &v1::Run) -> String {
     let name = names::short_run(&run.name);
     let kind = match (run.dry_run, run.reseed_from.is_empty()) {
         (true, _) => "Dry run",
+        (false, _) if !run.move_to.is_empty() => "Move",
         (false, true) => "Run",
         (false, false) => "Reseed",
     };
@@ -204,9 +206,68 @@ fn marker_seen(view: &View, seen: &v1::MarkerSeen) -> String {
     format!("{}: {}", units::clean(path), parts.join("; "))
 }
 
+/// What was said to whoever asked for a move.
+#[must_use]
+pub fn move_begun(run: &v1::Run, project: &v1::Project, agent: &str) -> String {
+    let (id, name) = (names::short_run(&run.name), names::project_of(&run.name));
+    let (from, to) = (&run.move_from, &run.move_to);
+    let link = project.publish.as_ref().map(|publish| publish.link.as_str()).unwrap_or_default();
+    let readers = match link {
+        "" => {
+            format!("then {name} is pulled there; it has no public link, so lead your readers there yourself")
+        }
+        link => format!("then {link} leads there"),
+    };
+    let writers = if project.upstreams.is_empty() {
+        format!(" Nobody may write to {from} until it has ended.")
+    } else {
+        String::new()
+    };
+    format!(
+        "Run {id} moves {name} on {agent} from {from} to {to}: it is copied and compared, {readers}. The tree at {from} \
+         serves until then, and stays.{writers}"
+    )
+}
+
+/// Where the trees of a move are, by how far it is.
+fn move_lines(run: &v1::Run) -> Vec<(&'static str, String)> {
+    if run.move_to.is_empty() {
+        return Vec::new();
+    }
+    let (from, to) = (&run.move_from, &run.move_to);
+    let lines = match run.state() {
+        RunState::Succeeded => {
+            (format!("{from}; it stays there and nobody uses it: remove it when you like"), to.clone())
+        }
+        RunState::Failed | RunState::Cancelled | RunState::Held => (
+            format!("{from}; it serves as before"),
+            format!("{to}; what was copied stays for another move, or remove it"),
+        ),
+        RunState::Unspecified | RunState::Queued | RunState::Running | RunState::Propagating => {
+            (format!("{from}; it serves until the copy is proven"), to.clone())
+        }
+    };
+    vec![("from", lines.0), ("to", lines.1)]
+}
+
+/// The last line about a move: what is where, and what may go.
+#[must_use]
+pub fn move_over(run: &v1::Run) -> String {
+    let (from, to) = (&run.move_from, &run.move_to);
+    match run.state() {
+        RunState::Succeeded => {
+            format!("The old tree at {from} stays and nobody uses it any more: remove it when you like.")
+        }
+        _ => format!(
+            "The tree is where it was, at {from}. What was copied to {to} stays for another move, or remove it."
+        ),
+    }
+}
+
 /// What a hold means for the trees, until it closes.
 fn then(run: &v1::Run, attempt: &v1::Attempt) -> Option<&'static str> {
-    if attempt.state() != AttemptState::Held || run.dry_run || !run.reseed_from.is_empty() {
+    let aside = !run.reseed_from.is_empty() || !run.move_to.is_empty();
+    if attempt.state() != AttemptState::Held || run.dry_run || aside {
         return None;
     }
     let evidence = attempt.outcome.as_ref()?.evidence.as_ref()?;
@@ -296,6 +357,9 @@ fn fault(whose: &str) -> String {
 }
 
 fn progress_line(progress: &v1::Progress) -> String {
+    if progress.phase() == v1::progress::Phase::Verify {
+        return watch::lines::comparing(progress);
+    }
     let mut parts: Vec<String> = progress.percent.map(|percent| format!("{percent}%")).into_iter().collect();
     parts.push(format!(
         "{} of {} files",

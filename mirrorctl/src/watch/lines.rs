@@ -3,11 +3,12 @@
 use chrono::{DateTime, TimeDelta, Utc};
 use mirror_proto::v1;
 use mirror_proto::v1::attempt::State as AttemptState;
+use mirror_proto::v1::progress::Phase;
 use mirror_proto::v1::run::State as RunState;
 
 use crate::names;
 use crate::term::{Color, Sign, View, wrap};
-use crate::text::run::{diagnosis, ended};
+use crate::text::run::{diagnosis, ended, move_over};
 use crate::text::{attempt_word, class_word, role_word, run_color, run_sign, run_word, span, time};
 use crate::units;
 
@@ -133,6 +134,9 @@ fn running_lines(frame: &Frame<'_>, attempt: &v1::Attempt, head: &str) -> Vec<St
     let indent = " ".repeat(head.chars().count());
     let silence = frame.silence.of(&attempt.name, view.now);
     let silent = (silence >= SILENCE_MIN).then(|| format!("   no new bytes for {}", units::age(silence)));
+    if progress.phase() == Phase::Verify {
+        return vec![format!("{head}{}   {took}", comparing(progress))];
+    }
     let Some(percent) = progress.percent.filter(|_| !progress.total_grows) else {
         // A total that still grows has no bar and no estimate.
         let line = format!("{head}running  {}   {took}", counting(progress));
@@ -154,6 +158,14 @@ fn running_lines(frame: &Frame<'_>, attempt: &v1::Attempt, head: &str) -> Vec<St
         silent.unwrap_or_default(),
     );
     vec![first, second]
+}
+
+/// `comparing 63%, 2.71 TiB read, 412 MiB/s, ETA 3m`.
+pub(crate) fn comparing(progress: &v1::Progress) -> String {
+    let percent = progress.percent.map(|percent| format!(" {percent}%")).unwrap_or_default();
+    let eta = span(progress.eta).map(|eta| format!(", ETA {}", units::age(eta))).unwrap_or_default();
+    let (read, rate) = (units::bytes(progress.bytes_done), units::rate(progress.rate_bytes));
+    format!("comparing{percent}, {read} read, {rate}{eta}")
 }
 
 /// `81,220 files so far, 61.2 GiB, still counting`.
@@ -194,6 +206,9 @@ pub fn plain(view: &View, attempt: &v1::Attempt) -> String {
 
 /// `63%, 281,904 of 447,000 files, 86.1 GiB, 412 MiB/s, ETA 3m`.
 fn figures(progress: &v1::Progress) -> String {
+    if progress.phase() == Phase::Verify {
+        return comparing(progress);
+    }
     let Some(percent) = progress.percent.filter(|_| !progress.total_grows) else { return counting(progress) };
     let eta = span(progress.eta).map(|eta| format!(", ETA {}", units::age(eta))).unwrap_or_default();
     format!(
@@ -227,6 +242,9 @@ pub fn verdict(view: &View, run: &v1::Run, attempts: &[v1::Attempt]) -> String {
             let target = run.origin_attempt.as_ref().map_or("", |attempt| names::last(&attempt.agent));
             format!("{sign} {project}: {target} has the tree of {donor}, {took} in all")
         }
+        RunState::Succeeded if !run.move_to.is_empty() => {
+            format!("{sign} {project}: its tree{on} lives at {} now, {took} in all", run.move_to)
+        }
         RunState::Succeeded => {
             format!(
                 "{sign} {project}: {} tree {}, {took} in all",
@@ -249,6 +267,10 @@ pub fn verdict(view: &View, run: &v1::Run, attempts: &[v1::Attempt]) -> String {
             text.push_str(&view.wrap_keeping(&line, 4));
             text.push('\n');
         }
+    }
+    if !run.move_to.is_empty() {
+        text.push_str(&view.wrap_keeping(&format!("  {}", move_over(run)), 2));
+        text.push('\n');
     }
     for agent in &run.missed {
         let agent = names::last(agent);

@@ -31,6 +31,7 @@ pub(crate) struct Script {
     pub(crate) created: Vec<v1::CreateProjectRequest>,
     pub(crate) updated: Vec<v1::UpdateProjectRequest>,
     pub(crate) deleted: Vec<v1::DeleteProjectRequest>,
+    pub(crate) replaced: Vec<v1::ReplaceAgentRequest>,
     pub(crate) approved: Vec<v1::ApproveRunRequest>,
     pub(crate) started: Vec<v1::RunProjectRequest>,
     pub(crate) traceparents: Vec<String>,

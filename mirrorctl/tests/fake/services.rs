@@ -165,6 +165,21 @@ impl ProjectService for Services {
         Ok(Response::new(run))
     }
 
+    async fn move_placement(&self, request: Request<v1::MovePlacementRequest>) -> Answer<v1::Run> {
+        let v1::MovePlacementRequest { name, destination, .. } = request.into_inner();
+        if destination == "a1:debian" {
+            let text = "\"debian\" on \"ftp1\" not moved to a1:debian: its tree is there already";
+            return Err(Status::failed_precondition(text));
+        }
+        let (move_from, move_to) = ("a1:debian".to_owned(), destination);
+        Ok(Response::new(v1::Run {
+            name: format!("{name}/runs/{RUN}"),
+            move_from,
+            move_to,
+            ..v1::Run::default()
+        }))
+    }
+
     async fn switch_upstream(&self, _request: Request<v1::SwitchUpstreamRequest>) -> Answer<v1::Project> {
         unserved()
     }
@@ -320,6 +335,32 @@ impl AgentService for Services {
 
     async fn revoke_agent(&self, _: Request<v1::RevokeAgentRequest>) -> Answer<v1::Agent> {
         unserved()
+    }
+
+    /// `ftp1` can be replaced by `edge1`, and by nobody else.
+    async fn replace_agent(
+        &self,
+        request: Request<v1::ReplaceAgentRequest>,
+    ) -> Answer<v1::ReplaceAgentResponse> {
+        let request = request.into_inner();
+        if (request.name.as_str(), request.replacement.as_str()) != ("agents/ftp1", "agents/edge1") {
+            let mut details = ErrorDetails::new();
+            details.add_bad_request_violation("name", "there is no such agent");
+            details.add_bad_request_violation("replacement", "there is no such agent");
+            return Err(Status::with_error_details(Code::InvalidArgument, "agent not replaced", details));
+        }
+        let copied = v1::ReplacedPlacement {
+            project: "projects/debian".to_owned(),
+            role: v1::Role::Origin.into(),
+            destination: "a1:debian".to_owned(),
+            refill: v1::replaced_placement::Refill::Copied.into(),
+            copied_from: "agents/edge2".to_owned(),
+            run: if request.validate_only { String::new() } else { format!("projects/debian/runs/{RUN}") },
+            ..v1::ReplacedPlacement::default()
+        };
+        self.script.lock().unwrap().replaced.push(request);
+        let placements = vec![copied];
+        Ok(Response::new(v1::ReplaceAgentResponse { placements, ..v1::ReplaceAgentResponse::default() }))
     }
 
     async fn delete_agent(&self, _: Request<v1::DeleteAgentRequest>) -> Answer<()> {

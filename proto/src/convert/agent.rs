@@ -3,13 +3,18 @@
 use fleet::{
     agent::{AgentRecord, JoinToken, Root, Session, TokenNames},
     id::{NAME_BYTES_MAX, Name},
+    input::{Refill, Replaced, ReplacedPlacement},
     record::Freeze,
     refusal::Violation,
 };
 
 use super::{
     fault,
-    names::{agent_name, etag_of, join_token_name, parse_name, user_name},
+    names::{
+        Names, agent_name, agent_name_of, etag_of, join_token_name, parse_name, project_name_of, run_name,
+        user_name,
+    },
+    run::role_to_wire,
     time::wall_to_wire,
 };
 use crate::v1;
@@ -104,6 +109,32 @@ pub fn token_names_from_wire(agent: &str, pattern: &str) -> Result<TokenNames, V
         }
         (_, _) => Err(Violation::new("pattern", "give either an agent or a pattern")),
     }
+}
+
+/// The wire's form of what goes over when one agent takes another's place.
+#[must_use]
+pub fn replaced_to_wire(replaced: &Replaced, names: &dyn Names) -> v1::ReplaceAgentResponse {
+    use v1::replaced_placement::Refill as Wire;
+    let placement = |one: &ReplacedPlacement| {
+        let (refill, from, run) = match one.refill {
+            Refill::Copied { from, run } => (Wire::Copied, Some(from), run),
+            Refill::FromOrigin => (Wire::FromOrigin, None, None),
+            Refill::FromUpstream => (Wire::FromUpstream, None, None),
+            Refill::ByPeople => (Wire::ByPeople, None, None),
+        };
+        let run = run.zip(names.project(one.project)).map(|(run, project)| run_name(&project, run));
+        v1::ReplacedPlacement {
+            project: project_name_of(names, one.project),
+            role: role_to_wire(one.role).into(),
+            standby: one.standby,
+            destination: one.destination.to_string(),
+            refill: refill.into(),
+            copied_from: from.map(|agent| agent_name_of(names, agent)).unwrap_or_default(),
+            run: run.unwrap_or_default(),
+        }
+    };
+    let placements = replaced.placements.iter().map(placement).collect();
+    v1::ReplaceAgentResponse { placements, labels: replaced.labels.clone() }
 }
 
 /// The wire's form of a freeze.

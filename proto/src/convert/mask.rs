@@ -108,6 +108,8 @@ const PATHS: &[(&str, Copy)] = &[
     part!(guard.shrink_percent),
     part!(guard.sentinels),
     part!(guard.quota_bytes),
+    whole!(publish),
+    part!(publish.link),
     whole!(marker),
     part!(marker.kind),
     part!(marker.path),

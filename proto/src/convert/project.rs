@@ -33,9 +33,7 @@ const INITIAL_BACKOFF: Seconds = Seconds { min: 1, max: 3_600 };
 const RETRY_ATTEMPTS_MAX: u32 = 20;
 const PROPAGATION_TIMEOUT: Seconds = Seconds { min: 60, max: 30 * 86_400 };
 const DRAIN_TIMEOUT: Seconds = Seconds { min: 0, max: 86_400 };
-pub use fleet::project::{ORIGINS_MAX, UPSTREAMS_MAX};
-/// Most entries of a project's replicas; each may select many agents.
-pub const REPLICA_TARGETS_MAX: usize = 64;
+pub use fleet::project::{ORIGINS_MAX, REPLICA_TARGETS_MAX, UPSTREAMS_MAX};
 /// Most replicas that pull at once, where a project has its own limit.
 pub const MAX_PARALLEL_MAX: u32 = 1_000;
 /// Most paths that must exist at an upstream.
@@ -103,6 +101,7 @@ pub fn spec_from_wire(wire: &v1::Project, context: Context<'_>) -> Result<Declar
     let retry = read_retry(wire.retry.as_ref()).or_note(&mut faults);
     let partial_is_success =
         wire.retry.as_ref().map_or_else(String::new, |retry| retry.treat_partial_as_success.clone());
+    let link = read_link(wire.publish.as_ref()).or_note(&mut faults).flatten();
     check_text("retry.treat_partial_as_success", &partial_is_success, REASON_CHARS_MAX, &mut faults);
     if !faults.is_empty() {
         return Err(faults);
@@ -121,6 +120,7 @@ pub fn spec_from_wire(wire: &v1::Project, context: Context<'_>) -> Result<Declar
         marker,
         retry: retry.unwrap_or_default(),
         partial_is_success,
+        link,
     };
     Ok(Declaration { spec, notes: schedule.notes })
 }
@@ -244,7 +244,11 @@ fn without_user(uri: &RsyncUri) -> String {
     }
 }
 
-fn read_destination(field: &str, text: &str) -> Result<Destination, Violation> {
+/// Reads "ROOT:PATH".
+///
+/// # Errors
+/// What is wrong with it.
+pub fn read_destination(field: &str, text: &str) -> Result<Destination, Violation> {
     text.parse().map_err(|bad| fault(field, text, bad))
 }
 
@@ -423,6 +427,14 @@ pub fn read_selector(field: &str, text: &str) -> Result<BTreeMap<String, String>
     labels_from_wire(field, &labels)
 }
 
+/// The public link has the form of a destination: a named root of the agent, and a path below it.
+fn read_link(wire: Option<&v1::PublishSettings>) -> Result<Option<Destination>, Violation> {
+    match wire.map_or("", |publish| publish.link.as_str()) {
+        "" => Ok(None),
+        text => read_destination("publish.link", text).map(Some),
+    }
+}
+
 fn read_guard(wire: Option<&v1::GuardSettings>) -> Result<GuardSettings, Vec<Violation>> {
     let Some(wire) = wire else { return Ok(GuardSettings::default()) };
     let mut faults = Vec::new();
@@ -496,6 +508,7 @@ pub fn project_to_wire(record: &ProjectRecord, names: &dyn Names, notes: Vec<Str
         marker,
         retry,
         partial_is_success,
+        link,
     } = spec;
     v1::Project {
         name: project_name(name),
@@ -515,6 +528,7 @@ pub fn project_to_wire(record: &ProjectRecord, names: &dyn Names, notes: Vec<Str
                 treat_partial_as_success: partial_is_success.clone(),
             }
         }),
+        publish: link.as_ref().map(|link| v1::PublishSettings { link: link.to_string() }),
         paused: paused.as_ref().map(pause_to_wire),
         status: None,
         etag: etag_of(*revision),

@@ -46,6 +46,8 @@ pub fn run_to_wire(
         dry_run: run.wish.dry_run,
         reclaim: run.wish.reclaim,
         caught_up: run.missed.iter().filter_map(caught_up).collect(),
+        move_from: run.wish.moves.as_ref().map(|way| way.from.to_string()).unwrap_or_default(),
+        move_to: run.wish.moves.as_ref().map(|way| way.to.to_string()).unwrap_or_default(),
         reseed_from: run.wish.reseed_from.map(|agent| agent_name_of(names, agent)).unwrap_or_default(),
     }
 }

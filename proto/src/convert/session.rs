@@ -195,6 +195,8 @@ pub struct ReadExporting {
     pub serve_uri: String,
     /// Why it cannot serve, printable and cut; empty: it can.
     pub fault: String,
+    /// What it should serve, and does not.
+    pub not_served: Vec<ProjectUid>,
 }
 
 /// Reads what an agent's daemon serves now.
@@ -207,6 +209,7 @@ pub fn exporting_from_wire(wire: &v1::Exporting) -> Result<ReadExporting, Violat
         serial: wire.serial,
         serve_uri: serve_uri("exporting.serve_uri", &wire.serve_uri)?,
         fault: cut(&fault, DETAIL_BYTES_MAX).to_owned(),
+        not_served: wire.not_served.iter().copied().map(ProjectUid).collect(),
     })
 }
 
@@ -289,6 +292,8 @@ pub fn assignment_to_wire(offer: &Offer, password: Option<String>) -> v1::Assign
         known_files: offer.known_files,
         known_bytes: offer.known_bytes,
         keep_extra: offer.keep_extra,
+        move_from: offer.move_from.as_ref().map(ToString::to_string).unwrap_or_default(),
+        link: offer.link.as_ref().map(ToString::to_string).unwrap_or_default(),
         marker: offer.marker.as_ref().map(|check| marker_to_wire(&check.marker)),
         marker_not_before: offer.marker.as_ref().and_then(|check| check.not_before).map(wall_to_wire),
         marker_required: offer.marker.as_ref().is_some_and(|check| check.required),

@@ -251,6 +251,10 @@ fn destination(field: &str, text: Option<String>) -> Read<Destination> {
     text.parse().map_err(|bad| Bad::new(field, format!("{text:?}: {bad}")))
 }
 
+fn maybe_destination(field: &str, text: Option<String>) -> Read<Option<Destination>> {
+    text.map(|text| destination(field, Some(text))).transpose()
+}
+
 fn run_bytes(run: RunId) -> Vec<u8> {
     run.0.as_bytes().to_vec()
 }

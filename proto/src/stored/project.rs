@@ -13,8 +13,8 @@ use fleet::{
 };
 
 use super::{
-    Bad, Read, agent_uid, choice, destination, list, maybe, maybe_run_id, name, nanos, need, part,
-    project_uid, run_bytes, run_id,
+    Bad, Read, agent_uid, choice, destination, list, maybe, maybe_destination, maybe_run_id, name, nanos,
+    need, part, project_uid, run_bytes, run_id,
     schedule::{read_schedule, schedule},
     span, wall,
 };
@@ -58,6 +58,7 @@ fn write_spec(spec: &ProjectSpec) -> store::ProjectSpec {
         marker,
         retry,
         partial_is_success,
+        link,
     } = spec;
     store::ProjectSpec {
         display_name: Some(display_name.clone()),
@@ -77,6 +78,7 @@ fn write_spec(spec: &ProjectSpec) -> store::ProjectSpec {
         quota_bytes: (*quota_bytes > 0).then_some(*quota_bytes),
         partial_is_success: Some(partial_is_success.clone()).filter(|reason| !reason.is_empty()),
         marker: marker.as_ref().map(write_marker),
+        link: link.as_ref().map(ToString::to_string),
     }
 }
 
@@ -97,6 +99,7 @@ fn read_spec(message: store::ProjectSpec) -> Read<ProjectSpec> {
         },
         marker: maybe("marker", message.marker, read_marker)?,
         partial_is_success: message.partial_is_success.unwrap_or_default(),
+        link: maybe_destination("link", message.link)?,
         retry: part("retry", message.retry, |retry| {
             Ok(RetrySettings { attempts: retry.attempts, initial_backoff: span(retry.initial_backoff_ns) })
         })?,

@@ -9,8 +9,8 @@ use fleet::{
 };
 
 use super::{
-    Read, agent_uid, attempt_id, choice, destination, list, maybe, maybe_run_id, name, nanos, need, part,
-    project_uid, read_attempt_id,
+    Read, agent_uid, attempt_id, choice, destination, list, maybe, maybe_destination, maybe_run_id, name,
+    nanos, need, part, project_uid, read_attempt_id,
     run::{read_evidence, write_evidence},
     run_bytes, run_id, span, wall,
 };
@@ -60,6 +60,7 @@ pub(super) fn placement(record: &PlacementRecord) -> store::PlacementRecord {
         files,
         size_bytes,
         half_changed,
+        half_moved,
         hold,
         marker,
         behind,
@@ -83,6 +84,7 @@ pub(super) fn placement(record: &PlacementRecord) -> store::PlacementRecord {
             newest: Some(run_bytes(newest)),
             runs: Some(runs),
         }),
+        half_moved: half_moved.as_ref().map(ToString::to_string),
     }
 }
 
@@ -125,6 +127,7 @@ pub(super) fn read_placement(message: store::PlacementRecord) -> Read<PlacementR
         half_changed: message.half_changed.unwrap_or(false),
         marker: message.marker_ms.map(Wall),
         behind: maybe("behind", message.behind, read_behind)?,
+        half_moved: maybe_destination("half_moved", message.half_moved)?,
     })
 }
 

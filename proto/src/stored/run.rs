@@ -5,7 +5,7 @@ use fleet::{
     id::AgentUid,
     marker::MarkerSeen,
     outcome::{Evidence, Outcome, Stats},
-    run::{Missed, RunRecord, Trigger, Wish},
+    run::{Missed, Move, RunRecord, Trigger, Wish},
     time::Wall,
 };
 
@@ -106,7 +106,7 @@ pub(super) fn read_record(message: store::RunRecord) -> Read<RunRecord> {
 }
 
 fn write_wish(wish: &Wish) -> store::Wish {
-    let Wish { dry_run, reclaim, allow_deletes, waived, waiver_expires, reseed_from } = wish;
+    let Wish { dry_run, reclaim, allow_deletes, waived, waiver_expires, reseed_from, moves } = wish;
     store::Wish {
         dry_run: Some(*dry_run),
         reclaim: Some(*reclaim),
@@ -114,6 +114,9 @@ fn write_wish(wish: &Wish) -> store::Wish {
         waived: waived.iter().map(|kind| stored::guard_kind::number(*kind)).collect(),
         waiver_expires_ms: waiver_expires.map(|time| time.0),
         reseed_from: reseed_from.map(|agent| agent.0),
+        moves: moves
+            .as_ref()
+            .map(|way| store::Move { from: Some(way.from.to_string()), to: Some(way.to.to_string()) }),
     }
 }
 
@@ -125,6 +128,9 @@ fn read_wish(message: store::Wish) -> Read<Wish> {
         waived: list("waived", message.waived, |kind| choice("kind", Some(kind), stored::guard_kind::read))?,
         waiver_expires: message.waiver_expires_ms.map(Wall),
         reseed_from: message.reseed_from.map(AgentUid),
+        moves: maybe("moves", message.moves, |way| {
+            Ok(Move { from: destination("from", way.from)?, to: destination("to", way.to)? })
+        })?,
     })
 }
 

@@ -138,9 +138,10 @@ fn placement() -> impl Strategy<Value = PlacementRecord> {
         destination(),
         tree,
         any::<(u64, u64, bool, bool)>(),
-        (option::of(hold), maybe_wall(), option::of(behind)),
+        (option::of(hold), option::of(destination()), maybe_wall(), option::of(behind)),
     )
-        .prop_map(|(project, agent, role, destination, tree, figures, (hold, marker, behind))| {
+        .prop_map(|(project, agent, role, destination, tree, figures, rest)| {
+            let (hold, half_moved, marker, behind) = rest;
             let (have_tree, have_time, gave_up_on) = tree;
             let (files, size_bytes, standby, half_changed) = figures;
             PlacementRecord {
@@ -155,6 +156,7 @@ fn placement() -> impl Strategy<Value = PlacementRecord> {
                 files,
                 size_bytes,
                 half_changed,
+                half_moved,
                 hold,
                 marker,
                 behind,

@@ -52,11 +52,11 @@ fn spec() -> impl Strategy<Value = ProjectSpec> {
         (guard, text()).prop_map(|((max_delete, shrink_percent, sentinels, quota_bytes), partial)| {
             (GuardSettings { max_delete, shrink_percent, sentinels, quota_bytes }, partial)
         });
-    let rest = (rsync().boxed(), placement().boxed(), guard, retry);
+    let rest = (rsync().boxed(), placement().boxed(), guard, retry, option::of(destination()));
     let upstreams = (vec(upstream(), 0..3), option::of(marker()));
     (people, upstreams, destination(), schedule().boxed(), rest).prop_map(
         |((display_name, labels), (upstreams, marker), destination, schedule, rest)| {
-            let (rsync, placement, (guard, partial_is_success), retry) = rest;
+            let (rsync, placement, (guard, partial_is_success), retry, link) = rest;
             ProjectSpec {
                 display_name,
                 labels,
@@ -69,6 +69,7 @@ fn spec() -> impl Strategy<Value = ProjectSpec> {
                 marker,
                 retry,
                 partial_is_success,
+                link,
             }
         },
     )

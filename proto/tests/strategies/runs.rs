@@ -5,7 +5,7 @@ use fleet::{
     id::AgentUid,
     marker::{Marker, MarkerKind, MarkerSeen},
     outcome::{Evidence, ExitClass, GuardKind, Outcome, Stats},
-    run::{Missed, RunRecord, RunState, Trigger, TriggerKind, Wish},
+    run::{Missed, Move, RunRecord, RunState, Trigger, TriggerKind, Wish},
 };
 use proptest::{collection::vec, option, prelude::*, sample::select};
 
@@ -46,14 +46,16 @@ pub(crate) fn run() -> impl Strategy<Value = RunRecord> {
     let flags = any::<(bool, bool, bool)>();
     let times = (wall(), maybe_wall(), maybe_wall(), maybe_wall());
     let who = (run_id(), project_uid(), trigger(), run_state());
-    let wish = (any::<(bool, bool, Option<u64>, Option<u64>)>(), kinds(), maybe_wall()).prop_map(
-        |((dry_run, reclaim, allow_deletes, donor), waived, waiver_expires)| Wish {
+    let moves = option::of((destination(), destination()).prop_map(|(from, to)| Move { from, to }));
+    let wish = (any::<(bool, bool, Option<u64>, Option<u64>)>(), kinds(), maybe_wall(), moves).prop_map(
+        |((dry_run, reclaim, allow_deletes, donor), waived, waiver_expires, moves)| Wish {
             dry_run,
             reclaim,
             allow_deletes,
             waived,
             waiver_expires,
             reseed_from: donor.map(AgentUid),
+            moves,
         },
     );
     (who, counts, flags, vec(missed, 0..3), times, text(), wish).prop_map(

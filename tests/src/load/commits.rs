@@ -183,6 +183,7 @@ fn create(agents: &[AgentUid], number: usize) -> Input {
         guard: fleet::project::GuardSettings::default(),
         marker: None,
         partial_is_success: String::new(),
+        link: None,
         retry: RetrySettings::default(),
     };
     let name = format!("p{number}").parse().expect("a name");

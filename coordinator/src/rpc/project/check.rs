@@ -6,7 +6,7 @@ use ::fleet::{
     attempt::Role,
     id::{AgentUid, Epoch, Name, ProjectUid},
     input::{Ask, Reply},
-    project::{Destination, Pick, ProjectSpec, Upstream},
+    project::{Destination, ProjectSpec, Upstream},
     refusal::Violation,
     time::Wall,
 };
@@ -274,48 +274,29 @@ impl Projects {
     }
 }
 
+/// The origin first, the others by name.
+fn in_order(places: impl Iterator<Item = Place>) -> Vec<Place> {
+    let mut places: Vec<Place> = places.collect();
+    places.sort_by(|a, b| (a.role != Role::Origin, &a.name).cmp(&(b.role != Role::Origin, &b.name)));
+    places
+}
+
 impl Case {
     fn stored(view: &Engine, project: &::fleet::engine::Project, size: bool) -> Self {
-        let mut places: Vec<Place> = project
-            .placements
-            .values()
-            .map(|one| Place::new(view, one.agent, one.role, &one.destination, one.size_bytes))
-            .collect();
-        places.sort_by(|a, b| (a.role != Role::Origin, &a.name).cmp(&(b.role != Role::Origin, &b.name)));
+        let places = project.placements.values();
+        let places =
+            places.map(|one| Place::new(view, one.agent, one.role, &one.destination, one.size_bytes));
         let record = &project.record;
         let (name, spec) = (record.name.clone(), record.spec.clone());
-        let (upstream, served) = (project.upstream().cloned(), project.state.marker);
-        Self { uid: record.uid, name, spec, upstream, served, places, size }
+        let (uid, upstream, served) = (record.uid, project.upstream().cloned(), project.state.marker);
+        Self { uid, name, spec, upstream, served, places: in_order(places), size }
     }
 
     /// Where a declaration that is not stored would have its trees.
     fn imagined(view: &Engine, name: Name, spec: ProjectSpec, size: bool) -> Self {
-        let mut places: Vec<Place> = Vec::new();
-        for (index, target) in spec.placement.origins.iter().enumerate() {
-            let role = if index == 0 { Role::Origin } else { Role::Replica };
-            places.push(Place::new(view, target.agent, role, spec.destination_on(target), 0));
-        }
-        // What an agent is named as goes before what it is selected as.
-        let (named, selected): (Vec<_>, Vec<_>) =
-            spec.placement.replicas.iter().partition(|replicas| matches!(replicas.pick, Pick::Agent(_)));
-        for replicas in named.into_iter().chain(selected) {
-            let agents: Vec<AgentUid> = match &replicas.pick {
-                Pick::Agent(agent) => vec![*agent],
-                Pick::Labels(labels) => view
-                    .agents_by_name()
-                    .filter(|agent| agent.revoked.is_none())
-                    .filter(|agent| labels.iter().all(|(key, value)| agent.labels.get(key) == Some(value)))
-                    .map(|agent| agent.uid)
-                    .collect(),
-            };
-            let destination = replicas.destination.as_ref().unwrap_or(&spec.destination);
-            for agent in agents {
-                if places.iter().all(|place| place.agent != agent) {
-                    places.push(Place::new(view, agent, Role::Replica, destination, 0));
-                }
-            }
-        }
-        let upstream = spec.upstreams.first().cloned();
+        let places = view.homes(&spec);
+        let places = places.map(|(agent, role, destination)| Place::new(view, agent, role, destination, 0));
+        let (places, upstream) = (in_order(places), spec.upstreams.first().cloned());
         Self { uid: ProjectUid(0), name, spec, upstream, served: None, places, size }
     }
 
@@ -336,6 +317,7 @@ impl Case {
             size: self.size && pulls.is_some(),
             marker: self.spec.marker.as_ref().filter(|_| pulls.is_some()).map(convert::marker_to_wire),
             marker_not_before: self.served.map(convert::wall_to_wire),
+            link: self.spec.link.as_ref().map(ToString::to_string).unwrap_or_default(),
             ..v1::Probe::default()
         }
     }

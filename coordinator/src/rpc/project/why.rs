@@ -11,6 +11,7 @@ use fleet::{
     id::{AgentUid, AttemptId, ProjectUid},
     outcome::{ExitClass, GuardKind, Outcome},
     placement::{Hold, PlacementRecord},
+    project::Destination,
     run::RunState,
     schedule::Cadence,
     time::{Now, Wall},
@@ -80,6 +81,11 @@ impl Teller<'_> {
             ),
             WaitReason::Backoff => self.backoff(why, attempt, &subject),
             WaitReason::DestinationBusy => match self.reseed_on(attempt) {
+                None if self.move_on(attempt).is_some() => format!(
+                    "{subject} waits: its tree on {agent} is being moved to {}. Next: mirrorctl run list {}",
+                    self.move_on(attempt).map(ToString::to_string).unwrap_or_default(),
+                    self.name
+                ),
                 Some(donor) => format!(
                     "{subject} waits: its tree is first copied onto {agent} from {}. Next: mirrorctl run list {}",
                     self.agent(donor),
@@ -170,6 +176,14 @@ impl Teller<'_> {
         if self.is_reseed(attempt) {
             return format!("the reseed of {} with {}", self.agent(attempt.agent), self.name);
         }
+        if self.is_move(attempt) {
+            return format!(
+                "the move of {} on {} to {}",
+                self.name,
+                self.agent(attempt.agent),
+                attempt.destination
+            );
+        }
         match attempt.role {
             Role::Origin if !attempt.fell_back.is_empty() => {
                 format!("{} (fell back: {})", self.name, one_line(&attempt.fell_back))
@@ -187,6 +201,16 @@ impl Teller<'_> {
     /// From whom a lost tree is first copied to where this ordinary attempt waits.
     fn reseed_on(&self, attempt: &AttemptRecord) -> Option<AgentUid> {
         self.view.donor_of(attempt.project, attempt.agent).filter(|_| !self.is_reseed(attempt))
+    }
+
+    /// Whether the attempt moves a tree.
+    fn is_move(&self, attempt: &AttemptRecord) -> bool {
+        self.view.run(attempt.id.run).is_some_and(|run| run.wish.moves.is_some())
+    }
+
+    /// Where the tree is being moved to for which this ordinary attempt waits.
+    fn move_on(&self, attempt: &AttemptRecord) -> Option<&Destination> {
+        self.view.moving_to(attempt.project, attempt.agent).filter(|_| !self.is_move(attempt))
     }
 
     fn agent(&self, uid: AgentUid) -> String {
@@ -369,10 +393,12 @@ impl Teller<'_> {
             0 | 1 => String::new(),
             line => format!(", {}", place_in(why.position, line)),
         };
+        let next = match self.is_move(attempt) {
+            true => format!("mirrorctl run cancel {}", self.name),
+            false => format!("mirrorctl project run {} --reclaim", self.name),
+        };
         format!(
-            "{subject} waits for room{figures}; it starts by itself when there is room{line}. Next: mirrorctl project run \
-             {} --reclaim",
-            self.name
+            "{subject} waits for room{figures}; it starts by itself when there is room{line}. Next: {next}"
         )
     }
 

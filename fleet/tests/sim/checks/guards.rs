@@ -7,7 +7,7 @@ use fleet::{
     outcome::{ExitClass, GuardKind, Outcome},
     placement::{Hold, PlacementRecord},
     project::ProjectState,
-    record::Record,
+    record::{Change, Record},
     run::{RunRecord, RunState, Wish},
 };
 
@@ -19,6 +19,7 @@ impl Checks {
         for run in unit.runs() {
             check_dry_run(store, unit, run)?;
             check_reseed(store, unit, run)?;
+            check_move(unit, run)?;
             check_waiver(store, unit, run)?;
         }
         for placement in unit.placements() {
@@ -97,6 +98,29 @@ fn check_reseed(store: &Store, unit: &Unit, new: &RunRecord) -> Result<(), Strin
     let serves = |state: &ProjectState| store.state(state.uid).map(|old| old.tree) != Some(state.tree);
     let moved = unit.states().filter(|state| state.uid == new.project).any(serves);
     if alone && moved { wrong("changed which tree is served") } else { Ok(()) }
+}
+
+/// A move makes no version, and no trigger is consumed by it or joins it.
+fn check_move(unit: &Unit, new: &RunRecord) -> Result<(), String> {
+    let wrong = |what: &str| Err(format!("move {}: {what}: {new:?}", new.id));
+    let Some(way) = &new.wish.moves else { return Ok(()) };
+    if new.generation != 0 || new.coalesced != 0 || new.current_tree || new.propagate_time.is_some() {
+        return wrong("counts as a run that makes a tree");
+    }
+    if matches!(new.state, RunState::Held | RunState::Propagating) {
+        return wrong("stands where only a run that makes a tree does");
+    }
+    if new.wish != (Wish { moves: Some(way.clone()), ..Wish::default() }) {
+        return wrong("wishes for more");
+    }
+    let mine = |one: &PlacementRecord| one.project == new.project && one.destination == way.to;
+    let arrived = unit.placements().any(mine);
+    let deleted = unit.changes.iter().any(|change| matches!(change, Change::Delete(_)));
+    if new.state == RunState::Succeeded && !arrived && !deleted {
+        wrong("succeeded and moved nothing")
+    } else {
+        Ok(())
+    }
 }
 
 /// What is waived was seen, by a person, in the hold that is open; and no more of it.

@@ -170,9 +170,9 @@ impl Checks {
             (WaitReason::UpstreamBreaker, gate.is_some_and(|(_, gate)| gate.is_shut(now.mono))),
         ];
         let project = engine.project(attempt.project);
-        let reseeds = engine.run(attempt.id.run).is_some_and(|run| run.wish.reseed_from.is_some());
+        let aside = engine.run(attempt.id.run).is_some_and(|run| run.wish.is_aside());
         let local =
-            attempt.role == Role::Origin && !reseeds && project.is_some_and(|project| project.is_local());
+            attempt.role == Role::Origin && !aside && project.is_some_and(|project| project.is_local());
         if engine.session(attempt.agent).is_some() && !local {
             reasons.push((WaitReason::DiskSpace, self.lacks_room(engine, attempt)));
         }

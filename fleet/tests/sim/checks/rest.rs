@@ -35,6 +35,7 @@ impl Checks {
             }
         }
         self.check_lost_trees(engine)?;
+        self.check_told_exports(engine)?;
         for agent in engine.agents_by_name() {
             let out = engine.attempts().filter(|a| a.agent == agent.uid && a.state.is_out()).count();
             if usize::try_from(engine.running_on(agent.uid)) != Ok(out) {
@@ -103,8 +104,8 @@ impl Checks {
         let Some(project) = engine.project(attempt.project) else { return Ok(()) };
         let run_state = engine.run(attempt.id.run).map(|run| (run.state, run.by_person));
         let paused = project.record.paused.is_some() && run_state == Some((RunState::Queued, false));
-        let reseeds = engine.run(attempt.id.run).is_some_and(|run| run.wish.reseed_from.is_some());
-        let local = attempt.role == Role::Origin && project.is_local() && !reseeds;
+        let aside = engine.run(attempt.id.run).is_some_and(|run| run.wish.is_aside());
+        let local = attempt.role == Role::Origin && project.is_local() && !aside;
         let mut expected = vec![
             (WaitReason::Frozen, engine.fleet().frozen.is_some()),
             (WaitReason::Paused, paused),
@@ -136,10 +137,10 @@ impl Checks {
 
     fn remote_reasons(&self, engine: &Engine, now: Now, attempt: &AttemptRecord) -> Vec<(WaitReason, bool)> {
         let counts = |other: &AttemptRecord| !self.given_up(other.agent, now.mono);
-        let reseeds = engine.run(attempt.id.run).is_some_and(|run| run.wish.reseed_from.is_some());
+        let aside = engine.run(attempt.id.run).is_some_and(|run| run.wish.is_aside());
         match attempt.role {
-            // It takes nothing but its donor's uplink.
-            Role::Origin | Role::Replica if reseeds => Vec::new(),
+            // It takes nothing but its donor's uplink, if it has one.
+            Role::Origin | Role::Replica if aside => Vec::new(),
             Role::Origin if attempt.upstream_host.is_empty() => Vec::new(),
             Role::Origin => {
                 let same = |other: &AttemptRecord| {
@@ -153,7 +154,9 @@ impl Checks {
                 )]
             }
             Role::Replica => {
-                let pulls = |other: &AttemptRecord| other.role == Role::Replica && counts(other);
+                let pulls = |other: &AttemptRecord| {
+                    other.role == Role::Replica && other.source.is_some() && counts(other)
+                };
                 let of_project = count(engine, |other| pulls(other) && other.project == attempt.project);
                 let max = engine
                     .project(attempt.project)

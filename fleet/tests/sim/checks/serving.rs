@@ -20,6 +20,7 @@ use crate::{store::Store, world::World};
 pub(super) struct Serving {
     told: BTreeMap<ProjectUid, (u64, Vec<Pair>)>,
     in_place: u64,
+    refused: Vec<ProjectUid>,
     /// What its agent may do alone.
     orders: BTreeSet<ProjectUid>,
 }
@@ -27,8 +28,9 @@ pub(super) struct Serving {
 impl Checks {
     /// What an agent says of its daemon, before anybody can bend it.
     pub(crate) fn exporting(&mut self, input: &Input) {
-        if let Input::Agent(AgentInput::Exporting { session, serial, .. }) = input {
-            self.serving.entry(*session).or_default().in_place = *serial;
+        if let Input::Agent(AgentInput::Exporting { session, serial, not_served, .. }) = input {
+            let serving = self.serving.entry(*session).or_default();
+            (serving.in_place, serving.refused) = (*serial, not_served.clone());
         }
     }
 
@@ -58,10 +60,14 @@ impl Checks {
                     if offer.max_delete > 0 || offer.dry_run || offer.reclaim {
                         return Err(told(
                             offer.attempt,
-                            &format!("copies a lost tree, and may delete: {offer:?}"),
+                            &format!("copies a lost tree, or moves one, and may delete: {offer:?}"),
                         ));
                     }
-                    self.served(engine, offer)?;
+                    if offer.move_from.is_none() {
+                        self.served(engine, offer)?;
+                    } else if !offer.source_uri.is_empty() || offer.pair.is_some() {
+                        return Err(told(offer.attempt, &format!("moves a tree, and pulls: {offer:?}")));
+                    }
                 }
                 Message::Offer(offer) if offer.role == Role::Replica => self.served(engine, offer)?,
                 _ => {}
@@ -89,6 +95,22 @@ impl Checks {
         Ok(())
     }
 
+    /// What agents were told to serve is theirs, and for who holds the project.
+    pub(super) fn check_told_exports(&self, engine: &Engine) -> Result<(), String> {
+        for agent in engine.agents_by_name() {
+            let session = engine.session(agent.uid).map(|session| session.epoch);
+            let Some(serving) = session.and_then(|session| self.serving.get(&session)) else { continue };
+            for (uid, (_, pairs)) in &serving.told {
+                let placed =
+                    |agent| engine.project(*uid).is_some_and(|one| one.placements.contains_key(&agent));
+                if !placed(agent.uid) || !pairs.iter().all(|pair| placed(pair.replica)) {
+                    return Err(format!("agent {} keeps the export of {uid:?}: {pairs:?}", agent.name));
+                }
+            }
+        }
+        Ok(())
+    }
+
     fn served(&self, engine: &Engine, offer: &Offer) -> Result<(), String> {
         let wrong = |what: &str| Err(told(offer.attempt, &format!("{what}: {offer:?}")));
         let Some(pair) = offer.pair else {
@@ -99,6 +121,7 @@ impl Checks {
         let in_place = serving.is_some_and(|serving| {
             let named = serving.told.get(&offer.project).filter(|(_, pairs)| pairs.contains(&pair));
             named.is_some_and(|(serial, _)| *serial <= serving.in_place)
+                && !serving.refused.contains(&offer.project)
         });
         if in_place { Ok(()) } else { wrong("sent to where nobody said that it is served") }
     }
@@ -106,7 +129,7 @@ impl Checks {
     /// An offer to a replica is put on disk.
     pub(super) fn check_source(&self, store: &Store, new: &AttemptRecord) -> Result<(), String> {
         let donor = store.run(new.project, new.id.run).and_then(|run| run.wish.reseed_from);
-        if new.role == Role::Origin && donor.is_none() {
+        if store.way_of(new).is_some() || (new.role == Role::Origin && donor.is_none()) {
             return Ok(());
         }
         let from = new.source.and_then(|source| store.placement(new.project, source));
@@ -117,9 +140,9 @@ impl Checks {
             };
             serves && from.agent != new.agent && from.have_tree == Some(new.tree)
         });
-        let changing = store
-            .live_attempts(new.project)
-            .any(|other| Some(other.agent) == new.source && other.state.is_out());
+        let changing = store.live_attempts(new.project).any(|other| {
+            Some(other.agent) == new.source && other.state.is_out() && store.way_of(other).is_none()
+        });
         if good && !changing {
             return Ok(());
         }

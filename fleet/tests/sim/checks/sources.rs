@@ -39,7 +39,8 @@ pub(super) fn check_switches(store: &Store, unit: &Unit) -> Result<(), String> {
     Ok(())
 }
 
-/// What waits counts at the host that it will ask, and there is one to ask; the copy of a lost tree asks none.
+/// What waits counts at the host that it will ask, and there is one to ask; what copies a lost tree or moves one asks
+/// none.
 pub(super) fn check_waiting(store: &Store, uid: ProjectUid) -> Result<(), String> {
     let (Some(project), Some(state)) = (store.project(uid), store.state(uid)) else { return Ok(()) };
     let upstream = active(project, state);
@@ -53,8 +54,8 @@ pub(super) fn check_waiting(store: &Store, uid: ProjectUid) -> Result<(), String
         let same = |other: &Upstream| other.uri == one.upstream_uri && other.host == one.upstream_host;
         project.spec.marker.is_some() && project.spec.upstreams.iter().any(same)
     };
-    let strays = |one: &&AttemptRecord| match (store.reseeds(one), one.fell_back.is_empty()) {
-        (true, _) => !one.upstream_host.is_empty(),
+    let strays = |one: &&AttemptRecord| match (store.is_aside(one), one.fell_back.is_empty()) {
+        (true, _) => !one.upstream_host.is_empty() || !one.upstream_uri.is_empty(),
         // What takes another one's place is declared, and another one.
         (false, false) => !declared(one) || upstream.is_some_and(|first| first.uri == one.upstream_uri),
         (false, true) => upstream.is_some() && one.upstream_host != host,
@@ -70,7 +71,7 @@ impl Checks {
     pub(super) fn note_source(&mut self, store: &Store, new: &AttemptRecord, epoch: Epoch) {
         let project = store.project(new.project).zip(store.state(new.project));
         let upstream = project.and_then(|(project, state)| active(project, state));
-        if let Some(upstream) = upstream.filter(|_| new.role == Role::Origin && !store.reseeds(new)) {
+        if let Some(upstream) = upstream.filter(|_| new.role == Role::Origin && !store.is_aside(new)) {
             let fell_back = !new.fell_back.is_empty();
             let uri = if fell_back { &new.upstream_uri } else { &upstream.uri };
             self.sources.insert(epoch, (uri.clone(), fell_back));

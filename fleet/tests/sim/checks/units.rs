@@ -6,7 +6,8 @@ use fleet::{
     attempt::{AttemptRecord, AttemptState, End, Role},
     id::{AttemptId, ProjectUid},
     outcome::ExitClass,
-    record::{Change, Key},
+    placement::PlacementRecord,
+    record::{Change, Key, Record},
     run::{RunRecord, RunState},
 };
 
@@ -82,9 +83,12 @@ impl Checks {
             return Err(told(new.id, "offered after its run was cancelled"));
         }
         let lost =
-            |other: &&AttemptRecord| other.agent == new.agent && other.id != new.id && store.reseeds(other);
+            |other: &&AttemptRecord| other.agent == new.agent && other.id != new.id && store.is_aside(other);
         if let Some(other) = store.live_attempts(new.project).find(lost) {
-            return Err(told(new.id, &format!("offered where a lost tree is to be copied: {other:?}")));
+            return Err(told(
+                new.id,
+                &format!("offered where a lost tree is to be copied, or one to be moved: {other:?}"),
+            ));
         }
         self.offers.insert(epoch);
         self.note_source(store, new, epoch);
@@ -178,6 +182,7 @@ impl Checks {
 
     pub(super) fn check_placements(&self, store: &Store, unit: &Unit) -> Result<(), String> {
         for new in unit.placements() {
+            self.check_moved(store, unit, new)?;
             let old = store.placement(new.project, new.agent).and_then(|old| old.have_tree);
             let Some(tree) = new.have_tree.filter(|tree| Some(*tree) != old) else { continue };
             if new.role == Role::Origin && is_local(store, new.project) {
@@ -202,6 +207,34 @@ impl Checks {
         Ok(())
     }
 
+    /// I10: a tree lives elsewhere from a report on only where the copy there was proven to be the tree; and the
+    /// declaration says so in the same unit.
+    fn check_moved(&self, store: &Store, unit: &Unit, new: &PlacementRecord) -> Result<(), String> {
+        let Some(old) = store.placement(new.project, new.agent) else { return Ok(()) };
+        if old.destination == new.destination || unit.source != Source::Report {
+            return Ok(());
+        }
+        let on_it = unit.attempts().find(|one| {
+            let way = store.way_of(one);
+            (one.project, one.agent) == (new.project, new.agent)
+                && way.is_some_and(|way| (&way.from, &way.to) == (&old.destination, &new.destination))
+        });
+        let proven = on_it.is_some_and(|one| {
+            let work = one.state.epoch().map(|epoch| (one.id, epoch));
+            matches!(one.state.end(), Some(End::Succeeded(_)))
+                && work.is_some_and(|work| !self.damaged.contains(&work))
+        });
+        let declared = unit.changes.iter().any(
+            |change| matches!(change, Change::Put(Record::Project(project)) if project.uid == new.project),
+        );
+        let same =
+            (old.have_tree, old.half_changed, &old.hold) == (new.have_tree, new.half_changed, &new.hold);
+        if proven && declared && same {
+            return Ok(());
+        }
+        Err(format!("{old:?} moved to {new:?} by {on_it:?}, proven: {proven}, declared: {declared}"))
+    }
+
     /// How the records of one project hang together.
     pub(super) fn check_project(&self, store: &Store, uid: ProjectUid) -> Result<(), String> {
         let wrong = |what: String| Err(format!("project {}: {what}", uid.0));
@@ -214,12 +247,14 @@ impl Checks {
             // A waiting run's attempt stands behind the active run's.
             let behind = attempt.role == Role::Origin && attempt.state.is_pending();
             let alone = attempt.state.epoch().is_some_and(fleet::id::Epoch::is_autonomous);
-            if !behind && !alone && !placements.insert(attempt.agent) {
+            let way = store.way_of(attempt);
+            if !behind && !alone && way.is_none() && !placements.insert(attempt.agent) {
                 return wrong(format!("two live attempts on agent {}", attempt.agent.0));
             }
             let home = store.placement(uid, attempt.agent);
-            if !home.is_some_and(|home| home.role == attempt.role && home.destination == attempt.destination)
-            {
+            let place = way.map_or(&attempt.destination, |way| &way.from);
+            let goes_to = way.is_none_or(|way| way.to == attempt.destination);
+            if !home.is_some_and(|home| home.role == attempt.role && home.destination == *place) || !goes_to {
                 return wrong(format!("{attempt:?} is not at its placement {home:?}"));
             }
             if store.reseeds(attempt) && home.is_some_and(|home| home.have_tree.is_some()) {
@@ -250,10 +285,9 @@ impl Checks {
         for run in
             store.live_runs(uid).filter(|run| matches!(run.state, RunState::Queued | RunState::Running))
         {
-            let reseeds = run.wish.reseed_from.is_some();
-            let mut origins = store
-                .live_attempts(uid)
-                .filter(|a| a.id.run == run.id && (a.role == Role::Origin || reseeds));
+            let aside = run.wish.is_aside();
+            let mut origins =
+                store.live_attempts(uid).filter(|a| a.id.run == run.id && (a.role == Role::Origin || aside));
             let only = origins.next().is_some_and(|attempt| attempt.id.number == run.origin_attempt);
             if !only || origins.next().is_some() {
                 return wrong(format!("no attempt will end {run:?}"));

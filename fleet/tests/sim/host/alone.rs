@@ -70,16 +70,19 @@ impl World {
 
     fn follow(&mut self, host: usize, project: ProjectUid, now: Now) {
         let one = &mut self.hosts[host];
-        let going =
-            |entry: &Entry| entry.offer.project == project && !entry.offer.dry_run && entry.ended.is_none();
+        // The journal is written in order: what it knows as begun came after the ends that it knows.
+        let going = |entry: &Entry| {
+            let goes_on = !entry.ended_synced || entry.offer.move_from.is_some();
+            entry.offer.project == project && !entry.offer.dry_run && goes_on
+        };
         let busy = one.journal.values().any(going);
         let Some(order) = one.orders.get_mut(&project) else { return };
         match due(&order.schedule, order.next_fire, busy, SPREAD, now) {
             Due::Wait => {}
             Due::Later(next) => order.next_fire = next,
             Due::Run(fire, next) => {
-                let destination = order.template.destination.clone();
-                if one.busy(&destination).is_none() && one.journal.len() < HELD_MAX {
+                let template = order.template.clone();
+                if one.busy(&template).is_none() && one.journal.len() < HELD_MAX {
                     let order = one.orders.get_mut(&project).expect("just seen");
                     order.next_fire = next;
                     let order = order.clone();

@@ -2,7 +2,7 @@
 
 use fleet::{
     attempt::Role,
-    id::{AgentUid, RunId},
+    id::{AgentUid, ProjectUid, RunId},
     input::Offer,
     marker::MarkerSeen,
     outcome::{Evidence, ExitClass, GuardKind, Outcome, Stats},
@@ -22,6 +22,8 @@ use crate::{
 /// The guards that agents have of their own.
 const GUARDS: [GuardKind; 4] =
     [GuardKind::EmptyUpstream, GuardKind::SentinelMissing, GuardKind::Adoption, GuardKind::Quota];
+/// Copies of trees that move which are damaged, in a thousand.
+const DAMAGED: u64 = 350;
 /// Most files of a simulated tree.
 const FILES_MAX: u64 = 50_000;
 
@@ -65,10 +67,22 @@ impl World {
             (false, true) => ExitClass::Network,
             (false, false) => drawn,
         };
-        let copies = offer.role == Role::Replica || offer.keep_extra;
+        let moves = offer.move_from.as_ref().map(|from| {
+            let there = self.hosts[host].trees.get(from).cloned().unwrap_or_default();
+            (from.clone(), there)
+        });
+        let copies = moves.is_none() && (offer.role == Role::Replica || offer.keep_extra);
         let source = if copies { self.find_source(&offer) } else { None };
         let unreachable = copies && source.is_none();
-        let class = if unreachable && class == ExitClass::Ok { ExitClass::Network } else { class };
+        let fetched = matches!(class, ExitClass::Ok | ExitClass::Partial);
+        let class = if unreachable && fetched { ExitClass::Network } else { class };
+        let damaged = moves.is_some() && class == ExitClass::Ok && self.rng.chance(DAMAGED);
+        // The comparison finds it.
+        let proven = self.planted != Some(Planted::MoveUnproven);
+        let class = if damaged && proven { ExitClass::LocalIo } else { class };
+        if damaged {
+            self.cover.fault(Fault::MoveDamaged);
+        }
         let seen = if cancelled || unreached { None } else { self.look_at_marker(host, &offer) };
         let (class, marker) = match seen {
             Some((behind, seen)) => (if behind { ExitClass::UpstreamBehind } else { class }, Some(seen)),
@@ -81,6 +95,8 @@ impl World {
             marker: offer.marker.clone().zip(marker),
             work,
             copies,
+            moves,
+            damaged,
             tree: offer.tree,
             destination: offer.destination.clone(),
             source,
@@ -91,7 +107,7 @@ impl World {
             parked: false,
             lost: false,
             dry_run: offer.dry_run,
-            passes_partial: passes_partial(&offer.project_name),
+            passes_partial: offer.move_from.is_none() && passes_partial(&offer.project_name),
         };
         if !pull.dry_run {
             let tree = self.hosts[host].trees.entry(offer.destination.clone()).or_default();
@@ -109,6 +125,9 @@ impl World {
             return ExitClass::Ok;
         }
         use ExitClass as C;
+        if offer.move_from.is_some() {
+            return *self.rng.pick(&[C::LocalIo, C::DiskFull, C::Stalled, C::Internal]).expect("not empty");
+        }
         let classes = [
             C::Network,
             C::Network,
@@ -266,6 +285,7 @@ impl World {
         let known = one.journal.get(&pull.work).map_or(0, |entry| entry.offer.known_files);
         let class = if pull.killed { ExitClass::Cancelled } else { pull.class };
         let content = self.pulled_content(&pull, class);
+        self.check_moved(host, &pull, class);
         let unreached = pull.unreached && class == ExitClass::Network;
         if unreached {
             self.checks.unreached.insert(pull.work);
@@ -306,6 +326,10 @@ impl World {
     }
 
     fn pulled_content(&self, pull: &Pull, class: ExitClass) -> Content {
+        if let Some((_, before)) = &pull.moves {
+            let damaged = class != ExitClass::Ok || pull.damaged;
+            return if damaged { Content::Mixed } else { before.content };
+        }
         match (&pull.source, pull.copies) {
             _ if !passes(pull, class) => Content::Nothing,
             _ if pull.lost => Content::Mixed,
@@ -316,6 +340,23 @@ impl World {
                 if same { before.content } else { Content::Mixed }
             }
             (None, true) => Content::Nothing,
+        }
+    }
+
+    /// A tree that moves does not change meanwhile, and a damaged copy is remembered as such.
+    fn check_moved(&mut self, host: usize, pull: &Pull, class: ExitClass) {
+        let Some((from, before)) = &pull.moves else { return };
+        if pull.damaged {
+            self.checks.damaged.insert(pull.work);
+        }
+        let now = self.hosts[host].trees.get(from).map_or(0, |tree| tree.stamp);
+        // Where the project is gone the move is to end, and the place is free for others.
+        let store = &self.coordinator.store;
+        let wanted = store
+            .live_attempts(self.offer_of(host, pull.work).map_or(ProjectUid(0), |offer| offer.project))
+            .any(|one| one.id == pull.work.0 && one.state.epoch() == Some(pull.work.1));
+        if wanted && class == ExitClass::Ok && (now != before.stamp || before.writers > 0) {
+            self.fail(format!("the tree at {from} on host {host} changed while it moved: {:?}", pull.work.0));
         }
     }
 

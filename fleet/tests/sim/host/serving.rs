@@ -18,6 +18,8 @@ use crate::{
 
 /// Answers that are never given, in 1,000.
 const SILENT: u64 = 60;
+/// Exports that a daemon cannot serve at first, in 1,000.
+const REFUSED: u64 = 40;
 
 /// What one message changes.
 #[derive(Debug)]
@@ -34,6 +36,8 @@ struct Change {
 pub(crate) struct Daemon {
     waiting: VecDeque<Change>,
     pub(crate) exports: BTreeMap<ProjectUid, Export>,
+    /// What it was told to serve, and cannot: a disk was full when it was told.
+    refused: BTreeMap<ProjectUid, Export>,
 }
 
 impl World {
@@ -64,13 +68,34 @@ impl World {
         };
         if complete {
             daemon.exports.clear();
+            daemon.refused.clear();
         }
-        daemon.exports.extend(exports.into_iter().map(|export| (export.project, export)));
+        daemon.refused.retain(|project, _| !withdrawn.contains(project));
         daemon.exports.retain(|project, _| !withdrawn.contains(project));
+        for export in exports {
+            daemon.exports.remove(&export.project);
+            daemon.refused.remove(&export.project);
+            if !self.calm && self.rng.chance(REFUSED) {
+                self.cover.fault(Fault::ExportRefused);
+                daemon.refused.insert(export.project, export);
+            } else {
+                daemon.exports.insert(export.project, export);
+            }
+        }
         self.hosts[host].serial = serial;
         if !self.calm && self.rng.chance(SILENT) {
             self.cover.fault(Fault::DaemonSilent);
         } else if self.hosts[host].stream == Some(stream) {
+            self.say_exporting(host);
+        }
+    }
+
+    /// The daemon tries again what it could not serve.
+    pub(crate) fn serve_again(&mut self, host: usize) {
+        let daemon = &mut self.hosts[host].daemon;
+        if !daemon.refused.is_empty() {
+            let again = std::mem::take(&mut daemon.refused);
+            daemon.exports.extend(again);
             self.say_exporting(host);
         }
     }
@@ -80,8 +105,9 @@ impl World {
         let session = one.stream.and_then(|id| self.streams.get(&id)).and_then(|stream| stream.session);
         if let (Some(agent), Some(session)) = (one.uid, session) {
             let serve_uri = if one.serves { format!("rsync://h{host}") } else { String::new() };
-            let fault = String::new();
-            self.report(host, AgentInput::Exporting { agent, session, serial: one.serial, serve_uri, fault });
+            let (serial, fault) = (one.serial, String::new());
+            let not_served = one.daemon.refused.keys().copied().collect();
+            self.report(host, AgentInput::Exporting { agent, session, serial, serve_uri, fault, not_served });
         }
     }
 

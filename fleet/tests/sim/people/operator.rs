@@ -183,7 +183,7 @@ impl World {
             // What was offered in this very session is on its way, not stuck.
             let engine = self.coordinator.engine.as_ref();
             let session = engine.and_then(|engine| engine.session(attempt.agent));
-            let on_its_way = session.is_some_and(|session| epoch > session.epoch);
+            let on_its_way = session.is_some_and(|session| !epoch.is_autonomous() && epoch > session.epoch);
             if other_state && !on_its_way {
                 asks.push(Ask::CancelRun { project: attempt.project, run: attempt.id.run });
             }

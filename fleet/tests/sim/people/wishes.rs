@@ -4,8 +4,9 @@
 use std::{collections::BTreeMap, sync::LazyLock, time::Duration};
 
 use fleet::{
+    engine::Project,
     id::{AgentUid, Name, ProjectUid, RunId},
-    input::{Ask, Input},
+    input::{AgentReplacement, Ask, Input},
     marker::{Marker, MarkerKind},
     project::{
         GuardSettings, Pick, PlacementSettings, ProjectSpec, Replicas, RetrySettings, RsyncSettings, Target,
@@ -54,10 +55,12 @@ enum Do {
     Approve,
     Promote,
     Reseed,
+    Replace,
+    Move,
     Switch,
 }
 
-const DEEDS: [(Do, u64); 20] = [
+const DEEDS: [(Do, u64); 22] = [
     (Do::Create, 40),
     (Do::Update, 24),
     (Do::Delete, 14),
@@ -77,6 +80,8 @@ const DEEDS: [(Do, u64); 20] = [
     (Do::Approve, 60),
     (Do::Promote, 16),
     (Do::Reseed, 60),
+    (Do::Replace, 14),
+    (Do::Move, 70),
     (Do::Switch, 24),
 ];
 
@@ -171,6 +176,9 @@ impl World {
                 let agent = *self.rng.pick(&placed)?;
                 Ask::Promote { project, agent, revision: None, force: self.rng.chance(300) }
             }
+            Do::Move => {
+                return self.relocation();
+            }
             Do::Reseed => {
                 return self.reseed();
             }
@@ -192,6 +200,7 @@ impl World {
                 spacing: self.rng.chance(500).then(|| Duration::from_secs(self.rng.below(60))),
                 revision: None,
             },
+            Do::Replace => return self.replacement(agent?),
             Do::Approve => return self.approval(),
             Do::Sweep | Do::Repeat => return None,
         })
@@ -225,6 +234,49 @@ impl World {
         let from = *self.rng.pick(if good { &have } else { &placed })?;
         let agent = *self.rng.pick(&placed)?;
         Some(Ask::Reseed { project, agent, from, revision: None, traceparent: String::new() })
+    }
+
+    /// Mostly by an agent that is here and of none of the old one's projects.
+    fn replacement(&mut self, old: AgentUid) -> Option<Ask> {
+        let engine = self.coordinator.engine.as_ref()?;
+        let of = |project: &&Project| project.placements.contains_key(&old);
+        let own: Vec<&Project> = engine.projects_by_name().filter(of).collect();
+        let is_free = |agent: &AgentUid| {
+            *agent != old
+                && engine.session(*agent).is_some()
+                && engine.agent(*agent).is_some_and(|record| !record.draining && record.revoked.is_none())
+                && own.iter().all(|project| !project.placements.contains_key(agent))
+        };
+        let agents: Vec<AgentUid> = self.hosts.iter().filter_map(|host| host.uid).collect();
+        let free: Vec<AgentUid> = agents.iter().copied().filter(is_free).collect();
+        let any = free.is_empty() || self.rng.chance(100);
+        let new = *self.rng.pick(if any { &agents } else { &free })?;
+        let replacement = AgentReplacement {
+            old,
+            new,
+            reseed: self.rng.chance(700),
+            revoke: self.rng.chance(200).then(|| "dead".to_owned()),
+            validate_only: self.rng.chance(100),
+        };
+        Some(Ask::ReplaceAgent { replacement, traceparent: String::new() })
+    }
+
+    /// Mostly of a tree that is there, to a place of its own; sometimes to where another one may be.
+    fn relocation(&mut self) -> Option<Ask> {
+        let engine = self.coordinator.engine.as_ref()?;
+        let all: Vec<(ProjectUid, String, AgentUid)> = engine
+            .projects_by_name()
+            .flat_map(|project| {
+                let have = project.placements.values().filter(|one| one.have_tree.is_some());
+                have.map(|one| (project.record.uid, project.record.name.to_string(), one.agent))
+            })
+            .collect();
+        let (project, name, agent) = self.rng.pick(&all)?.clone();
+        let other = self.rng.between(1, self.people.next.max(1));
+        let paths = [name.clone(), format!("{name}-moved"), format!("{name}/in"), format!("p{other}")];
+        let path = if self.rng.chance(900) { &paths[self.rng.index(2)] } else { self.rng.pick(&paths)? };
+        let to = format!("{}:{path}", self.rng.pick(&["a1", "a2"])?).parse().ok()?;
+        Some(Ask::Move { project, agent, to, revision: None, traceparent: String::new() })
     }
 
     /// Mostly of the newest hold of some project, sometimes of any other run.
@@ -363,6 +415,7 @@ impl World {
             },
             marker: marker_of(name),
             partial_is_success: if passes_partial(name) { "known".to_owned() } else { String::new() },
+            link: None,
             retry: RetrySettings {
                 attempts: self.rng.chance(500).then(|| u32::try_from(self.rng.between(1, 4)).expect("small")),
                 initial_backoff: self.rng.chance(500).then_some(Duration::from_secs(20)),
