@@ -204,13 +204,7 @@ impl Planted {
                     }
                 }
             }
-            Self::CancelForgotten if source == Source::Person => {
-                let cancels = |change: &Change| matches!(change, Change::Put(Record::Attempt(a)) if matches!(a.state, AttemptState::Cancelling { .. }));
-                if changes.iter().any(cancels) {
-                    changes.retain(|change| !cancels(change));
-                    decision.sends.retain(|send| !matches!(send.message, Message::Cancel { .. }));
-                }
-            }
+            Self::CancelForgotten if source == Source::Person => forget_cancel(decision),
             Self::WakeForgotten => forget_wake(changes),
             Self::FireNotConsumed if matches!(source, Source::Hello | Source::Report) => {
                 *changes = keep_fires(engine, changes);
@@ -275,6 +269,16 @@ fn serve_heir(engine: &Engine, changes: &mut [Change]) {
         {
             new.have_tree = engine.project(new.project).and_then(|project| project.state.tree);
         }
+    }
+}
+
+fn forget_cancel(decision: &mut Decision) {
+    let cancels = |change: &Change| {
+        matches!(change, Change::Put(Record::Attempt(a)) if matches!(a.state, AttemptState::Cancelling { .. }))
+    };
+    if decision.changes.iter().any(cancels) {
+        decision.changes.retain(|change| !cancels(change));
+        decision.sends.retain(|send| !matches!(send.message, Message::Cancel { .. }));
     }
 }
 
