@@ -332,7 +332,8 @@ impl Engine {
     fn may_take_over(&self, agent: AgentUid, held: &Held) -> Option<(&Project, AutonomousFire)> {
         let fire = held.autonomous?;
         let own = held.epoch.is_autonomous() && held.epoch.term <= self.fleet.term;
-        let project = self.origin_home(agent, held)?;
+        // What people put there since then is not what it pulled.
+        let project = self.origin_home(agent, held).filter(|project| !project.is_local())?;
         (own && !self.is_entered(agent, held) && held.attempt.number == 1).then_some((project, fire))
     }
 

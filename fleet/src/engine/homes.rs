@@ -169,7 +169,7 @@ impl Engine {
     }
 
     /// What speaks against a public link on an agent: a pull would delete one that lies in a tree.
-    fn link_fault(
+    pub(super) fn link_fault(
         &self,
         own: Option<ProjectUid>,
         agent: AgentUid,

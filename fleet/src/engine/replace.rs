@@ -212,10 +212,10 @@ impl Engine {
         busy.collect()
     }
 
-    /// Attempts that may be on the agent, and copies of lost trees that wait for it.
+    /// Attempts that may be on the agent, and copies of lost trees and moves that wait for it.
     fn may_be_doing(&self, agent: AgentUid) -> impl Iterator<Item = &AttemptRecord> {
         let of_agent = self.attempts.values().filter(move |attempt| attempt.agent == agent);
-        of_agent.filter(|attempt| attempt.state.is_out() || self.is_reseed(attempt))
+        of_agent.filter(|attempt| attempt.state.is_out() || self.is_aside(attempt))
     }
 
     /// What speaks against one placement on the new agent.
@@ -244,6 +244,10 @@ impl Engine {
         } else if let Some(other) = self.overlapping(Some(one.uid()), new.uid, &placement.destination) {
             faults.push(one.fault(self.overlap_text(new.uid, &placement.destination, other)));
         }
+        let link = record.spec.link.as_ref();
+        let link =
+            link.and_then(|link| self.link_fault(Some(one.uid()), new.uid, link, &placement.destination));
+        faults.extend(link.map(|fault| one.fault(fault.description)));
         let root = placement.destination.root();
         let session = self.sessions.get(&new.uid);
         if session.is_some_and(|session| session.facts.roots.iter().all(|known| known.name != root)) {

@@ -211,15 +211,7 @@ impl Planted {
             }
             Self::EndMisread => misread_end(decision),
             Self::DryRunServed => serve_dry_run(engine, changes),
-            Self::ApprovalWidened if source == Source::Person => {
-                for change in changes.iter_mut() {
-                    if let Change::Put(Record::Run(run)) = change
-                        && run.wish.waived.contains(&GuardKind::Deletes)
-                    {
-                        run.wish.allow_deletes = run.wish.allow_deletes.map(|allowed| allowed * 2);
-                    }
-                }
-            }
+            Self::ApprovalWidened if source == Source::Person => widen_approval(changes),
             Self::HoldDropped if source == Source::Report => drop_hold(engine, changes),
             Self::ExportUnsaid => decision
                 .sends
@@ -425,6 +417,17 @@ fn trust_move(engine: &Engine, changes: &mut Vec<Change>) {
     if let Some((placement, destination)) = failed {
         let moved = fleet::placement::PlacementRecord { destination, ..placement };
         changes.push(Change::Put(Record::Placement(moved)));
+    }
+}
+
+/// An approval of deletes allows twice as many.
+fn widen_approval(changes: &mut [Change]) {
+    for change in changes.iter_mut() {
+        if let Change::Put(Record::Run(run)) = change
+            && run.wish.waived.contains(&GuardKind::Deletes)
+        {
+            run.wish.allow_deletes = run.wish.allow_deletes.map(|allowed| allowed * 2);
+        }
     }
 }
 

@@ -16,6 +16,13 @@ use crate::{
     world::World,
 };
 
+impl super::Checks {
+    /// Which fires an agent has run it does not know any more.
+    pub(crate) fn forget_begun_alone(&mut self, host: usize) {
+        self.begun_alone.retain(|(other, ..)| *other != host);
+    }
+}
+
 impl World {
     /// An agent begins a fire by itself.
     pub(crate) fn check_begun_alone(
@@ -57,7 +64,9 @@ impl World {
         }
         let destination = self.offer_of(host, work).map(|offer| &offer.destination);
         let home = store.placement(project, send.agent).filter(|home| Some(&home.destination) == destination);
-        if let Some(home) = home.filter(|home| home.role == fleet::attempt::Role::Origin) {
+        // Where people put the tree by now, what was pulled is for nothing.
+        let local = store.project(project).is_some_and(|project| project.spec.upstreams.is_empty());
+        if let Some(home) = home.filter(|home| home.role == fleet::attempt::Role::Origin && !local) {
             let text = format!("{attempt}, which host {host} ran alone, was for nothing, and {home:?}");
             self.fail(text);
         }

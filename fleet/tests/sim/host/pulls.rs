@@ -438,6 +438,8 @@ impl World {
         if state_lost {
             let alone = one.journal.values().filter(|entry| entry.alone.is_some());
             self.checks.unheard.extend(alone.map(|entry| entry.offer.tree));
+            // Nor does it know by itself which fires it has run.
+            self.checks.forget_begun_alone(host);
             one.journal.clear();
             one.exits.clear();
             one.said.clear();
