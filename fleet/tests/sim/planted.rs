@@ -265,9 +265,7 @@ fn serve_heir(engine: &Engine, changes: &mut [Change]) {
 }
 
 fn forget_cancel(decision: &mut Decision) {
-    let cancels = |change: &Change| {
-        matches!(change, Change::Put(Record::Attempt(a)) if matches!(a.state, AttemptState::Cancelling { .. }))
-    };
+    let cancels = |change: &Change| matches!(change, Change::Put(Record::Attempt(a)) if matches!(a.state, AttemptState::Cancelling { .. }));
     if decision.changes.iter().any(cancels) {
         decision.changes.retain(|change| !cancels(change));
         decision.sends.retain(|send| !matches!(send.message, Message::Cancel { .. }));
