@@ -19,6 +19,7 @@
 
 pub mod agent;
 pub mod attempt;
+pub mod decision;
 pub mod defaults;
 pub mod engine;
 pub mod id;

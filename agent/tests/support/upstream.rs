@@ -125,7 +125,12 @@ pub(crate) fn tree_of(dir: &Path) -> Vec<(String, Vec<u8>)> {
                 found.push((format!("{name}/"), Vec::new()));
                 walk(&path, base, found);
             } else {
-                found.push((name, std::fs::read(&path).unwrap()));
+                match std::fs::read(&path) {
+                    Ok(content) => found.push((name, content)),
+                    // An agent that is at work renames what it has just listed here.
+                    Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
+                    Err(error) => panic!("{}: {error}", path.display()),
+                }
             }
         }
     }
