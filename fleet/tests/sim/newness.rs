@@ -7,7 +7,7 @@ use crate::prng::Prng;
 
 const HOUR_MS: i64 = 3_600_000;
 /// Looks at a host after which it is found otherwise, in 1,000: names of upstreams stand for several machines.
-const CHANGES: u64 = 500;
+const CHANGES: u64 = 600;
 
 /// Sets this chance apart from that of the world.
 const SALT: u64 = 0x6d61_726b_6572;
@@ -59,7 +59,7 @@ impl Newness {
     pub(crate) fn look(&mut self, host: &str, wall_ms: i64) -> Option<i64> {
         let upstream = self.hosts.entry(host.to_owned()).or_default();
         if !self.calm && self.rng.chance(CHANGES) {
-            let behind = if self.rng.chance(600) { self.rng.between(1, 30) } else { 0 };
+            let behind = if self.rng.chance(700) { self.rng.between(1, 30) } else { 0 };
             *upstream = Upstream {
                 behind_ms: i64::try_from(behind).expect("small") * HOUR_MS,
                 gone: self.rng.chance(150),

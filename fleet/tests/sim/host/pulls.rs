@@ -208,8 +208,11 @@ impl World {
         class: ExitClass,
         own: Option<i64>,
     ) -> (Option<i64>, Option<MarkerSeen>) {
-        let source = pull.source.as_ref().map(|(.., before)| before.marker);
-        let Some((check, upstream)) = &pull.marker else { return (source.flatten(), None) };
+        let moved = pull.moves.as_ref().map(|(_, before)| before);
+        let source = pull.source.as_ref().map(|(.., before)| before).or(moved);
+        let Some((check, upstream)) = &pull.marker else {
+            return (source.and_then(|before| before.marker), None);
+        };
         let whole = passes(pull, class) && !pull.dry_run;
         let wall = self.wall_ms();
         let tree = if whole { self.newness.look(&pull.upstream, wall) } else { None };
