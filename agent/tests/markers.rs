@@ -19,7 +19,10 @@ use support::site::Site;
 use support::upstream::tree_of;
 
 fn trace() -> v1::Marker {
-    v1::Marker { kind: v1::marker::Kind::DebianTrace.into(), path: "project/trace/master".to_owned() }
+    v1::Marker {
+        kind: v1::marker::Kind::DebianTrace.into(),
+        path: "project/trace/ftp.example.net".to_owned(),
+    }
 }
 
 /// 21 November 2026 at that hour, as `date` and as the wire has it.
@@ -31,7 +34,7 @@ fn at(hour: i64) -> (String, prost_types::Timestamp) {
 /// The file's own time is another one each time: rsync would take two of one second and one size for the same.
 fn mark(tree: &Path, hour: i64) {
     fs::create_dir_all(tree.join("project/trace")).unwrap();
-    let path = tree.join("project/trace/master");
+    let path = tree.join("project/trace/ftp.example.net");
     let (content, time) = at(hour);
     fs::write(&path, content).unwrap();
     let changed = UNIX_EPOCH + Duration::from_secs(u64::try_from(time.seconds).unwrap());
@@ -101,7 +104,7 @@ async fn a_marker_that_tells_nothing_is_told_and_ends_only_who_stands_in() {
     mark(&site.upstream.tree(), 10);
     let first = v1::Assignment { marker: Some(trace()), ..site.next() };
     assert_eq!(site.run(first).await.class(), Class::Ok);
-    let path = site.upstream.tree().join("project/trace/master");
+    let path = site.upstream.tree().join("project/trace/ftp.example.net");
     type Make = fn(&Path);
     let hostile: [(&str, Make); 6] = [
         ("at most 1 MiB", |path| fs::File::create(path).unwrap().set_len(1 << 30).unwrap()),

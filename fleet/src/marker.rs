@@ -32,7 +32,7 @@ pub enum MarkerKind {
     IsoDate,
     /// It has a line `Date:`: `dists/stable/Release` of Debian, Ubuntu, Kali.
     DebianRelease,
-    /// It has a line `Date:`, or begins with what `date` prints: `project/trace/master` of Debian.
+    /// It has a line `Date:`, or begins with what `date` prints: `project/trace/ftp.example.net` of Debian.
     DebianTrace,
     /// It has a line `date=`: `state` of Manjaro.
     ManjaroState,

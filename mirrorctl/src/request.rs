@@ -411,9 +411,9 @@ fn guard(flags: &ProjectFlags, project: &mut v1::Project, faults: &mut Faults) -
 
 /// `KIND:PATH`.
 fn marker(text: &str) -> Result<v1::Marker, String> {
-    let (kind, path) = text
-        .split_once(':')
-        .ok_or_else(|| format!("{text:?}: write KIND:PATH, as in debian_trace:project/trace/master"))?;
+    let (kind, path) = text.split_once(':').ok_or_else(|| {
+        format!("{text:?}: write KIND:PATH, as in debian_trace:project/trace/ftp.example.net")
+    })?;
     let kind: MarkerKind = kind.parse().map_err(|bad| format!("{kind:?}: {bad}"))?;
     Ok(mirror_proto::convert::marker_to_wire(&Marker { kind, path: path.to_owned() }))
 }

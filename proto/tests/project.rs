@@ -113,7 +113,7 @@ fn full() -> v1::Project {
         guard: Some(v1::GuardSettings { max_delete: Some(40_000), ..v1::GuardSettings::default() }),
         marker: Some(v1::Marker {
             kind: v1::marker::Kind::DebianTrace.into(),
-            path: "project/trace/master".to_owned(),
+            path: "project/trace/ftp.example.net".to_owned(),
         }),
         retry: Some(v1::RetrySettings { attempts: 3, initial_backoff: span(60), ..Default::default() }),
         ..minimal()

@@ -338,11 +338,11 @@ fn a_fetch_brings_one_plain_file_that_is_not_too_large() {
     let daemon = Daemon::start();
     let tree = daemon.tree();
     fs::create_dir_all(tree.join("project/trace")).unwrap();
-    fs::write(tree.join("project/trace/master"), "Sat Nov 21 20:31:04 UTC 2026\n").unwrap();
+    fs::write(tree.join("project/trace/ftp.example.net"), "Sat Nov 21 20:31:04 UTC 2026\n").unwrap();
     std::os::unix::fs::symlink("/etc/passwd", tree.join("link")).unwrap();
     fs::File::create(tree.join("huge")).unwrap().set_len(1 << 30).unwrap();
     for (name, code, fetched) in [
-        ("project/trace/master", 0, Some("master")),
+        ("project/trace/ftp.example.net", 0, Some("ftp.example.net")),
         ("huge", 0, None),
         ("link", 0, None),
         ("project", 0, None),

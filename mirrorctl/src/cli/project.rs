@@ -292,7 +292,7 @@ pub struct ProjectFlags {
     /// A path that must exist at the upstream, as in dists/stable/Release; may be repeated, '' removes all
     #[arg(long = "sentinel", value_name = "PATH", help_heading = "Limits")]
     pub sentinels: Vec<String>,
-    /// The file that tells how new a tree is, as in debian_trace:project/trace/master: nothing older than what is served
+    /// The file that tells how new a tree is, as in debian_trace:project/trace/ftp.example.net: nothing older than what is served
     /// is pulled, and a run that fails at one upstream asks the next; kinds: unix_time, http_date, iso_date,
     /// debian_release, debian_trace, manjaro_state, repomd, mtime; '' removes it
     #[arg(long, value_name = "KIND:PATH", help_heading = "Limits")]

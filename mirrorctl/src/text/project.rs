@@ -203,7 +203,7 @@ fn upstream_line(upstream: &v1::Upstream) -> String {
     line
 }
 
-/// `debian_trace:project/trace/master, of 04:12 UTC (3h ago)`.
+/// `debian_trace:project/trace/ftp.example.net, of 04:12 UTC (3h ago)`.
 fn marker_line(view: &View, project: &v1::Project, marker: &v1::Marker) -> String {
     let mut line = format!("{}:{}", marker_kind(marker.kind()), marker.path);
     let status = project.status.clone().unwrap_or_default();

@@ -188,7 +188,7 @@ fn fell_back(attempt: &v1::Attempt) -> String {
     format!("fell back to {}: {}", host(&attempt.upstream), units::clean(&attempt.fell_back))
 }
 
-/// `project/trace/master: the tree's is of 04:12 UTC (3h ago), the upstream's of 10:00 UTC (2h ago)`.
+/// `project/trace/ftp.example.net: the tree's is of 04:12 UTC (3h ago), the upstream's of 10:00 UTC (2h ago)`.
 fn marker_seen(view: &View, seen: &v1::MarkerSeen) -> String {
     let told = |of| time(of).map(|at| units::moment_and_distance(at, view.now));
     let path = seen.marker.as_ref().map_or("", |marker| marker.path.as_str());

@@ -81,7 +81,7 @@ mod tests {
     #[test]
     fn what_was_seen_goes_out_and_comes_back_bounded() {
         for kind in MarkerKind::ALL {
-            let marker = Marker { kind, path: "project/trace/master".to_owned() };
+            let marker = Marker { kind, path: "project/trace/ftp.example.net".to_owned() };
             let seen = MarkerSeen {
                 marker,
                 upstream: Some(Wall(1_795_255_200_000)),

@@ -142,11 +142,11 @@ fn a_fetch_is_of_one_bounded_file() {
         plan.purpose = Purpose::Fetch { name: name.to_owned(), max_bytes: 4_096 };
         plan.build().map(|_| line(plan))
     };
-    let shown = fetch(&mut plan, "project/trace/master").unwrap();
+    let shown = fetch(&mut plan, "project/trace/ftp.example.net").unwrap();
     let beginning =
         "/usr/bin/rsync --no-D --whole-file --max-size=4096 --sockopts=TCP_NODELAY --ipv4 --timeout=600";
     assert!(shown.starts_with(beginning), "{shown}");
-    let end = " -- rsync://ftp.example.org/debian/project/trace/master /srv/mirror/debian/";
+    let end = " -- rsync://ftp.example.org/debian/project/trace/ftp.example.net /srv/mirror/debian/";
     assert!(shown.ends_with(end), "{shown}");
     assert!(!shown.contains("--delete") && !shown.contains("--links"), "{shown}");
     for bad in ["", "/etc/passwd", "../a", "a*", "a\nb"] {
