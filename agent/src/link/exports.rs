@@ -69,10 +69,10 @@ impl Exporter {
     pub async fn obey(&self, message: v1::Exports, local: IpAddr) -> Option<v1::Exporting> {
         let serial = message.serial;
         let work = self.book().gather(message)?;
-        let fault = self.work(work).await;
+        self.work(work).await;
         let mut book = self.book();
         book.serial = serial;
-        Some(self.told(&book, local, fault))
+        Some(self.told(&book, local))
     }
 
     /// Tries again what did not succeed. The answer, if less is undone than before.
@@ -81,40 +81,41 @@ impl Exporter {
             let book = self.book();
             (book.undone.len(), book.again()?)
         };
-        let fault = self.work(work).await;
+        self.work(work).await;
         let book = self.book();
-        (book.undone.len() < before).then(|| self.told(&book, local, fault))
+        (book.undone.len() < before).then(|| self.told(&book, local))
     }
 
     fn book(&self) -> MutexGuard<'_, Book> {
         self.book.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn told(&self, book: &Book, local: IpAddr, fault: String) -> v1::Exporting {
+    fn told(&self, book: &Book, local: IpAddr) -> v1::Exporting {
+        let fault = book.fault.clone();
         let exports = book.undone.iter().filter(|(_, undone)| undone.is_some());
         let not_served = exports.map(|(project, _)| *project).collect();
         v1::Exporting { serial: book.serial, serve_uri: self.uri(local), fault, not_served }
     }
 
-    /// What went wrong, in words; empty: nothing.
-    async fn work(&self, work: Work) -> String {
+    async fn work(&self, work: Work) {
         let exporter = self.clone();
         let done = tokio::task::spawn_blocking(move || exporter.apply(work)).await;
         let fault = done.unwrap_or_else(|error| format!("the agent failed at it: {error}"));
         if !fault.is_empty() {
             tracing::error!(fault, "not all is served to replicas as it should be");
         }
-        fault
+        self.book().note(fault);
     }
 
+    /// What went wrong, in words; empty: nothing.
     fn apply(&self, work: Work) -> String {
         let live = self.executor.live();
         let mut faults = Faults::default();
         faults.words.extend(work.excess());
-        self.book().begin(&work);
+        let concerned = self.book().begin(&work);
         match &self.serve {
             // Nobody is served from here, and nobody is to be: that is no fault.
-            None if work.is_empty() => self.book().end(&faults),
+            None if work.is_empty() => self.book().end(&concerned, &faults),
             None => faults.words.push(self.unable.clone()),
             Some(serve) => {
                 match work {
@@ -127,7 +128,7 @@ impl Exporter {
                         faults.add(change(serve, &live.guard, &exports, &withdrawn));
                     }
                 }
-                self.book().end(&faults);
+                self.book().end(&concerned, &faults);
             }
         }
         faults.text()
@@ -163,6 +164,8 @@ struct Book {
     parts: Option<Work>,
     /// What could not be done: exports that are not in place, and (`None`) withdrawn ones that still are.
     undone: BTreeMap<u64, Option<v1::Export>>,
+    /// Why, as far as it was told.
+    fault: String,
 }
 
 impl Book {
@@ -189,8 +192,8 @@ impl Book {
         Some(work)
     }
 
-    /// All that was told counts as not done until it is.
-    fn begin(&mut self, work: &Work) {
+    /// All that was told counts as not done until it is. The projects that it is about.
+    fn begin(&mut self, work: &Work) -> Vec<u64> {
         let (exports, withdrawn): (_, &[u64]) = match work {
             Work::All(exports) => {
                 self.undone.clear();
@@ -200,15 +203,23 @@ impl Book {
         };
         self.undone.extend(withdrawn.iter().map(|uid| (*uid, None)));
         self.undone.extend(exports.iter().map(|export| (export.project_uid, Some(export.clone()))));
+        withdrawn.iter().copied().chain(exports.iter().map(|export| export.project_uid)).collect()
     }
 
-    /// What did not fail is done. What failed and was not to be served is still served, it must be feared.
-    fn end(&mut self, faults: &Faults) {
-        if !faults.of_all {
-            self.undone.retain(|project, _| faults.of.contains(project));
-        }
+    /// What did not fail is done. What failed and was not to be served is still served, it must be feared. What others
+    /// were told of is not touched.
+    fn end(&mut self, concerned: &[u64], faults: &Faults) {
+        let done = concerned.iter().filter(|project| !faults.of_all && !faults.of.contains(project));
+        done.for_each(|project| drop(self.undone.remove(project)));
         for project in &faults.of {
             self.undone.entry(*project).or_insert(None);
+        }
+    }
+
+    /// What failed earlier is still a fault when all of something else was done.
+    fn note(&mut self, fault: String) {
+        if !fault.is_empty() || self.undone.is_empty() {
+            self.fault = fault;
         }
     }
 
@@ -279,8 +290,12 @@ impl Faults {
     /// The exports that can be read, and are for our own daemon.
     fn read(&mut self, exports: Vec<v1::Export>, live: &Live) -> Vec<Export> {
         let mut good = Vec::new();
-        for export in exports.into_iter().take(LIST_MAX) {
+        for (place, export) in exports.into_iter().enumerate() {
             let project = export.project_uid;
+            if place >= LIST_MAX {
+                self.of.insert(project);
+                continue;
+            }
             match read(export, live) {
                 Ok(export) => good.extend(export),
                 Err(fault) => {
@@ -312,4 +327,86 @@ fn read(wire: v1::Export, live: &Live) -> Result<Option<Export>, String> {
     };
     let users = users.into_iter().map(user).collect::<Result<Vec<_>, _>>()?;
     Ok(Some(Export { project: ProjectUid(project_uid), name: project.clone(), destination, users }))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn export(project_uid: u64) -> v1::Export {
+        v1::Export { project_uid, ..v1::Export::default() }
+    }
+
+    fn message(complete: bool, more: bool, exports: &[u64], withdrawn: &[u64]) -> v1::Exports {
+        let exports = exports.iter().copied().map(export).collect();
+        v1::Exports { serial: 1, complete, more, exports, withdrawn: withdrawn.to_vec() }
+    }
+
+    fn faults(of: &[u64], of_all: bool) -> Faults {
+        Faults { words: Vec::new(), of: of.iter().copied().collect(), of_all }
+    }
+
+    impl Book {
+        /// Work of which these fail; what is undone then, and whether it is an export.
+        fn doing(&mut self, message: v1::Exports, failed: &Faults) -> Vec<(u64, bool)> {
+            let work = self.gather(message).expect("the message is whole");
+            let concerned = self.begin(&work);
+            self.end(&concerned, failed);
+            self.undone.iter().map(|(project, export)| (*project, export.is_some())).collect()
+        }
+    }
+
+    #[test]
+    fn what_failed_stays_undone_until_it_is_done_whatever_else_is() {
+        let mut book = Book::default();
+        assert_eq!(book.doing(message(true, false, &[3, 5], &[]), &faults(&[5], false)), [(5, true)]);
+        assert_eq!(book.doing(message(false, false, &[6], &[]), &faults(&[], false)), [(5, true)]);
+        assert_eq!(
+            book.doing(message(false, false, &[], &[3]), &faults(&[3], false)),
+            [(3, false), (5, true)]
+        );
+        let Some(Work::Some(exports, withdrawn)) = book.again() else { panic!("nothing is tried again") };
+        assert_eq!((exports, withdrawn), (vec![export(5)], vec![3]));
+        assert_eq!(book.doing(message(false, false, &[5], &[3]), &faults(&[], false)), []);
+        // A fault that is nobody's own leaves nothing certain; one of what goes leaves it served.
+        assert_eq!(
+            book.doing(message(true, false, &[1, 2], &[]), &faults(&[9], true)),
+            [(1, true), (2, true), (9, false)]
+        );
+    }
+
+    #[test]
+    fn a_fault_is_told_for_as_long_as_something_is_undone() {
+        let mut book = Book::default();
+        book.doing(message(true, false, &[5], &[]), &faults(&[5], false));
+        book.note("no room".to_owned());
+        book.doing(message(false, false, &[6], &[]), &faults(&[], false));
+        book.note(String::new());
+        assert_eq!(book.fault, "no room");
+        book.doing(message(false, false, &[5], &[]), &faults(&[], false));
+        book.note(String::new());
+        assert_eq!(book.fault, "");
+    }
+
+    #[test]
+    fn a_message_in_parts_is_obeyed_when_it_is_whole() {
+        let mut book = Book::default();
+        // The first part may be empty, and a part of a change is no complete list.
+        for complete in [true, false] {
+            assert!(book.gather(message(complete, true, &[], &[7])).is_none());
+            assert!(book.gather(message(false, true, &[1], &[])).is_none());
+            match book.gather(message(false, false, &[2], &[8])).expect("it is whole") {
+                Work::All(all) if complete => assert_eq!(all, [export(1), export(2)]),
+                Work::Some(some, gone) if !complete => {
+                    assert_eq!((some, gone), (vec![export(1), export(2)], vec![7, 8]));
+                }
+                other => panic!("{other:?}"),
+            }
+        }
+        // A list that begins anew drops what had not come to its end.
+        assert!(book.gather(message(true, true, &[1], &[])).is_none());
+        assert!(
+            matches!(book.gather(message(true, false, &[2], &[])), Some(Work::All(all)) if all == [export(2)])
+        );
+    }
 }
