@@ -122,6 +122,33 @@ pub struct RunRecord {
     pub wish: Wish,
 }
 
+impl RunRecord {
+    /// A run that waits with its first attempt, asked for at `create_time` by nobody in particular, as any other.
+    #[must_use]
+    pub fn queued(id: RunId, project: ProjectUid, trigger: Trigger, create_time: Wall) -> Self {
+        Self {
+            id,
+            project,
+            trigger,
+            coalesced: 0,
+            by_person: false,
+            generation: 0,
+            state: RunState::Queued,
+            attempts: 1,
+            origin_attempt: 1,
+            replica_failed: false,
+            missed: Vec::new(),
+            create_time,
+            start_time: None,
+            propagate_time: None,
+            end_time: None,
+            current_tree: false,
+            traceparent: String::new(),
+            wish: Wish::default(),
+        }
+    }
+}
+
 /// What a person wants of a run beyond an ordinary one.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Wish {

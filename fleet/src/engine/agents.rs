@@ -266,24 +266,14 @@ impl Engine {
         let mut state = effects.project_state(held.project).unwrap_or_else(|| project.state.clone());
         let wanted = state.wanted.max(state.taken + 1);
         let run = RunRecord {
-            id,
-            project: held.project,
-            trigger: Trigger::schedule(now.wall),
-            coalesced: 0,
             by_person: true,
             generation: if held.dry_run { 0 } else { wanted },
             state: RunState::Running,
             attempts: held.attempt.number,
             origin_attempt: held.attempt.number,
-            replica_failed: false,
-            missed: Vec::new(),
-            create_time: now.wall,
             start_time: Some(now.wall),
-            propagate_time: None,
-            end_time: None,
-            current_tree: false,
-            traceparent: String::new(),
             wish: Wish { dry_run: held.dry_run, ..Wish::default() },
+            ..RunRecord::queued(id, held.project, Trigger::schedule(now.wall), now.wall)
         };
         let fresh =
             self.new_attempt(project, agent, id, held.attempt.number, id, 1, std::time::Duration::ZERO);

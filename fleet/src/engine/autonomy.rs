@@ -29,7 +29,7 @@ use crate::{
     outcome::{ExitClass, Outcome},
     placement::PlacementRecord,
     record::{Change, Record, Volatile},
-    run::{RunRecord, RunState, Trigger, TriggerKind, Wish},
+    run::{RunRecord, RunState, Trigger, TriggerKind},
     schedule::Cadence,
     standing::{AutonomousFire, StandingOrder, fire_after},
     time::{Now, Wall},
@@ -442,29 +442,8 @@ impl Engine {
 
 /// A run that an agent began by itself.
 fn run_of(project: ProjectUid, id: RunId, scheduled: Wall, started: Wall, generation: u64) -> RunRecord {
-    RunRecord {
-        id,
-        project,
-        trigger: Trigger {
-            kind: TriggerKind::Schedule,
-            by: String::new(),
-            time: scheduled,
-            autonomous: true,
-        },
-        coalesced: 0,
-        by_person: false,
-        generation,
-        state: RunState::Running,
-        attempts: 1,
-        origin_attempt: 1,
-        replica_failed: false,
-        missed: Vec::new(),
-        create_time: started,
-        start_time: Some(started),
-        propagate_time: None,
-        end_time: None,
-        current_tree: false,
-        traceparent: String::new(),
-        wish: Wish::default(),
-    }
+    let (kind, by) = (TriggerKind::Schedule, String::new());
+    let trigger = Trigger { kind, by, time: scheduled, autonomous: true };
+    let queued = RunRecord::queued(id, project, trigger, started);
+    RunRecord { state: RunState::Running, generation, start_time: Some(started), ..queued }
 }

@@ -143,27 +143,8 @@ impl Engine {
         }
         let id = RunId::mint(now.wall.0, now.entropy, self.last_run.unwrap_or(RunId::NIL));
         let origin = project.origin()?;
-        let run = RunRecord {
-            id,
-            project: uid,
-            trigger,
-            coalesced: 0,
-            by_person,
-            generation: 0,
-            state: RunState::Queued,
-            attempts: 1,
-            origin_attempt: 1,
-            replica_failed: false,
-            missed: Vec::new(),
-            create_time: now.wall,
-            start_time: None,
-            propagate_time: None,
-            end_time: None,
-            current_tree: false,
-            traceparent,
-            wish,
-        };
-        effects.put(Record::Run(run));
+        let run = RunRecord::queued(id, uid, trigger, now.wall);
+        effects.put(Record::Run(RunRecord { by_person, traceparent, wish, ..run }));
         effects.put(Record::Attempt(self.new_attempt(project, origin.agent, id, 1, id, 1, Duration::ZERO)));
         Some((id, false))
     }

@@ -79,25 +79,12 @@ impl Engine {
         let mut effects = Effects::of(self);
         let id = RunId::mint(now.wall.0, now.entropy, self.last_run.unwrap_or(RunId::NIL));
         let way = Move { from: placement.destination.clone(), to };
+        let trigger = Trigger { kind: TriggerKind::User, by, time: now.wall, autonomous: false };
         effects.put(Record::Run(RunRecord {
-            id,
-            project: uid,
-            trigger: Trigger { kind: TriggerKind::User, by, time: now.wall, autonomous: false },
-            coalesced: 0,
             by_person: true,
-            generation: 0,
-            state: RunState::Queued,
-            attempts: 1,
-            origin_attempt: 1,
-            replica_failed: false,
-            missed: Vec::new(),
-            create_time: now.wall,
-            start_time: None,
-            propagate_time: None,
-            end_time: None,
-            current_tree: false,
             traceparent,
             wish: Wish { moves: Some(way.clone()), ..Wish::default() },
+            ..RunRecord::queued(id, uid, trigger, now.wall)
         }));
         effects.put(Record::Attempt(self.move_attempt_of(
             project,

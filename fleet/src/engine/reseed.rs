@@ -126,25 +126,12 @@ impl Engine {
         effects: &mut Effects<'_>,
     ) {
         let Copy { id, from, tree, traceparent } = copy;
+        let trigger = Trigger { kind: TriggerKind::User, by, time: now.wall, autonomous: false };
         effects.put(Record::Run(RunRecord {
-            id,
-            project: to.project,
-            trigger: Trigger { kind: TriggerKind::User, by, time: now.wall, autonomous: false },
-            coalesced: 0,
             by_person: true,
-            generation: 0,
-            state: RunState::Queued,
-            attempts: 1,
-            origin_attempt: 1,
-            replica_failed: false,
-            missed: Vec::new(),
-            create_time: now.wall,
-            start_time: None,
-            propagate_time: None,
-            end_time: None,
-            current_tree: false,
             traceparent,
             wish: Wish { reseed_from: Some(from), ..Wish::default() },
+            ..RunRecord::queued(id, to.project, trigger, now.wall)
         }));
         let attempt = self.new_attempt(project, to.agent, id, 1, tree, 1, Duration::ZERO);
         effects.put(Record::Attempt(AttemptRecord {
