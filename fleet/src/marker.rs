@@ -143,6 +143,9 @@ impl MarkerSeen {
 /// Why a marker tells no time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum MarkerFault {
+    /// Nothing was found that could be read.
+    #[error("there is no plain file of that name and at most 1 MiB")]
+    NoFile,
     /// More bytes than are read.
     #[error("it has more than {MARKER_BYTES_MAX} bytes")]
     TooLarge,
@@ -160,12 +163,29 @@ pub enum MarkerFault {
     TooEarly,
 }
 
+/// The time that a marker's file tells: `changed` and `content` are what was found of it, as far as its kind needs them.
+///
+/// # Errors
+/// What the kind needs was not found, tells no time, or one that cannot be right at `now` by the reader's clock.
+pub fn of_file(
+    kind: MarkerKind,
+    changed: Option<Wall>,
+    content: Option<&[u8]>,
+    now: Wall,
+) -> Result<Wall, MarkerFault> {
+    if kind == MarkerKind::Mtime {
+        believed(changed.ok_or(MarkerFault::NoFile)?, now)
+    } else {
+        read(kind, content.ok_or(MarkerFault::NoFile)?, now)
+    }
+}
+
 /// The time that a marker's content tells, at `now` by the reader's clock. Of kind [`MarkerKind::Mtime`] it is not in
-/// the content; see [`believed`].
+/// the content; see [`of_file`].
 ///
 /// # Errors
 /// No such time, or one that cannot be right.
-pub fn read(kind: MarkerKind, content: &[u8], now: Wall) -> Result<Wall, MarkerFault> {
+fn read(kind: MarkerKind, content: &[u8], now: Wall) -> Result<Wall, MarkerFault> {
     if content.len() as u64 > MARKER_BYTES_MAX {
         return Err(MarkerFault::TooLarge);
     }
@@ -200,7 +220,7 @@ pub fn read(kind: MarkerKind, content: &[u8], now: Wall) -> Result<Wall, MarkerF
 ///
 /// # Errors
 /// One that is more than a day ahead, or from before there was rsync.
-pub fn believed(time: Wall, now: Wall) -> Result<Wall, MarkerFault> {
+fn believed(time: Wall, now: Wall) -> Result<Wall, MarkerFault> {
     if time > now.plus(MARKER_AHEAD_MAX) {
         return Err(MarkerFault::Ahead);
     }

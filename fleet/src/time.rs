@@ -13,6 +13,12 @@ pub const DAY_MS: i64 = 86_400_000;
 pub struct Wall(pub i64);
 
 impl Wall {
+    /// Seconds since 1970, as files and markers have them.
+    #[must_use]
+    pub fn of_seconds(seconds: i64) -> Self {
+        Self(seconds.saturating_mul(1_000))
+    }
+
     /// The instant for the calendar. Out of chrono's range: its ends.
     #[must_use]
     pub fn to_utc(self) -> DateTime<Utc> {

@@ -1,6 +1,18 @@
 //! Numbers and findings as sentences tell them. The one place for what several programs say alike.
 
-use crate::outcome::{Evidence, GuardKind};
+use crate::{
+    outcome::{Evidence, GuardKind},
+    time::Wall,
+};
+
+/// How a sentence has an instant: `2026-11-22 06:30:28 UTC`.
+const INSTANT: &str = "%Y-%m-%d %H:%M:%S UTC";
+
+/// An instant, to the second: `2026-11-22 06:30:28 UTC`.
+#[must_use]
+pub fn instant(at: Wall) -> String {
+    at.to_utc().format(INSTANT).to_string()
+}
 
 /// A count with commas: `61,204`.
 #[must_use]
@@ -103,6 +115,12 @@ mod tests {
         {
             assert_eq!(commas(count), text);
         }
+    }
+
+    #[test]
+    fn instants_are_of_utc_to_the_second() {
+        assert_eq!(instant(Wall(1_795_329_028_999)), "2026-11-22 06:30:28 UTC");
+        assert_eq!(instant(Wall(-1)), "1969-12-31 23:59:59 UTC");
     }
 
     #[test]

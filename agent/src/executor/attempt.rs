@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use fleet::project::Destination;
+use fleet::words::instant;
 use mirror_proto::v1;
 use mirror_proto::v1::outcome::Class;
 use rsync::{Fault, Password};
@@ -38,8 +39,6 @@ pub(super) const LOCK_PACE: Duration = Duration::from_millis(250);
 /// Shortest and longest pause between two looks at a run: the longest where the kernel tells of its end, else by its
 /// age, so that short runs are seen to end at once and long ones cost nothing.
 const LOOK_PACE: (Duration, Duration) = (Duration::from_millis(10), Duration::from_millis(250));
-/// How the log writes a time.
-const TIME_FORMAT: &str = "%Y-%m-%d %H:%M:%S UTC";
 /// A comparison reads both trees.
 const TREES_READ: u64 = 2;
 /// A run that cannot be looked at this many times in a row is told of; given up only if that cannot pass, or if it
@@ -90,7 +89,7 @@ pub(super) async fn run(
 ) -> v1::Outcome {
     let machine = Machine { shared, attempt };
     let order = &attempt.order;
-    let (time, project) = (clock::now().format(TIME_FORMAT), &order.project_name);
+    let (time, project) = (instant(clock::now().into()), &order.project_name);
     attempt.line(&format!("{time} {project}: {} -> {}", order.source, order.destination));
     let ended = match order.moves_from() {
         Some(from) => machine.moves(begun, lock, from).await,
@@ -456,7 +455,7 @@ fn closing_line(outcome: &v1::Outcome) -> String {
         )
     });
     let cause = if outcome.cause.is_empty() { String::new() } else { format!("; {}", outcome.cause) };
-    format!("{} {class}{code}{stats}{cause}", clock::now().format(TIME_FORMAT))
+    format!("{} {class}{code}{stats}{cause}", instant(clock::now().into()))
 }
 
 /// The span of an attempt, a child of what asked for it.

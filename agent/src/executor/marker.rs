@@ -7,6 +7,7 @@ use std::path::Path;
 
 use fleet::marker::{self, MARKER_BYTES_MAX, MARKER_NOTE_CHARS_MAX, MarkerCheck, MarkerKind, MarkerSeen};
 use fleet::time::Wall;
+use fleet::words::instant;
 use mirror_proto::convert::marker_seen_to_wire;
 use mirror_proto::v1;
 use mirror_proto::v1::evidence::Kind;
@@ -28,8 +29,6 @@ use crate::rundir::RunDir;
 pub(super) const FETCHED_DIR: &str = "fetched";
 /// What was seen at the upstream, below the run directory of the look: an agent that was killed reads it there.
 const SEEN_FILE: &str = "seen.json";
-/// How sentences have the time of a marker.
-const TIME_FORMAT: &str = "%Y-%m-%d %H:%M:%S UTC";
 /// rsync's exit code where it could not find or read what it was asked for.
 const EXIT_PARTIAL: i32 = 23;
 
@@ -78,26 +77,15 @@ fn look(check: &MarkerCheck, ended: &Ended, now: Wall) -> Result<Seen, Box<v1::O
     if !asked {
         return unread("it is too large, or comes too slowly".to_owned());
     }
-    let time = match (check.marker.kind, &ended.fetched, ended.findings.changed) {
-        (MarkerKind::Mtime, _, Some(seconds)) => marker::believed(from_seconds(seconds), now),
-        (MarkerKind::Mtime, _, None) | (_, None, _) => {
-            return unread("there is no plain file of that name and at most 1 MiB".to_owned());
-        }
-        (kind, Some(content), _) => marker::read(kind, content, now),
-    };
-    match time {
+    let changed = ended.findings.changed.map(Wall::of_seconds);
+    match marker::of_file(check.marker.kind, changed, ended.fetched.as_deref(), now) {
         Ok(time) => Ok(Seen { time_ms: Some(time.0), fault: String::new() }),
         Err(fault) => unread(fault.to_string()),
     }
 }
 
-fn from_seconds(seconds: i64) -> Wall {
-    Wall(seconds.saturating_mul(1_000))
-}
-
 /// Judges what was seen against the newest marker that the tree is known to have had.
 fn judge(order: &Order, check: &MarkerCheck, seen: &Seen, served: Option<Wall>, ended: &Ended) -> Verdict {
-    let told = |time: Wall| time.to_utc().format(TIME_FORMAT).to_string();
     let marker = &check.marker.path;
     let Some(time) = seen.time_ms.map(Wall) else {
         let unread = format!("{marker} at {} tells nothing: {}", order.source, seen.fault);
@@ -113,13 +101,13 @@ fn judge(order: &Order, check: &MarkerCheck, seen: &Seen, served: Option<Wall>, 
             let sentence = format!(
                 "{marker} at {} is of {}, what is served is of {}: {} older",
                 order.source,
-                told(time),
-                told(served),
+                instant(time),
+                instant(served),
                 span(late.as_secs()),
             );
             end(behind(sentence, late.as_secs(), ended))
         }
-        None => Verdict::GoOn(format!("{marker} is of {}", told(time))),
+        None => Verdict::GoOn(format!("{marker} is of {}", instant(time))),
     }
 }
 
@@ -189,10 +177,8 @@ impl Machine<'_> {
             Ok(Err(error)) => return Err(error.to_string()),
             Err(outcome) => return Err(outcome.cause),
         };
-        let time = match check.marker.kind {
-            MarkerKind::Mtime => marker::believed(from_seconds(file.changed), now),
-            kind => marker::read(kind, &file.content, now),
-        };
+        let changed = Some(Wall::of_seconds(file.changed));
+        let time = marker::of_file(check.marker.kind, changed, Some(&file.content), now);
         time.map(Some).map_err(|fault| fault.to_string())
     }
 

@@ -3,6 +3,7 @@
 
 use fleet::marker::{self, MARKER_BYTES_MAX, Marker, MarkerKind};
 use fleet::time::Wall;
+use fleet::words::instant;
 use mirror_proto::convert::{UPSTREAMS_MAX, marker_from_wire, wall_from_wire};
 use mirror_proto::v1;
 use mirror_proto::v1::finding::{Kind, Severity};
@@ -14,9 +15,6 @@ use super::upstream::{LIST_TIME_MAX, secret_of};
 use super::{Look, finding, read_source};
 use crate::clock;
 use crate::guard::upstream::resolve;
-
-/// How findings have the time of a marker.
-const TIME_FORMAT: &str = "%Y-%m-%d %H:%M:%S UTC";
 
 /// What is to be said of the marker; nothing where none is declared.
 pub(super) async fn look(look: &Look<'_>) -> Vec<v1::Finding> {
@@ -45,19 +43,18 @@ async fn look_at(look: &Look<'_>, marker: &Marker, upstream: &v1::ProbedUpstream
     let uri = rsync::text::printable(upstream.source_uri.as_bytes(), 300);
     let served = look.probe.marker_not_before.as_ref();
     let served = served.and_then(|time| wall_from_wire("marker_not_before", time).ok());
-    let told = |time: Wall| time.to_utc().format(TIME_FORMAT).to_string();
     let (severity, text) = match read(look, marker, upstream).await {
         Ok(time) => match served.filter(|served| time < *served) {
             Some(served) => {
                 let text = format!(
                     "reads {} at {uri}: {}, older than what is served ({}); nothing is pulled from there",
                     marker.path,
-                    told(time),
-                    told(served)
+                    instant(time),
+                    instant(served)
                 );
                 (Severity::Warning, text)
             }
-            None => (Severity::Ok, format!("reads {} at {uri}: {}", marker.path, told(time))),
+            None => (Severity::Ok, format!("reads {} at {uri}: {}", marker.path, instant(time))),
         },
         Err(why) => (Severity::Warning, format!("cannot tell how new {uri} is by {}: {why}", marker.path)),
     };
@@ -106,12 +103,8 @@ async fn read(look: &Look<'_>, marker: &Marker, upstream: &v1::ProbedUpstream) -
         return Err(diagnose(ran.end, &ran.stderr, &ran.stats).cause);
     }
     let now = Wall::from(clock::now());
-    let time = match (by_time, changed, ran.fetched) {
-        (true, Some(seconds), _) => marker::believed(Wall(seconds.saturating_mul(1_000)), now),
-        (false, _, Some(content)) => marker::read(marker.kind, &content, now),
-        _ => return Err("there is no plain file of that name and at most 1 MiB".to_owned()),
-    };
-    time.map_err(|fault| fault.to_string())
+    let changed = changed.map(Wall::of_seconds);
+    marker::of_file(marker.kind, changed, ran.fetched.as_deref(), now).map_err(|fault| fault.to_string())
 }
 
 /// A fetch and a listing take none of the options.

@@ -19,10 +19,8 @@ use crate::{
     retry::Verdict,
     run::RunRecord,
     time::{Now, Wall},
+    words,
 };
-
-/// How sentences have the time of a marker.
-const TIME_FORMAT: &str = "%Y-%m-%d %H:%M:%S UTC";
 
 impl Project {
     /// What an outcome tells of the marker as it is declared now.
@@ -94,8 +92,8 @@ fn pulled_in_order(project: &Project, attempt: &AttemptRecord, outcome: Outcome)
         (Some(pulled), Some(served)) if pulled < served => {
             let sentence = format!(
                 "what was pulled is of {}, what is served is of {}; it goes to no replica",
-                pulled.to_utc().format(TIME_FORMAT),
-                served.to_utc().format(TIME_FORMAT)
+                words::instant(pulled),
+                words::instant(served)
             );
             (served.since(pulled).as_secs(), sentence)
         }
