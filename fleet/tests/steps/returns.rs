@@ -1,13 +1,11 @@
 //! Projects with as many replicas as one may have: replicas that gave up begin anew when their agent returns, and the
 //! largest decisions stay within their bound.
 
-#![allow(clippy::unwrap_used, reason = "a test may panic")]
-
 use std::{collections::BTreeMap, time::Duration};
 
 use fleet::{
     Engine,
-    agent::{AgentFacts, AgentRecord, Root},
+    agent::{AgentFacts, AgentRecord},
     attempt::{AttemptRecord, Role},
     defaults::{self, Limits},
     engine::{CHANGES_MAX, REPLICAS_MAX},
@@ -15,15 +13,15 @@ use fleet::{
     input::{AgentInput, Ask, Decision, Held, Input, Message, Person, Reply},
     outcome::{ExitClass, Outcome},
     placement::PlacementRecord,
-    project::{
-        Pick, PlacementSettings, ProjectSpec, Replicas, RetrySettings, RsyncSettings, Target, Upstream,
-    },
+    project::ProjectSpec,
     record::{Change, Record},
     run::{TriggerKind, Wish},
     schedule::{Cron, Schedule},
     standing::AutonomousFire,
     time::{Mono, Now, Wall},
 };
+
+use super::world::{self, named, root};
 
 /// More ticks than anything here needs.
 const TICKS_MAX: usize = 5_000;
@@ -126,21 +124,13 @@ impl World {
 
     fn hello_with(&mut self, agent: AgentUid, instance_id: &str, state_id: &str, attempts: Vec<Held>) {
         self.connections += 1;
-        let root = Root {
-            name: "a1".to_owned(),
-            path: "/srv".to_owned(),
-            total_bytes: 1 << 40,
-            free_bytes: 1 << 39,
-            total_inodes: 0,
-            free_inodes: 0,
-        };
         let instance_id = instance_id.to_owned();
         self.put(Input::Agent(AgentInput::Hello {
             agent,
             state_id: state_id.to_owned(),
             highest_term: 1,
             connection: self.connections,
-            facts: AgentFacts { instance_id, roots: vec![root], ..AgentFacts::default() },
+            facts: AgentFacts { instance_id, roots: vec![root("a1", 512)], ..AgentFacts::default() },
             attempts,
         }));
         self.settle();
@@ -214,30 +204,10 @@ fn agent(uid: AgentUid, now: Now) -> AgentRecord {
 }
 
 fn spec(replicas: usize) -> ProjectSpec {
-    let picks =
-        (0..replicas).map(|number| Replicas { pick: Pick::Agent(replica(number)), destination: None });
+    let replicas = (0..replicas).map(|number| named(replica(number))).collect();
     ProjectSpec {
-        display_name: String::new(),
-        labels: BTreeMap::new(),
-        upstreams: vec![Upstream {
-            uri: "rsync://h/mod/".to_owned(),
-            host: "h".to_owned(),
-            user: String::new(),
-            sealed_password: Vec::new(),
-        }],
-        destination: "a1:p".parse().unwrap(),
         schedule: Schedule::cron(Cron::parse("hour=3".parse().unwrap()).unwrap(), chrono_tz::UTC),
-        rsync: RsyncSettings::default(),
-        placement: PlacementSettings {
-            origins: vec![Target { agent: ORIGIN, destination: None }],
-            replicas: picks.collect(),
-            ..PlacementSettings::default()
-        },
-        guard: fleet::project::GuardSettings::default(),
-        marker: None,
-        partial_is_success: String::new(),
-        link: None,
-        retry: RetrySettings::default(),
+        ..world::spec("a1:p", &[ORIGIN], replicas)
     }
 }
 

@@ -1,45 +1,56 @@
 //! Guards, holds and approvals of one project with an origin and a replica, told step by step.
 
-#![allow(clippy::unwrap_used, reason = "a test may panic")]
-
-use std::time::Duration;
-
-use fleet::{
-    Engine,
-    agent::{AgentFacts, Root, TokenNames},
-    attempt::Role,
-    defaults::{self, Limits},
-    id::{AgentUid, ProjectUid, RunId},
-    input::{AgentInput, Ask, Input, Message, Offer, Person, Reply},
-    outcome::{Evidence, ExitClass, GuardKind, Outcome, Stats},
-    placement::Hold,
-    project::{
-        GuardSettings, Pick, PlacementSettings, ProjectSpec, Replicas, RetrySettings, RsyncSettings, Target,
-        Upstream,
-    },
-    refusal::Refusal,
-    run::{TriggerKind, Wish},
-    schedule::{Cadence, Schedule, parse_zone},
-    time::{Mono, Now, Wall},
+use std::{
+    ops::{Deref, DerefMut},
+    time::Duration,
 };
 
-const HOUR: Duration = Duration::from_secs(3_600);
+use fleet::{
+    attempt::Role,
+    defaults,
+    id::{AgentUid, ProjectUid, RunId},
+    input::{Ask, Offer, Reply},
+    outcome::{Evidence, ExitClass, GuardKind, Outcome, Stats},
+    placement::Hold,
+    project::ProjectSpec,
+    refusal::Refusal,
+    run::Wish,
+};
+
+use super::world::{HOUR, World, named, spec};
+
 /// Files of a good tree here: the delete limit is 1,000.
 const FILES: u64 = 10_000;
 
-/// An origin, a replica and their project, in one hand.
+/// An origin, a replica and their project.
 struct Fleet {
-    engine: Engine,
-    now: Now,
+    world: World,
     project: ProjectUid,
     origin: AgentUid,
     replica: AgentUid,
-    offers: Vec<Offer>,
+}
+
+impl Deref for Fleet {
+    type Target = World;
+
+    fn deref(&self) -> &World {
+        &self.world
+    }
+}
+
+impl DerefMut for Fleet {
+    fn deref_mut(&mut self) -> &mut World {
+        &mut self.world
+    }
 }
 
 fn outcome(class: ExitClass, files: u64) -> Outcome {
     let stats = Some(Stats { files, total_bytes: files * 1_000, ..Stats::default() });
     Outcome { stats, ..Outcome::of_class(class) }
+}
+
+fn good() -> Outcome {
+    outcome(ExitClass::Ok, FILES)
 }
 
 fn limited(skipped: u64) -> Outcome {
@@ -54,132 +65,19 @@ fn guard(kind: GuardKind) -> Outcome {
 impl Fleet {
     /// With a good tree on both.
     fn new(change: impl FnOnce(&mut ProjectSpec)) -> Self {
-        let now = Now { wall: Wall(1_800_000_000_000), mono: Mono(1_000), entropy: 7 };
-        let nobody = AgentUid(0);
-        let mut fleet = Self {
-            engine: Engine::new(Limits { upstream_spacing: Duration::ZERO, ..Limits::default() }),
-            now,
-            project: ProjectUid(0),
-            origin: nobody,
-            replica: nobody,
-            offers: Vec::new(),
-        };
-        fleet.put(Input::Start { at_least: 0 });
-        fleet.origin = fleet.agent("ftp1");
-        fleet.replica = fleet.agent("edge1");
-        let mut spec = ProjectSpec {
-            display_name: String::new(),
-            labels: Default::default(),
-            upstreams: vec![Upstream {
-                uri: "rsync://up/debian".to_owned(),
-                host: "up".to_owned(),
-                user: String::new(),
-                sealed_password: Vec::new(),
-            }],
-            destination: "a1:debian".parse().unwrap(),
-            schedule: Schedule::new(Cadence::Manual, parse_zone("UTC").unwrap()),
-            rsync: RsyncSettings::default(),
-            placement: PlacementSettings {
-                origins: vec![Target { agent: fleet.origin, destination: None }],
-                replicas: vec![Replicas { pick: Pick::Agent(fleet.replica), destination: None }],
-                ..PlacementSettings::default()
-            },
-            guard: GuardSettings::default(),
-            marker: None,
-            partial_is_success: String::new(),
-            link: None,
-            retry: RetrySettings::default(),
-        };
+        let mut world = World::new();
+        let [origin, replica] = ["ftp1", "edge1"].map(|name| world.agent(name, &[]));
+        let mut spec = spec("a1:debian", &[origin], vec![named(replica)]);
         change(&mut spec);
-        let create = Ask::CreateProject {
-            name: "debian".parse().unwrap(),
-            spec: Box::new(spec),
-            paused: false,
-            request: None,
-            validate_only: false,
-        };
-        let Reply::Project(project) = fleet.ask(create) else { panic!("not created") };
-        fleet.project = project;
+        let project = world.declare("debian", spec).unwrap();
+        let mut fleet = Self { world, project, origin, replica };
         fleet.good_run();
         fleet
     }
 
-    fn put(&mut self, input: Input) -> Reply {
-        self.now.entropy += 1;
-        let decision = self.engine.decide(self.now, input);
-        self.engine.apply(self.now, &decision.changes);
-        for send in decision.sends {
-            let (agent, session) = (send.agent, send.session);
-            match send.message {
-                Message::Offer(offer) => self.offers.push(*offer),
-                Message::Exports { serial, .. } => {
-                    let (serve_uri, fault) = (format!("rsync://{}", agent.0), String::new());
-                    let serves = AgentInput::Exporting {
-                        agent,
-                        session,
-                        serial,
-                        serve_uri,
-                        fault,
-                        not_served: Vec::new(),
-                    };
-                    self.put(Input::Agent(serves));
-                }
-                _ => {}
-            }
-        }
-        decision.reply
-    }
-
-    fn ask(&mut self, ask: Ask) -> Reply {
-        self.put(Input::Person(Person { by: "maria".to_owned(), ask }))
-    }
-
-    fn agent(&mut self, name: &str) -> AgentUid {
-        let (id, hash) = (format!("t-{name}"), format!("h-{name}"));
-        let names = TokenNames::One(name.parse().unwrap());
-        self.ask(Ask::CreateJoinToken { id, hash: hash.clone(), names, uses: 1, ttl: HOUR });
-        let enroll = AgentInput::Enroll {
-            token_hash: hash,
-            name: name.parse().unwrap(),
-            labels: Default::default(),
-            key_hash: name.to_owned(),
-            serial: "01".to_owned(),
-            expires: self.now.wall.plus(900 * HOUR),
-        };
-        let Reply::Agent(agent) = self.put(Input::Agent(enroll)) else { panic!("not enrolled") };
-        let root = Root {
-            name: "a1".to_owned(),
-            path: "/srv".to_owned(),
-            total_bytes: 1 << 40,
-            free_bytes: 1 << 39,
-            total_inodes: 0,
-            free_inodes: 0,
-        };
-        let facts = AgentFacts {
-            slots: 4,
-            roots: vec![root],
-            serve_uri: format!("rsync://{name}"),
-            ..AgentFacts::default()
-        };
-        let (state_id, connection) = (format!("s-{name}"), agent.0);
-        self.put(Input::Agent(AgentInput::Hello {
-            agent,
-            state_id,
-            highest_term: 0,
-            connection,
-            facts,
-            attempts: Vec::new(),
-        }));
-        agent
-    }
-
-    /// Lets time pass, and everything that is due happen; the next offer, if there is one.
+    /// Lets time pass, and everything that is due happen; the next offer, if there is one. Nobody has taken it.
     fn wait(&mut self, span: Duration) -> Option<Offer> {
-        self.now.wall = self.now.wall.plus(span);
-        self.now.mono = self.now.mono.plus(span);
-        while self.engine.next_deadline(self.now) == Some(Duration::ZERO) {
-            self.put(Input::Tick);
-        }
+        self.pass(span);
         if self.offers.is_empty() { None } else { Some(self.offers.remove(0)) }
     }
 
@@ -187,16 +85,14 @@ impl Fleet {
         self.wait(Duration::ZERO).expect("an offer")
     }
 
+    /// Taken, and ended; what follows is done when time passes.
     fn end(&mut self, offer: &Offer, outcome: Outcome) {
-        let agent = if offer.role == Role::Origin { self.origin } else { self.replica };
-        let (attempt, epoch) = (offer.attempt, offer.epoch);
-        self.put(Input::Agent(AgentInput::Accepted { agent, attempt, epoch }));
-        self.put(Input::Agent(AgentInput::Ended { agent, attempt, epoch, outcome }));
+        self.accept(offer);
+        self.report(offer, outcome);
     }
 
     fn run(&mut self, wish: Wish) -> Reply {
-        let (project, kind) = (self.project, TriggerKind::User);
-        self.ask(Ask::Run { project, kind, wish, request: None, traceparent: String::new() })
+        self.world.wish(self.project, wish)
     }
 
     /// A run whose origin ends so.
@@ -210,10 +106,10 @@ impl Fleet {
 
     /// A run that succeeds everywhere.
     fn good_run(&mut self) {
-        self.origin_ends(outcome(ExitClass::Ok, FILES));
+        self.origin_ends(good());
         let offer = self.offered();
         assert_eq!(offer.role, Role::Replica);
-        self.end(&offer, outcome(ExitClass::Ok, FILES));
+        self.end(&offer, good());
         assert_eq!(self.wait(Duration::ZERO), None);
     }
 
@@ -231,7 +127,7 @@ impl Fleet {
     }
 
     fn tree(&self) -> Option<RunId> {
-        self.engine.project(self.project).unwrap().state.tree
+        self.world.tree(self.project)
     }
 }
 
@@ -292,7 +188,7 @@ fn what_was_approved_of_the_origin_lets_its_replicas_follow() {
     let held = fleet.origin_ends(limited(21_204));
     fleet.approve(held.attempt.run).unwrap();
     let offer = fleet.offered();
-    fleet.end(&offer, outcome(ExitClass::Ok, FILES));
+    fleet.end(&offer, good());
     assert_eq!(fleet.hold(fleet.origin), None);
     let replica = fleet.offered();
     assert_eq!((replica.role, replica.max_delete), (Role::Replica, 1_000 + 21_204));
@@ -365,7 +261,7 @@ fn a_waiver_is_good_for_the_hold_it_was_given_for() {
 #[test]
 fn a_replicas_hold_is_approved_for_its_next_attempt() {
     let mut fleet = simple();
-    fleet.origin_ends(outcome(ExitClass::Ok, FILES));
+    fleet.origin_ends(good());
     let replica = fleet.offered();
     fleet.end(&replica, limited(3_000));
     assert_eq!(fleet.wait(HOUR), None, "it gives up on that tree");
@@ -375,14 +271,14 @@ fn a_replicas_hold_is_approved_for_its_next_attempt() {
     let again = fleet.offered();
     assert_eq!((again.role, again.max_delete), (Role::Replica, 3_000));
     assert_eq!(again.waived, [GuardKind::Deletes]);
-    fleet.end(&again, outcome(ExitClass::Ok, FILES));
+    fleet.end(&again, good());
     assert_eq!(fleet.hold(fleet.replica), None);
 }
 
 #[test]
 fn a_replicas_approval_ends_too() {
     let mut fleet = simple();
-    fleet.origin_ends(outcome(ExitClass::Ok, FILES));
+    fleet.origin_ends(good());
     let replica = fleet.offered();
     fleet.end(&replica, limited(3_000));
     fleet.wait(Duration::ZERO);
@@ -417,13 +313,13 @@ fn a_shrunk_tree_goes_nowhere_until_it_is_whole_or_approved() {
 #[test]
 fn a_replica_waits_while_its_origin_has_shrunk() {
     let mut fleet = Fleet::new(|spec| spec.placement.drain_timeout = Some(Duration::ZERO));
-    fleet.origin_ends(outcome(ExitClass::Ok, FILES));
+    fleet.origin_ends(good());
     let replica = fleet.offered();
     // It will try again in some minutes; meanwhile the origin's tree shrinks.
     fleet.end(&replica, Outcome::of_class(ExitClass::Network));
     fleet.origin_ends(outcome(ExitClass::Ok, FILES / 2));
     assert_eq!(fleet.wait(HOUR), None, "the origin's tree is not the version it had");
-    fleet.origin_ends(outcome(ExitClass::Ok, FILES));
+    fleet.origin_ends(good());
     assert_eq!(fleet.offered().role, Role::Replica);
 }
 
