@@ -222,7 +222,8 @@ impl World {
 
     fn hello_refused(&mut self, stream: u64, reason: &str) {
         let Some(host) = self.streams.get(&stream).map(|stream| stream.host) else { return };
-        if reason == "SUPERSEDED" {
+        let left = self.hosts[host].stream != Some(stream);
+        if reason == "SUPERSEDED" || (reason == "UNKNOWN_AGENT" && left) {
             // Of a connection that the host has left long ago.
             return self.coordinator_closes(stream);
         }
