@@ -62,6 +62,7 @@ impl Fleet {
         fleet.hello(1, Vec::new());
         let spec = ProjectSpec {
             display_name: String::new(),
+            owner: None,
             labels: Default::default(),
             upstreams: hosts.iter().map(|host| upstream(host)).collect(),
             destination: "a1:debian".parse().unwrap(),

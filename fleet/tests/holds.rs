@@ -69,6 +69,7 @@ impl Fleet {
         fleet.replica = fleet.agent("edge1");
         let mut spec = ProjectSpec {
             display_name: String::new(),
+            owner: None,
             labels: Default::default(),
             upstreams: vec![Upstream {
                 uri: "rsync://up/debian".to_owned(),

@@ -94,6 +94,7 @@ impl Fleet {
         let selected = Pick::Labels([("site".to_owned(), "edge2".to_owned())].into());
         ProjectSpec {
             display_name: String::new(),
+            owner: None,
             labels: Default::default(),
             upstreams: vec![Upstream {
                 uri: "rsync://up/debian".to_owned(),

@@ -180,6 +180,7 @@ impl World {
         };
         let spec = ProjectSpec {
             display_name: String::new(),
+            owner: None,
             labels: BTreeMap::new(),
             upstreams: if local { Vec::new() } else { vec![upstream] },
             destination: format!("a1:{name}").parse().unwrap(),

@@ -71,6 +71,7 @@ impl Fleet {
         let replicas = [fleet.edge1, fleet.edge2];
         let spec = ProjectSpec {
             display_name: String::new(),
+            owner: None,
             labels: Default::default(),
             upstreams: vec![Upstream {
                 uri: "rsync://up/debian".to_owned(),

@@ -218,6 +218,7 @@ fn spec(replicas: usize) -> ProjectSpec {
         (0..replicas).map(|number| Replicas { pick: Pick::Agent(replica(number)), destination: None });
     ProjectSpec {
         display_name: String::new(),
+        owner: None,
         labels: BTreeMap::new(),
         upstreams: vec![Upstream {
             uri: "rsync://h/mod/".to_owned(),
