@@ -7,7 +7,7 @@ use std::{env, fs, io, path::PathBuf};
 use prost::Message as _;
 
 /// The contract.
-const SERVED: [&str; 7] = [
+const SERVED: [&str; 8] = [
     "mirror/v1/project.proto",
     "mirror/v1/run.proto",
     "mirror/v1/agent.proto",
@@ -15,6 +15,7 @@ const SERVED: [&str; 7] = [
     "mirror/v1/session.proto",
     "mirror/v1/fleet.proto",
     "mirror/v1/upstream.proto",
+    "mirror/v1/user.proto",
 ];
 
 /// What the coordinator's store holds.
@@ -35,12 +36,16 @@ fn main() -> io::Result<()> {
             "mirror.v1.EnrollRequest",
             "mirror.v1.JoinToken",
             "mirror.v1.ExportUser",
+            "mirror.v1.CreateUserRequest",
+            "mirror.v1.SetPasswordRequest",
+            "mirror.v1.LoginRequest",
+            "mirror.v1.LoginResponse",
         ])
         .compile_fds(served)?;
     let stored = protox::compile(STORED, ["."]).map_err(io::Error::other)?;
     tonic_prost_build::configure()
         .btree_map(".")
-        .skip_debug(["mirror.store.v1.Upstream"])
+        .skip_debug(["mirror.store.v1.Upstream", "mirror.store.v1.UserRecord"])
         .build_client(false)
         .build_server(false)
         .compile_fds(stored)

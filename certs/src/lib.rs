@@ -31,7 +31,6 @@ mod ca;
 mod csr;
 mod file;
 mod identity;
-mod join_token;
 mod key;
 mod life;
 mod pem;
@@ -40,6 +39,7 @@ mod revocation;
 mod serial;
 mod spki;
 mod tls;
+mod token;
 mod x509;
 
 pub use bundle::{BundleError, CAS_MAX, CaBundle};
@@ -49,7 +49,6 @@ pub use file::{Existing, FileError, PEM_BYTES_MAX, read_pem, read_private, write
 pub use identity::{
     Identity, IdentityError, NAME_BYTES_MAX, Name, Peer, TRUST_DOMAIN_BYTES_MAX, TrustDomain,
 };
-pub use join_token::{JoinToken, JoinTokenError};
 pub use key::{KeyError, KeyPair};
 pub use life::{AGENT_LIFE, BACKDATE, CA_LIFE, RENEW_GRACE, SERVER_LIFE, USER_LIFE, renewal_time};
 pub use pinned::{PinMismatch, PinnedBootstrap};
@@ -59,4 +58,5 @@ pub use spki::{SpkiHash, SpkiHashError};
 pub use tls::{
     ClientFiles, ClientTls, IdentityFiles, ServerFiles, ServerTls, TlsError, client_config, server_config,
 };
+pub use token::{JoinToken, Token, TokenError, TokenKind, UserToken};
 pub use x509::MalformedCertificate;

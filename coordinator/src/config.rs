@@ -24,6 +24,9 @@ pub use keys::{KEYS, Key};
 /// Largest configuration file that is read, in bytes.
 pub const FILE_BYTES_MAX: u64 = 256 * 1024;
 
+/// The socket's name where nobody names another.
+const ADMIN_SOCKET: &str = "admin.sock";
+
 /// Who may ask the server for its own description (gRPC reflection).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Reflection {
@@ -72,6 +75,8 @@ pub struct Config {
     pub grpc_listen: SocketAddr,
     /// The plaintext port for probes.
     pub http_listen: SocketAddr,
+    /// Socket of the coordinator's own host; relative to `data_dir`. `None`: none.
+    pub admin_socket: Option<PathBuf>,
     /// Who may use reflection.
     pub reflection: Reflection,
     /// How log lines look.
@@ -100,6 +105,7 @@ impl Default for Config {
             server_names: Vec::new(),
             grpc_listen: SocketAddr::from(([0, 0, 0, 0], 7443)),
             http_listen: SocketAddr::from(([127, 0, 0, 1], 7480)),
+            admin_socket: Some(PathBuf::from(ADMIN_SOCKET)),
             reflection: Reflection::Users,
             log_format: LogFormat::Text,
             log_filter: "info".to_owned(),
@@ -124,6 +130,12 @@ impl Config {
     #[must_use]
     pub fn file(&self, name: &str) -> PathBuf {
         self.data_dir.join(name)
+    }
+
+    /// Where the coordinator's own socket is; `None`: there is none.
+    #[must_use]
+    pub fn admin_socket_path(&self) -> Option<PathBuf> {
+        self.admin_socket.as_ref().map(|path| self.data_dir.join(path))
     }
 
     /// The keys whose values differ from `other`'s.

@@ -13,10 +13,10 @@ use std::{
 
 use chrono::{DateTime, Utc};
 use fleet::{
-    agent::{UserRecord, UserRole},
+    agent::UserRole,
     defaults::Limits,
     id::Name,
-    input::{Ask, Input, Person, Reply, Send},
+    input::{Ask, Input, Person, Reply, Send, UserAsk},
 };
 use mirror_certs::{
     CaError, CertificateAuthority, DenyList, DenyListError, Existing, FileError, Identity, IdentityError,
@@ -273,7 +273,8 @@ async fn make(plan: &Plan) -> Result<Made, InitError> {
     Sealer::create(&file(SEAL_KEY))?;
     DenyList::open(&file(DENIED))?;
     let agent = enter_first(plan, &ca, now).await?;
-    let context = write_context(plan, &ca, now)?;
+    // The first admin was entered a moment ago; certificates of before are not his.
+    let context = write_context(plan, &ca, Clock::start().now().wall.to_utc())?;
     // Last: with this file the fleet is whole.
     write_public(&file(CONFIG_FILE), &config_text(plan), Existing::Refuse)?;
     Ok(Made {
@@ -304,9 +305,8 @@ async fn enter_first(
 ) -> Result<Option<PathBuf>, InitError> {
     let store = Store::open(&plan.folder.join(STORE), &StoreOptions::default())?.store;
     let (driver, thread) = Driver::start(store.clone(), Limits::default(), 0, Arc::new(Nobody))?;
-    let user = UserRecord { name: plan.admin.clone(), role: UserRole::Admin };
-    let entered =
-        put(&driver, Input::Person(Person { by: "init".to_owned(), ask: Ask::PutUser(user) })).await;
+    let user = UserAsk::Create { name: plan.admin.clone(), role: UserRole::Admin, password: None };
+    let entered = put(&driver, Input::Person(Person { by: "init".to_owned(), ask: Ask::User(user) })).await;
     let agent = match entered {
         Ok(_) if plan.roots.is_empty() => Ok(None),
         Ok(_) => agent::make(plan, &plan.roots, ca, &driver, now).await.map(Some),

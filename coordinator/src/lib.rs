@@ -23,8 +23,12 @@ pub mod http;
 pub mod identity;
 pub mod init;
 pub mod listener;
+pub mod local;
+pub mod logins;
 pub mod offline;
+pub mod open_streams;
 pub mod outbox;
+pub mod passwords;
 pub mod probes;
 pub mod rpc;
 pub mod seal;
@@ -45,7 +49,7 @@ use tokio::{
     sync::{Semaphore, mpsc},
     task::JoinSet,
 };
-use tokio_stream::wrappers::ReceiverStream;
+use tokio_stream::{StreamExt as _, wrappers::ReceiverStream};
 use tokio_util::sync::CancellationToken;
 use tonic_health::{ServingStatus, server::HealthReporter};
 
@@ -56,7 +60,11 @@ use crate::{
     driver::{Driver, DriverThread},
     identity::{Who, WhoError},
     listener::{Acceptor, Bounds, Conn, Connections},
+    local::LocalSocket,
+    logins::Logins,
+    open_streams::OpenStreams,
     outbox::Outbox,
+    passwords::Passwords,
     probes::Probes,
     seal::Sealer,
     store::{OpenError, Opened, Store, StoreError, StoreOptions},
@@ -98,6 +106,12 @@ pub struct Services {
     pub who: Arc<Who>,
     /// Open connections, to cut those of one identity.
     pub connections: Arc<Connections>,
+    /// Open streams of users, to end those of one user or token.
+    pub streams: Arc<OpenStreams>,
+    /// Failed logins.
+    pub logins: Arc<Logins>,
+    /// Hashes and compares passwords, a few at once.
+    pub passwords: Passwords,
     /// What the schedule watchdog found.
     pub watchdog: Arc<Watchdog>,
     /// Cancelled when the coordinator stops: what could go on for ever ends.
@@ -234,6 +248,9 @@ fn begin(
         sealer: Arc::clone(&who.sealer),
         who,
         connections: Arc::default(),
+        streams: Arc::default(),
+        logins: Arc::default(),
+        passwords: Passwords::default(),
         watchdog: Arc::default(),
         stopping: CancellationToken::new(),
         health: HealthReporter::new(),
@@ -282,7 +299,9 @@ impl Running {
             connections: Arc::clone(&services.connections),
         };
         let incoming = acceptor.start(grpc, stop.clone(), &mut tasks);
-        tasks.spawn(serve(router, incoming, stop.clone()));
+        let local = local_socket(&services.config);
+        let local = local.map(|socket| socket.start(Arc::clone(&services.connections), stop.clone(), &mut tasks));
+        tasks.spawn(serve(router, incoming, local, stop.clone()));
         let (probes, end) = (services.driver.clone(), stop.clone());
         tasks.spawn(async move {
             if let Err(error) = http::serve(http, probes, end).await {
@@ -384,9 +403,31 @@ async fn close_store(store: Store) {
     }
 }
 
-async fn serve(router: rpc::Served, incoming: mpsc::Receiver<io::Result<Conn>>, stop: CancellationToken) {
-    let incoming = ReceiverStream::new(incoming);
-    if let Err(error) = router.serve_with_incoming_shutdown(incoming, stop.cancelled_owned()).await {
+/// The coordinator's own socket; `None`: it is off, or cannot be made. A way back in that is missing is no reason to
+/// leave the fleet without its coordinator.
+fn local_socket(config: &Config) -> Option<LocalSocket> {
+    let path = config.admin_socket_path()?;
+    LocalSocket::bind(&path)
+        .inspect_err(|error| {
+            tracing::warn!(
+                %error, path = %path.display(),
+                "there is no socket to get back in by (admin_socket); name another path, or \"off\" to go without"
+            );
+        })
+        .ok()
+}
+
+async fn serve(
+    router: rpc::Served,
+    incoming: mpsc::Receiver<io::Result<Conn>>,
+    local: Option<mpsc::Receiver<io::Result<Conn>>>,
+    stop: CancellationToken,
+) {
+    // A channel that nobody sends into ends at once, and the other one goes on.
+    let local = local.unwrap_or_else(|| mpsc::channel(1).1);
+    let incoming = ReceiverStream::new(incoming).merge(ReceiverStream::new(local));
+    let served = router.serve_with_incoming_shutdown(incoming, stop.cancelled_owned()).await;
+    if let Err(error) = served {
         tracing::error!(error = %Chain(&error), "the gRPC server ended");
     }
 }

@@ -1,7 +1,7 @@
 //! The accept loop of the gRPC port: TCP, TLS 1.3, and who is at the other end, read once for each connection.
 //!
 //! Our own loop because tonic's has no reload, no limit on handshakes and no way to cut one connection. What is
-//! bounded: handshakes at once and their time, connections, connections without a certificate and their life. Who
+//! bounded: handshakes at once and their time, connections, connections without a certificate and their life, until a token tells whose they are. Who
 //! begins a handshake and says nothing does not keep others out: when every place is taken, the slow ones go early. A
 //! descriptor table that is full is waited for, never spun on. Knows no rpc and no policy: a peer without a
 //! certificate is let in as nobody, and `rpc/layer.rs` says what nobody may do.
@@ -9,7 +9,7 @@
 use std::{
     collections::HashMap,
     io,
-    net::SocketAddr,
+    net::{Ipv4Addr, SocketAddr},
     pin::Pin,
     sync::{
         Arc, Mutex, PoisonError,
@@ -22,7 +22,7 @@ use std::{
 use mirror_certs::{Identity, Peer, ServerTls, TrustDomain};
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
-    net::{TcpListener, TcpStream},
+    net::{TcpListener, TcpStream, UnixStream},
     sync::{OwnedSemaphorePermit, Semaphore, mpsc, watch},
     task::JoinSet,
     time::Instant,
@@ -63,6 +63,39 @@ pub struct PeerInfo {
     pub connection: u64,
     /// Cuts the connection with all that goes on over it.
     pub kill: CancellationToken,
+    /// It came over the coordinator's own socket, opened by this account; `address` is no other host's then.
+    pub local_uid: Option<u32>,
+    /// What a connection without a certificate is held to; `None`: it has one.
+    nobody: Option<Arc<Nobody>>,
+}
+
+impl PeerInfo {
+    /// A connection from `address`, of whom `peer` says.
+    #[must_use]
+    pub fn new(address: SocketAddr, peer: Option<Peer>, connection: u64) -> Self {
+        Self { address, peer, connection, kill: CancellationToken::new(), local_uid: None, nobody: None }
+    }
+
+    /// Where it comes from, for logs.
+    #[must_use]
+    pub fn from(&self) -> String {
+        self.local_uid.map_or_else(|| self.address.to_string(), |uid| format!("socket, uid {uid}"))
+    }
+
+    /// Somebody is known to be at the other end after all, by a token: the connection is a user's like any other now.
+    pub fn vouch(&self) {
+        if let Some(nobody) = &self.nobody {
+            nobody.vouched.cancel();
+            drop(nobody.place.lock().unwrap_or_else(PoisonError::into_inner).take());
+        }
+    }
+}
+
+/// What a connection without a certificate is held to: one of few places, and a short life.
+#[derive(Debug)]
+struct Nobody {
+    place: Mutex<Option<OwnedSemaphorePermit>>,
+    vouched: CancellationToken,
 }
 
 /// The open connections, so that they can be cut: all, or those of one identity.
@@ -118,6 +151,11 @@ impl Connections {
         self.len() == 0
     }
 
+    /// The number of the next connection.
+    fn next(&self) -> u64 {
+        self.count.fetch_add(1, Ordering::Relaxed) + 1
+    }
+
     fn enter(&self, info: &PeerInfo) {
         let who = info.peer.as_ref().map(|peer| peer.identity.clone());
         let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
@@ -132,11 +170,29 @@ impl Connections {
 
 /// A connection that tonic serves. Ends as soon as its kill token is cancelled.
 pub struct Conn {
-    stream: TlsStream<TcpStream>,
+    stream: Stream,
     info: PeerInfo,
     killed: Pin<Box<WaitForCancellationFutureOwned>>,
     connections: Arc<Connections>,
-    _permits: [Option<OwnedSemaphorePermit>; 2],
+    _place: OwnedSemaphorePermit,
+}
+
+/// What a connection goes over.
+enum Stream {
+    /// The network.
+    Tls(Box<TlsStream<TcpStream>>),
+    /// The coordinator's own socket.
+    Local(UnixStream),
+}
+
+/// The same call on either.
+macro_rules! on {
+    ($self:ident.$method:ident($($argument:ident),*)) => {
+        match &mut $self.stream {
+            Stream::Tls(stream) => Pin::new(stream.as_mut()).$method($($argument),*),
+            Stream::Local(stream) => Pin::new(stream).$method($($argument),*),
+        }
+    };
 }
 
 impl std::fmt::Debug for Conn {
@@ -154,6 +210,29 @@ impl Drop for Conn {
 }
 
 impl Conn {
+    fn new(
+        stream: Stream,
+        info: PeerInfo,
+        connections: &Arc<Connections>,
+        place: OwnedSemaphorePermit,
+    ) -> Self {
+        connections.enter(&info);
+        let killed = Box::pin(info.kill.clone().cancelled_owned());
+        Self { stream, info, killed, connections: Arc::clone(connections), _place: place }
+    }
+
+    /// A connection over the coordinator's own socket, opened by the account `uid`.
+    pub(crate) fn local(
+        stream: UnixStream,
+        uid: u32,
+        connections: &Arc<Connections>,
+        place: OwnedSemaphorePermit,
+    ) -> Self {
+        let nowhere = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
+        let info = PeerInfo { local_uid: Some(uid), ..PeerInfo::new(nowhere, None, connections.next()) };
+        Self::new(Stream::Local(stream), info, connections, place)
+    }
+
     fn check_killed(&mut self, context: &mut Context<'_>) -> io::Result<()> {
         match self.killed.as_mut().poll(context) {
             Poll::Ready(()) => {
@@ -179,7 +258,7 @@ impl AsyncRead for Conn {
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         self.check_killed(context)?;
-        Pin::new(&mut self.stream).poll_read(context, buffer)
+        on!(self.poll_read(context, buffer))
     }
 }
 
@@ -190,16 +269,16 @@ impl AsyncWrite for Conn {
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
         self.check_killed(context)?;
-        Pin::new(&mut self.stream).poll_write(context, bytes)
+        on!(self.poll_write(context, bytes))
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         self.check_killed(context)?;
-        Pin::new(&mut self.stream).poll_flush(context)
+        on!(self.poll_flush(context))
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_shutdown(context)
+        on!(self.poll_shutdown(context))
     }
 
     fn poll_write_vectored(
@@ -208,11 +287,14 @@ impl AsyncWrite for Conn {
         slices: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         self.check_killed(context)?;
-        Pin::new(&mut self.stream).poll_write_vectored(context, slices)
+        on!(self.poll_write_vectored(context, slices))
     }
 
     fn is_write_vectored(&self) -> bool {
-        self.stream.is_write_vectored()
+        match &self.stream {
+            Stream::Tls(stream) => stream.is_write_vectored(),
+            Stream::Local(stream) => stream.is_write_vectored(),
+        }
     }
 }
 
@@ -351,7 +433,8 @@ impl Acceptor {
                 }
             },
         };
-        Some(self.conn(stream, address, peer, [Some(place), nobody]))
+        let info = self.info(address, peer, nobody);
+        Some(Conn::new(Stream::Tls(Box::new(stream)), info, &self.connections, place))
     }
 
     /// Comes back when a handshake that begins now has taken too long.
@@ -374,28 +457,26 @@ impl Acceptor {
         }
     }
 
-    fn conn(
+    fn info(
         &self,
-        stream: TlsStream<TcpStream>,
         address: SocketAddr,
         peer: Option<Peer>,
-        permits: [Option<OwnedSemaphorePermit>; 2],
-    ) -> Conn {
-        let connection = self.connections.count.fetch_add(1, Ordering::Relaxed) + 1;
-        let kill = CancellationToken::new();
-        if peer.is_none() {
-            let (kill, life) = (kill.clone(), self.bounds.nobody_life);
+        nobody: Option<OwnedSemaphorePermit>,
+    ) -> PeerInfo {
+        let mut info = PeerInfo::new(address, peer, self.connections.next());
+        if let Some(place) = nobody {
+            let (kill, life) = (info.kill.clone(), self.bounds.nobody_life);
+            let vouched = CancellationToken::new();
+            info.nobody = Some(Arc::new(Nobody { place: Mutex::new(Some(place)), vouched: vouched.clone() }));
             tokio::spawn(async move {
                 tokio::select! {
                     () = kill.cancelled() => {}
+                    () = vouched.cancelled() => {}
                     () = tokio::time::sleep(life) => kill.cancel(),
                 }
             });
         }
-        let info = PeerInfo { address, peer, connection, kill };
-        self.connections.enter(&info);
-        let killed = Box::pin(info.kill.clone().cancelled_owned());
-        Conn { stream, info, killed, connections: Arc::clone(&self.connections), _permits: permits }
+        info
     }
 }
 

@@ -1,16 +1,21 @@
-//! Every served method against every kind of caller, compared with the table of the design ("Authorization"). The
-//! methods are read from the descriptors that reflection serves, so that a new rpc without a row fails here.
+//! The table of rules against the design: every served method and every kind of caller. Whose a thing is that a request
+//! names, `people_matrix.rs` asks a server.
 
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
+mod design;
+
 use std::collections::BTreeSet;
 
+use design::{DESIGN, descriptors, full, served};
 use fleet::agent::UserRole;
 use mirror_coordinator::{
     config::Reflection,
-    rpc::policy::{self, Standing, Verdict},
+    rpc::{
+        layer,
+        policy::{self, Standing, Verdict},
+    },
 };
-use prost_reflect::DescriptorPool;
 
 /// Callers, in the order of the letters below.
 const CALLERS: [Standing; 6] = [
@@ -21,76 +26,6 @@ const CALLERS: [Standing; 6] = [
     Standing::User(UserRole::Operator),
     Standing::User(UserRole::Admin),
 ];
-
-/// What the design says: who may, as letters in the order none, agent, viewer, owner, operator, admin. An owner may
-/// act on own projects only, and no project has an owner.
-const DESIGN: [(&str, &str); 42] = [
-    ("ProjectService/CreateProject", "----OA"),
-    ("ProjectService/GetProject", "--VWOA"),
-    ("ProjectService/ListProjects", "--VWOA"),
-    ("ProjectService/UpdateProject", "----OA"),
-    ("ProjectService/DeleteProject", "----OA"),
-    ("ProjectService/PauseProject", "----OA"),
-    ("ProjectService/ResumeProject", "----OA"),
-    ("ProjectService/RunProject", "----OA"),
-    ("ProjectService/PromoteOrigin", "----OA"),
-    ("ProjectService/ReseedPlacement", "----OA"),
-    ("ProjectService/MovePlacement", "----OA"),
-    ("ProjectService/SwitchUpstream", "----OA"),
-    ("ProjectService/WhyProject", "--VWOA"),
-    ("ProjectService/PreviewSchedule", "--VWOA"),
-    ("ProjectService/CheckProject", "----OA"),
-    ("RunService/GetRun", "--VWOA"),
-    ("RunService/ListRuns", "--VWOA"),
-    ("RunService/ListAttempts", "--VWOA"),
-    ("RunService/WatchRun", "--VWOA"),
-    ("RunService/TailRunLog", "--VWOA"),
-    ("RunService/CancelRun", "----OA"),
-    ("RunService/ApproveRun", "----OA"),
-    ("AgentService/GetAgent", "--VWOA"),
-    ("AgentService/ListAgents", "--VWOA"),
-    ("AgentService/DrainAgent", "----OA"),
-    ("AgentService/UndrainAgent", "----OA"),
-    ("AgentService/RevokeAgent", "-----A"),
-    ("AgentService/ReplaceAgent", "----OA"),
-    ("AgentService/DeleteAgent", "-----A"),
-    ("AgentService/CreateJoinToken", "-----A"),
-    ("AgentService/ListJoinTokens", "-----A"),
-    ("AgentService/DeleteJoinToken", "-----A"),
-    ("EnrollmentService/Enroll", "NGVWOA"),
-    ("EnrollmentService/Renew", "NGVWOA"),
-    ("SessionService/OpenSession", "-G----"),
-    ("UpstreamService/ListUpstreams", "--VWOA"),
-    ("UpstreamService/UpdateUpstream", "----OA"),
-    ("UpstreamService/ReplaceUpstream", "----OA"),
-    ("FleetService/GetStatus", "--VWOA"),
-    ("FleetService/Freeze", "----OA"),
-    ("FleetService/Thaw", "----OA"),
-    ("Health/Check", "NGVWOA"),
-];
-
-/// Every method of the contract, health and both reflections, as `/package.Service/Method`.
-fn served() -> BTreeSet<String> {
-    let mut pool = DescriptorPool::new();
-    for set in [
-        mirror_proto::DESCRIPTORS,
-        tonic_health::pb::FILE_DESCRIPTOR_SET,
-        tonic_reflection::pb::v1::FILE_DESCRIPTOR_SET,
-        tonic_reflection::pb::v1alpha::FILE_DESCRIPTOR_SET,
-    ] {
-        pool.decode_file_descriptor_set(set).unwrap();
-    }
-    let services: Vec<_> = pool.services().collect();
-    services
-        .iter()
-        .flat_map(|service| {
-            service
-                .methods()
-                .map(|method| format!("/{}/{}", service.full_name(), method.name()))
-                .collect::<Vec<_>>()
-        })
-        .collect()
-}
 
 fn allowed(method: &str, reflection: Reflection) -> String {
     let letters = "NGVWOA".chars();
@@ -111,9 +46,8 @@ fn every_served_method_has_a_row_and_every_row_is_served() {
 #[test]
 fn every_method_and_role_is_as_the_design_says() {
     let mut seen = BTreeSet::new();
-    for (method, wanted) in DESIGN {
-        let package = if method.starts_with("Health/") { "grpc.health.v1" } else { "mirror.v1" };
-        let full = format!("/{package}.{method}");
+    for (method, wanted, _) in DESIGN {
+        let full = full(method);
         assert_eq!(allowed(&full, Reflection::Users), wanted, "{full}");
         seen.insert(full);
     }
@@ -125,6 +59,21 @@ fn every_method_and_role_is_as_the_design_says() {
     ];
     assert_eq!(left, others, "the design's table above lacks a method");
     assert_eq!(allowed(others[0], Reflection::Users), "NGVWOA");
+}
+
+#[test]
+fn every_stream_of_users_is_known_to_the_layer() {
+    let mut streams = BTreeSet::new();
+    for service in descriptors().services() {
+        for method in service.methods().filter(prost_reflect::MethodDescriptor::is_server_streaming) {
+            streams.insert(format!("/{}/{}", service.full_name(), method.name()));
+        }
+    }
+    // The agents' own, and one that is open to all.
+    for other in ["/mirror.v1.SessionService/OpenSession", "/grpc.health.v1.Health/Watch"] {
+        assert!(streams.remove(other));
+    }
+    assert_eq!(streams, layer::STREAMS.into_iter().map(str::to_owned).collect());
 }
 
 #[test]

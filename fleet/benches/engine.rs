@@ -119,6 +119,7 @@ fn create(agent: AgentUid, number: usize) -> Input {
     };
     let spec = ProjectSpec {
         display_name: String::new(),
+        owner: None,
         labels: BTreeMap::new(),
         upstreams: vec![upstream],
         destination: format!("a1:p{number}").parse().expect("a destination"),

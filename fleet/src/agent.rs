@@ -1,6 +1,6 @@
 //! An agent as the fleet remembers it. Whether it is connected is not stored: that is a session's matter.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, fmt};
 
 use crate::{
     defaults::{self, Limits},
@@ -171,6 +171,10 @@ fn glob(pattern: &str, text: &str) -> bool {
     rest.ends_with(last)
 }
 
+/// Who acts when it is no user but somebody who may open the coordinator's own socket. Never a user's name: names have
+/// no blanks.
+pub const LOCAL_ROOT: &str = "local root";
+
 /// A person or program that may use the API.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct UserRecord {
@@ -178,6 +182,54 @@ pub struct UserRecord {
     pub name: Name,
     /// What the user may do.
     pub role: UserRole,
+    /// Nothing is let through, whatever it is proved with.
+    pub disabled: bool,
+    /// What a password is compared with; `None`: nobody logs in by one.
+    pub password: Option<PasswordHash>,
+    /// Certificates made before are another's: of an earlier user of this name, or of before a reset.
+    pub certificates_since: Wall,
+    /// Grows by one with each change.
+    pub revision: u64,
+    /// When the user was entered.
+    pub create_time: Wall,
+    /// When the record was changed last.
+    pub update_time: Wall,
+}
+
+impl UserRecord {
+    /// Whether it is an admin who is let through.
+    #[must_use]
+    pub fn is_acting_admin(&self) -> bool {
+        self.role == UserRole::Admin && !self.disabled
+    }
+}
+
+/// The hash of a password with all that is needed to compare (PHC string). Hidden from `Debug`: what people chose can
+/// be guessed from it.
+#[derive(Clone, PartialEq, Eq)]
+pub struct PasswordHash(pub String);
+
+impl fmt::Debug for PasswordHash {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("PasswordHash([hidden])")
+    }
+}
+
+/// A secret by which a user is known for some hours; only its hash is known.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct UserToken {
+    /// No secret; names it in lists.
+    pub id: String,
+    /// Whose.
+    pub user: Name,
+    /// SHA-256 of the token, hex.
+    pub hash: String,
+    /// When it was made.
+    pub create_time: Wall,
+    /// When it becomes useless.
+    pub expires: Wall,
+    /// The address that it was asked for from.
+    pub from: String,
 }
 
 /// What a user may do, from least to most.

@@ -118,6 +118,18 @@ pub const JOIN_TOKEN_TTL_MAX: Duration = Duration::from_secs(30 * DAY);
 pub const JOIN_TOKEN_USES_MAX: u32 = 1_000;
 /// Most join tokens at a time.
 pub const JOIN_TOKENS_MAX: usize = 1_000;
+/// Most users.
+pub const USERS_MAX: usize = 1_000;
+/// A user token's default life.
+pub const USER_TOKEN_TTL: Duration = Duration::from_secs(12 * HOUR);
+/// A user token's longest life.
+pub const USER_TOKEN_TTL_MAX: Duration = Duration::from_secs(30 * DAY);
+/// Most tokens of one user at a time: who logs in once more loses the oldest.
+pub const USER_TOKENS_MAX: usize = 20;
+/// Shortest password, in characters.
+pub const PASSWORD_CHARS_MIN: usize = 12;
+/// Longest password, in bytes. All of them count: none is cut.
+pub const PASSWORD_BYTES_MAX: usize = 256;
 /// Most labels on one thing.
 pub const LABELS_MAX: usize = 32;
 /// Longest label value and display name, in characters.

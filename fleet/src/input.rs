@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, time::Duration};
 
 use crate::{
-    agent::{AgentFacts, Root, TokenNames, UserRecord},
+    agent::{AgentFacts, PasswordHash, Root, TokenNames, UserRole},
     attempt::Role,
     id::{AgentUid, AttemptId, Epoch, Name, ProjectUid, RunId},
     outcome::{Evidence, Outcome},
@@ -31,7 +31,7 @@ pub struct RequestKey {
 pub enum Input {
     /// Time passed. Does one due thing; the driver repeats it until nothing is due.
     Tick,
-    /// Forgets answers and join tokens that have expired, and mends schedules that a wrong clock has sent into
+    /// Forgets answers, join tokens and user tokens that have expired, and mends schedules that a wrong clock has sent into
     /// the far future; housekeeping repeats it until nothing changes.
     Sweep,
     /// A coordinator started: the term grows.
@@ -249,8 +249,73 @@ pub enum Ask {
         /// Must be this, where given; 0: nothing is set.
         revision: Option<u64>,
     },
-    /// Enter a user, or give a user another role (`init` enters the first admin).
-    PutUser(UserRecord),
+    /// Something about users.
+    User(UserAsk),
+}
+
+/// What a person asks for about users. Whether he may is the shell's matter; that an admin remains is the engine's.
+#[derive(Debug, Clone)]
+pub enum UserAsk {
+    /// Enter a user.
+    Create {
+        /// The name.
+        name: Name,
+        /// What the user may do.
+        role: UserRole,
+        /// What a password is compared with; `None`: nobody logs in by one.
+        password: Option<PasswordHash>,
+    },
+    /// Change what a user may do.
+    Update {
+        /// Which.
+        user: Name,
+        /// The new role; `None`: as it is.
+        role: Option<UserRole>,
+        /// Let nothing through, or let it through again; `None`: as it is.
+        disabled: Option<bool>,
+        /// Must be this, where given.
+        revision: Option<u64>,
+    },
+    /// Give a user another password. All tokens end.
+    SetPassword {
+        /// Which.
+        user: Name,
+        /// What a password is compared with from now on.
+        password: PasswordHash,
+        /// What the old one is compared with, as it was when the change was allowed.
+        old: Option<PasswordHash>,
+        /// An admin gives the account anew: the old password does not matter, and all certificates end too.
+        reset: bool,
+    },
+    /// Remove a user's record.
+    Delete {
+        /// Which.
+        user: Name,
+        /// Must be this, where given.
+        revision: Option<u64>,
+    },
+    /// Enter a token. The password is already compared; the token is given out only after the commit.
+    LogIn {
+        /// Who.
+        user: Name,
+        /// What the password was compared with.
+        password: PasswordHash,
+        /// No secret.
+        id: String,
+        /// SHA-256 of the token, hex.
+        hash: String,
+        /// For how long.
+        ttl: Duration,
+        /// The address that it is asked for from.
+        from: String,
+    },
+    /// Make a token useless.
+    RevokeToken {
+        /// Whose.
+        user: Name,
+        /// Which.
+        id: String,
+    },
 }
 
 /// One agent that takes another's place.

@@ -204,6 +204,8 @@ pub struct RetrySettings {
 pub struct ProjectSpec {
     /// For people.
     pub display_name: String,
+    /// The user who may act on it without being an operator; `None`: nobody.
+    pub owner: Option<Name>,
     /// For selectors.
     pub labels: BTreeMap<String, String>,
     /// Where the origin may pull from, in order of preference; [`ProjectState::upstream`] says which is asked first.

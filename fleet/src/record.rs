@@ -2,7 +2,7 @@
 //! engine, so a record must say all that the engine needs.
 
 use crate::{
-    agent::{AgentRecord, JoinToken, Root, Session, UserRecord},
+    agent::{AgentRecord, JoinToken, Root, Session, UserRecord, UserToken},
     attempt::AttemptRecord,
     engine::Timer,
     id::{AgentUid, AttemptId, Epoch, ProjectUid, RunId},
@@ -77,6 +77,7 @@ pub enum Record {
     Agent(AgentRecord),
     JoinToken(JoinToken),
     User(UserRecord),
+    UserToken(UserToken),
     Request(RequestRecord),
     Run(RunRecord),
     Attempt(AttemptRecord),
@@ -94,6 +95,7 @@ pub enum Key {
     Agent(AgentUid),
     JoinToken(String),
     User(String),
+    UserToken(String),
     Request(String),
     Run(ProjectUid, RunId),
     Attempt(ProjectUid, AttemptId),
@@ -112,6 +114,7 @@ impl Record {
             Self::Agent(r) => Key::Agent(r.uid),
             Self::JoinToken(r) => Key::JoinToken(r.id.clone()),
             Self::User(r) => Key::User(r.name.folded()),
+            Self::UserToken(r) => Key::UserToken(r.id.clone()),
             Self::Request(r) => Key::Request(r.key.clone()),
             Self::Run(r) => Key::Run(r.project, r.id),
             Self::Attempt(r) => Key::Attempt(r.project, r.id),
@@ -133,6 +136,7 @@ impl Record {
             | Self::Agent(_)
             | Self::JoinToken(_)
             | Self::User(_)
+            | Self::UserToken(_)
             | Self::Request(_)
             | Self::Upstream(_) => true,
         }

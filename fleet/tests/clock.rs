@@ -53,6 +53,7 @@ fn fleet(schedule: Schedule) -> Engine {
     let origins = vec![Target { agent, destination: None }];
     let spec = Box::new(ProjectSpec {
         display_name: String::new(),
+        owner: None,
         labels: BTreeMap::new(),
         upstreams: vec![upstream],
         destination: "a1:debian".parse().unwrap(),

@@ -122,6 +122,7 @@ impl World {
         };
         let spec = ProjectSpec {
             display_name: String::new(),
+            owner: None,
             labels: BTreeMap::new(),
             upstreams: vec![upstream],
             destination: "a1:p".parse().unwrap(),

@@ -80,6 +80,60 @@ impl fmt::Debug for v1::JoinToken {
     }
 }
 
+impl fmt::Debug for v1::CreateUserRequest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { user, password } = self;
+        f.debug_struct("CreateUserRequest").field("user", user).field("password", &hide(password)).finish()
+    }
+}
+
+impl fmt::Debug for v1::SetPasswordRequest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { name, old_password, password } = self;
+        f.debug_struct("SetPasswordRequest")
+            .field("name", name)
+            .field("old_password", &hide(old_password))
+            .field("password", &hide(password))
+            .finish()
+    }
+}
+
+impl fmt::Debug for v1::LoginRequest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { user, password, ttl } = self;
+        f.debug_struct("LoginRequest")
+            .field("user", user)
+            .field("password", &hide(password))
+            .field("ttl", ttl)
+            .finish()
+    }
+}
+
+impl fmt::Debug for v1::LoginResponse {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { token, name, expire_time, role, ca_certificates } = self;
+        f.debug_struct("LoginResponse")
+            .field("token", &hide(token))
+            .field("name", name)
+            .field("expire_time", expire_time)
+            .field("role", role)
+            .field("ca_certificates", ca_certificates)
+            .finish()
+    }
+}
+
+impl fmt::Debug for store::UserRecord {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { name, role, disabled, password_hash, .. } = self;
+        f.debug_struct("UserRecord")
+            .field("name", name)
+            .field("role", role)
+            .field("disabled", disabled)
+            .field("password_hash", &password_hash.as_deref().map(hide))
+            .finish_non_exhaustive()
+    }
+}
+
 /// A URI that people typed may hold a password although none is allowed there: what stands before the last
 /// `@` is cut out.
 pub(crate) fn without_user_info(uri: &str) -> String {
@@ -116,7 +170,21 @@ mod tests {
         let reader = v1::ExportUser { user: "a3-20000".to_owned(), secret: secret() };
         let export = v1::Export { users: vec![reader], ..v1::Export::default() };
         let assignment = v1::Assignment { secrets: Some(secrets.clone()), ..v1::Assignment::default() };
+        let create = v1::CreateUserRequest { password: secret(), ..v1::CreateUserRequest::default() };
+        let change = v1::SetPasswordRequest {
+            old_password: secret(),
+            password: secret(),
+            ..v1::SetPasswordRequest::default()
+        };
+        let login = v1::LoginRequest { password: secret(), ..v1::LoginRequest::default() };
+        let answer = v1::LoginResponse { token: secret(), ..v1::LoginResponse::default() };
+        let user = store::UserRecord { password_hash: Some(secret()), ..store::UserRecord::default() };
         for text in [
+            format!("{create:?}"),
+            format!("{change:?}"),
+            format!("{login:?}"),
+            format!("{answer:?}"),
+            format!("{user:?}"),
             format!("{secrets:?}"),
             format!("{upstream:?}"),
             format!("{enroll:?}"),

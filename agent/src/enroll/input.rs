@@ -176,7 +176,7 @@ fn read_token(typed: Option<String>, file: Option<&Path>) -> Result<JoinToken, (
             ("--token-file", text)
         }
     };
-    text.parse().map_err(|bad: mirror_certs::JoinTokenError| (what, bad.to_string()))
+    text.parse().map_err(|bad: mirror_certs::TokenError| (what, bad.to_string()))
 }
 
 /// `NAME=VALUE` words, each name once.

@@ -137,6 +137,22 @@ pub const KEYS: &[Key] = &[
         show: |config| config.http_listen.to_string(),
     },
     Key {
+        name: "admin_socket",
+        value: "FILE|off",
+        about: "Unix socket that root and the coordinator's own account get back in by, as admin, when certificates and passwords are lost (mirrorctl --socket); counts from data_dir. off: none",
+        set: |config, text| {
+            config.admin_socket = match text {
+                "" => return Err("wanted is a file, or off".to_owned()),
+                "off" => None,
+                file => Some(file.into()),
+            };
+            Ok(())
+        },
+        show: |config| {
+            config.admin_socket.as_ref().map_or_else(|| "off".to_owned(), |file| file.display().to_string())
+        },
+    },
+    Key {
         name: "reflection",
         value: "open|users|off",
         about: "Who may ask for the server's own description (gRPC reflection): anybody, users of any role, nobody",

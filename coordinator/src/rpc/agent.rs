@@ -19,7 +19,7 @@ use mirror_proto::{
 };
 use tonic::{Request, Response, Status};
 
-use super::{ask, broken, deny_key, invalid, page, refused, user};
+use super::{By, ask, broken, deny_key, invalid, page, refused, user};
 use crate::Services;
 
 /// Agents on a page when the caller names no number.
@@ -65,7 +65,7 @@ impl Agents {
         Ok(Response::new(show(&view, agent)))
     }
 
-    async fn drain(&self, by: Name, text: &str, draining: bool) -> Result<Response<v1::Agent>, Status> {
+    async fn drain(&self, by: By, text: &str, draining: bool) -> Result<Response<v1::Agent>, Status> {
         let (uid, name) = self.find("agent not changed", text)?;
         ask(&self.services, &by, Ask::Drain { agent: uid, draining }).await?;
         tracing::info!(target: "audit", %by, agent = %name, draining, "drain set");

@@ -73,7 +73,7 @@ impl Tries {
 }
 
 /// What counts as one address: whoever has an IPv6 host has a /64.
-fn network(address: IpAddr) -> IpAddr {
+pub(crate) fn network(address: IpAddr) -> IpAddr {
     match address {
         IpAddr::V4(_) => address,
         IpAddr::V6(v6) => match v6.to_ipv4_mapped() {
@@ -278,7 +278,7 @@ impl v1::enrollment_service_server::EnrollmentService for Enrollment {
 }
 
 /// Where a request comes from.
-fn address_of<T>(request: &Request<T>) -> IpAddr {
+pub(super) fn address_of<T>(request: &Request<T>) -> IpAddr {
     let address = request.extensions().get::<PeerInfo>().map(|info| info.address.ip());
     address.unwrap_or(IpAddr::V4(std::net::Ipv4Addr::UNSPECIFIED))
 }

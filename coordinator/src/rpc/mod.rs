@@ -3,6 +3,7 @@
 //! A service reads the request with `mirror_proto::convert`, puts one input to the driver or looks at its view, and
 //! shows what came of it. It decides nothing: that is the engine's.
 
+pub mod access;
 pub mod agent;
 pub mod enrollment;
 pub mod fleet;
@@ -13,13 +14,13 @@ pub mod project;
 pub mod request;
 pub mod run;
 pub mod upstream;
+pub mod user;
 
 use std::{sync::Arc, time::Duration};
 
 use ::fleet::{
-    id::Name,
     input::{Ask, Input, Person, Reply},
-    refusal::{Refusal, RefusalCode, Violation},
+    refusal::{Refusal, Violation},
 };
 use mirror_certs::Denial;
 use mirror_proto::{
@@ -28,17 +29,21 @@ use mirror_proto::{
         agent_service_server::AgentServiceServer, enrollment_service_server::EnrollmentServiceServer,
         fleet_service_server::FleetServiceServer, project_service_server::ProjectServiceServer,
         run_service_server::RunServiceServer, upstream_service_server::UpstreamServiceServer,
+        user_service_server::UserServiceServer,
     },
 };
 use tonic::{
-    Request, Status,
+    Status,
     service::Routes,
     transport::{Server, server::Router},
 };
 use tonic_health::{pb::health_server::HealthServer, server::HealthService};
 use tower::layer::util::{Identity as NoLayer, Stack};
 
-pub use self::layer::Caller;
+pub use self::{
+    access::{By, Scope, acting_on, caller, user},
+    layer::{Caller, Proof},
+};
 use self::layer::{Gate, GateLayer};
 use crate::{Services, config::Reflection, driver::Unavailable, session};
 
@@ -46,6 +51,8 @@ use crate::{Services, config::Reflection, driver::Unavailable, session};
 pub const REQUEST_BYTES_MAX: usize = 256 * 1_024;
 /// Largest enrolment, in bytes: a request of 8 KiB, 32 labels, a token.
 pub const ENROLL_BYTES_MAX: usize = 64 * 1_024;
+/// Largest request about users, in bytes: a certificate request of 8 KiB, or two passwords.
+pub const USER_BYTES_MAX: usize = 16 * 1_024;
 /// When a client may ask again after UNAVAILABLE.
 pub const RETRY_UNAVAILABLE: Duration = Duration::from_secs(2);
 
@@ -61,36 +68,6 @@ const CONNECTION_WINDOW_BYTES: u32 = 128 * 1_024;
 const STREAMS_MAX: u32 = 128;
 /// All headers of one request together, in bytes.
 const HEADERS_BYTES_MAX: u32 = 16 * 1_024;
-
-/// Who calls. Only for methods whose row in the table is not open.
-///
-/// # Errors
-/// UNAUTHENTICATED when the layer let through a request without a caller.
-#[allow(clippy::result_large_err, reason = "a Status is what tonic wants")]
-pub fn caller<T>(request: &Request<T>) -> Result<&Caller, Status> {
-    request.extensions().get::<Caller>().ok_or_else(|| {
-        refused(&Refusal::new(
-            RefusalCode::Unauthenticated,
-            "NO_IDENTITY",
-            "this method needs a client certificate",
-        ))
-    })
-}
-
-/// The user who calls.
-///
-/// # Errors
-/// PERMISSION_DENIED when it is an agent.
-#[allow(clippy::result_large_err, reason = "a Status is what tonic wants")]
-pub fn user<T>(request: &Request<T>) -> Result<Name, Status> {
-    match caller(request)? {
-        Caller::User { name, .. } => Ok(name.clone()),
-        Caller::Agent(..) => {
-            let text = "agents may not; it is for users";
-            Err(refused(&Refusal::new(RefusalCode::PermissionDenied, "NOT_FOR_AGENTS", text)))
-        }
-    }
-}
 
 /// A refusal on its way out.
 #[must_use]
@@ -121,7 +98,7 @@ pub fn broken(doing: &str, error: &dyn std::error::Error) -> Status {
 ///
 /// # Errors
 /// The refusal, or UNAVAILABLE.
-pub async fn ask(services: &Services, by: &Name, ask: Ask) -> Result<Reply, Status> {
+pub async fn ask(services: &Services, by: &By, ask: Ask) -> Result<Reply, Status> {
     let input = Input::Person(Person { by: by.to_string(), ask });
     match services.driver.ask(input).await {
         Ok(Reply::Refused(refusal)) => Err(refused(&refusal)),
@@ -162,6 +139,7 @@ pub fn server(services: &Services) -> Result<Served, tonic_reflection::server::E
         deny: Arc::clone(&services.deny),
         reflection: services.config.reflection,
         stopping: services.stopping.clone(),
+        streams: Arc::clone(&services.streams),
     };
     Ok(Server::builder()
         .http2_keepalive_interval(Some(KEEPALIVE_INTERVAL))
@@ -181,6 +159,7 @@ fn routes(services: &Services) -> Result<Routes, tonic_reflection::server::Error
     let agents = AgentServiceServer::new(agent::Agents::new(services.clone()));
     let fleet = FleetServiceServer::new(fleet::Fleet::new(services.clone()));
     let upstreams = UpstreamServiceServer::new(upstream::Upstreams::new(services.clone()));
+    let users = UserServiceServer::new(user::Users::new(services.clone()));
     let enrollment = EnrollmentServiceServer::new(enrollment::Enrollment::new(services.clone()));
     let mut routes = Routes::default()
         .add_service(projects.max_decoding_message_size(REQUEST_BYTES_MAX))
@@ -188,6 +167,7 @@ fn routes(services: &Services) -> Result<Routes, tonic_reflection::server::Error
         .add_service(agents.max_decoding_message_size(REQUEST_BYTES_MAX))
         .add_service(fleet.max_decoding_message_size(REQUEST_BYTES_MAX))
         .add_service(upstreams.max_decoding_message_size(REQUEST_BYTES_MAX))
+        .add_service(users.max_decoding_message_size(USER_BYTES_MAX))
         .add_service(enrollment.max_decoding_message_size(ENROLL_BYTES_MAX))
         .add_service(session::service(services.clone()))
         .add_service(HealthServer::new(health));

@@ -18,8 +18,10 @@ pub enum Rule {
     Agent,
     /// Users of at least this role.
     User(UserRole),
-    /// Owners of the project, and users of at least [`UserRole::Operator`].
+    /// Owners of the project (`access.rs` looks which), and users of at least [`UserRole::Operator`].
     Owner,
+    /// Users, each for himself (`access.rs` looks whom the request names), and admins for all.
+    Oneself,
 }
 
 /// Who calls, as far as the table is concerned.
@@ -92,6 +94,18 @@ pub const TABLE: &[(&str, Rule)] = &[
     ("/mirror.v1.UpstreamService/ListUpstreams", VIEWER),
     ("/mirror.v1.UpstreamService/UpdateUpstream", OPERATOR),
     ("/mirror.v1.UpstreamService/ReplaceUpstream", OPERATOR),
+    ("/mirror.v1.UserService/CreateUser", ADMIN),
+    ("/mirror.v1.UserService/GetUser", Rule::Oneself),
+    ("/mirror.v1.UserService/ListUsers", ADMIN),
+    ("/mirror.v1.UserService/UpdateUser", ADMIN),
+    ("/mirror.v1.UserService/SetPassword", Rule::Oneself),
+    ("/mirror.v1.UserService/DeleteUser", ADMIN),
+    ("/mirror.v1.UserService/Login", Rule::Open),
+    ("/mirror.v1.UserService/Logout", VIEWER),
+    ("/mirror.v1.UserService/ListTokens", Rule::Oneself),
+    ("/mirror.v1.UserService/RevokeToken", Rule::Oneself),
+    ("/mirror.v1.UserService/WhoAmI", VIEWER),
+    ("/mirror.v1.UserService/IssueCertificate", Rule::Oneself),
     ("/grpc.health.v1.Health/Check", Rule::Open),
     ("/grpc.health.v1.Health/Watch", Rule::Open),
     ("/grpc.reflection.v1.ServerReflection/ServerReflectionInfo", Rule::Reflection),
@@ -115,8 +129,11 @@ pub fn name(path: &str) -> &'static str {
 pub fn changes_something(method: &str) -> bool {
     match rule(method) {
         Some(Rule::Owner) => true,
+        Some(Rule::Oneself) => {
+            ["/SetPassword", "/RevokeToken", "/IssueCertificate"].iter().any(|name| method.ends_with(name))
+        }
         Some(Rule::User(least)) => {
-            let looks_only = ["/ListJoinTokens", "/CheckProject"].iter().any(|name| method.ends_with(name));
+            let looks_only = ["/ListJoinTokens", "/CheckProject", "/ListUsers"].iter().any(|name| method.ends_with(name));
             least >= UserRole::Operator && !looks_only
         }
         Some(Rule::Open | Rule::Reflection | Rule::Agent) | None => false,
@@ -141,15 +158,15 @@ pub fn decide(method: &str, standing: Standing, reflection: Reflection) -> Verdi
         (Rule::Open, _) | (Rule::Agent, Standing::Agent) => Verdict::Allowed,
         (_, Standing::Nobody) => Verdict::NoIdentity,
         (Rule::Agent, Standing::User(_)) => Verdict::Forbidden("only agents may, each for itself"),
-        (Rule::User(_) | Rule::Owner | Rule::Reflection, Standing::Agent) => {
+        (Rule::User(_) | Rule::Owner | Rule::Oneself | Rule::Reflection, Standing::Agent) => {
             Verdict::Forbidden("agents may not; it is for users")
         }
         (Rule::User(least), Standing::User(role)) if role >= least => Verdict::Allowed,
-        (Rule::Owner, Standing::User(role)) if role >= UserRole::Operator => Verdict::Allowed,
+        (Rule::Owner, Standing::User(role)) if role >= UserRole::Owner => Verdict::Allowed,
+        (Rule::Oneself, Standing::User(_)) => Verdict::Allowed,
         (Rule::User(least), Standing::User(_)) => Verdict::Forbidden(needs(least)),
-        // Projects name no owners, so nobody owns one.
         (Rule::Owner, Standing::User(_)) => {
-            Verdict::Forbidden("it needs the role operator or admin, or a project of your own; you own none")
+            Verdict::Forbidden("it needs the role operator or admin, or owner for projects of your own")
         }
         (Rule::Reflection, Standing::User(_)) => Verdict::Forbidden(needs(UserRole::Viewer)),
     }

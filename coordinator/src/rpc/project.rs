@@ -29,7 +29,7 @@ pub use self::{
     check::CHECKS_MAX,
     show::{show, show_all},
 };
-use super::{ask, broken, invalid, page, refused, request::key, run, run::history, user};
+use super::{By, acting_on, ask, broken, invalid, page, refused, request::key, run, run::history, user};
 use crate::{Services, session::trace, store::VALUE_BYTES_MAX};
 
 /// Projects on a page when the caller names no number.
@@ -165,6 +165,11 @@ impl Projects {
         let project =
             view.project_named(&named).ok_or_else(|| refused(&Refusal::not_found("project", &named)))?;
         Ok((project.record.uid, project.record.name.clone(), revision))
+    }
+
+    /// Who acts on the project of a request.
+    fn owner<T>(&self, request: &Request<T>, verb: &str, project: &str) -> Result<By, Status> {
+        acting_on(&self.services, request, verb, convert::parse_project("name", project))
     }
 
     /// Finds an agent that a request names.
@@ -354,7 +359,7 @@ impl v1::project_service_server::ProjectService for Projects {
         request: Request<v1::PauseProjectRequest>,
     ) -> Result<Response<v1::Project>, Status> {
         const WHAT: &str = "project not paused";
-        let by = user(&request)?;
+        let by = self.owner(&request, "pause", &request.get_ref().name)?;
         let v1::PauseProjectRequest { name, reason, until, etag } = request.into_inner();
         let (project, name, revision) = self.find_at(WHAT, &name, &etag)?;
         let until = until.map(|until| convert::wall_from_wire("until", &until)).transpose();
@@ -368,7 +373,7 @@ impl v1::project_service_server::ProjectService for Projects {
         &self,
         request: Request<v1::ResumeProjectRequest>,
     ) -> Result<Response<v1::Project>, Status> {
-        let by = user(&request)?;
+        let by = self.owner(&request, "resume", &request.get_ref().name)?;
         let v1::ResumeProjectRequest { name, etag } = request.into_inner();
         let (project, name, revision) = self.find_at("project not resumed", &name, &etag)?;
         ask(&self.services, &by, Ask::Resume { project, revision }).await?;
@@ -381,7 +386,7 @@ impl v1::project_service_server::ProjectService for Projects {
         request: Request<v1::RunProjectRequest>,
     ) -> Result<Response<v1::RunProjectResponse>, Status> {
         const WHAT: &str = "run not started";
-        let by = user(&request)?;
+        let by = self.owner(&request, "run", &request.get_ref().name)?;
         let traceparent = trace::current(request.metadata());
         let request = request.into_inner();
         let id = key(&by, "RunProject", &request.request_id, &request);

@@ -2,16 +2,18 @@
 //! The engine remembers the answer under it for a day, in the same commit as what was done.
 
 use aws_lc_rs::digest::{SHA256, digest};
-use fleet::{id::Name, input::RequestKey, refusal::Violation};
+use fleet::{input::RequestKey, refusal::Violation};
 use mirror_proto::convert::parse_request_id;
 use prost::Message;
+
+use super::By;
 
 /// The key of a request with a request id; `None`: it has none. `message` is the request as it came.
 ///
 /// # Errors
 /// An id that is too long or not of visible ASCII.
 pub fn key(
-    by: &Name,
+    by: &By,
     method: &str,
     request_id: &str,
     message: &impl Message,
@@ -24,19 +26,21 @@ pub fn key(
 
 #[cfg(test)]
 mod tests {
+    use fleet::id::Name;
     use mirror_proto::v1::FreezeRequest;
 
     use super::*;
 
     #[test]
     fn a_key_tells_users_methods_ids_and_payloads_apart() {
-        let (maria, other): (Name, Name) = ("Maria".parse().unwrap(), "jo".parse().unwrap());
+        let by = |name: &str| By::from(&name.parse::<Name>().unwrap());
+        let (maria, other) = (by("Maria"), by("jo"));
         let message = |reason: &str| FreezeRequest { reason: reason.to_owned() };
-        let of = |by: &Name, method: &str, id: &str, reason: &str| {
+        let of = |by: &By, method: &str, id: &str, reason: &str| {
             key(by, method, id, &message(reason)).unwrap().unwrap()
         };
         let first = of(&maria, "Freeze", "1", "x");
-        assert_eq!(first, of(&"maria".parse().unwrap(), "Freeze", "1", "x"));
+        assert_eq!(first, of(&by("maria"), "Freeze", "1", "x"));
         for (by, method, id) in [(&other, "Freeze", "1"), (&maria, "Thaw", "1"), (&maria, "Freeze", "2")] {
             assert_ne!(first.key, of(by, method, id, "x").key);
         }
@@ -46,7 +50,7 @@ mod tests {
 
     #[test]
     fn without_an_id_there_is_no_key_and_a_bad_id_is_refused() {
-        let maria: Name = "maria".parse().unwrap();
+        let maria = By::from(&"maria".parse::<Name>().unwrap());
         assert_eq!(key(&maria, "Freeze", "", &FreezeRequest::default()).unwrap(), None);
         assert_eq!(key(&maria, "Freeze", "a b", &FreezeRequest::default()).unwrap_err().field, "request_id");
     }

@@ -25,7 +25,7 @@ use mirror_proto::{
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tonic::{Request, Response, Status};
 
-use super::{RETRY_UNAVAILABLE, ask, invalid, page, refused, user};
+use super::{By, RETRY_UNAVAILABLE, acting_on, ask, invalid, page, refused};
 use crate::{
     Services,
     outbox::line::Line,
@@ -197,6 +197,12 @@ impl Runs {
         Ok(Meant { project, name, run })
     }
 
+    /// Who acts on the project of the run that a request names.
+    #[allow(clippy::result_large_err, reason = "a Status is what tonic wants")]
+    fn owner<T>(&self, request: &Request<T>, verb: &str, run: &str) -> Result<By, Status> {
+        acting_on(&self.services, request, verb, convert::parse_run("name", run).map(|(project, _)| project))
+    }
+
     async fn find_run(&self, what: &str, field: &str, text: &str) -> Result<Meant, Status> {
         let (name, run) = convert::parse_run(field, text).map_err(|fault| invalid(what, vec![fault]))?;
         self.find(name, run).await
@@ -345,7 +351,7 @@ impl v1::run_service_server::RunService for Runs {
     }
 
     async fn cancel_run(&self, request: Request<v1::CancelRunRequest>) -> Result<Response<v1::Run>, Status> {
-        let by = user(&request)?;
+        let by = self.owner(&request, "cancel runs of", &request.get_ref().name)?;
         let meant = self.find_run("run not cancelled", "name", &request.get_ref().name).await?;
         let Meant { project, run, .. } = meant;
         ask(&self.services, &by, Ask::CancelRun { project, run }).await?;
@@ -357,7 +363,7 @@ impl v1::run_service_server::RunService for Runs {
         &self,
         request: Request<v1::ApproveRunRequest>,
     ) -> Result<Response<v1::Run>, Status> {
-        let by = user(&request)?;
+        let by = self.owner(&request, "approve runs of", &request.get_ref().name)?;
         let traceparent = trace::current(request.metadata());
         let v1::ApproveRunRequest { name, reason } = request.into_inner();
         let Meant { project, name, run } = self.find_held("run not approved", &name).await?;

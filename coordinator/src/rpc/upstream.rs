@@ -16,7 +16,7 @@ use mirror_proto::{
 };
 use tonic::{Code, Request, Response, Status};
 
-use super::{ask, invalid, page, user};
+use super::{By, ask, invalid, page, user};
 use crate::Services;
 
 /// Hosts on a page when the caller names no number.
@@ -97,7 +97,7 @@ impl Replacement {
     }
 
     /// All projects that change, in name order; or everything that speaks against it.
-    fn plan_all(&self, view: &Engine, now: Now, by: &Name) -> Result<Vec<Planned>, Vec<Violation>> {
+    fn plan_all(&self, view: &Engine, now: Now, by: &By) -> Result<Vec<Planned>, Vec<Violation>> {
         let mut planned = Vec::new();
         let mut faults = Vec::new();
         for project in view.projects_by_name() {
@@ -116,7 +116,7 @@ impl Replacement {
 }
 
 /// What the engine would say against this change.
-fn refusal_of(view: &Engine, now: Now, by: &Name, project: &Project, planned: &Planned) -> Option<Violation> {
+fn refusal_of(view: &Engine, now: Now, by: &By, project: &Project, planned: &Planned) -> Option<Violation> {
     let check = Ask::UpdateProject {
         project: planned.uid,
         spec: Box::new(planned.spec.clone()),
@@ -164,7 +164,7 @@ impl Upstreams {
     /// Changes one project; when somebody else was faster, as it is then.
     async fn replace_one(
         &self,
-        by: &Name,
+        by: &By,
         replacement: &Replacement,
         mut planned: Planned,
     ) -> Result<Vec<v1::ReplacedUpstream>, Status> {

@@ -8,7 +8,7 @@
 //! | `p` project, `s` its state | project |
 //! | `l` placement | project, agent |
 //! | `g` agent | agent |
-//! | `j` join token, `u` user, `q` request, `h` upstream host | text |
+//! | `j` join token, `u` user, `k` user token, `q` request, `h` upstream host | text |
 //! | `r` live run, `R` run in history | project, !run |
 //! | `a` live attempt, `A` attempt in history | project, !run, number |
 
@@ -28,7 +28,7 @@ pub(crate) const FIRST: &[u8] = &[];
 /// Above all keys: no table has this letter.
 pub(crate) const LAST: &[u8] = &[0xff];
 /// The tables whose every record the engine needs.
-pub(crate) const LIVE_TABLES: [u8; 11] = *b"fpslgjuqrah";
+pub(crate) const LIVE_TABLES: [u8; 12] = *b"fpslgjukqrah";
 /// The tables that are read in pages only.
 pub(crate) const HISTORY_TABLES: [u8; 2] = *b"RA";
 
@@ -54,6 +54,7 @@ pub(crate) fn of(key: &Key, age: Age) -> Vec<u8> {
         Key::Agent(uid) => ids(b'g', &[uid.0]),
         Key::JoinToken(id) => text(b'j', id),
         Key::User(name) => text(b'u', name),
+        Key::UserToken(id) => text(b'k', id),
         Key::Request(key) => text(b'q', key),
         Key::Run(project, run) => of_run(*project, *run, age),
         Key::Attempt(project, attempt) => of_attempt(*project, *attempt, age),
@@ -71,6 +72,7 @@ pub(crate) fn table(key: &[u8]) -> Option<Table> {
         b'g' => Some(Table::Agent),
         b'j' => Some(Table::JoinToken),
         b'u' => Some(Table::User),
+        b'k' => Some(Table::UserToken),
         b'q' => Some(Table::Request),
         b'h' => Some(Table::Upstream),
         LIVE_RUN | PAST_RUN => Some(Table::Run),
@@ -145,6 +147,7 @@ pub(crate) fn describe(key: &[u8]) -> String {
         b'g' => "agent",
         b'j' => "join token",
         b'u' => "user",
+        b'k' => "user token",
         b'q' => "request",
         b'h' => "upstream host",
         LIVE_RUN => "live run",
@@ -165,7 +168,7 @@ pub(crate) fn describe(key: &[u8]) -> String {
             ids.map(|((uid, run), count)| format!("{run}/{count} of project {uid}"))
         }
         b'f' => Some(String::new()),
-        b'm' | b'j' | b'u' | b'q' | b'h' => Some(format!("{:?}", String::from_utf8_lossy(rest))),
+        b'm' | b'j' | b'u' | b'k' | b'q' | b'h' => Some(format!("{:?}", String::from_utf8_lossy(rest))),
         _ => None,
     };
     let ids = ids.unwrap_or_else(|| format!("with the key {}", hex::encode(key)));
@@ -246,6 +249,7 @@ mod tests {
             Key::Agent(AgentUid(3)),
             Key::JoinToken("t".to_owned()),
             Key::User("u".to_owned()),
+            Key::UserToken("k".to_owned()),
             Key::Request("q".to_owned()),
             Key::Run(P, run(1)),
             Key::Attempt(P, AttemptId { run: run(1), number: 2 }),

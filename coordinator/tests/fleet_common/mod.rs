@@ -25,7 +25,7 @@ use mirror_coordinator::{
     config::Config,
     init::{NewFleet, init},
     listener::PeerInfo,
-    rpc::{Caller, project::Projects, run::Runs, upstream::Upstreams},
+    rpc::{Caller, Proof, Scope, project::Projects, run::Runs, upstream::Upstreams},
     session,
 };
 use mirror_proto::v1::{
@@ -211,10 +211,15 @@ async fn serve(services: mirror_coordinator::Services, listener: TcpListener, st
                 let name: Name = name.parse().unwrap();
                 let uid = known.driver.view().agent_named(&name).map(|agent| agent.uid).unwrap();
                 let address = SocketAddr::from(([127, 0, 0, 1], 1));
-                let info = PeerInfo { address, peer: None, connection: 1, kill: CancellationToken::new() };
+                let info = PeerInfo::new(address, None, 1);
                 Caller::Agent(uid, name, info)
             }
-            (_, name) => Caller::User { name: name.parse().unwrap(), role: UserRole::Admin },
+            (_, name) => Caller::User {
+                name: name.parse().unwrap(),
+                role: UserRole::Admin,
+                scope: Scope::Whole,
+                proof: Proof::Certificate { expires: chrono::DateTime::<chrono::Utc>::MAX_UTC },
+            },
         };
         request.extensions_mut().insert(caller);
         Ok(request)

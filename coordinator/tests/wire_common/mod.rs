@@ -5,25 +5,27 @@
 use std::{net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 
 use fleet::{
-    agent::{UserRecord, UserRole},
-    input::{Ask, Input, Person, Reply},
+    agent::{PasswordHash, UserRole},
+    id::Name,
+    input::{Ask, Input, Person, Reply, UserAsk},
 };
 use hyper_util::rt::TokioIo;
-use mirror_certs::{CaBundle, Identity, KeyPair, USER_LIFE, client_config};
+use mirror_certs::{CaBundle, Identity, KeyPair, USER_LIFE, UserToken, client_config};
 use mirror_coordinator::{
     Coordinator, Handle, StartOptions,
     config::Config,
     init::{NewFleet, init},
+    rpc::layer::token_id,
 };
 use mirror_proto::v1::{
     self, agent_service_client::AgentServiceClient, enrollment_service_client::EnrollmentServiceClient,
     fleet_service_client::FleetServiceClient,
 };
 use tempfile::TempDir;
-use tokio::net::TcpStream;
+use tokio::net::{TcpStream, UnixStream};
 use tokio_rustls::TlsConnector;
 use tonic::{
-    Status,
+    Request, Status,
     transport::{Channel, Endpoint},
 };
 
@@ -97,11 +99,33 @@ impl Fleet {
 
     /// Enters a user and makes his certificate.
     pub(crate) async fn user(&self, name: &str, role: UserRole) -> Papers {
-        let services = self.handle.services();
-        let user = UserRecord { name: name.parse().unwrap(), role };
-        let person = Person { by: "root".to_owned(), ask: Ask::PutUser(user) };
-        assert_eq!(services.driver.ask(Input::Person(person)).await.unwrap(), Reply::Done);
+        let user = UserAsk::Create { name: name.parse().unwrap(), role, password: None };
+        assert_eq!(self.ask_user(user).await, Reply::Done);
         self.papers(&Identity::User(name.parse().unwrap()))
+    }
+
+    /// Asks the engine for something about users, as an admin would.
+    pub(crate) async fn ask_user(&self, ask: UserAsk) -> Reply {
+        let person = Person { by: "root".to_owned(), ask: Ask::User(ask) };
+        self.handle.services().driver.ask(Input::Person(person)).await.unwrap()
+    }
+
+    /// A token of a user, as a login would make it; good for `ttl` from now.
+    pub(crate) async fn user_token(&self, name: &str, ttl: Duration) -> String {
+        let user: Name = name.parse().unwrap();
+        let old = self.handle.services().driver.view().user(&user).unwrap().password.clone();
+        let password = PasswordHash("$argon2id$test".to_owned());
+        if old.is_none() {
+            let (user, password) = (user.clone(), password.clone());
+            let set = UserAsk::SetPassword { user, password, old: None, reset: false };
+            assert_eq!(self.ask_user(set).await, Reply::Done);
+        }
+        let token = UserToken::generate().unwrap();
+        let (hash, from) = (token.hash(), "test".to_owned());
+        let id = token_id(&hash).to_owned();
+        let login = UserAsk::LogIn { user, password: old.unwrap_or(password), id, hash, ttl, from };
+        assert_eq!(self.ask_user(login).await, Reply::Done);
+        token.reveal().to_owned()
     }
 
     /// A certificate of the fleet's CA for anybody.
@@ -168,6 +192,22 @@ impl Fleet {
     pub(crate) async fn end(self) {
         tokio::time::timeout(PATIENCE, self.handle.drain()).await.expect("an orderly stop in time");
     }
+}
+
+/// A connection over the coordinator's own socket.
+pub(crate) async fn dial_socket(path: PathBuf) -> Result<Channel, tonic::transport::Error> {
+    let connect = tower::service_fn(move |_| {
+        let path = path.clone();
+        async move { UnixStream::connect(path).await.map(TokioIo::new) }
+    });
+    Endpoint::from_static("http://coordinator").connect_with_connector(connect).await
+}
+
+/// A request with a token.
+pub(crate) fn bearing<T>(token: &str, message: T) -> Request<T> {
+    let mut request = Request::new(message);
+    request.metadata_mut().insert("authorization", format!("Bearer {token}").parse().unwrap());
+    request
 }
 
 /// A connection as agents and users have it: TLS 1.3, our CA only.

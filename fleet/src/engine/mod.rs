@@ -43,6 +43,7 @@ mod state;
 mod timers;
 mod upstreams;
 mod usage;
+mod users;
 mod view;
 mod volatile;
 

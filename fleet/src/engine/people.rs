@@ -77,10 +77,7 @@ impl Engine {
             Ask::SetUpstream { host, slots, spacing, revision } => {
                 self.set_upstream(now, host, slots, spacing, revision)
             }
-            Ask::PutUser(user) => {
-                let changes = vec![Change::Put(Record::User(user))];
-                Ok(Decision { changes, ..Decision::nothing() })
-            }
+            Ask::User(ask) => self.user_asked(now, ask),
         };
         outcome.unwrap_or_else(Decision::refused)
     }
@@ -195,6 +192,9 @@ impl Engine {
             if !seen.insert(agent) {
                 faults.push(Violation::new(field, "the same agent is named twice"));
             }
+        }
+        if let Some(owner) = spec.owner.as_ref().filter(|owner| self.user(owner).is_none()) {
+            faults.push(Violation::new("owner", format!("no such user \"{owner}\"")));
         }
         faults.extend(self.home_faults(own, spec));
         if faults.is_empty() { Ok(()) } else { Err(Refusal::invalid(what, faults)) }
@@ -537,15 +537,17 @@ impl Engine {
         Ok(Decision { changes: vec![Change::Delete(Key::JoinToken(id))], ..Decision::nothing() })
     }
 
-    /// Forgets answers and tokens that have expired, and mends schedules that a wrong clock has sent into the far
+    /// Forgets answers and tokens of both kinds that have expired, and mends schedules that a wrong clock has sent into the far
     /// future; at most [`SWEEP_MAX`] at a time.
     pub(super) fn sweep(&self, now: Now) -> Decision {
         let requests = self.requests.values().filter(|request| request.expires <= now.wall);
         let requests = requests.map(|request| Change::Delete(Key::Request(request.key.clone())));
         let tokens = self.tokens.values().filter(|token| token.expires <= now.wall);
         let tokens = tokens.map(|token| Change::Delete(Key::JoinToken(token.id.clone())));
+        let logins = self.user_tokens.values().filter(|token| token.expires <= now.wall);
+        let logins = logins.map(|token| Change::Delete(Key::UserToken(token.id.clone())));
         let strayed = self.projects.values().filter_map(|project| self.strayed(now, project));
-        let changes = requests.chain(tokens).chain(strayed).take(SWEEP_MAX).collect();
+        let changes = requests.chain(tokens).chain(logins).chain(strayed).take(SWEEP_MAX).collect();
         Decision { changes, ..Decision::nothing() }
     }
 

@@ -13,7 +13,7 @@ use super::{
     usage::Usage,
 };
 use crate::{
-    agent::{AgentRecord, JoinToken, Session, UserRecord},
+    agent::{AgentRecord, JoinToken, Session, UserRecord, UserToken},
     attempt::AttemptRecord,
     defaults::{self, Limits},
     id::{AgentUid, AttemptId, Epoch, Name, ProjectUid, RunId},
@@ -49,6 +49,7 @@ pub struct Engine {
     pub(super) agent_names: BTreeMap<Name, AgentUid>,
     pub(super) tokens: BTreeMap<String, JoinToken>,
     pub(super) users: BTreeMap<String, UserRecord>,
+    pub(super) user_tokens: BTreeMap<String, UserToken>,
     pub(super) requests: BTreeMap<String, RequestRecord>,
     pub(super) runs: BTreeMap<RunId, RunRecord>,
     pub(super) attempts: BTreeMap<AttemptId, AttemptRecord>,
@@ -176,6 +177,7 @@ impl Engine {
             .chain(self.agents.values().cloned().map(Record::Agent))
             .chain(self.tokens.values().cloned().map(Record::JoinToken))
             .chain(self.users.values().cloned().map(Record::User))
+            .chain(self.user_tokens.values().cloned().map(Record::UserToken))
             .chain(self.requests.values().cloned().map(Record::Request))
             .chain(self.runs.values().cloned().map(Record::Run))
             .chain(self.attempts.values().cloned().map(Record::Attempt))
@@ -194,6 +196,9 @@ impl Engine {
             }
             Record::User(user) => {
                 self.users.insert(user.name.folded(), user.clone());
+            }
+            Record::UserToken(token) => {
+                self.user_tokens.insert(token.id.clone(), token.clone());
             }
             Record::Request(request) => {
                 self.requests.insert(request.key.clone(), request.clone());
@@ -512,6 +517,9 @@ impl Engine {
             }
             Key::User(name) => {
                 self.users.remove(name);
+            }
+            Key::UserToken(id) => {
+                self.user_tokens.remove(id);
             }
             Key::Request(key) => {
                 self.requests.remove(key);

@@ -8,7 +8,7 @@ use super::{
     usage::count,
 };
 use crate::{
-    agent::{AgentRecord, JoinToken, Session, UserRecord},
+    agent::{AgentRecord, JoinToken, Session, UserRecord, UserToken},
     attempt::AttemptRecord,
     defaults::Limits,
     id::{AgentUid, AttemptId, Name, ProjectUid, RunId},
@@ -170,6 +170,26 @@ impl Engine {
     #[must_use]
     pub fn user(&self, name: &Name) -> Option<&UserRecord> {
         self.users.get(&name.folded())
+    }
+
+    /// All users, in order of their names.
+    pub fn users_by_name(&self) -> impl Iterator<Item = &UserRecord> {
+        self.users.values()
+    }
+
+    /// The user's tokens, oldest first; expired ones may be among them.
+    #[must_use]
+    pub fn tokens_of(&self, user: &Name) -> Vec<&UserToken> {
+        let mut tokens: Vec<&UserToken> =
+            self.user_tokens.values().filter(|token| token.user == *user).collect();
+        tokens.sort_by_key(|token| (token.create_time, &token.id));
+        tokens
+    }
+
+    /// The user token with this id.
+    #[must_use]
+    pub fn user_token(&self, id: &str) -> Option<&UserToken> {
+        self.user_tokens.get(id)
     }
 
     /// When a waiting attempt's pause ends, if it has one.

@@ -126,6 +126,7 @@ impl Checks {
                 | Key::Agent(_)
                 | Key::JoinToken(_)
                 | Key::User(_)
+                | Key::UserToken(_)
                 | Key::Request(_)
                 | Key::Upstream(_) => None,
             })

@@ -63,6 +63,7 @@ fn mark(record: &Record) -> Option<u64> {
         | Record::Placement(_)
         | Record::JoinToken(_)
         | Record::User(_)
+        | Record::UserToken(_)
         | Record::Request(_)
         | Record::Upstream(_) => None,
     }

@@ -300,6 +300,7 @@ pub(super) fn upstream(host: &str) -> Upstream {
 pub(super) fn spec(destination: &str, origins: &[AgentUid], replicas: Vec<Replicas>) -> ProjectSpec {
     ProjectSpec {
         display_name: String::new(),
+        owner: None,
         labels: BTreeMap::new(),
         upstreams: vec![upstream("up")],
         destination: destination.parse().unwrap(),

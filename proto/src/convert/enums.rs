@@ -149,6 +149,13 @@ pub(crate) mod wire {
         OutsideWindow,
         DiskSpace,
     });
+
+    pairs!(user_role: fleet::agent::UserRole = crate::v1::UserRole {
+        Viewer,
+        Owner,
+        Operator,
+        Admin,
+    });
 }
 
 /// The numbers of `mirror.store.v1`.

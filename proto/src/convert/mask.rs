@@ -63,6 +63,7 @@ macro_rules! cadence_part {
 /// Every path that a mask may name.
 const PATHS: &[(&str, Copy)] = &[
     whole!(display_name),
+    whole!(owner),
     whole!(labels),
     whole!(upstreams),
     whole!(destination),

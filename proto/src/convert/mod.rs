@@ -16,6 +16,7 @@ mod session;
 mod standing;
 mod time;
 mod upstream;
+mod user;
 
 pub use agent::*;
 pub use check::*;
@@ -30,6 +31,7 @@ pub use session::*;
 pub use standing::*;
 pub use time::*;
 pub use upstream::*;
+pub use user::*;
 
 use std::collections::BTreeMap;
 

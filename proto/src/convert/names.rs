@@ -3,6 +3,7 @@
 
 use fleet::{
     Engine,
+    agent::LOCAL_ROOT,
     defaults::REQUEST_ID_CHARS_MAX,
     id::{AgentUid, AttemptId, Name, ProjectUid, RunId},
     refusal::Violation,
@@ -15,8 +16,8 @@ use super::fault;
 const UNKNOWN: &str = "?";
 /// Stands for the newest run in the place of a run's id.
 const NEWEST: &str = "-";
-/// Longest id of a join token, in bytes.
-const JOIN_TOKEN_ID_BYTES_MAX: usize = 64;
+/// Longest id of a token, in bytes.
+const TOKEN_ID_BYTES_MAX: usize = 64;
 
 /// Who is called what now. Records name others by uid, people by name.
 pub trait Names {
@@ -81,10 +82,16 @@ pub fn join_token_name(id: &str) -> String {
     format!("joinTokens/{id}")
 }
 
-/// `users/{user}`; empty for nobody.
+/// `users/{user}`; empty for nobody, and [`LOCAL_ROOT`] as it is: that is no user.
 #[must_use]
 pub fn user_name(user: &str) -> String {
-    if user.is_empty() { String::new() } else { format!("users/{user}") }
+    if user.is_empty() || user == LOCAL_ROOT { user.to_owned() } else { format!("users/{user}") }
+}
+
+/// `users/{user}/tokens/{id}`.
+#[must_use]
+pub fn user_token_name(user: &Name, id: &str) -> String {
+    format!("users/{user}/tokens/{id}")
 }
 
 /// `agents/{agent}` of a uid, `agents/?` when it is no longer known.
@@ -162,14 +169,41 @@ pub fn parse_upstream(field: &str, text: &str) -> Result<String, Violation> {
     }
 }
 
+/// Reads `users/{user}`.
+///
+/// # Errors
+/// Another form, or a part that is no name.
+pub fn parse_user(field: &str, text: &str) -> Result<Name, Violation> {
+    let [name] = parts(field, text, ["users"], "users/{user}")?;
+    parse_name(field, name)
+}
+
+/// Reads `users/{user}/tokens/{id}`.
+///
+/// # Errors
+/// Another form, a part that is no name, or an id of other letters than `[A-Za-z0-9_-]`.
+pub fn parse_user_token(field: &str, text: &str) -> Result<(Name, String), Violation> {
+    let [user, id] = parts(field, text, ["users", "tokens"], "users/{user}/tokens/{id}")?;
+    let user = parse_name(field, user)?;
+    if is_token_id(id) {
+        Ok((user, id.to_owned()))
+    } else {
+        Err(fault(field, id, "is no id of a token; see the list of them"))
+    }
+}
+
+fn is_token_id(id: &str) -> bool {
+    let plain = |b: u8| b.is_ascii_alphanumeric() || b == b'-' || b == b'_';
+    !id.is_empty() && id.len() <= TOKEN_ID_BYTES_MAX && id.bytes().all(plain)
+}
+
 /// Reads `joinTokens/{id}`; the answer is the id.
 ///
 /// # Errors
 /// Another form, or an id of other letters than `[A-Za-z0-9_-]`.
 pub fn parse_join_token(field: &str, text: &str) -> Result<String, Violation> {
     let [id] = parts(field, text, ["joinTokens"], "joinTokens/{id}")?;
-    let plain = |b: u8| b.is_ascii_alphanumeric() || b == b'-' || b == b'_';
-    if id.is_empty() || id.len() > JOIN_TOKEN_ID_BYTES_MAX || !id.bytes().all(plain) {
+    if !is_token_id(id) {
         return Err(fault(field, id, "is no id of a join token; see the list of them"));
     }
     Ok(id.to_owned())
@@ -303,6 +337,18 @@ mod tests {
             assert!(parse_run_or_attempt("name", &text).is_err(), "{bad}");
         }
         assert!(parse_join_token("name", "joinTokens/a b").is_err());
+    }
+
+    #[test]
+    fn users_and_their_tokens_are_named_and_local_root_is_no_user() {
+        let maria = name("maria");
+        assert_eq!(parse_user("name", &user_name("maria")), Ok(maria.clone()));
+        let token = user_token_name(&maria, "0f3a");
+        assert_eq!(parse_user_token("name", &token), Ok((maria, "0f3a".to_owned())));
+        assert_eq!((user_name(LOCAL_ROOT).as_str(), user_name("").as_str()), ("local root", ""));
+        for bad in ["users/", "users/local root", "users/a/tokens", "users/a/tokens/", "users/a/tokens/a b"] {
+            assert!(parse_user("name", bad).is_err() && parse_user_token("name", bad).is_err(), "{bad}");
+        }
     }
 
     #[test]

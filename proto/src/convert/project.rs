@@ -17,7 +17,7 @@ use rsync::{Options, Password, RsyncUri, UriError, options, uri};
 use super::{
     OrNote as _, check_text, fault, labels_from_wire,
     marker::{marker_from_wire, marker_to_wire},
-    names::{Names, agent_name_of, etag_of, parse_agent, parse_project, project_name, user_name},
+    names::{Names, agent_name_of, etag_of, parse_agent, parse_project, parse_user, project_name, user_name},
     quoted,
     schedule::{schedule_from_wire, schedule_to_wire},
     time::{Seconds, duration_to_wire, wall_to_wire},
@@ -89,6 +89,7 @@ pub fn project_from_wire(
 pub fn spec_from_wire(wire: &v1::Project, context: Context<'_>) -> Result<Declaration, Vec<Violation>> {
     let mut faults = Vec::new();
     check_text("display_name", &wire.display_name, LABEL_CHARS_MAX, &mut faults);
+    let owner = read_owner(&wire.owner).or_note(&mut faults).flatten();
     let labels = labels_from_wire("labels", &wire.labels).or_note(&mut faults);
     let upstreams = read_upstreams(&wire.upstreams, context).or_note(&mut faults);
     let destination = read_destination("destination", &wire.destination).or_note(&mut faults);
@@ -110,6 +111,7 @@ pub fn spec_from_wire(wire: &v1::Project, context: Context<'_>) -> Result<Declar
     let Some(((((upstreams, destination), schedule), rsync), placement)) = parts else { return Err(faults) };
     let spec = ProjectSpec {
         display_name: wire.display_name.clone(),
+        owner,
         labels: labels.unwrap_or_default(),
         upstreams,
         destination,
@@ -123,6 +125,11 @@ pub fn spec_from_wire(wire: &v1::Project, context: Context<'_>) -> Result<Declar
         link,
     };
     Ok(Declaration { spec, notes: schedule.notes })
+}
+
+/// Reads `users/{user}`; empty: nobody.
+fn read_owner(wire: &str) -> Result<Option<Name>, Violation> {
+    if wire.is_empty() { Ok(None) } else { parse_user("owner", wire).map(Some) }
 }
 
 fn read_upstreams(wire: &[v1::Upstream], context: Context<'_>) -> Result<Vec<Upstream>, Vec<Violation>> {
@@ -498,6 +505,7 @@ pub fn project_to_wire(record: &ProjectRecord, names: &dyn Names, notes: Vec<Str
     let ProjectRecord { uid: _, name, spec, paused, revision, create_time, update_time } = record;
     let ProjectSpec {
         display_name,
+        owner,
         labels,
         upstreams,
         destination,
@@ -513,6 +521,7 @@ pub fn project_to_wire(record: &ProjectRecord, names: &dyn Names, notes: Vec<Str
     v1::Project {
         name: project_name(name),
         display_name: display_name.clone(),
+        owner: owner.as_ref().map(|owner| user_name(owner.as_str())).unwrap_or_default(),
         labels: BTreeMap::clone(labels),
         upstreams: upstreams.iter().map(upstream_to_wire).collect(),
         destination: destination.to_string(),

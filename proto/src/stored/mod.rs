@@ -33,6 +33,7 @@ pub enum Table {
     Agent,
     JoinToken,
     User,
+    UserToken,
     Request,
     Run,
     Attempt,
@@ -41,7 +42,7 @@ pub enum Table {
 
 impl Table {
     /// All of them.
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 12] = [
         Self::Fleet,
         Self::Project,
         Self::ProjectState,
@@ -49,6 +50,7 @@ impl Table {
         Self::Agent,
         Self::JoinToken,
         Self::User,
+        Self::UserToken,
         Self::Request,
         Self::Run,
         Self::Attempt,
@@ -66,6 +68,7 @@ impl Table {
             Record::Agent(_) => Self::Agent,
             Record::JoinToken(_) => Self::JoinToken,
             Record::User(_) => Self::User,
+            Record::UserToken(_) => Self::UserToken,
             Record::Request(_) => Self::Request,
             Record::Run(_) => Self::Run,
             Record::Attempt(_) => Self::Attempt,
@@ -84,6 +87,7 @@ impl Table {
             Key::Agent(_) => Self::Agent,
             Key::JoinToken(_) => Self::JoinToken,
             Key::User(_) => Self::User,
+            Key::UserToken(_) => Self::UserToken,
             Key::Request(_) => Self::Request,
             Key::Run(..) => Self::Run,
             Key::Attempt(..) => Self::Attempt,
@@ -102,6 +106,7 @@ impl Table {
             Self::Agent => "agent",
             Self::JoinToken => "join token",
             Self::User => "user",
+            Self::UserToken => "user token",
             Self::Request => "request",
             Self::Run => "run",
             Self::Attempt => "attempt",
@@ -133,6 +138,7 @@ pub fn encode(record: &Record) -> Vec<u8> {
         Record::Agent(record) => records::agent(record).encode_to_vec(),
         Record::JoinToken(record) => records::join_token(record).encode_to_vec(),
         Record::User(record) => records::user(record).encode_to_vec(),
+        Record::UserToken(record) => records::user_token(record).encode_to_vec(),
         Record::Request(record) => records::request(record).encode_to_vec(),
         Record::Run(record) => run::record(record).encode_to_vec(),
         Record::Attempt(record) => run::attempt(record).encode_to_vec(),
@@ -155,6 +161,7 @@ pub fn decode(table: Table, bytes: &[u8]) -> Result<Record, StoredFault> {
         Table::Agent => message(bytes).and_then(records::read_agent).map(Record::Agent),
         Table::JoinToken => message(bytes).and_then(records::read_join_token).map(Record::JoinToken),
         Table::User => message(bytes).and_then(records::read_user).map(Record::User),
+        Table::UserToken => message(bytes).and_then(records::read_user_token).map(Record::UserToken),
         Table::Request => message(bytes).and_then(records::read_request).map(Record::Request),
         Table::Run => message(bytes).and_then(run::read_record).map(Record::Run),
         Table::Attempt => message(bytes).and_then(run::read_attempt).map(Record::Attempt),

@@ -48,6 +48,7 @@ pub(super) fn read_record(message: store::ProjectRecord) -> Read<ProjectRecord> 
 fn write_spec(spec: &ProjectSpec) -> store::ProjectSpec {
     let ProjectSpec {
         display_name,
+        owner,
         labels,
         upstreams,
         destination,
@@ -78,6 +79,7 @@ fn write_spec(spec: &ProjectSpec) -> store::ProjectSpec {
         quota_bytes: (*quota_bytes > 0).then_some(*quota_bytes),
         partial_is_success: Some(partial_is_success.clone()).filter(|reason| !reason.is_empty()),
         marker: marker.as_ref().map(write_marker),
+        owner: owner.as_ref().map(ToString::to_string),
         link: link.as_ref().map(ToString::to_string),
     }
 }
@@ -85,6 +87,7 @@ fn write_spec(spec: &ProjectSpec) -> store::ProjectSpec {
 fn read_spec(message: store::ProjectSpec) -> Read<ProjectSpec> {
     Ok(ProjectSpec {
         display_name: need("display_name", message.display_name)?,
+        owner: message.owner.map(|owner| name("owner", Some(owner))).transpose()?,
         labels: message.labels,
         upstreams: list("upstreams", message.upstreams, read_upstream)?,
         destination: destination("destination", message.destination)?,

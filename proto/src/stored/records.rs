@@ -1,7 +1,7 @@
 //! The fleet's own record, placements, agents, join tokens, users and remembered answers.
 
 use fleet::{
-    agent::{AgentRecord, JoinToken, TokenNames, UserRecord},
+    agent::{AgentRecord, JoinToken, PasswordHash, TokenNames, UserRecord, UserToken},
     placement::{Behind, Hold, PlacementRecord},
     record::{Answer, FleetRecord, Freeze, RequestRecord},
     time::Wall,
@@ -241,14 +241,61 @@ pub(super) fn read_join_token(message: store::JoinToken) -> Read<JoinToken> {
 }
 
 pub(super) fn user(record: &UserRecord) -> store::UserRecord {
-    let UserRecord { name, role } = record;
-    store::UserRecord { name: Some(name.to_string()), role: Some(stored::user_role::number(*role)) }
+    let UserRecord {
+        name,
+        role,
+        disabled,
+        password,
+        certificates_since,
+        revision,
+        create_time,
+        update_time,
+    } = record;
+    store::UserRecord {
+        name: Some(name.to_string()),
+        role: Some(stored::user_role::number(*role)),
+        disabled: disabled.then_some(true),
+        password_hash: password.as_ref().map(|PasswordHash(hash)| hash.clone()),
+        certificates_since_ms: Some(certificates_since.0),
+        revision: Some(*revision),
+        create_time_ms: Some(create_time.0),
+        update_time_ms: Some(update_time.0),
+    }
 }
 
 pub(super) fn read_user(message: store::UserRecord) -> Read<UserRecord> {
     Ok(UserRecord {
         name: name("name", message.name)?,
         role: choice("role", message.role, stored::user_role::read)?,
+        disabled: message.disabled.unwrap_or(false),
+        password: message.password_hash.map(PasswordHash),
+        certificates_since: Wall(message.certificates_since_ms.unwrap_or(0)),
+        revision: message.revision.unwrap_or(0),
+        create_time: Wall(message.create_time_ms.unwrap_or(0)),
+        update_time: Wall(message.update_time_ms.unwrap_or(0)),
+    })
+}
+
+pub(super) fn user_token(record: &UserToken) -> store::UserToken {
+    let UserToken { id, user, hash, create_time, expires, from } = record;
+    store::UserToken {
+        id: Some(id.clone()),
+        user: Some(user.to_string()),
+        hash: Some(hash.clone()),
+        create_time_ms: Some(create_time.0),
+        expires_ms: Some(expires.0),
+        from: Some(from.clone()),
+    }
+}
+
+pub(super) fn read_user_token(message: store::UserToken) -> Read<UserToken> {
+    Ok(UserToken {
+        id: need("id", message.id)?,
+        user: name("user", message.user)?,
+        hash: need("hash", message.hash)?,
+        create_time: wall("create_time_ms", message.create_time_ms)?,
+        expires: wall("expires_ms", message.expires_ms)?,
+        from: need("from", message.from)?,
     })
 }
 

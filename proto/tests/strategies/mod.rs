@@ -6,7 +6,7 @@ mod runs;
 use std::{collections::BTreeMap, time::Duration};
 
 use fleet::{
-    agent::{AgentRecord, JoinToken, TokenNames, UserRecord, UserRole},
+    agent::{AgentRecord, JoinToken, PasswordHash, TokenNames, UserRecord, UserRole, UserToken},
     attempt::Role,
     id::{AgentUid, AttemptId, Epoch, Name, ProjectUid, RunId},
     placement::{Behind, Hold, PlacementRecord},
@@ -30,6 +30,7 @@ pub(crate) fn record() -> impl Strategy<Value = Record> {
         agent().prop_map(Record::Agent).boxed(),
         join_token().prop_map(Record::JoinToken).boxed(),
         user().prop_map(Record::User).boxed(),
+        user_token().prop_map(Record::UserToken).boxed(),
         request().prop_map(Record::Request).boxed(),
         runs::run().prop_map(Record::Run).boxed(),
         runs::attempt().prop_map(Record::Attempt).boxed(),
@@ -200,7 +201,32 @@ fn user() -> impl Strategy<Value = UserRecord> {
         Just(UserRole::Operator),
         Just(UserRole::Admin)
     ];
-    (name(), role).prop_map(|(name, role)| UserRecord { name, role })
+    let password = option::of(text().prop_map(PasswordHash));
+    (name(), role, any::<bool>(), password, any::<u64>(), (wall(), wall(), wall())).prop_map(
+        |(name, role, disabled, password, revision, times)| UserRecord {
+            name,
+            role,
+            disabled,
+            password,
+            certificates_since: times.0,
+            revision,
+            create_time: times.1,
+            update_time: times.2,
+        },
+    )
+}
+
+fn user_token() -> impl Strategy<Value = UserToken> {
+    (text(), name(), text(), wall(), wall(), text()).prop_map(
+        |(id, user, hash, create_time, expires, from)| UserToken {
+            id,
+            user,
+            hash,
+            create_time,
+            expires,
+            from,
+        },
+    )
 }
 
 fn request() -> impl Strategy<Value = RequestRecord> {

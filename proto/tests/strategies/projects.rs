@@ -44,7 +44,7 @@ pub(crate) fn project() -> impl Strategy<Value = ProjectRecord> {
 }
 
 fn spec() -> impl Strategy<Value = ProjectSpec> {
-    let people = (text(), labels());
+    let people = (text(), option::of(name()), labels());
     let retry = (option::of(any::<u32>()), maybe_span())
         .prop_map(|(attempts, initial_backoff)| RetrySettings { attempts, initial_backoff });
     let guard = (option::of(any::<u64>()), option::of(any::<u32>()), vec(text(), 0..3), any::<u64>());
@@ -55,10 +55,11 @@ fn spec() -> impl Strategy<Value = ProjectSpec> {
     let rest = (rsync().boxed(), placement().boxed(), guard, retry, option::of(destination()));
     let upstreams = (vec(upstream(), 0..3), option::of(marker()));
     (people, upstreams, destination(), schedule().boxed(), rest).prop_map(
-        |((display_name, labels), (upstreams, marker), destination, schedule, rest)| {
+        |((display_name, owner, labels), (upstreams, marker), destination, schedule, rest)| {
             let (rsync, placement, (guard, partial_is_success), retry, link) = rest;
             ProjectSpec {
                 display_name,
+                owner,
                 labels,
                 upstreams,
                 destination,

@@ -171,6 +171,7 @@ fn create(agents: &[AgentUid], number: usize) -> Input {
     let cron = "minute=10 hour=*/6".parse().map(Cron::parse).expect("fields").expect("a schedule");
     let spec = ProjectSpec {
         display_name: String::new(),
+        owner: None,
         labels: BTreeMap::new(),
         upstreams: vec![upstream],
         destination: format!("a1:p{number}").parse().expect("a destination"),
@@ -256,9 +257,11 @@ fn key(key: &Key) -> Vec<u8> {
         Key::ProjectState(uid) => ids(b's', &[uid.0]),
         Key::Placement(project, agent) => ids(b'l', &[project.0, agent.0]),
         Key::Agent(uid) => ids(b'g', &[uid.0]),
-        Key::JoinToken(text) | Key::User(text) | Key::Request(text) | Key::Upstream(text) => {
-            [b"t", text.as_bytes()].concat()
-        }
+        Key::JoinToken(text)
+        | Key::User(text)
+        | Key::UserToken(text)
+        | Key::Request(text)
+        | Key::Upstream(text) => [b"t", text.as_bytes()].concat(),
         Key::Run(project, run) => {
             [ids(b'r', &[project.0]), (!run.0.as_u128()).to_be_bytes().to_vec()].concat()
         }

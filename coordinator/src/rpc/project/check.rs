@@ -23,7 +23,7 @@ use tonic::Status;
 use super::{Projects, ask, find, invalid, missing, unexpected};
 use crate::{
     probes::{LOOK_TIME_MAX, SIZE_TIME_MAX, Ticket, Unanswered},
-    rpc::RETRY_UNAVAILABLE,
+    rpc::{By, RETRY_UNAVAILABLE},
 };
 
 /// Checks at once; further ones are told to come again.
@@ -89,7 +89,7 @@ impl Projects {
     /// Looks at everything that a run needs.
     pub(super) async fn look(
         &self,
-        by: &Name,
+        by: &By,
         request: v1::CheckProjectRequest,
     ) -> Result<v1::CheckProjectResponse, Status> {
         let Ok(_permit) = self.services.checks.try_acquire() else {
@@ -123,7 +123,7 @@ impl Projects {
         Ok(v1::CheckProjectResponse { findings, faults, warnings })
     }
 
-    async fn case(&self, by: &Name, request: v1::CheckProjectRequest) -> Result<Case, Status> {
+    async fn case(&self, by: &By, request: v1::CheckProjectRequest) -> Result<Case, Status> {
         const WHAT: &str = "project not checked";
         let v1::CheckProjectRequest { name, project, size } = request;
         let Some(wire) = project else {

@@ -75,6 +75,7 @@ fn project(uid: u64, name: &str, host: &str, agent: AgentUid) -> ProjectRecord {
         name: name.parse().unwrap(),
         spec: ProjectSpec {
             display_name: String::new(),
+            owner: None,
             labels: BTreeMap::new(),
             upstreams: vec![Upstream {
                 uri: format!("rsync://{host}/m"),

@@ -389,6 +389,7 @@ impl World {
         let span = |rng: &mut Prng| rng.chance(800).then(|| Duration::from_secs(rng.between(1, 1_200)));
         Some(ProjectSpec {
             display_name: String::new(),
+            owner: None,
             labels: BTreeMap::new(),
             upstreams: self.upstreams(name),
             destination: format!("{root}:{name}").parse().ok()?,

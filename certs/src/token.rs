@@ -1,9 +1,11 @@
-//! Join tokens: the secret with which a new host asks for its first certificate. Made here, shown once, stored as a
-//! hash. Uses, lifetime and binding to a name or network are kept with the hash by the coordinator.
+//! Tokens: secrets that are made here, shown once and stored as a hash. With a join token a new host asks for its first
+//! certificate; with a user token a person is known for some hours. Uses, lifetime and whom they are bound to are kept
+//! with the hash by the coordinator.
 //!
 //! A plain SHA-256 is enough for storage: 192 random bits cannot be guessed, slowly or quickly.
 
 use std::fmt;
+use std::marker::PhantomData;
 use std::str::FromStr;
 
 use aws_lc_rs::constant_time::verify_slices_are_equal;
@@ -16,41 +18,76 @@ use zeroize::{Zeroize as _, Zeroizing};
 /// has exactly one spelling.
 const TOKEN_BYTES: usize = 24;
 
-/// What every token starts with, so that people and secret scanners recognise one.
-const PREFIX: &str = "mjt_";
+/// What every token starts with, before its kind's own letters end: `m`, one letter, `t`, `_`.
+const PREFIX_CHARS: usize = 4;
 
 /// Characters of a whole token.
-const TOKEN_CHARS: usize = PREFIX.len() + TOKEN_BYTES / 3 * 4;
+const TOKEN_CHARS: usize = PREFIX_CHARS + TOKEN_BYTES / 3 * 4;
+
+/// What a token is for.
+pub trait TokenKind {
+    /// What every token of the kind starts with, so that people and secret scanners recognise one.
+    const PREFIX: &'static str;
+    /// Its name, for messages.
+    const NAME: &'static str;
+}
+
+/// Of a [`JoinToken`].
+#[derive(Debug, Clone)]
+pub enum Join {}
+
+impl TokenKind for Join {
+    const PREFIX: &'static str = "mjt_";
+    const NAME: &'static str = "join token";
+}
+
+/// Of a [`UserToken`].
+#[derive(Debug, Clone)]
+pub enum User {}
+
+impl TokenKind for User {
+    const PREFIX: &'static str = "mut_";
+    const NAME: &'static str = "user token";
+}
+
+/// By it a new host asks for its first certificate.
+pub type JoinToken = Token<Join>;
+
+/// By it a user is known for some hours.
+pub type UserToken = Token<User>;
 
 /// Why there is no token. Repeats no part of the text: it may be a real token with a typing error.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub enum JoinTokenError {
+pub enum TokenError {
     /// The text is no token.
-    #[error(
-        "this is no join token: one is `{PREFIX}` and 32 characters; copy it whole, or ask for a new one"
-    )]
-    Malformed,
+    #[error("this is no {name}: one is `{prefix}` and 32 characters; copy it whole, or ask for a new one")]
+    Malformed {
+        /// What was wanted.
+        name: &'static str,
+        /// How one begins.
+        prefix: &'static str,
+    },
     /// No random numbers.
     #[error("this host has no random numbers")]
     Random,
 }
 
-/// A join token. Wiped on drop, hidden from `Debug`, and without `Display`: [`JoinToken::reveal`] is the one way out.
+/// A token. Wiped on drop, hidden from `Debug`, and without `Display`: [`Token::reveal`] is the one way out.
 #[derive(Clone)]
-pub struct JoinToken(Zeroizing<String>);
+pub struct Token<K>(Zeroizing<String>, PhantomData<K>);
 
-impl JoinToken {
+impl<K: TokenKind> Token<K> {
     /// Draws a new token.
     ///
     /// # Errors
-    /// [`JoinTokenError::Random`] when the system has no random numbers.
-    pub fn generate() -> Result<Self, JoinTokenError> {
+    /// [`TokenError::Random`] when the system has no random numbers.
+    pub fn generate() -> Result<Self, TokenError> {
         let mut bytes = Zeroizing::new([0u8; TOKEN_BYTES]);
-        aws_lc_rs::rand::fill(bytes.as_mut()).map_err(|_| JoinTokenError::Random)?;
+        aws_lc_rs::rand::fill(bytes.as_mut()).map_err(|_| TokenError::Random)?;
         let mut text = Zeroizing::new(String::with_capacity(TOKEN_CHARS));
-        text.push_str(PREFIX);
+        text.push_str(K::PREFIX);
         URL_SAFE_NO_PAD.encode_string(bytes.as_ref(), &mut text);
-        Ok(Self(text))
+        Ok(Self(text, PhantomData))
     }
 
     /// The token itself, to be shown once or sent once.
@@ -65,34 +102,34 @@ impl JoinToken {
         hex::encode(digest(&SHA256, self.0.as_bytes()))
     }
 
-    /// Whether `stored` is this token's [`JoinToken::hash`]; takes the same time wherever they differ.
+    /// Whether `stored` is this token's [`Token::hash`]; takes the same time wherever they differ.
     #[must_use]
     pub fn matches(&self, stored: &str) -> bool {
         verify_slices_are_equal(self.hash().as_bytes(), stored.as_bytes()).is_ok()
     }
 }
 
-impl FromStr for JoinToken {
-    type Err = JoinTokenError;
+impl<K: TokenKind> FromStr for Token<K> {
+    type Err = TokenError;
 
-    /// Reads a token as shown by [`JoinToken::reveal`]. White space around it, as a copy may have, is taken off.
+    /// Reads a token as shown by [`Token::reveal`]. White space around it, as a copy may have, is taken off.
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         let text = text.trim();
         let mut bytes = [0u8; TOKEN_BYTES];
         let decoded = text
-            .strip_prefix(PREFIX)
+            .strip_prefix(K::PREFIX)
             .is_some_and(|body| URL_SAFE_NO_PAD.decode_slice(body, &mut bytes) == Ok(TOKEN_BYTES));
         bytes.zeroize();
         if !decoded {
-            return Err(JoinTokenError::Malformed);
+            return Err(TokenError::Malformed { name: K::NAME, prefix: K::PREFIX });
         }
-        Ok(Self(Zeroizing::new(text.to_owned())))
+        Ok(Self(Zeroizing::new(text.to_owned()), PhantomData))
     }
 }
 
-impl fmt::Debug for JoinToken {
+impl<K: TokenKind> fmt::Debug for Token<K> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "JoinToken({PREFIX}[hidden])")
+        write!(f, "Token({}[hidden])", K::PREFIX)
     }
 }
 
@@ -128,14 +165,26 @@ mod tests {
         for bad in
             ["", "mjt_", &good[4..], &good[..35], &format!("{good}A"), &good.replace("mjt_", "mjt-"), &spaced]
         {
-            assert_eq!(bad.parse::<JoinToken>().unwrap_err(), JoinTokenError::Malformed, "{bad:?}");
+            assert!(
+                matches!(bad.parse::<JoinToken>().unwrap_err(), TokenError::Malformed { .. }),
+                "{bad:?}"
+            );
         }
     }
 
     #[test]
+    fn one_kind_is_not_the_other() {
+        let token = UserToken::generate().unwrap();
+        assert_eq!(token.reveal().len(), TOKEN_CHARS);
+        let refused = token.reveal().parse::<JoinToken>().unwrap_err();
+        assert!(refused.to_string().starts_with("this is no join token: one is `mjt_`"), "{refused}");
+        assert!(token.reveal().parse::<UserToken>().unwrap().matches(&token.hash()));
+    }
+
+    #[test]
     fn debug_never_shows_it() {
-        let token = JoinToken::generate().unwrap();
-        assert_eq!(format!("{token:?}"), "JoinToken(mjt_[hidden])");
+        assert_eq!(format!("{:?}", JoinToken::generate().unwrap()), "Token(mjt_[hidden])");
+        assert_eq!(format!("{:?}", UserToken::generate().unwrap()), "Token(mut_[hidden])");
     }
 
     proptest! {
