@@ -34,6 +34,7 @@ mod identity;
 mod join_token;
 mod key;
 mod life;
+mod memory;
 mod pem;
 mod pinned;
 mod revocation;
@@ -52,6 +53,7 @@ pub use identity::{
 pub use join_token::{JoinToken, JoinTokenError};
 pub use key::{KeyError, KeyPair};
 pub use life::{AGENT_LIFE, BACKDATE, CA_LIFE, RENEW_GRACE, SERVER_LIFE, USER_LIFE, renewal_time};
+pub use memory::make_undumpable;
 pub use pinned::{PinMismatch, PinnedBootstrap};
 pub use revocation::{DENIALS_MAX, Denial, DenyList, DenyListError, OpenedDenyList, TornLine};
 pub use serial::{Serial, SerialError};

@@ -371,6 +371,7 @@ fn a_password_goes_to_the_host_of_the_attempt_alone() {
         let epoch: Epoch = offer.epoch;
         let attempt = fleet.engine.attempt(offer.attempt).unwrap().clone();
         let held = Held {
+            needs_secrets: true,
             attempt: offer.attempt,
             epoch,
             project: fleet.project,
@@ -664,6 +665,7 @@ fn a_password_of_the_next_upstream_goes_to_it_alone() {
     fleet.accept(&second);
     let attempt = fleet.engine.attempt(second.attempt).unwrap().clone();
     let held = Held {
+        needs_secrets: true,
         attempt: second.attempt,
         epoch: second.epoch,
         project: fleet.project,

@@ -552,6 +552,7 @@ fn an_agent_that_is_away_is_fenced_whatever_it_reports_later() {
 
     // The old one comes back with the pull, and then with its outcome.
     let held = Held {
+        needs_secrets: true,
         attempt: pull.attempt,
         epoch: pull.epoch,
         project: debian,

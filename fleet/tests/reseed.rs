@@ -213,6 +213,7 @@ impl Fleet {
     fn ran_alone(&self, ended: bool) -> Held {
         let started = self.now.wall;
         Held {
+            needs_secrets: true,
             attempt: AttemptId { run: RunId::mint(started.0 + 1, 99, RunId::NIL), number: 1 },
             epoch: Epoch::autonomous(self.engine.fleet().term),
             project: self.project,
