@@ -65,7 +65,11 @@ fn main() -> ExitCode {
     if let Some(code) = own_command(std::env::args_os().skip(1)) {
         return code;
     }
-    match Cli::parse().command {
+    let command = Cli::parse().command;
+    if let Err(error) = mirror_certs::make_undumpable() {
+        return complain(&error, exit::FAILED, "allow this program prctl(2) and setrlimit(2)");
+    }
+    match command {
         Command::Enroll(args) => run_enroll(*args),
         Command::Run(args) => run_agent(*args),
     }

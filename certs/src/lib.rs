@@ -33,6 +33,7 @@ mod file;
 mod identity;
 mod key;
 mod life;
+mod memory;
 mod pem;
 mod pinned;
 mod revocation;
@@ -51,6 +52,7 @@ pub use identity::{
 };
 pub use key::{KeyError, KeyPair};
 pub use life::{AGENT_LIFE, BACKDATE, CA_LIFE, RENEW_GRACE, SERVER_LIFE, USER_LIFE, renewal_time};
+pub use memory::make_undumpable;
 pub use pinned::{PinMismatch, PinnedBootstrap};
 pub use revocation::{DENIALS_MAX, Denial, DenyList, DenyListError, OpenedDenyList, TornLine};
 pub use serial::{Serial, SerialError};

@@ -32,6 +32,7 @@ pub mod passwords;
 pub mod probes;
 pub mod rpc;
 pub mod seal;
+pub mod seal_key;
 pub mod session;
 pub mod store;
 pub mod telemetry;
@@ -198,6 +199,7 @@ impl Coordinator {
                 return Err(error);
             }
         };
+        tell_unreadable(&services);
         match Running::start(&services, options).await {
             Ok(running) => Ok(Handle { services, thread, running }),
             Err(error) => {
@@ -220,6 +222,16 @@ fn open_store(config: &Config) -> Result<Opened, OpenError> {
         tracing::info!("the last stop was not an orderly one; every live record was checked");
     }
     Ok(opened)
+}
+
+/// Attempts of these projects go out without their passwords, and their upstreams refuse them.
+fn tell_unreadable(services: &Services) {
+    let view = services.driver.view();
+    let seals = seal_key::survey(&services.sealer, view.projects_by_name().map(|project| &project.record));
+    for lost in seals.unreadable {
+        let seal_key::Unreadable { project, host, first: _ } = lost;
+        tracing::error!(%project, %host, "a stored password does not open with the key file; set it again");
+    }
 }
 
 /// Recovers the engine and puts together what the services need.

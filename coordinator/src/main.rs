@@ -1,5 +1,7 @@
 //! `mirror-coordinator`: the command line of the coordinator. Everything it does is in the library.
 
+mod seal_key_command;
+
 use std::{path::PathBuf, process::ExitCode};
 
 use clap::{Args, Parser, Subcommand};
@@ -58,6 +60,9 @@ enum Command {
     /// Break glass: a new certificate for a user whose own has ended or is lost, while no coordinator runs
     #[command(after_help = EXIT_CODES, long_about = ABOUT_USER_CERTIFICATE)]
     UserCertificate(UserCertificate),
+    /// The key that seals upstream passwords: look, change it, or make a new one where it was lost
+    #[command(after_help = EXIT_CODES, long_about = seal_key_command::ABOUT)]
+    SealKey(seal_key_command::SealKey),
 }
 
 #[derive(Debug, Args)]
@@ -145,6 +150,11 @@ struct Failure {
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
+    if let Err(error) = mirror_certs::make_undumpable() {
+        let what = format!("core files of this process cannot be switched off: {error}");
+        failed(EXIT_FAILED, what, "allow it prctl(2) and setrlimit(2)").print();
+        return ExitCode::from(EXIT_FAILED);
+    }
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
     let outcome = match runtime {
         Ok(runtime) => {
@@ -168,6 +178,7 @@ fn main() -> ExitCode {
 
 async fn execute(command: Command) -> Result<(), Failure> {
     match command {
+        Command::SealKey(wish) => seal_key_command::obey(wish),
         Command::Init(wish) => {
             let wish = NewFleet::from(wish);
             let made = init(&wish).await.map_err(Failure::from)?;

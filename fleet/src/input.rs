@@ -482,6 +482,8 @@ pub struct Held {
     pub spec_hash: String,
     /// It has ended; the outcome follows.
     pub ended: bool,
+    /// It may still start a program and has no password for it: only then a go-on brings one.
+    pub needs_secrets: bool,
     /// It only tells what would change: its success makes no tree.
     pub dry_run: bool,
     /// It copies or moves a tree that is there: its success makes no version.

@@ -30,6 +30,7 @@ mod replace;
 mod replicas;
 mod reseed;
 mod road;
+mod secrets;
 mod survive;
 mod tidy;
 mod trace;

@@ -17,7 +17,7 @@ use crate::clients::tool;
 const PORT: u16 = 4317;
 
 /// A collector in Python: somebody else's reading of the protocol.
-struct Collector {
+pub(crate) struct Collector {
     child: Child,
     stdin: Option<ChildStdin>,
     spans: Arc<Mutex<Vec<Value>>>,
@@ -25,7 +25,7 @@ struct Collector {
 }
 
 impl Collector {
-    fn start() -> Self {
+    pub(crate) fn start() -> Self {
         let address = address::unique();
         let script = crate::tidy::root().join("tests/it/clients/otlp_receiver.py");
         let mut child = Command::new(tool("python"))
@@ -50,11 +50,11 @@ impl Collector {
         Self { child, stdin, spans, address }
     }
 
-    fn endpoint(&self) -> String {
+    pub(crate) fn endpoint(&self) -> String {
         format!("http://{}:{PORT}", self.address)
     }
 
-    fn spans(&self) -> Vec<Value> {
+    pub(crate) fn spans(&self) -> Vec<Value> {
         self.spans.lock().expect("no writer panicked").clone()
     }
 }
@@ -67,7 +67,7 @@ impl Drop for Collector {
     }
 }
 
-fn environment(endpoint: &str) -> Vec<(String, String)> {
+pub(crate) fn environment(endpoint: &str) -> Vec<(String, String)> {
     let names = ["MIRROR_COORDINATOR_OTLP_ENDPOINT", "MIRROR_AGENT_OTLP_ENDPOINT", "MIRRORCTL_OTLP_ENDPOINT"];
     names.into_iter().map(|name| (name.to_owned(), endpoint.to_owned())).collect()
 }

@@ -17,6 +17,7 @@
 pub mod address;
 pub mod eventually;
 pub mod fleet;
+pub mod hunt;
 pub mod liar;
 pub mod netns;
 pub mod process;

@@ -68,6 +68,12 @@ impl Attempt {
         }
     }
 
+    /// Whether a restart lost its password. While its pull runs it may need it again too: what a delete limit stopped
+    /// is counted by another program, and a full upstream is asked once more.
+    pub(super) fn lost_password(&self) -> bool {
+        self.order.needs_password() && self.password.borrow().is_none()
+    }
+
     pub(super) fn line(&self, text: &str) {
         self.log.lock().unwrap_or_else(PoisonError::into_inner).line(text);
     }

@@ -35,7 +35,7 @@ impl Executor {
         let _none_is_taken = self.shared.refused.lock().await;
         let lacking: Vec<Key> = {
             let attempts: Vec<_> = held(&self.shared.attempts).values().cloned().collect();
-            let lacking = attempts.iter().filter(|attempt| self.lacks_password(attempt));
+            let lacking = attempts.iter().filter(|attempt| attempt.lost_password());
             lacking.map(|attempt| attempt.order.key).collect()
         };
         let book = self.shared.book();
@@ -44,7 +44,7 @@ impl Executor {
 
     /// Whether an attempt has still to start its program and has no password for it.
     fn lacks_password(&self, attempt: &Attempt) -> bool {
-        if !attempt.order.needs_password() || attempt.password.borrow().is_some() {
+        if !attempt.lost_password() {
             return false;
         }
         let step = self.shared.book().get(attempt.order.key.id).map(|entry| entry.step);

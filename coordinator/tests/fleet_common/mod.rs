@@ -56,7 +56,7 @@ pub struct Fleet {
     pub handle: Handle,
     pub channel: Channel,
     stop: CancellationToken,
-    _dir: TempDir,
+    dir: TempDir,
 }
 
 type As = fn(Request<()>) -> Result<Request<()>, Status>;
@@ -82,6 +82,12 @@ impl Fleet {
             agent_roots: Vec::new(),
         };
         init(&wish).await.unwrap();
+        Self::start_in(dir).await
+    }
+
+    /// Starts on what an earlier coordinator left.
+    pub async fn start_in(dir: TempDir) -> Self {
+        let folder = dir.path().join("fleet");
         let any = SocketAddr::from(([127, 0, 0, 1], 0));
         // No stranger's server is behind these projects, so nothing has to wait its turn there.
         let limits = Limits { upstream_spacing: Duration::ZERO, ..Limits::default() };
@@ -93,7 +99,7 @@ impl Fleet {
         let stop = CancellationToken::new();
         tokio::spawn(serve(handle.services().clone(), listener, stop.clone()));
         let channel = Channel::from_shared(format!("http://{address}")).unwrap().connect().await.unwrap();
-        Self { handle, channel, stop, _dir: dir }
+        Self { handle, channel, stop, dir }
     }
 
     pub fn projects(&self) -> Projectors {
@@ -196,9 +202,15 @@ impl Fleet {
     }
 
     pub async fn end(self) {
+        drop(self.stop().await);
+    }
+
+    /// An orderly stop; what it leaves is for the next start.
+    pub async fn stop(self) -> TempDir {
         self.stop.cancel();
         drop(self.channel);
         timeout(PATIENCE, self.handle.drain()).await.expect("an orderly stop in time");
+        self.dir
     }
 }
 

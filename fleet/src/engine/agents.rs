@@ -237,12 +237,17 @@ impl Engine {
         }
     }
 
+    /// Secrets go only where they were lost and are still needed: an agent that has them, or needs none, gets none.
     fn go_on(&self, attempt: &AttemptRecord, held: &Held) -> Message {
+        let (attempt_id, epoch) = (held.attempt, held.epoch);
+        if !held.needs_secrets {
+            return Message::Continue { attempt: attempt_id, epoch, sealed_password: Vec::new(), pair: None };
+        }
         let project = self.projects.get(&attempt.project);
         let upstream = project.and_then(|project| project.upstream_of(attempt));
         let sealed_password = upstream.map_or_else(Vec::new, |upstream| upstream.sealed_password.clone());
         let pair = self.pair_of(attempt);
-        Message::Continue { attempt: held.attempt, epoch: held.epoch, sealed_password, pair }
+        Message::Continue { attempt: attempt_id, epoch, sealed_password, pair }
     }
 
     /// An attempt that only the agent knows, as after a restore of an older backup: it is taken over when

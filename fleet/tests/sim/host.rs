@@ -231,6 +231,7 @@ fn held(work: Work, entry: &Entry) -> Held {
         destination: entry.offer.destination.clone(),
         spec_hash: entry.spec_hash.clone(),
         ended: entry.ended.is_some(),
+        needs_secrets: entry.ended.is_none(),
         dry_run: entry.offer.dry_run,
         keep_extra: entry.offer.keep_extra,
         recorded: false,

@@ -106,6 +106,7 @@ impl Fleet {
             autonomous: None,
             recorded: false,
             ended: false,
+            needs_secrets: true,
         }
     }
 

@@ -105,6 +105,7 @@ fn an_agent_that_is_away_is_fenced_whatever_it_reports_later() {
         destination: pull.destination.clone(),
         spec_hash: pull.spec_hash(),
         ended: false,
+        needs_secrets: true,
         dry_run: false,
         keep_extra: false,
         recorded: true,

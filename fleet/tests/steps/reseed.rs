@@ -69,6 +69,7 @@ impl Trio {
             destination: "a1:debian".parse().unwrap(),
             spec_hash: "0".to_owned(),
             ended,
+            needs_secrets: true,
             dry_run: false,
             keep_extra: false,
             recorded: false,

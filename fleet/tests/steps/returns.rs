@@ -272,6 +272,7 @@ fn what_was_copied_while_the_origin_ran_alone_counts_as_no_tree() {
     let fire = AutonomousFire { scheduled: started, started, max_delete: 0 };
     let attempt = AttemptId { run: RunId::mint(started.0, 9, RunId::NIL), number: 1 };
     let held = Held {
+        needs_secrets: true,
         attempt,
         epoch: Epoch { term: 1, counter: 1 << 63 },
         project: world.project,

@@ -149,6 +149,7 @@ fn held_from_wire(wire: &v1::AttemptDescriptor) -> Result<Held, Violation> {
         destination,
         spec_hash: word("hello.attempts.spec_hash", &wire.spec_hash)?,
         ended: wire.ended,
+        needs_secrets: wire.needs_secrets,
         dry_run: wire.dry_run,
         keep_extra: wire.keep_extra,
         recorded: false,

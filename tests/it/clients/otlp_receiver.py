@@ -30,6 +30,7 @@ class Traces(trace_service_pb2_grpc.TraceServiceServicer):
                                 "span": span.span_id.hex(),
                                 "parent": span.parent_span_id.hex(),
                                 "attributes": attributes,
+                                "whole": str(span),
                             }
                         ),
                         flush=True,
