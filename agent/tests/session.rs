@@ -131,6 +131,30 @@ async fn hostile_assignments_are_refused_and_nothing_is_run() {
 }
 
 #[tokio::test]
+async fn every_hostile_word_is_refused_whatever_the_coordinator_says() {
+    let (mut coordinator, mut host, upstream) = fleet(LOCAL).await;
+    host.start();
+    let mut session = coordinator.welcomed().await;
+    let good = assignment(1, 1, &upstream.uri("m"));
+    let lines = include_str!("../../rsync/tests/hostile_words.jsonl").lines();
+    let words: Vec<(String, String)> = lines.map(|line| serde_json::from_str(line).unwrap()).collect();
+    for (counter, (word, reason)) in (1..).zip(&words) {
+        // With the default flags and without, first and last among good ones.
+        let other = "--exclude=*.iso".to_owned();
+        let options = if counter % 2 == 0 { vec![word.clone(), other] } else { vec![other, word.clone()] };
+        let no_defaults = counter % 3 == 0;
+        let bad = v1::Assignment { key: Some(key(1, counter)), options, no_defaults, ..good.clone() };
+        session.assign(&bad).await;
+        let refused = session.answer().await.expect_err("a hostile word was taken");
+        assert_eq!(refused.reason(), Reason::NotAllowed, "{word:?}: {}", refused.detail);
+        assert!(refused.detail.contains(reason), "{word:?}: {}, expected {reason:?}", refused.detail);
+        assert!(!refused.detail.chars().any(char::is_control), "{}", refused.detail.escape_debug());
+    }
+    assert!(words.len() >= 300 && host.runs().is_empty());
+    assert_eq!(upstream.connections(), 0);
+}
+
+#[tokio::test]
 async fn loopback_is_for_those_who_list_it() {
     let (mut coordinator, mut host, upstream) = fleet(&[]).await;
     host.start();

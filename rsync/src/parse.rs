@@ -125,7 +125,7 @@ impl Parser {
             } else if let Some((_, mode)) = DELETE_MODES.iter().find(|(long, _)| *long == name) {
                 vec![Opt::Delete(*mode)]
             } else if DROPPED.iter().any(|(long, _)| *long == name) {
-                self.count_verbose(name == "verbose")?;
+                self.count_verbose(usize::from(name == "verbose"))?;
                 Vec::new()
             } else {
                 return Err(tables::why_long_refused(name).unwrap_or(tables::UNKNOWN).to_owned());
@@ -135,8 +135,9 @@ impl Parser {
 
     fn letters(&mut self, letters: &str) -> Result<Vec<Opt>, String> {
         let mut options = Vec::new();
-        if is_long_name(letters) {
-            return Err(format!("one dash means single letters; write --{letters}"));
+        let mut verbose = 0;
+        if let Some(why) = why_not_letters(letters) {
+            return Err(why);
         }
         for letter in letters.chars() {
             if let Some(row) = FLAGS.iter().find(|row| row.short == Some(letter)) {
@@ -144,7 +145,7 @@ impl Parser {
             } else if letter == 'P' {
                 options.push(Opt::Flag(Flag::Partial));
             } else if DROPPED.iter().any(|(_, short)| *short == Some(letter)) {
-                self.count_verbose(letter == 'v')?;
+                verbose += usize::from(letter == 'v');
             } else {
                 let why = tables::why_short_refused(letter).unwrap_or(tables::UNKNOWN);
                 let alone = letters.chars().count() == 1;
@@ -152,11 +153,13 @@ impl Parser {
                 return Err(if alone { why.to_owned() } else { format!("the letter {shown} in it: {why}") });
             }
         }
+        // Only now: what else is wrong with a word is the reason to tell.
+        self.count_verbose(verbose)?;
         Ok(options)
     }
 
-    fn count_verbose(&mut self, is_verbose: bool) -> Result<(), String> {
-        self.verbose += usize::from(is_verbose);
+    fn count_verbose(&mut self, more: usize) -> Result<(), String> {
+        self.verbose += more;
         if self.verbose > VERBOSE_MAX { Err(format!("verbose at most {VERBOSE_MAX} times")) } else { Ok(()) }
     }
 
@@ -221,19 +224,23 @@ impl Parser {
     }
 }
 
-/// Whether letters behind one dash spell a long option, known or refused.
-fn is_long_name(letters: &str) -> bool {
+/// The fault of letters behind one dash that spell a long option, accepted or refused.
+fn why_not_letters(letters: &str) -> Option<String> {
     let name = letters.split('=').next().unwrap_or_default();
-    let known = || {
-        FLAGS
-            .iter()
-            .flat_map(|row| std::iter::once(row.long).chain(row.aliases.iter().copied()))
-            .chain(DROPPED.iter().map(|(long, _)| *long))
-            .chain(DELETE_MODES.iter().map(|(long, _)| *long))
-            .chain(VALUED.iter().map(|(long, _)| *long))
-            .chain(tables::DENY.iter().flat_map(|row| row.long.iter().copied()))
-    };
-    name.len() > 1 && known().any(|long| long == name)
+    let mut accepted = FLAGS
+        .iter()
+        .flat_map(|row| std::iter::once(row.long).chain(row.aliases.iter().copied()))
+        .chain(DROPPED.iter().map(|(long, _)| *long))
+        .chain(DELETE_MODES.iter().map(|(long, _)| *long))
+        .chain(VALUED.iter().map(|(long, _)| *long));
+    if name.len() < 2 {
+        None
+    } else if accepted.any(|long| long == name) {
+        Some(format!("one dash means single letters; write --{letters}"))
+    } else {
+        let row = tables::DENY.iter().find(|row| row.long.contains(&name))?;
+        Some(format!("one dash means single letters, and --{name} {}", row.why))
+    }
 }
 
 /// A decimal number in a range. rsync itself takes `0x10`, `-5` and `010`.

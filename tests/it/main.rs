@@ -22,6 +22,7 @@ mod limits;
 mod load;
 mod markers;
 mod moves;
+mod options;
 mod partition;
 mod phases;
 mod refuse;
