@@ -68,7 +68,7 @@ use crate::{
     passwords::Passwords,
     probes::Probes,
     seal::Sealer,
-    store::{OpenError, Opened, Store, StoreError, StoreOptions},
+    store::{BACKUP_EXTENSION, OpenError, Opened, Store, StoreError, StoreOptions},
     ticker::{JobReport, Ticker, Watchdog},
     watch::Progress,
 };
@@ -221,6 +221,9 @@ fn open_store(config: &Config) -> Result<Opened, OpenError> {
     if !opened.clean {
         tracing::info!("the last stop was not an orderly one; every live record was checked");
     }
+    if let Some(last) = &opened.last_used_by {
+        back_up_before_upgrade(config, &opened.store, last);
+    }
     Ok(opened)
 }
 
@@ -231,6 +234,20 @@ fn tell_unreadable(services: &Services) {
     for lost in seals.unreadable {
         let seal_key::Unreadable { project, host, first: _ } = lost;
         tracing::error!(%project, %host, "a stored password does not open with the key file; set it again");
+    }
+}
+
+/// What this version writes the last one may not be able to read: that needs a backup to go back to.
+fn back_up_before_upgrade(config: &Config, store: &Store, last: &str) {
+    let name = format!("before-upgrade-from-{}.{BACKUP_EXTENSION}", last.replace(' ', "-"));
+    let path = config.file(BACKUPS).join(name);
+    match store.backup_to(&path) {
+        Ok(made) => {
+            tracing::info!(last, entries = made.entries, path = %path.display(), "backed up before the upgrade")
+        }
+        Err(error) => {
+            tracing::warn!(last, error = %Chain(&error), "there is no backup from before this upgrade: make one when you can");
+        }
     }
 }
 

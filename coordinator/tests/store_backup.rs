@@ -13,7 +13,10 @@ use std::{
 
 use fleet::{record::Change, time::Wall};
 use mirror_coordinator::store::{StoreError, Unit, compact, restore_from, verify_backup};
-use store_common::{P, assert_whole, fill, open, request, temp_dir};
+use store_common::{
+    P, assert_whole, fill, open, request, temp_dir,
+    writers::{acknowledged, assert_holds, write},
+};
 
 #[test]
 fn a_backup_under_commits_is_complete_to_its_revision() {
@@ -150,4 +153,28 @@ fn a_backup_ends_with_an_error_when_the_store_is_opened_again_under_it() {
     // And the next one works, pruning included.
     store.prune(P, 10, Wall(i64::MAX)).unwrap();
     store.backup_to(&dir.path().join("after.backup")).unwrap();
+}
+
+#[test]
+fn a_backup_under_eight_writers_holds_all_that_was_acknowledged_before_it_began() {
+    let dir = temp_dir();
+    let notes = dir.path().join("acknowledged");
+    let store = open(&dir.path().join("store")).store;
+    thread::scope(|scope| {
+        // Ends when the store is closed.
+        scope.spawn(|| write(&store, &notes));
+        let mut last = 0;
+        for round in 0..5 {
+            let told = acknowledged(&notes);
+            let path = dir.path().join(format!("{round}.backup"));
+            store.backup_to(&path).unwrap();
+            let restored = dir.path().join(format!("restored {round}"));
+            restore_from(&path, &restored).unwrap();
+            assert_holds(&open(&restored).store, &told, u64::MAX, &format!("backup {round}"));
+            let total: u64 = told.iter().sum();
+            assert!(round == 0 || total > last, "nothing was written meanwhile");
+            last = total;
+        }
+        store.close().unwrap();
+    });
 }

@@ -6,126 +6,28 @@
 mod store_common;
 
 use std::{
-    fs::{self, OpenOptions},
-    os::unix::fs::FileExt as _,
+    fs,
     path::{Path, PathBuf},
 };
 
-use mirror_coordinator::store::{OpenError, Opened, Store, StoreOptions};
-use store_common::{assert_whole, copy_dir, fill, live_at, open, options, snapshots, temp_dir};
+use mirror_coordinator::store::{Store, StoreOptions};
+use store_common::{
+    assert_whole,
+    damage::{Originals, Verdict, cut, file, flip, zero},
+    fill, open, options, snapshots,
+};
 
 /// The revision that the damaged stores had got to.
 const NEWEST: u64 = 1_200;
 /// The revision of their backup, where they have one.
 const BACKUP: u64 = 1_000;
 
-/// Stores to damage: one as a crash leaves it and one that was closed, each with a backup in `backups`.
-struct Originals {
-    dir: tempfile::TempDir,
-}
-
-impl Originals {
-    fn make() -> Self {
-        let dir = temp_dir();
-        let store = open(&dir.path().join("closed")).store;
-        fill(&store, BACKUP);
-        store.backup_to(&dir.path().join("closed/backups/daily.backup")).unwrap();
-        fill(&store, NEWEST);
-        copy_dir(&dir.path().join("closed"), &dir.path().join("crashed"));
-        store.close().unwrap();
-        // sled writes its snapshot as it opens.
-        open(&dir.path().join("closed")).store.close().unwrap();
-        Self { dir }
-    }
-
-    /// A copy to damage.
-    fn copy(&self, which: &str, backup: bool) -> tempfile::TempDir {
-        let copy = temp_dir();
-        copy_dir(&self.dir.path().join(which), copy.path());
-        if !backup {
-            fs::remove_dir_all(copy.path().join("backups")).unwrap();
-        }
-        copy
-    }
-}
-
-fn file(path: &Path) -> (fs::File, u64) {
-    let file = OpenOptions::new().read(true).write(true).open(path).unwrap();
-    let length = file.metadata().unwrap().len();
-    (file, length)
-}
-
-fn flip(path: &Path, at: u64) {
-    let (file, _) = file(path);
-    let mut byte = [0];
-    file.read_exact_at(&mut byte, at).unwrap();
-    file.write_all_at(&[byte[0] ^ 0x10], at).unwrap();
-}
-
-fn zero(path: &Path, at: u64, bytes: usize) {
-    file(path).0.write_all_at(&vec![0; bytes], at).unwrap();
-}
-
-fn cut(path: &Path, bytes: u64) {
-    let (file, length) = file(path);
-    file.set_len(length.saturating_sub(bytes)).unwrap();
-}
-
 /// What is done to a file.
 type Harm = fn(&PathBuf);
 
-/// Whatever was done to it: the rule that holds for every damage.
-#[track_caller]
-fn judge(what: &str, dir: &Path, has_backup: bool) -> Verdict {
-    match Store::open(dir, &options()) {
-        Ok(Opened { store, report, rewound, .. }) => {
-            let revision = store.revision();
-            let live = store.live().unwrap();
-            assert_eq!(live.len(), live_at(revision).len(), "{what}: live records at {revision}");
-            if rewound {
-                assert!(!report.is_empty(), "{what}: went back without a word");
-                assert!(revision > 0, "{what}: silently empty");
-                assert!(!has_backup || revision >= BACKUP, "{what}: the backup has more than {revision}");
-            } else {
-                assert_eq!(revision, NEWEST, "{what}: went back and does not say so: {report:?}");
-            }
-            // A damaged past record may be an error when it is read, but never a wrong or a missing one.
-            if store.scrub(None, 1).is_ok() && every_past_record_reads(&store) {
-                assert_whole(&store);
-            }
-            if rewound { Verdict::Rewound(revision) } else { Verdict::Whole }
-        }
-        Err(error @ OpenError::Damaged { .. }) => {
-            assert!(!has_backup, "{what}: there was a good backup: {error}");
-            assert!(error.to_string().contains("mirror-coordinator restore"), "{error}");
-            Verdict::Refused
-        }
-        Err(error) => panic!("{what}: {error:?}"),
-    }
-}
-
-fn every_past_record_reads(store: &Store) -> bool {
-    let mut from = None;
-    loop {
-        match store.scrub(from.as_deref(), 500) {
-            Ok(part) if !part.faults.is_empty() => return false,
-            Ok(part) if part.next.is_none() => return true,
-            Ok(part) => from = part.next,
-            Err(_) => return false,
-        }
-    }
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Verdict {
-    Whole,
-    Rewound(u64),
-    Refused,
-}
-
 #[test]
 fn a_damaged_log_is_repaired_restored_or_refused() {
-    let originals = Originals::make();
+    let originals = Originals::make(BACKUP, NEWEST);
     let mut verdicts = Vec::new();
     for which in ["crashed", "closed"] {
         for has_backup in [true, false] {
@@ -133,7 +35,7 @@ fn a_damaged_log_is_repaired_restored_or_refused() {
                 let copy = originals.copy(which, has_backup);
                 let db = copy.path().join("sled/db");
                 harm(&db, fs::metadata(&db).unwrap().len());
-                verdicts.push(judge(
+                verdicts.push(originals.judge(
                     &format!("{which}, backup {has_backup}: {name}"),
                     copy.path(),
                     has_backup,
@@ -167,8 +69,8 @@ fn a_damaged_log_is_repaired_restored_or_refused() {
 
 #[test]
 fn damaged_snapshots_cost_nothing_but_time() {
-    let originals = Originals::make();
-    assert!(!snapshots(&originals.dir.path().join("closed")).is_empty(), "sled writes none any more");
+    let originals = Originals::make(BACKUP, NEWEST);
+    assert!(!snapshots(&originals.path("closed")).is_empty(), "sled writes none any more");
     let harms: [(&str, Harm); 4] = [
         ("flipped", |snap| flip(snap, file(snap).1 / 2)),
         ("cut in half", |snap| cut(snap, file(snap).1 / 2)),
@@ -197,7 +99,7 @@ fn damaged_snapshots_cost_nothing_but_time() {
 
 #[test]
 fn a_damaged_or_missing_marker_is_no_loss_but_an_emptied_store_is() {
-    let originals = Originals::make();
+    let originals = Originals::make(BACKUP, NEWEST);
     for (which, backup) in [("closed", true), ("crashed", false)] {
         let copy = originals.copy(which, backup);
         flip(&copy.path().join("marker"), 30);
@@ -215,7 +117,7 @@ fn a_damaged_or_missing_marker_is_no_loss_but_an_emptied_store_is() {
         // Without the engine's files, a damaged marker still says that there was a store.
         flip(&copy.path().join("marker"), 30);
         fs::remove_dir_all(copy.path().join("sled")).unwrap();
-        let verdict = judge("marker damaged, engine gone", copy.path(), backup);
+        let verdict = originals.judge("marker damaged, engine gone", copy.path(), backup);
         assert_eq!(verdict, if backup { Verdict::Rewound(BACKUP) } else { Verdict::Refused });
     }
     // And so does a backup alone.
@@ -230,7 +132,7 @@ fn a_damaged_or_missing_marker_is_no_loss_but_an_emptied_store_is() {
 
 #[test]
 fn a_damaged_live_record_is_found_at_open_and_restored_from_the_newest_good_backup() {
-    let originals = Originals::make();
+    let originals = Originals::make(BACKUP, NEWEST);
     let copy = originals.copy("closed", true);
     let backups = copy.path().join("backups");
     // A newer backup that is damaged, and a file that is none.

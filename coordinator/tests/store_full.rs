@@ -143,3 +143,34 @@ fn a_store_on_a_full_disk_opens_by_giving_up_its_ballast() {
     let told = opened.report.join("; ");
     assert!(told.contains("ballast") || dir.join("ballast").exists(), "{told}");
 }
+
+#[test]
+fn a_backup_never_fills_the_disk_of_the_store() {
+    let Some(disk) = Disk::mount() else { return };
+    let store = Store::open(&disk.path().join("store"), &options()).unwrap().store;
+    fill(&store, 200);
+    let filler = disk.path().join("filler");
+    fill_up(&filler);
+    // Room for some of the backup, not for all.
+    let length = fs::metadata(&filler).unwrap().len();
+    File::options().write(true).open(&filler).unwrap().set_len(length - (256 << 10)).unwrap();
+    let path = disk.path().join("backups/daily.backup");
+    let error = store.backup_to(&path).unwrap_err();
+    assert!(matches!(error, StoreError::NoRoom { .. }) && error.to_string().contains("make room"), "{error}");
+    assert_eq!(fs::read_dir(disk.path().join("backups")).unwrap().count(), 0);
+    fill(&store, 220);
+    fs::remove_file(&filler).unwrap();
+    assert_eq!(store.backup_to(&path).unwrap().revision, 220);
+
+    // On a full disk of its own it fails, and the store does not even notice.
+    let elsewhere = temp_dir();
+    let apart = Store::open(&elsewhere.path().join("store"), &options()).unwrap().store;
+    fill(&apart, 200);
+    fill_up(&filler);
+    let error = apart.backup_to(&disk.path().join("backups/apart.backup")).unwrap_err();
+    assert!(error.is_full(), "{error:?}");
+    let left = fs::read_dir(disk.path().join("backups")).unwrap();
+    assert_eq!(left.map(|entry| entry.unwrap().file_name()).collect::<Vec<_>>(), ["daily.backup"]);
+    fill(&apart, 210);
+    assert_whole(&apart);
+}

@@ -1,6 +1,11 @@
 //! What goes into the store comes out of it: live records, pages of history, pruning, limits, versions.
 
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
+#![allow(
+    clippy::disallowed_methods,
+    clippy::print_stdout,
+    reason = "it mounts a disk, and says what it skips"
+)]
 
 mod store_common;
 
@@ -274,16 +279,103 @@ fn a_store_of_a_newer_coordinator_is_refused_and_left_as_it_is() {
     drop(db);
 
     let error = Store::open(dir.path(), &options()).unwrap_err();
-    let OpenError::Store { source: StoreError::Newer { found, known, .. }, .. } = &error else {
+    let OpenError::Newer { source: StoreError::Newer { found, known, .. }, .. } = &error else {
         panic!("{error}")
     };
     assert_eq!((*found, *known), (SCHEMA + 1, SCHEMA));
+    assert!(error.to_string().contains("install a newer mirror-coordinator"), "{error}");
+    fs::write(dir.path().join("version"), "mirror-coordinator 97.3.1\n").unwrap();
+    let error = Store::open(dir.path(), &options()).unwrap_err().to_string();
+    assert!(error.contains("install mirror-coordinator 97.3.1 (or a newer one)"), "{error}");
     assert!(!dir.path().join("quarantine").exists(), "newer is not damaged");
 
     let db = bare();
     db.insert(b"mrevision", old).unwrap();
     drop(db);
     assert_whole(&open(dir.path()).store);
+}
+
+#[test]
+fn a_store_of_an_older_coordinator_is_read_and_named_so_that_it_is_backed_up_first() {
+    let dir = temp_dir();
+    let opened = open(dir.path());
+    assert_eq!(opened.last_used_by, None, "a new one");
+    fill(&opened.store, 30);
+    opened.store.close().unwrap();
+    let db = sled::open(dir.path().join("sled")).unwrap();
+    for (key, value) in db.iter().map(Result::unwrap) {
+        let revision = u64::from_be_bytes(value[3..11].try_into().unwrap());
+        db.insert(&key, envelope(&key, SCHEMA - 1, revision, &value[15..])).unwrap();
+    }
+    drop(db);
+    fs::write(dir.path().join("version"), "mirror-coordinator 0.0.9\n").unwrap();
+
+    let opened = open(dir.path());
+    assert_eq!(opened.last_used_by.as_deref(), Some("mirror-coordinator 0.0.9"));
+    assert!(opened.report.is_empty() && !opened.rewound);
+    assert_whole(&opened.store);
+    fill(&opened.store, 31);
+    opened.store.close().unwrap();
+    assert_eq!(open(dir.path()).last_used_by, None, "once");
+}
+
+#[test]
+fn a_store_of_another_user_is_refused_before_anything_is_written() {
+    if !rustix::process::geteuid().is_root() {
+        return println!("skipped: files can be given away by root only");
+    }
+    let dir = temp_dir();
+    open(dir.path()).store.close().unwrap();
+    for path in ["", "lock", "marker", "version", "sled", "sled/db"] {
+        let path = dir.path().join(path);
+        std::os::unix::fs::chown(&path, Some(4_711), None).unwrap();
+        let before = fs::read(dir.path().join("marker")).unwrap();
+        let error = Store::open(dir.path(), &options()).unwrap_err();
+        assert!(matches!(error, OpenError::Owner { owner: 4_711, we: 0, .. }), "{error}");
+        assert!(error.to_string().contains("sudo -u \\#4711"), "{error}");
+        assert_eq!(fs::read(dir.path().join("marker")).unwrap(), before);
+        std::os::unix::fs::chown(&path, Some(0), None).unwrap();
+    }
+    open(dir.path());
+}
+
+#[test]
+fn a_store_that_may_not_be_written_to_is_refused_and_left_as_it_is() {
+    let dir = temp_dir();
+    let mount = |args: &[&str]| {
+        let done = std::process::Command::new("mount").args(args).arg(dir.path()).output();
+        done.is_ok_and(|output| output.status.success())
+    };
+    if !mount(&["-t", "tmpfs", "-o", "mode=0700", "store-read-only"]) {
+        return println!("skipped: a tmpfs cannot be mounted here; run as root");
+    }
+    let store = open(dir.path()).store;
+    fill(&store, 20);
+    store.close().unwrap();
+    drop(store);
+    assert!(mount(&["-o", "remount,ro"]));
+    let error = Store::open(dir.path(), &options()).unwrap_err();
+    let cause = std::error::Error::source(&error).and_then(std::error::Error::source).unwrap().to_string();
+    assert!(cause.contains("Read-only file system"), "{error:?}");
+    assert!(mount(&["-o", "remount,rw"]));
+    let again = open(dir.path());
+    assert!(again.clean && !again.rewound, "{:?}", again.report);
+    assert_whole(&again.store);
+    drop(again);
+    std::process::Command::new("umount").arg("--lazy").arg(dir.path()).status().unwrap();
+}
+
+#[test]
+fn a_second_process_is_kept_out_even_without_the_lock_file() {
+    let dir = temp_dir();
+    let store = open(dir.path()).store;
+    fill(&store, 5);
+    assert!(matches!(Store::open(dir.path(), &options()), Err(OpenError::Running(_))));
+    fs::remove_file(dir.path().join("lock")).unwrap();
+    let error = Store::open(dir.path(), &options()).unwrap_err();
+    assert!(matches!(error, OpenError::Running(_)), "{error:?}");
+    fill(&store, 10);
+    assert_whole(&store);
 }
 
 #[test]

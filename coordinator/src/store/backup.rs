@@ -22,6 +22,7 @@ use std::{
     collections::HashSet,
     fs::{self, File},
     io::{self, BufReader, BufWriter, Read as _, Seek as _, SeekFrom, Write as _},
+    os::unix::fs::MetadataExt as _,
     path::{Path, PathBuf},
 };
 
@@ -31,6 +32,8 @@ use super::{Store, codec, engine::Pair, error::StoreError, files, key, open::SCA
 
 /// Keys that may be written while one backup runs, between two of its rounds; more end it with an error.
 pub const TOUCHED_KEYS_MAX: usize = 131_072;
+/// Bytes that a backup leaves free on the store's own disk.
+const ROOM_LEFT: u64 = 8 << 20;
 /// Keys that are read with the writer held.
 const LAST_ROUND_KEYS: usize = 256;
 /// Rounds before the last one is taken however many keys it has.
@@ -72,6 +75,7 @@ impl Store {
         };
         let dir = if dir.as_os_str().is_empty() { Path::new(".") } else { dir };
         files::make_dir(dir).map_err(io)?;
+        self.check_room(dir)?;
         let partial = Partial(dir.join(format!(".{}.partial", name.to_string_lossy())));
         let noting = self.note_touched()?;
         let mut out = Writer::create(&partial.0).map_err(io)?;
@@ -83,6 +87,18 @@ impl Store {
         fs::rename(&partial.0, path).map_err(io)?;
         files::sync_dir(dir).map_err(io)?;
         Ok(report)
+    }
+
+    /// A backup must not be what fills the store's own disk. It is never larger than the store's file.
+    fn check_room(&self, dir: &Path) -> Result<(), StoreError> {
+        let io = |error| StoreError::io("looking for room for the backup", error);
+        let device = |path: &Path| fs::metadata(path).map(|found| found.dev()).map_err(io);
+        if device(dir)? != device(&self.0.layout.dir)? {
+            return Ok(());
+        }
+        let need = self.disk_bytes()?.saturating_add(ROOM_LEFT);
+        let room = files::room(dir).map_err(io)?;
+        if room < need { Err(StoreError::NoRoom { need, room }) } else { Ok(()) }
     }
 
     fn note_touched(&self) -> Result<Noting<'_>, StoreError> {

@@ -3,7 +3,7 @@
 
 use std::{fs, io, path::Path};
 
-use rustix::fs::{FallocateFlags, fallocate, statvfs};
+use rustix::fs::{FallocateFlags, fallocate};
 
 use super::files;
 
@@ -31,8 +31,7 @@ pub(crate) fn keep(path: &Path, bytes: u64) -> io::Result<Ballast> {
     }
     free(path)?;
     let Some(dir) = path.parent() else { return Err(io::ErrorKind::InvalidInput.into()) };
-    let volume = statvfs(dir)?;
-    if volume.f_bavail.saturating_mul(volume.f_frsize) < bytes.saturating_mul(2) {
+    if files::room(dir)? < bytes.saturating_mul(2) {
         return Ok(Ballast::NoRoom);
     }
     let file = files::create(path)?;

@@ -4,6 +4,7 @@
 use std::{
     fs::{self, File},
     io,
+    os::unix::fs::FileExt as _,
     panic::{AssertUnwindSafe, catch_unwind},
     path::{Path, PathBuf},
     thread,
@@ -14,7 +15,7 @@ use super::{
     backup::Entry,
     codec,
     error::StoreError,
-    key,
+    files, key,
     unit::{Op, Unit},
 };
 
@@ -29,6 +30,13 @@ const FLUSH_EVERY_MS: u64 = 500;
 const LOCK_WAIT: Duration = Duration::from_secs(2);
 /// Pause between two looks at that lock.
 const LOCK_PAUSE: Duration = Duration::from_millis(20);
+
+/// Bytes of the checksum at the end of sled's parameters.
+const CHECKSUM_BYTES: usize = 4;
+/// Bytes that are written once more at a time.
+const RENEW_CHUNK: usize = 1 << 20;
+/// Bytes that a renewed file leaves free on the disk.
+const RENEW_ROOM_LEFT: u64 = 4 << 20;
 
 /// A key and its value.
 pub(crate) type Pair = (Vec<u8>, Vec<u8>);
@@ -171,6 +179,71 @@ fn remove_unfinished_snapshots(dir: &Path) -> io::Result<()> {
     Ok(())
 }
 
+/// What sled 0.34.7 writes as its parameters for how we open it, before a checksum of four bytes. A test holds us to it.
+const PARAMETERS: &[u8] = b"segment_size: 524288\nuse_compression: false\nversion: 0.34\n";
+
+/// The file of sled's parameters, if it is there and is not what sled wrote. sled takes a wrong segment size at its
+/// word, only warning of the checksum, and then clears what it takes for garbage; without the file it writes it anew.
+pub(crate) fn damaged_parameters(dir: &Path) -> io::Result<Option<PathBuf>> {
+    let path = parameters_file(dir);
+    match fs::read(&path) {
+        Ok(found) if found.len() > CHECKSUM_BYTES && found[..found.len() - CHECKSUM_BYTES] == *PARAMETERS => {
+            Ok(None)
+        }
+        Ok(_) => Ok(Some(path)),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+/// Puts the file that holds the data on the disk once more, through `copy` beside the engine's directory. After a failed
+/// write the kernel takes what it could not write for written: it can be read, may be on no disk, and later syncs say
+/// nothing of it. Not even writing it again in place helps on ext4, where a block that failed once reads as zeros ever
+/// after; so it becomes a new file. Without room for one, all of it is written in place.
+pub(crate) fn renew(dir: &Path, copy: &Path) -> io::Result<()> {
+    let path = data_file(dir);
+    let file = File::options().read(true).write(true).open(&path)?;
+    // sled's own lock: once we have it, no thread of sled's has the file any more.
+    let mut waited = Duration::ZERO;
+    while let Err(error) = file.try_lock() {
+        match error {
+            fs::TryLockError::WouldBlock if waited < LOCK_WAIT => {
+                thread::sleep(LOCK_PAUSE);
+                waited += LOCK_PAUSE;
+            }
+            fs::TryLockError::WouldBlock => return Err(io::ErrorKind::WouldBlock.into()),
+            fs::TryLockError::Error(error) => return Err(error),
+        }
+    }
+    if files::room(dir)? < file.metadata()?.len().saturating_add(RENEW_ROOM_LEFT) {
+        return write_through(&file, &file);
+    }
+    // They may be in memory alone too, and only shorten the way to open.
+    for entry in fs::read_dir(dir)? {
+        let entry = entry?;
+        if is_snapshot(&entry.file_name().to_string_lossy()) {
+            fs::remove_file(entry.path())?;
+        }
+    }
+    write_through(&file, &files::create(copy)?)?;
+    fs::rename(copy, &path)?;
+    files::sync_dir(dir)
+}
+
+/// Writes all of `from` to `to`, from its beginning, and makes it durable.
+fn write_through(from: &File, to: &File) -> io::Result<()> {
+    let mut chunk = vec![0; RENEW_CHUNK];
+    let mut at = 0;
+    loop {
+        let read = from.read_at(&mut chunk, at)?;
+        if read == 0 {
+            return to.sync_all();
+        }
+        to.write_all_at(&chunk[..read], at)?;
+        at += read as u64;
+    }
+}
+
 /// Calls sled: it panics on some damaged files where others are an error.
 fn guarded<T>(doing: &'static str, call: impl FnOnce() -> sled::Result<T>) -> Result<T, StoreError> {
     match catch_unwind(AssertUnwindSafe(call)) {
@@ -194,6 +267,11 @@ pub(crate) fn is_lock(error: &StoreError) -> bool {
 /// The file that holds the data.
 pub(crate) fn data_file(dir: &Path) -> PathBuf {
     dir.join("db")
+}
+
+/// The file that holds sled's parameters.
+pub(crate) fn parameters_file(dir: &Path) -> PathBuf {
+    dir.join("conf")
 }
 
 /// sled's snapshots in a directory: they only shorten the way to open, and are rebuilt when absent.

@@ -128,6 +128,17 @@ pub enum StoreError {
         /// What is wrong with it.
         why: String,
     },
+    /// A backup has no room.
+    #[error(
+        "no backup was made: it may need {need} bytes and {room} are free beside it; fault: the disk; next: make room, \
+         or name a file on another one"
+    )]
+    NoRoom {
+        /// Bytes that must be free.
+        need: u64,
+        /// Bytes that are.
+        room: u64,
+    },
     /// A backup cannot be made now.
     #[error("no backup was made: {0}; next: try again")]
     NoBackup(&'static str),
@@ -163,7 +174,8 @@ impl StoreError {
             Self::Panicked { .. } | Self::Damaged { .. } => true,
             Self::Engine { source, .. } => match source {
                 sled::Error::Io(io) => {
-                    matches!(io.kind(), io::ErrorKind::UnexpectedEof | io::ErrorKind::InvalidData)
+                    use io::ErrorKind as Kind;
+                    matches!(io.kind(), Kind::UnexpectedEof | Kind::InvalidData | Kind::IsADirectory)
                 }
                 _ => true,
             },
@@ -191,6 +203,39 @@ pub enum OpenError {
         /// The mode it should have.
         want: u32,
     },
+    /// It is another user's.
+    #[error(
+        "{path} belongs to the user with the id {owner}, this program runs as {we}: what it would write there its owner \
+         could not use any more; next: run it as that user, as in `sudo -u \\#{owner} mirror-coordinator ...`, or give \
+         the whole data directory to this one by `chown -R {we}`"
+    )]
+    Owner {
+        /// Which file or directory.
+        path: String,
+        /// Its owner.
+        owner: u32,
+        /// Who we are.
+        we: u32,
+    },
+    /// A directory is where the store has a file.
+    #[error(
+        "{0} is a directory, the store has a file there; fault: whoever put it there; next: mv {0} {0}.away, then the \
+         same command again: what is missing then is made anew, or restored from the newest good backup"
+    )]
+    Foreign(PathBuf),
+    /// A newer program has written to it.
+    #[error(
+        "the store was last used by {last}, which stores what this program cannot read; nothing was changed; \
+         next: install {last} (or a newer one), or `mirror-coordinator restore BACKUP` with a backup made before the \
+         upgrade"
+    )]
+    Newer {
+        /// The program, with its version as far as it is known.
+        last: String,
+        /// Which record.
+        #[source]
+        source: StoreError,
+    },
     /// There is none, and none is to be made.
     #[error(
         "there is no store in {0}; next: is its file system mounted? For a new fleet run `mirror-coordinator init`, \
@@ -199,8 +244,8 @@ pub enum OpenError {
     Missing(PathBuf),
     /// It is damaged, and no backup is good.
     #[error(
-        "the store in {dir} is damaged and no good backup was found in {backups}; nothing was deleted, and what was \
-         moved away is in {dir}/quarantine; fault: the coordinator's disk; next: copy {dir} to a safe place, then \
+        "the store in {dir} is damaged and no good backup was found in {backups}; what was found is kept, what was \
+         moved away in {dir}/quarantine; fault: the coordinator's disk; next: copy {dir} to a safe place, then \
          `mirror-coordinator restore BACKUP` with a backup kept elsewhere; running syncs go on meanwhile. Found: \
          {found}"
     )]

@@ -4,7 +4,7 @@
 use std::{
     fs::{self, File, OpenOptions},
     io::{self, Write as _},
-    os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _, PermissionsExt as _},
+    os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _},
     path::{Path, PathBuf},
 };
 
@@ -43,6 +43,17 @@ impl Layout {
         self.dir.join("sled.old")
     }
 
+    /// The engine's directory as it was found after an unclean stop, until the engine is known to be good: sled cuts
+    /// a damaged log as it opens.
+    pub(crate) fn found(&self) -> PathBuf {
+        self.dir.join("sled.found")
+    }
+
+    /// The engine's file while it is written once more.
+    pub(crate) fn renewed(&self) -> PathBuf {
+        self.dir.join("db.renewed")
+    }
+
     /// What a compaction copies through.
     pub(crate) fn copy(&self) -> PathBuf {
         self.dir.join("compact.partial")
@@ -54,6 +65,11 @@ impl Layout {
 
     pub(crate) fn marker(&self) -> PathBuf {
         self.dir.join("marker")
+    }
+
+    /// Names the program that used the store last, so that an older one can say which to install.
+    pub(crate) fn version(&self) -> PathBuf {
+        self.dir.join("version")
     }
 
     pub(crate) fn ballast(&self) -> PathBuf {
@@ -98,6 +114,56 @@ pub(crate) fn check_private(path: &Path, want: u32) -> Result<(), OpenError> {
         }),
         _ => Ok(()),
     }
+}
+
+/// Refuses what belongs to another user: root could use it, and what root makes anew its owner could not use again.
+pub(crate) fn check_owner(path: &Path) -> Result<(), OpenError> {
+    let we = rustix::process::geteuid().as_raw();
+    match fs::metadata(path) {
+        Ok(found) if found.uid() != we => {
+            Err(OpenError::Owner { path: path.display().to_string(), owner: found.uid(), we })
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Refuses a directory where a file belongs.
+pub(crate) fn check_file(path: &Path) -> Result<(), OpenError> {
+    if path.is_dir() { Err(OpenError::Foreign(path.to_owned())) } else { Ok(()) }
+}
+
+/// Copies the files of a directory (and of those in it) into a new one, which appears whole or not at all.
+pub(crate) fn copy_dir(from: &Path, to: &Path) -> io::Result<()> {
+    let partial = to.with_extension("partial");
+    remove_dir(&partial)?;
+    make_dir(&partial)?;
+    for entry in fs::read_dir(from)? {
+        let entry = entry?;
+        let target = partial.join(entry.file_name());
+        if entry.file_type()?.is_dir() {
+            copy_dir(&entry.path(), &target)?;
+        } else {
+            fs::copy(entry.path(), target)?;
+        }
+    }
+    fs::rename(&partial, to)
+}
+
+/// Bytes of the files of a directory and of those in it.
+pub(crate) fn bytes_below(dir: &Path) -> io::Result<u64> {
+    let mut bytes = 0;
+    for entry in fs::read_dir(dir)? {
+        let entry = entry?;
+        let kind = entry.file_type()?;
+        bytes += if kind.is_dir() { bytes_below(&entry.path())? } else { entry.metadata()?.len() };
+    }
+    Ok(bytes)
+}
+
+/// Bytes that an ordinary user may still write on the volume of this directory.
+pub(crate) fn room(dir: &Path) -> io::Result<u64> {
+    let volume = rustix::fs::statvfs(dir)?;
+    Ok(volume.f_bavail.saturating_mul(volume.f_frsize))
 }
 
 /// Makes the engine's own files ours alone: it makes them with whatever the process's mask allows.

@@ -81,6 +81,8 @@ pub struct Opened {
     /// It holds an older state than agents may have seen (a backup, or a log with its end lost): the next term
     /// must be at least the seconds since 1970, so that it is above any that was lost.
     pub rewound: bool,
+    /// The program that used it last, where that was another one: time for a backup.
+    pub last_used_by: Option<String>,
 }
 
 /// The store. Cheap to clone. Dropping the last one without [`Store::close`] is an unclean stop.
@@ -183,6 +185,10 @@ impl Store {
                 tracing::warn!("the disk is full: the ballast is given up so that the store can be opened");
             }
         }
+        // What the failed commit wrote may be in the kernel's cache alone, and later commits build on it.
+        engine::renew(&self.0.layout.engine(), &self.0.layout.renewed())
+            .map_err(|error| StoreError::io("writing the store's file once more", error))
+            .inspect_err(|error| writer.state = State::Failed { full: error.is_full() })?;
         *slot = Some(writer.take_up(Sled::open(&self.0.layout.engine()))?);
         Ok(())
     }

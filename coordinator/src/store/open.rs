@@ -19,6 +19,14 @@ use super::{
 
 /// Records read at once while all are looked at.
 pub(crate) const SCAN_PAGE: usize = 512;
+/// This program, as the store's directory names it.
+const PROGRAM: &str = concat!(env!("CARGO_PKG_NAME"), " ", env!("CARGO_PKG_VERSION"));
+/// Longest version that is believed to be one.
+const VERSION_BYTES_MAX: usize = 64;
+/// Largest store, in bytes, that is copied before it is opened after an unclean stop.
+const FOUND_BYTES_MAX: u64 = 1 << 30;
+/// Bytes that such a copy leaves free on the disk.
+const FOUND_ROOM_LEFT: u64 = 128 << 20;
 /// Faults told of one store; more are only counted.
 const FAULTS_TOLD_MAX: usize = 8;
 
@@ -36,7 +44,12 @@ impl Store {
         let lock = Lock::take(&layout.lock()).map_err(io("locking the store"))?;
         let lock = lock.ok_or_else(|| OpenError::Running(dir.to_owned()))?;
 
-        let mut ladder = Ladder { layout: &layout, backups: backups(&layout, options), report: Vec::new() };
+        let mut ladder = Ladder {
+            layout: &layout,
+            backups: backups(&layout, options),
+            may_be_new: options.create,
+            report: Vec::new(),
+        };
         ladder.tidy().map_err(io("looking at the store's directory"))?;
         let found = Marker::read(&layout.marker()).map_err(io("reading the store's marker"))?;
         let created = ladder.is_new(found);
@@ -51,6 +64,7 @@ impl Store {
             done => done,
         }?;
         let report = ladder.report;
+        let last_used_by = last_used_by(&layout).filter(|last| last != PROGRAM && !created);
         let (marker, report) =
             settle(&layout, options, &climbed, report).map_err(io("settling the store"))?;
         let clean = matches!(found, Found::Whole(marker) if marker.clean);
@@ -62,7 +76,7 @@ impl Store {
             lock: Some(lock),
         };
         let store = Self::new(layout.clone(), options.clone(), climbed.engine, writer);
-        Ok(Opened { store, report, clean, created, rewound: climbed.rewound })
+        Ok(Opened { store, report, clean, created, rewound: climbed.rewound, last_used_by })
     }
 }
 
@@ -79,10 +93,28 @@ fn prepare_dir(layout: &Layout, options: &StoreOptions) -> Result<(), OpenError>
         })?;
     }
     files::check_private(dir, files::DIR_MODE)?;
-    for file in [layout.lock(), layout.marker(), layout.ballast()] {
+    files::check_owner(dir)?;
+    let engine = layout.engine();
+    files::check_owner(&engine)?;
+    for file in [layout.lock(), layout.marker(), layout.version(), layout.ballast()] {
+        files::check_file(&file)?;
         files::check_private(&file, files::FILE_MODE)?;
+        files::check_owner(&file)?;
+    }
+    for file in [engine::data_file(&engine), engine::parameters_file(&engine)] {
+        files::check_file(&file)?;
+        files::check_owner(&file)?;
     }
     Ok(())
+}
+
+/// Who used the store last, as far as that is known.
+fn last_used_by(layout: &Layout) -> Option<String> {
+    let text = fs::read_to_string(layout.version()).ok()?;
+    let text = text.strip_suffix('\n')?;
+    let version = text.strip_prefix(concat!(env!("CARGO_PKG_NAME"), " "))?;
+    let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | '+');
+    (version.len() <= VERSION_BYTES_MAX && version.chars().all(plain)).then(|| text.to_owned())
 }
 
 fn backups(layout: &Layout, options: &StoreOptions) -> PathBuf {
@@ -100,6 +132,9 @@ fn settle(
     files::sync_dir(&layout.engine())?;
     let marker = Marker { revision: climbed.revision, clean: false, rewound: climbed.rewound };
     let marker = marker.write(&layout.marker())?;
+    if last_used_by(layout).as_deref() != Some(PROGRAM) {
+        files::replace(&layout.version(), format!("{PROGRAM}\n").as_bytes())?;
+    }
     if options.ballast_bytes > 0 {
         match ballast::keep(&layout.ballast(), options.ballast_bytes)? {
             ballast::Ballast::Kept => {}
@@ -154,6 +189,8 @@ enum Tried {
 struct Ladder<'a> {
     layout: &'a Layout,
     backups: PathBuf,
+    /// A directory without a marker may be one that was never used.
+    may_be_new: bool,
     report: Vec<String>,
 }
 
@@ -162,6 +199,8 @@ impl Ladder<'_> {
     fn tidy(&mut self) -> io::Result<()> {
         files::remove_dir(&self.layout.fresh())?;
         files::remove_file(&self.layout.copy())?;
+        files::remove_file(&self.layout.renewed())?;
+        files::remove_dir(&self.layout.found().with_extension("partial"))?;
         if self.layout.old().exists() {
             if self.layout.engine().exists() {
                 files::remove_dir(&self.layout.old())?;
@@ -195,8 +234,8 @@ impl Ladder<'_> {
                     .push("the store's marker is damaged; how far the store had got is not known".to_owned());
                 1
             }
-            // Backups without a marker: there was a store. An engine with neither may be empty and new.
-            Found::Absent => u64::from(!backup::candidates(&self.backups).is_empty()),
+            // Backups without a marker: there was a store. With neither it may be empty and new, where one may be made.
+            Found::Absent => u64::from(!self.may_be_new || !backup::candidates(&self.backups).is_empty()),
         }
     }
 
@@ -206,6 +245,9 @@ impl Ladder<'_> {
         if matches!(found, Found::Whole(marker) if !marker.clean) {
             self.report.push("the store was not closed in order; every live record is checked".to_owned());
         }
+        let clean = matches!(found, Found::Whole(marker) if marker.clean);
+        self.mend_parameters().map_err(|error| self.failed("moving damaged parameters away", error))?;
+        let no_copy = if clean { None } else { self.copy_as_found().err() };
         let mut tried = self.attempt(at_least)?;
         if !matches!(tried, Tried::Sound(..)) && self.snapshots().is_ok_and(|found| !found.is_empty()) {
             drop(tried);
@@ -214,6 +256,8 @@ impl Ladder<'_> {
             self.report.push(format!("sled's snapshots were moved to {}", moved.display()));
             tried = self.attempt(at_least)?;
         }
+        self.keep_as_found(matches!(tried, Tried::Sound(..)), no_copy)
+            .map_err(|error| self.failed("keeping the store as it was found", error))?;
         match tried {
             Tried::Sound(engine, revision) => Ok(Climbed { engine, revision, rewound: was_rewound }),
             Tried::Behind(engine, revision) => self.settle_for_less(Some((engine, revision)), at_least),
@@ -238,8 +282,65 @@ impl Ladder<'_> {
                 Ok(Tried::Damaged)
             }
             Err(error) if engine::is_lock(&error) => Err(OpenError::Running(self.layout.dir.clone())),
+            Err(source @ StoreError::Newer { .. }) => {
+                let last = last_used_by(self.layout).filter(|last| last != PROGRAM);
+                let last = last.unwrap_or_else(|| format!("a newer {}", env!("CARGO_PKG_NAME")));
+                Err(OpenError::Newer { last, source })
+            }
             Err(source) => Err(OpenError::Store { dir: self.layout.dir.clone(), source }),
         }
+    }
+
+    /// Moves away parameters that are not sled's own.
+    fn mend_parameters(&mut self) -> io::Result<()> {
+        let Some(path) = engine::damaged_parameters(&self.layout.engine())? else { return Ok(()) };
+        let quarantine = self.layout.quarantine()?;
+        fs::rename(&path, quarantine.join("conf"))?;
+        files::sync_dir(&quarantine)?;
+        files::sync_dir(&self.layout.engine())?;
+        self.report.push(format!(
+            "the parameters of the store's engine were damaged: moved to {}, and written anew",
+            quarantine.display()
+        ));
+        Ok(())
+    }
+
+    /// sled cuts a log with a damaged place there, as it opens: all that came after is gone then, so it is copied
+    /// before. An error says why it was not.
+    fn copy_as_found(&self) -> Result<(), String> {
+        let (engine, found) = (self.layout.engine(), self.layout.found());
+        // One that is there is older: what was found by an opening that was itself cut short.
+        if found.exists() || !engine.exists() {
+            return Ok(());
+        }
+        let text = |error: io::Error| error.to_string();
+        let need = files::bytes_below(&engine).map_err(text)?;
+        if need > FOUND_BYTES_MAX {
+            return Err(format!("it has {need} bytes, more than {FOUND_BYTES_MAX}"));
+        }
+        let room = files::room(&self.layout.dir).map_err(text)?;
+        if room < need.saturating_add(FOUND_ROOM_LEFT) {
+            return Err(format!("it has {need} bytes, and {room} are free on the disk"));
+        }
+        files::copy_dir(&engine, &found).map_err(text)
+    }
+
+    /// Throws the copy away where all is in order, and keeps it otherwise.
+    fn keep_as_found(&mut self, in_order: bool, no_copy: Option<String>) -> io::Result<()> {
+        let found = self.layout.found();
+        if in_order {
+            return files::remove_dir(&found);
+        }
+        if let Some(why) = no_copy {
+            self.report.push(format!("no copy was made of the store as it was found: {why}"));
+        }
+        if found.exists() {
+            let quarantine = self.layout.quarantine()?;
+            fs::rename(&found, quarantine.join("sled"))?;
+            files::sync_dir(&quarantine)?;
+            self.report.push(format!("the store as it was found is in {}", quarantine.display()));
+        }
+        Ok(())
     }
 
     fn snapshots(&self) -> io::Result<Vec<PathBuf>> {

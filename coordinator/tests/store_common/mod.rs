@@ -3,6 +3,9 @@
 #![allow(dead_code, missing_docs, unreachable_pub, reason = "shared by several test programs")]
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
+pub mod damage;
+pub mod writers;
+
 use std::{collections::BTreeMap, fs, os::unix::fs::PermissionsExt as _, path::Path};
 
 use fleet::{
