@@ -123,6 +123,7 @@ pub async fn run(path: PathBuf, overrides: Overrides, live: Live, tls: ClientTls
         wake: wake.clone(),
         prober: Prober::default(),
         renewals: watch::Sender::new(0),
+        trust: watch::Sender::new(None),
     });
     let stop = CancellationToken::new();
     match trust_domain {

@@ -128,6 +128,9 @@ async fn in_time<T>(work: impl Future<Output = io::Result<T>>) -> io::Result<T> 
 
 /// A system error in plain words, without its number.
 fn plain(error: &io::Error) -> String {
+    if let Some(trouble) = mirror_certs::handshake_trouble(error) {
+        return trouble;
+    }
     match error.kind() {
         io::ErrorKind::ConnectionRefused => "connection refused".to_owned(),
         io::ErrorKind::HostUnreachable => "no route to host".to_owned(),

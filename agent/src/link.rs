@@ -55,6 +55,8 @@ pub struct Link {
     pub autonomy: Arc<Autonomy>,
     /// Counts the renewals of the certificate since the start.
     pub renewals: watch::Sender<u64>,
+    /// The CAs that the fleet trusts, as the coordinator told last: a reason to renew the certificate.
+    pub trust: watch::Sender<Option<v1::Trust>>,
 }
 
 impl Link {

@@ -10,8 +10,8 @@ use std::time::Duration;
 
 use chrono::{DateTime, TimeDelta, Utc};
 use mirror_certs::{
-    CaBundle, ClientFiles, ClientTls, Existing, FileError, KeyError, KeyPair, RENEW_GRACE, TlsError,
-    TrustDomain, renewal_time,
+    CaBundle, ClientFiles, ClientTls, Existing, FileError, Identity, KeyError, KeyPair, RENEW_GRACE,
+    TlsError, TrustDomain, renewal_time,
 };
 use mirror_proto::v1;
 use mirror_proto::v1::enrollment_service_client::EnrollmentServiceClient;
@@ -38,6 +38,8 @@ const RETRY_FIRST: Duration = Duration::from_secs(2);
 const RETRY_CAP: Duration = Duration::from_secs(60 * 60);
 /// Upper bound of the pauses once it has expired and there can be no session.
 const RETRY_CAP_EXPIRED: Duration = Duration::from_secs(5 * 60);
+/// Renewals that a change of the fleet's CAs asks for are spread over this time: all of a fleet hear of it at once.
+const CHANGE_SPREAD: Duration = Duration::from_secs(10);
 /// Longest wait for an answer.
 const ANSWER_WAIT_MAX: Duration = Duration::from_secs(30);
 
@@ -98,7 +100,13 @@ impl Renewal {
         let mut failures = 0;
         // Of the whole spread: chosen anew for each certificate, and not at each look.
         let mut share = rand::rng().random_range(0.0..=1.0);
+        let mut told = link.trust.subscribe();
+        // What was told when the last certificate came: the same again is no reason for another one.
+        let mut settled = None;
         loop {
+            let trust = told.borrow_and_update().clone();
+            let changed = trust.as_ref().filter(|trust| settled.as_ref() != Some(*trust));
+            let changed = changed.is_some_and(|trust| self.lacks(trust));
             let pause = match identity::read(&self.identity, &self.trust_domain) {
                 Err(error) => {
                     let error = outcome::chain(&error);
@@ -106,11 +114,12 @@ impl Renewal {
                     LOOK_PAUSE_MAX
                 }
                 Ok(own) => match wait(clock::now(), &own, share) {
-                    Some(wait) => wait.min(LOOK_PAUSE_MAX),
-                    None => match self.renew(&link, &own).await {
+                    Some(wait) if !changed => wait.min(LOOK_PAUSE_MAX),
+                    _ => match self.renew(&link, &own).await {
                         Ok(until) => {
                             tracing::info!(until = %day(until), "the certificate is renewed");
                             (failures, share) = (0, rand::rng().random_range(0.0..=1.0));
+                            settled = trust;
                             RENEWALS_PAUSE_MIN
                         }
                         Err(error) => {
@@ -122,11 +131,35 @@ impl Renewal {
                     },
                 },
             };
+            let news = async {
+                if told.changed().await.is_err() {
+                    // The link is gone, and with it whoever could tell.
+                    std::future::pending::<()>().await;
+                }
+                let spread = rand::rng().random_range(Duration::ZERO..=CHANGE_SPREAD);
+                tokio::time::sleep(spread).await;
+            };
             tokio::select! {
                 () = tokio::time::sleep(pause) => {}
+                () = news => {}
                 () = stop.cancelled() => return,
             }
         }
+    }
+
+    /// Whether the fleet trusts other CAs than this host, or issues certificates by another one than this host's.
+    fn lacks(&self, trust: &v1::Trust) -> bool {
+        let ours = mirror_certs::read_pem(&self.ca).ok().and_then(|text| CaBundle::from_pem(&text).ok());
+        let own = mirror_certs::read_private(&self.identity).ok();
+        let own = own.and_then(|text| Identity::from_pem(&text, &self.trust_domain).ok());
+        // What cannot be read is told elsewhere, and not mended by another certificate.
+        let (Some(ours), Some(own)) = (ours, own) else { return false };
+        let mut hashes: Vec<String> = ours.hashes().iter().map(ToString::to_string).collect();
+        let mut theirs = trust.ca_hashes.clone();
+        hashes.sort();
+        theirs.sort();
+        let issuer = ours.issuer_hash(&own).map(|hash| hash.to_string());
+        !theirs.is_empty() && (hashes != theirs || issuer.as_ref() != Some(&trust.issuing_ca_hash))
     }
 
     /// Asks for the next certificate and puts it in place; until when it is good.

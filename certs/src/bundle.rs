@@ -6,7 +6,7 @@ use rustls::RootCertStore;
 use rustls_pki_types::CertificateDer;
 use rustls_pki_types::pem::PemObject as _;
 
-use crate::identity::{IdentityError, TrustDomain};
+use crate::identity::{IdentityError, Peer, TrustDomain};
 use crate::spki::SpkiHash;
 use crate::x509::{self, MalformedCertificate};
 
@@ -105,6 +105,16 @@ impl CaBundle {
         CertificateDer::from_pem_slice(cert_pem.as_bytes()).is_ok_and(|der| self.issuer_of(&der).is_some())
     }
 
+    /// The key hash of the CA that issued this certificate; `None`: it is not in the bundle. By the CA's name alone, which
+    /// no two CAs of a fleet share: for a certificate that a handshake, or [`CaBundle::signed`], has verified.
+    #[must_use]
+    pub fn issuer_hash(&self, peer: &Peer) -> Option<SpkiHash> {
+        self.0.iter().find_map(|ca| {
+            let parsed = x509::parse(ca).ok()?;
+            (parsed.subject().as_raw() == peer.issuer).then(|| SpkiHash::of_spki(parsed.public_key().raw))
+        })
+    }
+
     fn from_certificates(certificates: Vec<CertificateDer<'static>>) -> Result<Self, BundleError> {
         if certificates.is_empty() {
             return Err(BundleError::Empty);
@@ -189,6 +199,9 @@ mod tests {
         assert_eq!(ca.bundle().trust_domain().unwrap().as_str(), "example.org");
         let leaf = CertificateDer::from_pem_slice(leaf.as_bytes()).unwrap();
         assert!(ca.bundle().issuer_of(&leaf).is_some());
+        let peer = crate::Identity::from_der(&leaf, ca.trust_domain()).unwrap();
+        assert_eq!(authority().bundle().union(&ca.bundle()).unwrap().issuer_hash(&peer), Some(ca.ca_hash()));
+        assert_eq!(authority().bundle().issuer_hash(&peer), None);
 
         let mut forged = leaf.to_vec();
         *forged.last_mut().unwrap() ^= 1;

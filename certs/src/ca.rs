@@ -266,6 +266,17 @@ impl CertificateAuthority {
         self.issuer.key().pem()
     }
 
+    /// Key and certificate in one text; [`CertificateAuthority::load`] takes it for both. For a file that is put in place
+    /// in one step, so that no crash leaves a key without its certificate.
+    #[must_use]
+    pub fn combined_pem(&self) -> Zeroizing<String> {
+        let (key, certificate) = (self.key_pem(), self.cert_pem());
+        let mut text = Zeroizing::new(String::with_capacity(key.len() + certificate.len()));
+        text.push_str(&key);
+        text.push_str(&certificate);
+        text
+    }
+
     /// This CA as a bundle of one.
     #[must_use]
     pub fn bundle(&self) -> CaBundle {
@@ -276,6 +287,12 @@ impl CertificateAuthority {
     #[must_use]
     pub fn trust_domain(&self) -> &TrustDomain {
         &self.trust_domain
+    }
+
+    /// When it was made: the start of its validity is set back by [`BACKDATE`].
+    #[must_use]
+    pub fn made(&self) -> DateTime<Utc> {
+        self.not_before + BACKDATE
     }
 
     /// End of the CA's own validity; nothing it issues lives longer.

@@ -204,6 +204,7 @@ impl Identity {
             not_before: time(validity.not_before.timestamp())?,
             not_after: time(validity.not_after.timestamp())?,
             spki_hash: SpkiHash::of_spki(certificate.public_key().raw),
+            issuer: certificate.issuer().as_raw().to_vec(),
         })
     }
 
@@ -241,6 +242,8 @@ pub struct Peer {
     pub not_after: DateTime<Utc>,
     /// The hash of its public key, compared on renewal.
     pub spki_hash: SpkiHash,
+    /// The name of the CA that issued it, DER; [`crate::CaBundle::issuer_hash`] says which CA that is.
+    pub issuer: Vec<u8>,
 }
 
 /// The single URI among the subject alternative names.

@@ -54,11 +54,12 @@ pub use key::{KeyError, KeyPair};
 pub use life::{AGENT_LIFE, BACKDATE, CA_LIFE, RENEW_GRACE, SERVER_LIFE, USER_LIFE, renewal_time};
 pub use memory::make_undumpable;
 pub use pinned::{PinMismatch, PinnedBootstrap};
-pub use revocation::{DENIALS_MAX, Denial, DenyList, DenyListError, OpenedDenyList, TornLine};
+pub use revocation::{DENIALS_MAX, Denial, Denied, DenyList, DenyListError, OpenedDenyList, TornLine};
 pub use serial::{Serial, SerialError};
 pub use spki::{SpkiHash, SpkiHashError};
 pub use tls::{
-    ClientFiles, ClientTls, IdentityFiles, ServerFiles, ServerTls, TlsError, client_config, server_config,
+    ClientFiles, ClientTls, IdentityFiles, ServerFiles, ServerTls, TlsError, client_config,
+    handshake_trouble, server_config,
 };
 pub use token::{JoinToken, Token, TokenError, TokenKind, UserToken};
 pub use x509::MalformedCertificate;

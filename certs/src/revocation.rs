@@ -157,6 +157,25 @@ struct Writer {
     lines: usize,
 }
 
+/// What [`DenyList::look`] found.
+#[derive(Debug, Default)]
+pub struct Denied(HashSet<Denial>);
+
+impl Denied {
+    /// Whether a certificate is refused: by its serial number, its key or whom it speaks for.
+    #[must_use]
+    pub fn is_denied(&self, identity: &Identity, serial: &Serial, key: &SpkiHash) -> bool {
+        let whom = match identity {
+            Identity::Agent(name) => Denial::Agent(name.clone()),
+            Identity::User(name) => Denial::User(name.clone()),
+            Identity::Server => return false,
+        };
+        [Denial::Serial(serial.clone()), Denial::Key(*key), whom.folded()]
+            .iter()
+            .any(|one| self.0.contains(one))
+    }
+}
+
 impl DenyList {
     /// Opens the list, or starts an empty one. A torn last line is cut off and reported.
     ///
@@ -184,6 +203,21 @@ impl DenyList {
         let list =
             Self { path: path.to_owned(), denied: ArcSwap::from_pointee(denied), writer: Mutex::new(writer) };
         Ok(OpenedDenyList { list, torn })
+    }
+
+    /// The denials in a file, for a command that runs beside a coordinator: nothing is mended, a torn last line is passed
+    /// over, and a file that is not there denies nobody.
+    ///
+    /// # Errors
+    /// [`DenyListError`].
+    pub fn look(path: &Path) -> Result<Denied, DenyListError> {
+        let mut file = match File::open(path) {
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Denied::default()),
+            opened => opened.map_err(io_error("open", path))?,
+        };
+        let bytes = read_bounded(&mut file, path)?;
+        let whole = bytes.iter().rposition(|&b| b == b'\n').map_or(0, |newline| newline + 1);
+        Ok(Denied(parse(&bytes[..whole], path)?.0))
     }
 
     /// Denies somebody, for ever: writes the line, waits until it is on disk, then refuses. Returns whether it is new;

@@ -75,6 +75,8 @@ pub struct ServerFiles {
     pub identity: IdentityFiles,
     /// The fleet's CAs: clients are checked against them, and the one that issued the certificate is sent along.
     pub ca: PathBuf,
+    /// Where the next CA is while one replaces another. It is trusted as well, as long as there is such a file.
+    pub next_ca: Option<PathBuf>,
 }
 
 /// The files of a dialling end.
@@ -124,7 +126,19 @@ impl ServerFiles {
     fn read(&self) -> Result<ServerConfig, TlsError> {
         let certificate = file::read_pem(&self.identity.certificate)?;
         let key = file::read_private(&self.identity.key)?;
-        server_config(&certificate, &key, &CaBundle::from_pem(&file::read_pem(&self.ca)?)?)
+        server_config(&certificate, &key, &self.bundle()?)
+    }
+
+    /// The CAs that the files hold: one, or two while one replaces the other.
+    ///
+    /// # Errors
+    /// [`TlsError`].
+    pub fn bundle(&self) -> Result<CaBundle, TlsError> {
+        let bundle = CaBundle::from_pem(&file::read_pem(&self.ca)?)?;
+        match self.next_ca.as_ref().filter(|next| next.exists()) {
+            Some(next) => Ok(bundle.union(&CaBundle::from_pem(&file::read_pem(next)?)?)?),
+            None => Ok(bundle),
+        }
     }
 }
 
@@ -214,6 +228,42 @@ pub fn client_config(bundle: &CaBundle, identity: Option<(&str, &str)>) -> Resul
         None => builder.with_no_client_auth(),
     };
     Ok(with_client_rules(config))
+}
+
+/// What a handshake that failed means for the people of the host that dialled, where it is one of the frequent causes: a
+/// clock that runs wrong, a certificate that ended, a CA that this host does not know. `None`: the library's own words
+/// are as good.
+#[must_use]
+pub fn handshake_trouble(error: &std::io::Error) -> Option<String> {
+    use rustls::CertificateError as Bad;
+    let rustls::Error::InvalidCertificate(bad) = error.get_ref()?.downcast_ref::<rustls::Error>()? else {
+        return None;
+    };
+    let when = |time: &rustls_pki_types::UnixTime| {
+        let seconds = i64::try_from(time.as_secs()).ok();
+        let time = seconds.and_then(|seconds| chrono::DateTime::from_timestamp(seconds, 0));
+        time.map_or_else(|| "?".to_owned(), |time| time.format("%Y-%m-%d %H:%M UTC").to_string())
+    };
+    Some(match bad {
+        Bad::NotValidYetContext { time, not_before } => format!(
+            "its certificate is valid from {} on, and this host's clock shows {}: this host's clock is behind, or the \
+             coordinator's was ahead; set the clock",
+            when(not_before),
+            when(time)
+        ),
+        Bad::ExpiredContext { time, not_after } => format!(
+            "its certificate ended at {}, and this host's clock shows {}: this host's clock is ahead, or the \
+             coordinator was not started for long; set the clock",
+            when(not_after),
+            when(time)
+        ),
+        Bad::UnknownIssuer => {
+            "its certificate comes from no CA that this host knows: another fleet, somebody in between, \
+                               or the fleet's CA was replaced while this host was away"
+                .to_owned()
+        }
+        _ => return None,
+    })
 }
 
 /// What every dialling configuration has in common.

@@ -424,6 +424,7 @@ fn write_server(directory: &Path, ca: &CertificateAuthority, bundle: &CaBundle) 
             key: directory.join("server.pem"),
         },
         ca: directory.join("ca.pem"),
+        next_ca: Some(directory.join("next.pem")),
     };
     let server = ca.issue_server(&[HOST], now()).unwrap();
     write_private(&files.identity.key, &server.combined_pem(), Existing::Replace).unwrap();
@@ -448,6 +449,23 @@ fn a_reload_of_the_server_takes_effect_with_the_next_connection() {
     assert!(meet_as(HOST, of_new, server.config()).stands());
     assert!(!meet_as(HOST, of_old, server.config()).stands());
     assert_eq!(open.send("still here"), "still here");
+}
+
+#[test]
+fn a_next_ca_is_trusted_while_its_file_is_there() {
+    let directory = tempfile::tempdir().unwrap();
+    let (old, new) = (authority(), authority());
+    let files = write_server(directory.path(), &old, &old.bundle());
+    let next = files.next_ca.clone().unwrap();
+    let server = ServerTls::load(files).unwrap();
+    let of_new = Arc::new(client_of(&new, &old.bundle()));
+    assert!(!meet_as(HOST, of_new.clone(), server.config()).stands());
+    write_private(&next, &new.combined_pem(), Existing::Refuse).unwrap();
+    server.reload().unwrap();
+    assert!(meet_as(HOST, of_new.clone(), server.config()).stands());
+    std::fs::remove_file(next).unwrap();
+    server.reload().unwrap();
+    assert!(!meet_as(HOST, of_new, server.config()).stands());
 }
 
 #[test]

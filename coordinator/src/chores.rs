@@ -6,6 +6,7 @@ use std::{
     time::Duration,
 };
 
+use chrono::TimeDelta;
 use fleet::{
     input::Input,
     time::{Now, Wall},
@@ -20,6 +21,8 @@ use crate::{
 pub(crate) const OVERDUE_AFTER: Duration = Duration::from_secs(2);
 /// Sweeps in one run; each forgets a bounded number of things.
 const SWEEPS_MAX: u32 = 1_000;
+/// A CA that ends within this time is to be replaced: a year, in which every certificate of it ends by itself.
+const CA_ENDS_SOON: TimeDelta = TimeDelta::days(365);
 /// Folder of the backups, in `data_dir`.
 pub(crate) const BACKUPS: &str = "backups";
 /// What our own backups' names begin with; others in the folder are left alone.
@@ -134,10 +137,17 @@ fn prune_history(services: &Services) -> Result<usize, StoreError> {
     Ok(removed)
 }
 
-/// Renews the server's own certificate when it is due.
+/// Renews the server's own certificate when it is due, takes over a change of the CA that nobody told of by SIGHUP, and
+/// tidies up the list of what was issued.
 pub(crate) async fn certificate(services: Services) -> Done {
     blocking(move || {
         let now = services.driver.now().wall.to_utc();
+        services.adopt().map_err(|error| Chain(&error).to_string())?;
+        let ends = services.ca.not_after();
+        if ends - now < CA_ENDS_SOON {
+            tracing::warn!(%ends, "the fleet's CA ends; next: mirror-coordinator ca rotate");
+        }
+        services.ca.tidy(now).map_err(|error| format!("tidying up the list of certificates: {error}"))?;
         let renewed = services.who.renew_server(now).map_err(|error| Chain(&error).to_string())?;
         Ok(if renewed { "renewed" } else { "not due" }.to_owned())
     })

@@ -9,9 +9,9 @@ use std::{
 };
 
 use chrono::{DateTime, Utc};
-use mirror_certs::{
-    CaError, CertificateAuthority, Existing, FileError, Identity, KeyError, KeyPair, USER_LIFE, write_public,
-};
+use mirror_certs::{CaError, Existing, FileError, Identity, KeyError, KeyPair, USER_LIFE, write_public};
+
+use crate::authority::Authority;
 
 /// The context itself, in its folder.
 pub const CONTEXT_FILE: &str = "mirrorctl.toml";
@@ -49,7 +49,7 @@ pub(crate) fn write(
     stem: &str,
     server: &str,
     ca_certificates: &str,
-    issuer: (&CertificateAuthority, DateTime<Utc>),
+    issuer: (&Authority, DateTime<Utc>),
     identity: &Identity,
 ) -> Result<Context, ContextError> {
     let (ca, now) = issuer;

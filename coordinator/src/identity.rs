@@ -3,27 +3,25 @@
 //!
 //! Makes nothing but its own server certificate, which it renews by itself; the rest is made once, by `init.rs`.
 
-use std::{path::Path, path::PathBuf, sync::Arc};
+use std::{
+    path::{Path, PathBuf},
+    sync::Arc,
+};
 
 use arc_swap::ArcSwap;
 use chrono::{DateTime, Utc};
 use mirror_certs::{
-    CaBundle, CaError, CertificateAuthority, DenyList, DenyListError, Existing, FileError, Identity,
-    IdentityError, IdentityFiles, ServerFiles, ServerTls, TlsError, read_pem, read_private, renewal_time,
-    write_private,
+    CaError, DenyList, DenyListError, Existing, FileError, Identity, IdentityError, IdentityFiles,
+    ServerFiles, ServerTls, TlsError, read_private, renewal_time, write_private,
 };
 
+pub use crate::authority::{CA_CERTIFICATE, CA_KEY, CA_NEXT};
 use crate::{
+    authority::{Authority, AuthorityError, Change},
     config::Config,
     seal::{SealError, Sealer},
 };
 
-/// The CA's certificate.
-pub const CA_CERTIFICATE: &str = "ca.pem";
-/// The CA's private key: whoever has it is the fleet.
-pub const CA_KEY: &str = "ca.key";
-/// The CAs that are trusted while one replaces another; only then is there such a file.
-pub const CA_BUNDLE: &str = "ca-bundle.pem";
 /// The server's certificate and its key, in one file.
 pub const SERVER: &str = "server.pem";
 /// The key of sealed passwords.
@@ -38,7 +36,10 @@ pub enum WhoError {
     #[error("could not use the coordinator's own files")]
     File(#[from] FileError),
     /// The CA is unusable.
-    #[error("could not use the fleet's CA in {0}")]
+    #[error(transparent)]
+    Authority(#[from] AuthorityError),
+    /// It issues nothing for the coordinator itself.
+    #[error("could not issue the server's certificate by the fleet's CA in {0}")]
     Ca(PathBuf, #[source] CaError),
     /// The CA is of another fleet.
     #[error(
@@ -70,7 +71,7 @@ pub enum WhoError {
 #[derive(Debug, Clone)]
 pub struct Who {
     /// Signs certificates.
-    pub ca: Arc<CertificateAuthority>,
+    pub ca: Arc<Authority>,
     /// The port's TLS, reloadable.
     pub tls: Arc<ServerTls>,
     /// The CAs that are handed to those who enrol, PEM.
@@ -81,7 +82,6 @@ pub struct Who {
     pub sealer: Arc<Sealer>,
     server: PathBuf,
     server_names: Vec<String>,
-    bundle: PathBuf,
 }
 
 impl Who {
@@ -98,32 +98,38 @@ impl Who {
         let sealer = Sealer::open(&config.file(SEAL_KEY))?;
         let (server, server_names) = (config.file(SERVER), names(config));
         renew(&ca, &server, &server_names, now)?;
-        let bundle = Some(config.file(CA_BUNDLE)).filter(|path| path.exists());
-        let bundle = bundle.unwrap_or_else(|| config.file(CA_CERTIFICATE));
-        let bundle_pem = read_bundle(&bundle)?;
         let identity = IdentityFiles { certificate: server.clone(), key: server.clone() };
-        let tls = ServerTls::load(ServerFiles { identity, ca: bundle.clone() })?;
+        let (ca_file, next_ca) = (config.file(CA_CERTIFICATE), Some(config.file(CA_NEXT)));
+        let tls = ServerTls::load(ServerFiles { identity, ca: ca_file, next_ca })?;
         Ok(Self {
+            bundle_pem: Arc::new(ArcSwap::from_pointee(ca.bundle().to_pem())),
             ca: Arc::new(ca),
             tls: Arc::new(tls),
-            bundle_pem: Arc::new(ArcSwap::from_pointee(bundle_pem)),
             deny: Arc::new(opened.list),
             sealer: Arc::new(sealer),
             server,
             server_names,
-            bundle,
         })
     }
 
-    /// Reads the server's certificate and the CA bundle anew; the next connection gets them.
+    /// Reads the CA and the server's certificate anew, and makes the latter where it is due, or where another CA issues it
+    /// now; the next connection gets them. The caller cuts what was begun under a CA that is [`Change::Removed`].
     ///
     /// # Errors
     /// [`WhoError`]; what was in force stays.
-    pub fn reload(&self) -> Result<(), WhoError> {
-        let bundle_pem = read_bundle(&self.bundle)?;
+    pub fn reload(&self, now: DateTime<Utc>) -> Result<Change, WhoError> {
+        let change = self.ca.reload()?;
+        if change != Change::None {
+            renew(&self.ca, &self.server, &self.server_names, now)?;
+        }
         self.tls.reload()?;
-        self.bundle_pem.store(Arc::new(bundle_pem));
-        Ok(())
+        self.bundle_pem.store(Arc::new(self.ca.bundle().to_pem()));
+        if change != Change::None {
+            self.ca.note_in_force(now);
+            let trusted = self.ca.bundle().hashes().len();
+            tracing::info!(trusted, issuing = %self.ca.trust().issuing, ?change, "the fleet's CAs have changed");
+        }
+        Ok(change)
     }
 
     /// Renews the server's certificate when a third of its life is over; true: it was renewed.
@@ -139,11 +145,8 @@ impl Who {
     }
 }
 
-fn load_ca(config: &Config) -> Result<CertificateAuthority, WhoError> {
-    let certificate = read_pem(&config.file(CA_CERTIFICATE))?;
-    let key = read_private(&config.file(CA_KEY))?;
-    let ca = CertificateAuthority::load(&certificate, &key)
-        .map_err(|error| WhoError::Ca(config.data_dir.clone(), error))?;
+fn load_ca(config: &Config) -> Result<Authority, WhoError> {
+    let ca = Authority::load(&config.data_dir)?;
     match &config.trust_domain {
         Some(wanted) if wanted != ca.trust_domain() => Err(WhoError::OtherFleet {
             dir: config.data_dir.clone(),
@@ -152,12 +155,6 @@ fn load_ca(config: &Config) -> Result<CertificateAuthority, WhoError> {
         }),
         Some(_) | None => Ok(ca),
     }
-}
-
-fn read_bundle(path: &Path) -> Result<String, WhoError> {
-    let text = read_pem(path)?;
-    // Only certificates leave the host, whatever else somebody put into the file.
-    Ok(CaBundle::from_pem(&text).map_err(TlsError::from)?.to_pem())
 }
 
 /// The names for the server's certificate; without any, the host's own.
@@ -172,18 +169,13 @@ pub fn host_name() -> String {
     rustix::system::uname().nodename().to_string_lossy().into_owned()
 }
 
-/// Makes the certificate where there is none or it is due; says whether it did.
-fn renew(
-    ca: &CertificateAuthority,
-    path: &Path,
-    names: &[String],
-    now: DateTime<Utc>,
-) -> Result<bool, WhoError> {
+/// Makes the certificate where there is none, it is due, or another CA issues it now; says whether it did.
+fn renew(ca: &Authority, path: &Path, names: &[String], now: DateTime<Utc>) -> Result<bool, WhoError> {
     if path.exists() {
         let present = read_private(path)?;
         let present = Identity::from_pem(&present, ca.trust_domain())
             .map_err(|error| WhoError::Server(path.to_owned(), error))?;
-        if now < renewal_time(present.not_before, present.not_after) {
+        if now < renewal_time(present.not_before, present.not_after) && ca.issues_for_server(&present, now) {
             return Ok(false);
         }
     }

@@ -25,6 +25,7 @@ use mirror_certs::{
 
 use crate::{
     STORE,
+    authority::{Authority, AuthorityError},
     clock::Clock,
     config::{self, ConfigError, Fault, Overrides},
     context::{self, ContextError},
@@ -94,6 +95,9 @@ pub enum InitError {
     /// The CA.
     #[error("could not make the certificates")]
     Ca(#[from] CaError),
+    /// The CA's files.
+    #[error("could not use the CA that was made")]
+    Authority(#[from] AuthorityError),
     /// A name in a certificate.
     #[error("could not make the agent's certificate")]
     Identity(#[from] IdentityError),
@@ -268,6 +272,7 @@ async fn make(plan: &Plan) -> Result<Made, InitError> {
     let ca = CertificateAuthority::create(plan.trust_domain.clone(), now)?;
     write_private(&file(CA_KEY), &ca.key_pem(), Existing::Refuse)?;
     write_public(&file(CA_CERTIFICATE), &ca.cert_pem(), Existing::Refuse)?;
+    let (ca, ca_until) = (Authority::load(&plan.folder)?, ca.not_after());
     let server = ca.issue_server(&plan.names, now)?;
     write_private(&file(SERVER), &server.combined_pem(), Existing::Refuse)?;
     Sealer::create(&file(SEAL_KEY))?;
@@ -281,7 +286,7 @@ async fn make(plan: &Plan) -> Result<Made, InitError> {
         config: file(CONFIG_FILE),
         context,
         ca_hash: ca.ca_hash(),
-        ca_until: ca.not_after(),
+        ca_until,
         grpc_listen: plan.config.grpc_listen,
         http_listen: plan.config.http_listen,
         agent,
@@ -298,11 +303,7 @@ impl Outlet for Nobody {
 }
 
 /// Makes the store and enters the first user (and agent) through the engine, as everything later is.
-async fn enter_first(
-    plan: &Plan,
-    ca: &CertificateAuthority,
-    now: DateTime<Utc>,
-) -> Result<Option<PathBuf>, InitError> {
+async fn enter_first(plan: &Plan, ca: &Authority, now: DateTime<Utc>) -> Result<Option<PathBuf>, InitError> {
     let store = Store::open(&plan.folder.join(STORE), &StoreOptions::default())?.store;
     let (driver, thread) = Driver::start(store.clone(), Limits::default(), 0, Arc::new(Nobody))?;
     let user = UserAsk::Create { name: plan.admin.clone(), role: UserRole::Admin, password: None };
@@ -325,10 +326,11 @@ async fn put(driver: &Driver, input: Input) -> Result<Reply, InitError> {
     }
 }
 
-fn write_context(plan: &Plan, ca: &CertificateAuthority, now: DateTime<Utc>) -> Result<PathBuf, InitError> {
+fn write_context(plan: &Plan, ca: &Authority, now: DateTime<Utc>) -> Result<PathBuf, InitError> {
     let folder = plan.folder.join(ADMIN);
     make_folder(&folder)?;
-    let made = context::write(&folder, ADMIN, &plan.server, &ca.cert_pem(), (ca, now), &plan.identity)?;
+    let made =
+        context::write(&folder, ADMIN, &plan.server, &ca.bundle().to_pem(), (ca, now), &plan.identity)?;
     Ok(made.file)
 }
 

@@ -14,6 +14,7 @@
 //! to the model (`mirror-proto`'s).
 
 pub mod attempt_logs;
+pub mod authority;
 mod chores;
 pub mod clock;
 pub mod config;
@@ -37,14 +38,15 @@ pub mod session;
 pub mod store;
 pub mod telemetry;
 pub mod ticker;
+pub mod twins;
 pub mod user_certificate;
 pub mod watch;
 
 use std::{fmt, io, net::SocketAddr, sync::Arc, time::Duration};
 
 use arc_swap::ArcSwap;
-use fleet::time::Wall;
-use mirror_certs::{CertificateAuthority, DenyList};
+use fleet::{agent::AgentRecord, time::Wall};
+use mirror_certs::{Denial, DenyList, Identity};
 use tokio::{
     net::TcpListener,
     sync::{Semaphore, mpsc},
@@ -52,10 +54,12 @@ use tokio::{
 };
 use tokio_stream::{StreamExt as _, wrappers::ReceiverStream};
 use tokio_util::sync::CancellationToken;
+use tonic::Status;
 use tonic_health::{ServingStatus, server::HealthReporter};
 
 use crate::{
     attempt_logs::{AttemptLogs, LogError},
+    authority::{Authority, Change, ledger::Entry},
     chores::BACKUPS,
     config::Config,
     driver::{Driver, DriverThread},
@@ -70,6 +74,7 @@ use crate::{
     seal::Sealer,
     store::{BACKUP_EXTENSION, OpenError, Opened, Store, StoreError, StoreOptions},
     ticker::{JobReport, Ticker, Watchdog},
+    twins::Twins,
     watch::Progress,
 };
 
@@ -96,7 +101,7 @@ pub struct Services {
     /// Bounds how many projects are looked at at once.
     pub checks: Arc<Semaphore>,
     /// Signs certificates.
-    pub ca: Arc<CertificateAuthority>,
+    pub ca: Arc<Authority>,
     /// The CAs that are handed to those who enrol, PEM.
     pub bundle_pem: Arc<ArcSwap<String>>,
     /// Who is refused for ever.
@@ -113,6 +118,8 @@ pub struct Services {
     pub logins: Arc<Logins>,
     /// Hashes and compares passwords, a few at once.
     pub passwords: Passwords,
+    /// Agents' certificates that are on two hosts.
+    pub twins: Arc<Twins>,
     /// What the schedule watchdog found.
     pub watchdog: Arc<Watchdog>,
     /// Cancelled when the coordinator stops: what could go on for ever ends.
@@ -121,6 +128,44 @@ pub struct Services {
     pub health: HealthReporter,
     /// The configuration.
     pub config: Arc<Config>,
+}
+
+impl Services {
+    /// Takes over what the files of CA and certificate say now: the next connection gets it, agents that are connected
+    /// are told, and what was begun under a CA that is trusted no more is cut.
+    ///
+    /// # Errors
+    /// [`WhoError`]; what was in force stays.
+    pub fn adopt(&self) -> Result<(), WhoError> {
+        let change = self.who.reload(self.driver.now().wall.to_utc())?;
+        if change == Change::Removed {
+            let cut = self.connections.kill_foreign(&self.ca.bundle());
+            tracing::info!(target: "audit", cut, "connections begun under a CA that is trusted no more are cut");
+        }
+        if change != Change::None {
+            self.outbox.tell_trust(&self.ca.trust());
+        }
+        Ok(())
+    }
+}
+
+impl Services {
+    /// Refuses an agent or a user for ever, with every certificate and after every restore, and cuts what it has open.
+    /// Says how many connections those were.
+    ///
+    /// # Errors
+    /// INTERNAL where the denial cannot be written; then nobody is refused, and nothing is cut.
+    pub async fn shut_out(&self, identity: &Identity) -> Result<usize, Status> {
+        let denial = match identity {
+            Identity::Agent(name) => Denial::Agent(name.clone()),
+            Identity::User(name) => Denial::User(name.clone()),
+            Identity::Server => return Ok(0),
+        };
+        rpc::deny(self, denial).await?;
+        let cut = self.connections.kill(identity);
+        tracing::info!(target: "audit", %identity, cut, "shut out for ever");
+        Ok(cut)
+    }
 }
 
 /// Why a coordinator does not start. Each names what to do.
@@ -264,6 +309,9 @@ fn begin(
     let outbox = Arc::new(Outbox::new(Arc::clone(&who.sealer)));
     let outlet = Arc::clone(&outbox);
     let (driver, thread) = Driver::start(opened.store, config.limits.clone(), term_at_least, outlet)?;
+    outbox.tell_trust(&who.ca.trust());
+    who.ca.complete(driver.view().agents_by_name().filter_map(|agent| certificate_of(agent, &who.ca, now)));
+    who.ca.note_in_force(now.to_utc());
     let services = Services {
         driver,
         progress: Arc::default(),
@@ -280,12 +328,28 @@ fn begin(
         streams: Arc::default(),
         logins: Arc::default(),
         passwords: Passwords::default(),
+        twins: Arc::default(),
         watchdog: Arc::default(),
         stopping: CancellationToken::new(),
         health: HealthReporter::new(),
         config: Arc::new(config),
     };
     Ok((services, thread))
+}
+
+/// An agent's newest certificate, as its record has it; `None`: it is refused for ever. By which CA it was issued is not
+/// recorded: the one that hosts know as the fleet's, until it is seen.
+fn certificate_of(agent: &AgentRecord, ca: &Authority, now: Wall) -> Option<Entry> {
+    agent.revoked.is_none().then_some(())?;
+    Some(Entry {
+        time: now.to_utc(),
+        used: false,
+        issuer: ca.ca_hash(),
+        serial: agent.certificate_serial.parse().ok()?,
+        key: format!("sha256:{}", agent.key_hash).parse().ok()?,
+        identity: Identity::Agent(agent.name.as_str().parse().ok()?),
+        until: agent.certificate_expires.to_utc(),
+    })
 }
 
 /// What the system's reason means here, where it is one of the frequent ones.
@@ -389,7 +453,7 @@ impl Handle {
     /// # Errors
     /// [`WhoError`]; what was in force stays.
     pub fn reload(&self, fresh: &Config) -> Result<Vec<&'static str>, WhoError> {
-        self.services.who.reload()?;
+        self.services.adopt()?;
         Ok(self.services.config.differing(fresh))
     }
 

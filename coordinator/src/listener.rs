@@ -19,7 +19,7 @@ use std::{
     time::Duration,
 };
 
-use mirror_certs::{Identity, Peer, ServerTls, TrustDomain};
+use mirror_certs::{CaBundle, Identity, Peer, ServerTls, TrustDomain};
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
     net::{TcpListener, TcpStream, UnixStream},
@@ -101,7 +101,7 @@ struct Nobody {
 /// The open connections, so that they can be cut: all, or those of one identity.
 #[derive(Debug, Default)]
 pub struct Connections {
-    open: Mutex<HashMap<u64, (Option<Identity>, CancellationToken)>>,
+    open: Mutex<HashMap<u64, PeerInfo>>,
     count: AtomicU64,
     /// Grows with each connection that ends.
     ended: watch::Sender<u64>,
@@ -121,16 +121,31 @@ impl Connections {
 
     fn of(&self, identity: &Identity) -> Vec<CancellationToken> {
         let wanted = identity.to_string();
-        let is_it = |who: &Identity| who.to_string().eq_ignore_ascii_case(&wanted);
+        let is_it = |peer: &Peer| peer.identity.to_string().eq_ignore_ascii_case(&wanted);
         let open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
-        let hit = open.values().filter(|(who, _)| who.as_ref().is_some_and(is_it));
-        hit.map(|(_, kill)| kill.clone()).collect()
+        let hit = open.values().filter(|info| info.peer.as_ref().is_some_and(is_it));
+        hit.map(|info| info.kill.clone()).collect()
+    }
+
+    /// Cuts every connection whose certificate comes from none of these CAs; says how many there were.
+    pub fn kill_foreign(&self, trusted: &CaBundle) -> usize {
+        let open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
+        let foreign =
+            |info: &&PeerInfo| info.peer.as_ref().is_some_and(|peer| trusted.issuer_hash(peer).is_none());
+        open.values().filter(foreign).map(|info| info.kill.cancel()).count()
+    }
+
+    /// Where an open connection comes from.
+    #[must_use]
+    pub fn address_of(&self, connection: u64) -> Option<SocketAddr> {
+        let open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
+        open.get(&connection).map(|info| info.address)
     }
 
     /// Cuts every connection; says how many there were.
     pub fn kill_all(&self) -> usize {
         let open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
-        open.values().map(|(_, kill)| kill.cancel()).count()
+        open.values().map(|info| info.kill.cancel()).count()
     }
 
     /// Grows with each connection that ends.
@@ -157,9 +172,8 @@ impl Connections {
     }
 
     fn enter(&self, info: &PeerInfo) {
-        let who = info.peer.as_ref().map(|peer| peer.identity.clone());
         let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
-        open.insert(info.connection, (who, info.kill.clone()));
+        open.insert(info.connection, info.clone());
     }
 
     fn leave(&self, connection: u64) {

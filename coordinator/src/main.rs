@@ -1,5 +1,6 @@
 //! `mirror-coordinator`: the command line of the coordinator. Everything it does is in the library.
 
+mod ca_command;
 mod seal_key_command;
 
 use std::{path::PathBuf, process::ExitCode};
@@ -60,6 +61,9 @@ enum Command {
     /// Break glass: a new certificate for a user whose own has ended or is lost, while no coordinator runs
     #[command(after_help = EXIT_CODES, long_about = ABOUT_USER_CERTIFICATE)]
     UserCertificate(UserCertificate),
+    /// The fleet's CA: which there are, and how one replaces the other
+    #[command(subcommand, long_about = ca_command::ABOUT)]
+    Ca(ca_command::Ca),
     /// The key that seals upstream passwords: look, change it, or make a new one where it was lost
     #[command(after_help = EXIT_CODES, long_about = seal_key_command::ABOUT)]
     SealKey(seal_key_command::SealKey),
@@ -201,6 +205,7 @@ async fn execute(command: Command) -> Result<(), Failure> {
             say(&format!("Next: mirror-coordinator run --config {}", path.display()));
             Ok(())
         }
+        Command::Ca(command) => ca_command::execute(command),
         Command::UserCertificate(UserCertificate { user, out, config: path }) => {
             let made = user_certificate(&read(&path)?, &user, &out).map_err(Failure::from)?;
             say(&format!(

@@ -20,6 +20,7 @@ use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
+use arc_swap::ArcSwap;
 use fleet::{
     id::{AgentUid, AttemptId, Epoch},
     input::{CloseReason, Message, Pair, Send as Said},
@@ -32,7 +33,7 @@ use tokio_util::sync::CancellationToken;
 use tonic::Status;
 
 use self::line::{Line, LineSender, Stuck, line};
-use crate::{clock::Clock, driver::Outlet, seal::Sealer};
+use crate::{authority::Trust, clock::Clock, driver::Outlet, seal::Sealer};
 
 /// Messages that may wait for one agent: the answers to a hello of all its attempts, and as many offers.
 pub const OUTBOX_LEN: usize = 256;
@@ -56,6 +57,8 @@ pub struct Outbox {
     /// For the time in a Welcome, by which an agent can tell that its own clock is wrong.
     clock: Clock,
     closed: CancellationToken,
+    /// Which CAs the fleet trusts; said in each welcome.
+    trust: ArcSwap<v1::Trust>,
     sessions: Mutex<BTreeMap<AgentUid, Session>>,
 }
 
@@ -70,7 +73,27 @@ impl Outbox {
     /// No sessions yet. The sealer opens passwords at the moment they are sent.
     #[must_use]
     pub fn new(sealer: Arc<Sealer>) -> Self {
-        Self { sealer, clock: Clock::start(), closed: CancellationToken::new(), sessions: Mutex::default() }
+        Self {
+            sealer,
+            clock: Clock::start(),
+            closed: CancellationToken::new(),
+            trust: ArcSwap::default(),
+            sessions: Mutex::default(),
+        }
+    }
+
+    /// The fleet trusts these CAs from now on: tells the agents that are here, and each one that comes.
+    pub fn tell_trust(&self, trust: &Trust) {
+        let trust = v1::Trust {
+            ca_hashes: trust.hashes.iter().map(ToString::to_string).collect(),
+            issuing_ca_hash: trust.issuing.to_string(),
+        };
+        self.trust.store(Arc::new(trust.clone()));
+        let mut sessions = self.sessions();
+        let open: Vec<_> = sessions.iter().map(|(agent, session)| (*agent, session.epoch)).collect();
+        for (agent, epoch) in open {
+            say(&mut sessions, agent, epoch, Spoken::Trust(trust.clone()));
+        }
     }
 
     /// The line of a session that has just been welcomed; once. `None`: it has been ended already.
@@ -121,6 +144,13 @@ impl Outbox {
     pub fn probe(&self, agent: AgentUid, session: Epoch, probe: v1::Probe) -> bool {
         let mut sessions = self.sessions();
         say(&mut sessions, agent, session, Spoken::Probe(probe));
+        sessions.get(&agent).is_some_and(|open| open.epoch == session)
+    }
+
+    /// Asks an agent for a sign of life. False: this session is not its newest, or ended in the attempt.
+    pub fn ping(&self, agent: AgentUid, session: Epoch, id: u64) -> bool {
+        let mut sessions = self.sessions();
+        say(&mut sessions, agent, session, Spoken::Ping(v1::Ping { id }));
         sessions.get(&agent).is_some_and(|open| open.epoch == session)
     }
 
@@ -243,7 +273,9 @@ impl Outlet for Outbox {
             Message::Welcome { term, name } => {
                 let time = Some(convert::wall_to_wire(self.clock.now().wall));
                 let session_epoch = Some(convert::epoch_to_wire(session));
-                let welcome = v1::Welcome { term, session_epoch, time, agent: convert::agent_name(&name) };
+                let trust = Some(v1::Trust::clone(&self.trust.load()));
+                let agent_name = convert::agent_name(&name);
+                let welcome = v1::Welcome { term, session_epoch, time, agent: agent_name, trust };
                 return self.welcome(agent, session, Spoken::Welcome(welcome));
             }
             Message::Offer(offer) => {

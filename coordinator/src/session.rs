@@ -7,13 +7,13 @@
 
 pub(crate) mod trace;
 
-use std::time::Duration;
+use std::{net::IpAddr, time::Duration};
 
 use bytes::Bytes;
 use fleet::{
     id::{AgentUid, AttemptId, Epoch, Name, ProjectUid},
     input::{AgentInput, Held, Input, Reply},
-    refusal::{Refusal, Violation},
+    refusal::{Refusal, RefusalCode, Violation},
 };
 use mirror_proto::{
     convert,
@@ -79,7 +79,8 @@ impl SessionService for Sessions {
             return Err(Status::permission_denied("only an agent's own certificate opens a session"));
         };
         let span = tracing::info_span!(parent: None, "session", agent = %name);
-        let session = Session { services: self.services.clone(), agent, name, connection: peer.connection };
+        let (connection, address) = (peer.connection, peer.address.ip());
+        let session = Session { services: self.services.clone(), agent, name, connection, address };
         let (began, begin) = oneshot::channel();
         // A task of its own: once the driver knows the session it must also hear of its end, even when the
         // caller is gone before the welcome.
@@ -97,6 +98,8 @@ struct Session {
     name: Name,
     /// Counts connections as they were accepted.
     connection: u64,
+    /// Where it dials from.
+    address: IpAddr,
 }
 
 /// How listening to an agent ended.
@@ -169,7 +172,7 @@ impl Session {
         };
         let read = convert::hello_from_wire(&hello).map_err(|fault| refused("hello refused", fault))?;
         let attempts = self.look_up(read.attempts).await?;
-        self.note_other_instance(&read.facts.instance_id);
+        self.only_one(&read.facts.instance_id).await?;
         let input = AgentInput::Hello {
             agent: self.agent,
             state_id: read.state_id,
@@ -217,19 +220,32 @@ impl Session {
         looked_up.await
     }
 
-    /// One certificate on two hosts: the newest session wins, and people should know.
-    fn note_other_instance(&self, instance: &str) {
-        let view = self.services.driver.view();
-        if let Some(old) = view.session(self.agent).filter(|old| old.facts.instance_id != instance) {
-            tracing::warn!(
-                target: "audit",
-                agent = %self.name,
-                old = old.facts.instance_id,
-                new = instance,
-                "a second program of this agent says hello while the first one's session is open; the first one is \
-                 fenced; if this goes on, two hosts use one certificate"
-            );
+    /// One certificate on two hosts: where another program has this agent's session and is alive, it keeps it. A program
+    /// that has died makes room, and the same program may always come anew.
+    async fn only_one(&self, instance: &str) -> Result<(), Status> {
+        let Some((here, epoch)) = self.other_instance(instance) else { return Ok(()) };
+        let ask = |id| self.services.outbox.ping(self.agent, epoch, id);
+        if !self.services.twins.is_alive(self.agent, ask).await {
+            tracing::info!(session = %epoch, "another program of this agent has left without a word; it is succeeded");
+            return Ok(());
         }
+        let (here, now) = (self.services.connections.address_of(here), self.services.driver.now().wall);
+        let here = here.map(|address| address.ip());
+        self.services.twins.refused(self.agent, &self.name, here, self.address, now);
+        let at = here.map_or_else(String::new, |here| format!(" at {here}"));
+        let text = format!(
+            "agents/{} is connected already, by another program{at}, and that one stays; if this host is a copy of that one, \
+             enrol it under a name of its own; if it replaces that one, stop the agent there",
+            self.name
+        );
+        Err(refusal_to_status(&Refusal::new(RefusalCode::PermissionDenied, "DUPLICATE_IDENTITY", text)))
+    }
+
+    /// The connection and the epoch of a session that another program of this agent has.
+    fn other_instance(&self, instance: &str) -> Option<(u64, Epoch)> {
+        let view = self.services.driver.view();
+        let other = view.session(self.agent).filter(|other| other.facts.instance_id != instance)?;
+        Some((other.connection, other.epoch))
     }
 
     async fn listen(
@@ -285,6 +301,10 @@ impl Session {
                 if !self.services.probes.answer(self.agent, id, findings) {
                     tracing::debug!(id, "nobody waits for this look any more");
                 }
+                Ok(())
+            }
+            Heard::Pong(pong) => {
+                self.services.twins.sign(self.agent, pong.id);
                 Ok(())
             }
             Heard::Exporting(exporting) => {

@@ -5,6 +5,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use chrono::{DateTime, Utc};
 use mirror_certs::ClientTls;
 use mirror_proto::v1::open_session_request::Message as Out;
 use mirror_proto::v1::open_session_response::Message as In;
@@ -146,6 +147,7 @@ impl<'a> Session<'a> {
         };
         check_welcome(link, &welcome)?;
         link.autonomy.welcomed().await;
+        link.trust.send_if_modified(|trust| note(trust, welcome.trust.as_ref()));
         tracing::info!(coordinator = %address, term = welcome.term, agent = welcome.agent, "connected");
         Ok(Self {
             link,
@@ -162,6 +164,15 @@ impl<'a> Session<'a> {
             followed: BTreeMap::new(),
         })
     }
+}
+
+/// Takes down what the coordinator says of the fleet's CAs; true: it says something new.
+fn note(known: &mut Option<v1::Trust>, told: Option<&v1::Trust>) -> bool {
+    let new = told.is_some() && known.as_ref() != told;
+    if new {
+        *known = told.cloned();
+    }
+    new
 }
 
 /// A connection with the certificate that was renewed. Until there is one, the session goes on over the old one.
@@ -184,13 +195,35 @@ fn check_welcome(link: &Link, welcome: &v1::Welcome) -> Result<(), End> {
         other => End::Lost(format!("its term cannot be noted ({})", outcome::chain(&other))),
     })?;
     let theirs = welcome.time.as_ref().and_then(|time| chrono::DateTime::from_timestamp(time.seconds, 0));
-    if let Some(theirs) = theirs
-        && (clock::now() - theirs).abs() > SKEW_WARN
-    {
-        let now = clock::now();
-        tracing::warn!(ours = %now, %theirs, "this host's clock and the coordinator's differ; certificates depend on them");
+    if let Some(text) = theirs.and_then(|theirs| clocks_differ(clock::now(), theirs)) {
+        tracing::warn!("{text}");
     }
     Ok(())
+}
+
+/// What to say of two clocks that differ by more than [`SKEW_WARN`].
+fn clocks_differ(ours: DateTime<Utc>, theirs: DateTime<Utc>) -> Option<String> {
+    let apart = ours - theirs;
+    (apart.abs() > SKEW_WARN).then(|| {
+        let way = if apart > chrono::TimeDelta::zero() { "ahead of" } else { "behind" };
+        let time = |time: DateTime<Utc>| time.format("%Y-%m-%d %H:%M:%S UTC").to_string();
+        format!(
+            "this host's clock is {} {way} the coordinator's ({} here, {} there); certificates depend on clocks: set the one \
+             that is wrong",
+            roughly(apart.abs()),
+            time(ours),
+            time(theirs)
+        )
+    })
+}
+
+/// A span in its largest unit, rounded down.
+fn roughly(span: chrono::TimeDelta) -> String {
+    let units = [(span.num_days(), "day"), (span.num_hours(), "hour"), (span.num_minutes(), "minute")];
+    let (count, unit) =
+        units.into_iter().find(|(count, _)| *count > 0).unwrap_or((span.num_seconds(), "second"));
+    let plural = if count == 1 { "" } else { "s" };
+    format!("{count} {unit}{plural}")
 }
 
 struct Session<'a> {
@@ -303,6 +336,10 @@ impl Session<'_> {
                 self.export_next();
             }
             In::Probe(probe) => self.look(probe),
+            In::Trust(trust) => {
+                self.link.trust.send_if_modified(|known| note(known, Some(&trust)));
+            }
+            In::Ping(ping) => return self.say(Out::Pong(v1::Pong { id: ping.id })).await,
             In::Autonomy(autonomy) => self.link.autonomy.told(&autonomy),
             In::LogUnsubscribe(unsubscribe) => {
                 if let Some(key) = known(unsubscribe.key.as_ref()) {
@@ -470,4 +507,25 @@ fn message(out: Out) -> OpenSessionRequest {
 
 fn known(key: Option<&v1::AttemptKey>) -> Option<Key> {
     Key::from_wire(key).map_err(|bad| tracing::error!("a message is ignored: {bad}")).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_clock_that_is_wrong_is_named_with_both_times() {
+        let here = DateTime::from_timestamp(1_800_000_000, 0).unwrap();
+        let at = |seconds: i64| here + chrono::TimeDelta::seconds(seconds);
+        assert_eq!(clocks_differ(here, at(60)), None);
+        let ahead = clocks_differ(at(2 * 86_400), here).unwrap();
+        let told = "this host's clock is 2 days ahead of the coordinator's (2027-01-17 08:00:00 UTC here, 2027-01-15 08:00:00 \
+                    UTC there)";
+        assert!(ahead.starts_with(told), "{ahead}");
+        assert!(
+            clocks_differ(here, at(3_700))
+                .unwrap()
+                .starts_with("this host's clock is 1 hour behind the coord")
+        );
+    }
 }

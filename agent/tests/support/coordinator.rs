@@ -108,6 +108,7 @@ impl Session {
             session_epoch: Some(v1::Epoch { term, counter: 1 }),
             time: Some(prost_types::Timestamp { seconds: time.timestamp(), nanos: 0 }),
             agent: "agents/edge1".into(),
+            trust: None,
         }))
         .await;
     }

@@ -16,6 +16,7 @@ fn peer(name: &str, serial: &str) -> Peer {
         not_before: now(),
         not_after: now(),
         spki_hash: SpkiHash::of_spki(b""),
+        issuer: Vec::new(),
     }
 }
 
@@ -144,4 +145,27 @@ fn a_failed_write_denies_nobody_and_leaves_no_half_line() {
     list.writer.lock().unwrap().file = writable;
     assert!(list.deny(&agent("ftp2"), now()).unwrap());
     assert_eq!(open(&path).len(), 2);
+}
+
+#[test]
+fn a_look_mends_nothing_and_finds_the_same() {
+    let (_directory, path) = place();
+    assert!(!DenyList::look(&path).unwrap().is_denied(
+        &Identity::Agent("ftp1".parse().unwrap()),
+        &"77".parse().unwrap(),
+        &SpkiHash::of_spki(b"")
+    ));
+    let list = open(&path);
+    list.deny(&Denial::Agent("FTP1".parse().unwrap()), now()).unwrap();
+    list.deny(&Denial::Key(SpkiHash::of_spki(b"k")), now()).unwrap();
+    let mut bytes = std::fs::read(&path).unwrap();
+    bytes.extend(b"2026-11-21T08:00:00Z agent ed");
+    std::fs::write(&path, &bytes).unwrap();
+    let denied = DenyList::look(&path).unwrap();
+    let is = |name: &str, key: &[u8]| {
+        let agent = Identity::Agent(name.parse().unwrap());
+        denied.is_denied(&agent, &"77".parse().unwrap(), &SpkiHash::of_spki(key))
+    };
+    assert!(is("ftp1", b"") && is("edge1", b"k") && !is("edge1", b""));
+    assert_eq!(std::fs::read(&path).unwrap(), bytes);
 }

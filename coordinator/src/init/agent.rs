@@ -10,12 +10,10 @@ use fleet::{
     input::{AgentInput, Ask, Input, Person},
     time::Wall,
 };
-use mirror_certs::{
-    AGENT_LIFE, CertificateAuthority, Existing, Identity, JoinToken, KeyPair, write_private, write_public,
-};
+use mirror_certs::{AGENT_LIFE, Existing, Identity, JoinToken, KeyPair, write_private, write_public};
 
 use super::{InitError, Plan, make_folder, put};
-use crate::{driver::Driver, identity::host_name, rpc::enrollment::key_hash};
+use crate::{authority::Authority, driver::Driver, identity::host_name, rpc::enrollment::key_hash};
 
 /// Folder of the agent, in the new folder.
 pub(super) const AGENT: &str = "agent";
@@ -28,7 +26,7 @@ const NAME_DEFAULT: &str = "local";
 pub(super) async fn make(
     plan: &Plan,
     roots: &[(Name, PathBuf)],
-    ca: &CertificateAuthority,
+    ca: &Authority,
     driver: &Driver,
     now: DateTime<Utc>,
 ) -> Result<PathBuf, InitError> {
@@ -59,7 +57,7 @@ pub(super) async fn make(
     let file = |name: &str| folder.join(name);
     let both = zeroize::Zeroizing::new(format!("{}{}", key.pem().as_str(), issued.cert_pem));
     write_private(&file("identity.pem"), &both, Existing::Refuse)?;
-    write_public(&file("ca.pem"), &ca.cert_pem(), Existing::Refuse)?;
+    write_public(&file("ca.pem"), &ca.bundle().to_pem(), Existing::Refuse)?;
     write_public(&file(AGENT_FILE), &agent_text(&name, &plan.server, roots), Existing::Refuse)?;
     Ok(file(AGENT_FILE))
 }

@@ -37,7 +37,7 @@ impl Port {
         let identity = IdentityFiles { certificate: server.clone(), key: server };
         let acceptor = Acceptor {
             bounds,
-            tls: Arc::new(ServerTls::load(ServerFiles { identity, ca: trusted }).unwrap()),
+            tls: Arc::new(ServerTls::load(ServerFiles { identity, ca: trusted, next_ca: None }).unwrap()),
             trust_domain: ca.trust_domain().clone(),
             connections: Arc::default(),
         };

@@ -62,7 +62,24 @@ impl Agents {
     fn shown(&self, uid: AgentUid, name: &Name) -> Result<Response<v1::Agent>, Status> {
         let view = self.services.driver.view();
         let agent = view.agent(uid).ok_or_else(|| refused(&Refusal::not_found("agent", name)))?;
-        Ok(Response::new(show(&view, agent)))
+        Ok(Response::new(self.with_hosts(show(&view, agent), &view, uid)))
+    }
+
+    /// Enters where its session comes from, and another host that wants it.
+    fn with_hosts(&self, shown: v1::Agent, view: &Engine, uid: AgentUid) -> v1::Agent {
+        let connection = view.session(uid).map(|session| session.connection);
+        let address = connection.and_then(|connection| self.services.connections.address_of(connection));
+        let twin = self.services.twins.of(uid, self.services.driver.now().wall);
+        v1::Agent {
+            address: address.map(|address| address.ip().to_string()).unwrap_or_default(),
+            duplicate: twin.map(|twin| v1::DuplicateIdentity {
+                address: twin.address.to_string(),
+                since: Some(convert::wall_to_wire(twin.since)),
+                last_time: Some(convert::wall_to_wire(twin.last)),
+                refusals: twin.refusals,
+            }),
+            ..shown
+        }
     }
 
     async fn drain(&self, by: By, text: &str, draining: bool) -> Result<Response<v1::Agent>, Status> {
@@ -111,7 +128,8 @@ impl v1::agent_service_server::AgentService for Agents {
             .filter(|agent| after.as_ref().is_none_or(|after| agent.name > *after))
             .filter(|agent| filter.fits(&view, agent));
         let (agents, next_page_token) = page::cut(&list, &page, rows, |agent| agent.name.to_string());
-        let agents = agents.into_iter().map(|agent| show(&view, agent)).collect();
+        let shown = |agent: &AgentRecord| self.with_hosts(show(&view, agent), &view, agent.uid);
+        let agents = agents.into_iter().map(shown).collect();
         Ok(Response::new(v1::ListAgentsResponse { agents, next_page_token }))
     }
 

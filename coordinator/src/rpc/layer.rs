@@ -40,6 +40,7 @@ use super::{
     policy::{self, Rule, Standing, Verdict},
 };
 use crate::{
+    authority::Authority,
     config::Reflection,
     driver::Driver,
     listener::PeerInfo,
@@ -183,6 +184,8 @@ pub struct Gate {
     pub driver: Driver,
     /// Who is refused for ever.
     pub deny: Arc<DenyList>,
+    /// Is told which certificates are in use.
+    pub ca: Arc<Authority>,
     /// Who may use reflection.
     pub reflection: Reflection,
     /// The coordinator stops: streams that go on for as long as their readers like end.
@@ -273,11 +276,13 @@ impl Gate {
             let text = format!("the certificate of {} expired at {}", peer.identity, peer.not_after);
             return Err(Refusal::new(RefusalCode::Unauthenticated, "CERTIFICATE_EXPIRED", text));
         }
-        match &peer.identity {
+        let caller = match &peer.identity {
             Identity::Agent(name) => self.identify_agent(name.as_str(), info, peer),
             Identity::User(name) => self.identify_user(name.as_str(), peer),
             Identity::Server => Err(denied("NOT_ALLOWED", "a coordinator calls nothing".to_owned())),
-        }
+        }?;
+        self.ca.seen(peer, self.driver.now().wall.to_utc());
+        Ok(caller)
     }
 
     fn identify_agent(&self, name: &str, info: &PeerInfo, peer: &Peer) -> Result<Caller, Refusal> {

@@ -117,7 +117,7 @@ async fn deny_key(services: &Services, key_hash: &str) -> Result<(), Status> {
 }
 
 /// Refuses somebody for ever: writes the denial and waits until it is on disk.
-async fn deny(services: &Services, denial: Denial) -> Result<(), Status> {
+pub(crate) async fn deny(services: &Services, denial: Denial) -> Result<(), Status> {
     let (deny, now) = (Arc::clone(&services.deny), services.driver.now().wall.to_utc());
     match tokio::task::spawn_blocking(move || deny.deny(&denial, now)).await {
         Ok(Ok(_)) => Ok(()),
@@ -137,6 +137,7 @@ pub fn server(services: &Services) -> Result<Served, tonic_reflection::server::E
     let gate = Gate {
         driver: services.driver.clone(),
         deny: Arc::clone(&services.deny),
+        ca: Arc::clone(&services.ca),
         reflection: services.config.reflection,
         stopping: services.stopping.clone(),
         streams: Arc::clone(&services.streams),

@@ -54,6 +54,9 @@ pub fn agent_to_wire(record: &AgentRecord, view: AgentView<'_>) -> v1::Agent {
         etag: etag_of(record.revision),
         create_time: Some(wall_to_wire(record.create_time)),
         jail_gaps: facts.map(|facts| facts.jail_gaps.clone()).unwrap_or_default(),
+        // Of connections the model knows nothing.
+        address: String::new(),
+        duplicate: None,
     }
 }
 
