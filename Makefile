@@ -20,7 +20,7 @@ setup-demo:
 setup-test:
 	@tests/tools/setup.sh test
 
-build: ## The three programs, for development
+build: ## The programs, for development
 	$(CARGO) build --workspace --bins
 
 demo: setup-demo build ## A fleet on this machine, for real (ARGS=--once: check and end)

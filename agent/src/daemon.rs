@@ -19,6 +19,7 @@ use crate::journal::{Journal, JournalError};
 use crate::link::{Exporter, Link};
 use crate::probe::Prober;
 use crate::renewal::Renewal;
+use crate::rundir::{PROGRAM_NAME, SuperviseProgram};
 use crate::state::{State, StateError};
 use crate::{identity, outcome};
 
@@ -39,16 +40,19 @@ pub enum RunError {
     Signals(#[from] std::io::Error),
 }
 
-/// Looks at everything a configuration names: roots, rsync, certificates.
+/// Looks at everything a configuration names: roots, rsync, certificates; and at the program behind every run, unless
+/// one is `held`: as long as an agent runs it has the one that it began with, whatever an upgrade put in its place.
 ///
 /// # Errors
 /// Everything that is wrong.
-pub fn examine(config: Config) -> Result<(Live, ClientTls), Vec<Fault>> {
+pub fn examine(config: Config, held: Option<SuperviseProgram>) -> Result<(Live, ClientTls), Vec<Fault>> {
     let mut faults = Vec::new();
     let mut note = |key: &str, error: &(dyn std::error::Error + 'static)| {
         faults.push(Fault::new(key, outcome::chain(error)));
     };
     let version = rsync::process::probe_version(&config.rsync).map_err(|error| note("rsync", &error)).ok();
+    let program = held.map_or_else(SuperviseProgram::beside_own, Ok);
+    let program = program.map_err(|error| note(PROGRAM_NAME, &error)).ok();
     let tls = ClientTls::load(ClientFiles {
         identity: Some(IdentityFiles { certificate: config.identity.clone(), key: config.identity.clone() }),
         ca: config.ca.clone(),
@@ -71,21 +75,25 @@ pub fn examine(config: Config) -> Result<(Live, ClientTls), Vec<Fault>> {
         });
         faults.extend(described);
     });
-    match (version, tls, guard) {
-        (Some(version), Some(tls), Ok(guard)) if faults.is_empty() => {
-            Ok((Live { config, guard, version, program: None }, tls))
+    match (version, program, tls, guard) {
+        (Some(version), Some(program), Some(tls), Ok(guard)) if faults.is_empty() => {
+            Ok((Live { config, guard, version, program }, tls))
         }
         _ => Err(faults),
     }
 }
 
-/// Reads and examines a configuration file.
+/// Reads and examines a configuration file; `held` as for [`examine`].
 ///
 /// # Errors
 /// [`Faults`].
-pub fn load(path: &Path, overrides: Overrides) -> Result<(Live, ClientTls), Faults> {
+pub fn load(
+    path: &Path,
+    overrides: Overrides,
+    held: Option<SuperviseProgram>,
+) -> Result<(Live, ClientTls), Faults> {
     let config = Config::load(path, overrides)?;
-    examine(config).map_err(|list| Faults::new("not started", path.display(), list))
+    examine(config, held).map_err(|list| Faults::new("not started", path.display(), list))
 }
 
 /// Runs until SIGTERM or SIGINT.
@@ -159,7 +167,8 @@ pub async fn run(path: PathBuf, overrides: Overrides, live: Live, tls: ClientTls
 
 /// All or nothing: a faulty file changes nothing.
 fn reload(path: &Path, overrides: &Overrides, link: &Link) {
-    let result = load(path, overrides.clone());
+    let held = link.executor.live().program.clone();
+    let result = load(path, overrides.clone(), Some(held));
     match result {
         Ok((live, _)) => match link.tls.reload() {
             Ok(()) => {

@@ -37,7 +37,7 @@ use crate::journal::{Book, Entry, Journal, JournalError, Step};
 use crate::key::{BadKey, Key};
 use crate::logs::Logs;
 use crate::order::Order;
-use crate::rundir::RunDir;
+use crate::rundir::{RunDir, SuperviseProgram};
 use crate::slots::{Slots, Verdict};
 use crate::{outcome, telemetry};
 
@@ -57,8 +57,8 @@ pub struct Live {
     pub guard: Guard,
     /// The rsync program's version.
     pub version: Version,
-    /// The program that has the `supervise` command; `None`: this very one.
-    pub program: Option<PathBuf>,
+    /// What owns every program run.
+    pub program: SuperviseProgram,
 }
 
 /// What is said to an offer.

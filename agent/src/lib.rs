@@ -13,7 +13,8 @@
 //! asks nothing back, and decides nothing about what comes next; except that, with no coordinator for long, it runs the
 //! last schedule it was told ([`autonomy`]).
 //!
-//! Entry points: [`enroll::enroll`], [`daemon::run`], [`supervisor::main`], [`jail::main`].
+//! Entry points: [`enroll::enroll`] and [`daemon::run`] of `mirror-agent`, [`supervisor::main`] and [`jail::main`] of
+//! `mirror-supervise`, a program of its own because it is started twice for each run and lives as long as that.
 
 pub mod autonomy;
 mod clock;

@@ -1,7 +1,6 @@
 //! `mirror-agent`: the command line. What it does is in the library; this reads words, prints lines and chooses
 //! exit codes.
 
-use std::ffi::OsString;
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -10,7 +9,7 @@ use clap::{Parser, Subcommand};
 use mirror_agent::config::{Config, Overrides};
 use mirror_agent::enroll::{EnrollArgs, EnrollError, enroll};
 use mirror_agent::telemetry::Telemetry;
-use mirror_agent::{daemon, jail, outcome, supervisor};
+use mirror_agent::{daemon, outcome};
 
 /// Exit codes, as in the help.
 mod exit {
@@ -24,7 +23,7 @@ const EXIT_CODES: &str = "\
 Exit codes:
   0   done; run: ended by SIGTERM, syncs go on under their supervisors
   1   failed on this host (disk, key, journal)
-  2   bad input or configuration; all faults are told
+  2   bad input or configuration, or no mirror-supervise of this build beside this program; all faults are told
   3   not found by the coordinator
   4   not allowed: token refused, or the CA is not the one whose hash was typed
   5   conflict: enrolled already, or another agent runs on the data directory
@@ -62,9 +61,6 @@ struct RunArgs {
 }
 
 fn main() -> ExitCode {
-    if let Some(code) = own_command(std::env::args_os().skip(1)) {
-        return code;
-    }
     let command = Cli::parse().command;
     if let Err(error) = mirror_certs::make_undumpable() {
         return complain(&error, exit::FAILED, "allow this program prctl(2) and setrlimit(2)");
@@ -73,20 +69,6 @@ fn main() -> ExitCode {
         Command::Enroll(args) => run_enroll(*args),
         Command::Run(args) => run_agent(*args),
     }
-}
-
-/// The two commands that the agent gives itself for each program run: `supervise`, which owns it, and `jail`, which
-/// becomes it. Seen to before the parser of the others, which costs each of them time and the first one memory.
-fn own_command(mut words: impl Iterator<Item = OsString>) -> Option<ExitCode> {
-    let command = words.next()?;
-    if command == "jail" {
-        return Some(jail::main(words));
-    }
-    if command != "supervise" || words.next()? != "--run-dir" {
-        return None;
-    }
-    let run_dir = PathBuf::from(words.next()?);
-    Some(supervisor::main(&run_dir))
 }
 
 fn run_enroll(args: EnrollArgs) -> ExitCode {
@@ -109,7 +91,7 @@ fn fail(error: &EnrollError) -> ExitCode {
 }
 
 fn run_agent(args: RunArgs) -> ExitCode {
-    let loaded = daemon::load(&args.config, args.overrides.clone());
+    let loaded = daemon::load(&args.config, args.overrides.clone(), None);
     let (live, tls) = match loaded {
         Ok(loaded) => loaded,
         Err(faults) => return complain(&faults, exit::BAD_INPUT, &after_faults(&args.config)),

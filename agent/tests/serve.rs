@@ -19,6 +19,7 @@ use std::time::Duration;
 
 use fleet::id::ProjectUid;
 use mirror_agent::guard::Guard;
+use mirror_agent::rundir::SuperviseProgram;
 use mirror_agent::serve::{Export, Serve, ServeError, Settings};
 use rsync::{Class, ExitCode, Password, Stats};
 use support::upstream::tree_of;
@@ -73,7 +74,7 @@ impl Origin {
         let mut settings = Settings {
             dir: dir.path().join("serve"),
             rsync: RSYNC.into(),
-            agent: env!("CARGO_BIN_EXE_mirror-agent").into(),
+            program: SuperviseProgram::open(Path::new(env!("CARGO_BIN_EXE_mirror-supervise"))).unwrap(),
             listen: "127.0.0.1:0".parse().unwrap(),
             listen_elsewhere: false,
             connections: 8,

@@ -37,7 +37,7 @@ pub struct FleetOptions {
     pub file_bytes: usize,
     /// Lines for the `[limits]` table of `coordinator.toml`.
     pub limits: String,
-    /// Environment of the three programs.
+    /// Environment of the programs.
     pub environment: Vec<(String, String)>,
     /// Lines in front of each agent's `agent.toml`.
     pub agent_config: String,

@@ -257,10 +257,7 @@ fn start(
     secret: Option<&Secret>,
     lock: &ProjectLock,
 ) -> Result<(), crate::rundir::RunDirError> {
-    match &shared.live().program {
-        Some(program) => run.start_with(program, secret, &lock.file),
-        None => run.start(secret, &lock.file),
-    }
+    run.start_with(&shared.live().program.executable(), secret, &lock.file)
 }
 
 /// Makes the run directory, and the destination where the program writes to it.

@@ -1,7 +1,7 @@
-//! `mirror-agent jail --spec SPEC.json [--cgroup DIR] -- PROGRAM ARGS`: confines itself, then becomes the
+//! `mirror-supervise BUILD jail --spec SPEC.json [--cgroup DIR] -- PROGRAM ARGS`: confines itself, then becomes the
 //! program.
 //!
-//! `mirror-agent jail --jail JAIL.json -- PROGRAM ARGS`: the same for a program without a supervisor, which leads a
+//! `mirror-supervise BUILD jail --jail JAIL.json -- PROGRAM ARGS`: the same for a program without a supervisor, which leads a
 //! session of its own and may outlive who started it.
 //!
 //! In this order: the run's cgroup, TERM when the supervisor dies, resource limits, umask, `no_new_privs`,
@@ -46,7 +46,7 @@ pub fn main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
     match run(args.into_iter()) {
         Ok(never) => match never {},
         Err(refusal) => {
-            let _ = writeln!(io::stderr(), "mirror-agent jail: {}", refusal.text);
+            let _ = writeln!(io::stderr(), "mirror-supervise jail: {}", refusal.text);
             ExitCode::from(refusal.code)
         }
     }
@@ -148,7 +148,7 @@ struct Args {
 impl Args {
     /// By hand: this is called by the agent and the supervisor alone, and has to stay small.
     fn parse(mut args: impl Iterator<Item = OsString>) -> Result<Args, Refusal> {
-        const USAGE: &str = "usage: mirror-agent jail --spec SPEC.json|--jail JAIL.json [--cgroup DIR] [--parent PID] -- PROGRAM ARGS";
+        const USAGE: &str = "usage: mirror-supervise BUILD jail --spec SPEC.json|--jail JAIL.json [--cgroup DIR] [--parent PID] -- PROGRAM ARGS";
         let (mut spec, mut jail, mut cgroup, mut parent) = (None, None, None, None);
         loop {
             let word = args.next().ok_or_else(|| refuse(USAGE))?;

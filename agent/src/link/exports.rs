@@ -36,7 +36,8 @@ impl Exporter {
     pub fn start(executor: Executor) -> Self {
         let live = executor.live();
         let started = if live.config.serve.enabled {
-            Serve::start(Settings::of(&live.config), &live.guard).map_err(|error| outcome::chain(&error))
+            Serve::start(Settings::of(&live.config, live.program.clone()), &live.guard)
+                .map_err(|error| outcome::chain(&error))
         } else {
             Err("serve.enabled is false in the agent's own file".to_owned())
         };

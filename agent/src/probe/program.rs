@@ -121,11 +121,7 @@ fn start(live: &Live, wanted: Wanted) -> Result<RunDir, String> {
     }
     // A probe writes to no project, so it holds no project's lock.
     let lock = File::open("/dev/null").map_err(|error| format!("rsync was not started: {error}"))?;
-    let started = match &live.program {
-        Some(program) => run.start_with(program, wanted.secret.as_ref(), &lock),
-        None => run.start(wanted.secret.as_ref(), &lock),
-    };
-    match started {
+    match run.start_with(&live.program.executable(), wanted.secret.as_ref(), &lock) {
         Ok(()) => Ok(run),
         Err(error) => {
             let text = told(error);

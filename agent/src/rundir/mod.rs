@@ -15,11 +15,12 @@
 //! `stop.part`, `exit.part` and `progress` are reserved while there is room, so a full disk loses neither a
 //! request nor an end. The state lives in the directory alone: an agent that was killed opens it and goes on
 //! reading. This module knows no rsync, no attempt state and no coordinator. All calls block for some file
-//! accesses; [`RunDir::start`] and [`RunDir::stop`] say how much longer they may.
+//! accesses; [`RunDir::start_with`] and [`RunDir::stop`] say how much longer they may.
 
 mod log;
 mod orphans;
 pub(crate) mod procfs;
+mod program;
 pub(crate) mod reserved;
 mod spec;
 
@@ -38,6 +39,8 @@ use serde::{Deserialize, Serialize};
 pub(crate) use log::LogWriter;
 pub use log::{LogChunk, LogReader};
 pub(crate) use orphans::{SupervisorRecord, kill_cgroup, remove_cgroup};
+pub(crate) use program::own_executable;
+pub use program::{BUILD, PROGRAM_NAME, ProgramError, SuperviseProgram};
 pub(crate) use spec::bounded_text;
 pub use spec::{
     EndedBy, JailSpec, OUTPUT_MAX_BYTES, OUTPUT_MIN_BYTES, ProgramExit, ProgramSpec, ProgramStatus,
@@ -156,7 +159,7 @@ pub struct RunDir {
 impl RunDir {
     /// Makes `<base>/<attempt_slug>/<pass>` with everything a run needs, its reserved bytes included. What is there
     /// already is replaced unless a supervisor of this boot was started in it: an agent that was killed, or a power
-    /// cut, left it. For that the caller holds the destination's lock, as for [`RunDir::start`]: a supervisor that
+    /// cut, left it. For that the caller holds the destination's lock, as for [`RunDir::start_with`]: a supervisor that
     /// is being started has it.
     ///
     /// Nothing of it is synced: after a power cut nothing runs, and what cannot be read is replaced.
@@ -298,7 +301,7 @@ impl RunDir {
         &self.spec
     }
 
-    /// Starts the supervisor: this very executable, `supervise --run-dir D`, in a session of its own. Returns
+    /// Starts the supervisor: `executable` (see [`SuperviseProgram::executable`]), in a session of its own. Returns
     /// when `supervisor.json` is on disk, usually after a few milliseconds, at the latest after 10 s.
     ///
     /// The secret goes through a pipe that is written and closed before the start: it is never on disk, in an
@@ -308,14 +311,6 @@ impl RunDir {
     /// # Errors
     /// [`RunDirError::AlreadyStarted`], [`RunDirError::NotStarted`], or the system's refusal. After the last
     /// two nothing runs, and the directory is used up: remove it and create it anew.
-    pub fn start(&self, secret: Option<&Secret>, lock: &File) -> Result<(), RunDirError> {
-        self.start_with(&own_executable(), secret, lock)
-    }
-
-    /// [`RunDir::start`] with another executable that has the `supervise` subcommand.
-    ///
-    /// # Errors
-    /// As [`RunDir::start`].
     pub fn start_with(
         &self,
         executable: &Path,
@@ -344,7 +339,7 @@ impl RunDir {
         let complaints = File::create(self.path.join(name::SUPERVISOR_LOG))?;
         #[allow(clippy::disallowed_methods, reason = "the one place that starts supervisors")]
         let mut command = Command::new(executable);
-        command.arg0("mirror-agent").arg("supervise").arg("--run-dir").arg(&self.path).env_clear();
+        command.arg0(PROGRAM_NAME).args([BUILD, "supervise", "--run-dir"]).arg(&self.path).env_clear();
         command.stdin(stdin).stdout(lock.try_clone()?).stderr(complaints).spawn()
     }
 
@@ -462,14 +457,6 @@ impl RunDir {
         let read = || read_json(&self.path.join(name::PROGRESS)).ok().flatten();
         read().or_else(read)
     }
-}
-
-/// The running executable: by its path where that still leads to it (a readable name in `ps`), else, after an
-/// upgrade replaced it, by the kernel's own link, so that agent and supervisor are always the same version.
-pub(crate) fn own_executable() -> PathBuf {
-    let link = PathBuf::from("/proc/self/exe");
-    // The link of a replaced file reads "... (deleted)", which is no file.
-    fs::read_link(&link).ok().filter(|path| path.exists()).unwrap_or(link)
 }
 
 fn check_name(name: &str) -> Result<(), RunDirError> {

@@ -14,6 +14,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{Inner, ServeError};
 use crate::outcome;
+use crate::rundir::{BUILD, PROGRAM_NAME};
 
 /// Pause between two looks at the connections.
 const SWEEP_PACE: Duration = Duration::from_secs(1);
@@ -36,7 +37,7 @@ const REFUSED_BYTES_MAX: usize = 4 << 10;
 /// The greeting of a protocol that every client since 3.0 understands, without a list of digests as no secret is
 /// asked for.
 const GREETING: &str = "@RSYNCD: 31.0\n";
-/// Exit codes of `mirror-agent jail` and of programs that cannot be executed.
+/// Exit codes of `mirror-supervise jail` and of programs that cannot be executed.
 const NOT_STARTED: std::ops::RangeInclusive<i32> = 125..=127;
 
 /// Opens the socket.
@@ -126,11 +127,10 @@ fn serve(inner: &Arc<Inner>, stream: TcpStream, peer: IpAddr) -> io::Result<()> 
     socket.set_nonblocking(false)?;
     let settings = &inner.settings;
     #[allow(clippy::disallowed_methods, reason = "the one place that starts the daemon for replicas")]
-    let mut command = tokio::process::Command::new(&settings.agent);
+    let mut command = tokio::process::Command::new(settings.program.executable());
     command
-        .arg0("mirror-agent")
-        .arg("jail")
-        .arg("--jail")
+        .arg0(PROGRAM_NAME)
+        .args([BUILD, "jail", "--jail"])
         .arg(inner.files.jail())
         .arg("--")
         .arg(&settings.rsync);

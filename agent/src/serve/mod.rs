@@ -34,6 +34,7 @@ use self::files::{Files, Module};
 pub use self::files::{SECRET_BYTES_MIN, USERS_MAX};
 use crate::config::Config;
 use crate::guard::{DestinationFault, Guard};
+use crate::rundir::SuperviseProgram;
 
 /// The daemon's directory below the agent's data directory.
 const DIR: &str = "serve";
@@ -63,8 +64,8 @@ pub struct Settings {
     pub dir: PathBuf,
     /// The rsync program.
     pub rsync: PathBuf,
-    /// The agent's program, for `mirror-agent jail`.
-    pub agent: PathBuf,
+    /// What confines rsync.
+    pub program: SuperviseProgram,
     /// Where to listen.
     pub listen: SocketAddr,
     /// Take another port, or IPv4 only, where [`Settings::listen`] cannot be had.
@@ -84,11 +85,11 @@ pub struct Settings {
 impl Settings {
     /// Those of a configuration.
     #[must_use]
-    pub fn of(config: &Config) -> Self {
+    pub fn of(config: &Config, program: SuperviseProgram) -> Self {
         Self {
             dir: config.data_dir.join(DIR),
             rsync: config.rsync.clone(),
-            agent: crate::rundir::own_executable(),
+            program,
             listen: config.serve.listen,
             listen_elsewhere: config.serve.listen_elsewhere(),
             connections: config.serve.connections,

@@ -1,4 +1,4 @@
-//! `mirror-agent supervise`: the small process that owns one program run and outlives the agent.
+//! `mirror-supervise supervise`: the small process that owns one program run and outlives the agent.
 //!
 //! ```text
 //! agent ── start ──▶ supervise ── spawn ──▶ jail ── exec ──▶ program (own process group, supervisor's session)
@@ -41,8 +41,8 @@ use stream::Stream;
 use watch::Watch;
 
 use crate::rundir::{
-    EXIT_BYTES, EndedBy, LogWriter, PROGRESS_BYTES, ProgramExit, RunDir, RunDirError, SupervisorRecord,
-    bounded_text, io_error, name, own_executable, procfs, reserved,
+    BUILD, EXIT_BYTES, EndedBy, LogWriter, PROGRAM_NAME, PROGRESS_BYTES, ProgramExit, RunDir, RunDirError,
+    SupervisorRecord, bounded_text, io_error, name, own_executable, procfs, reserved,
 };
 
 /// Longest wait for killed processes to be gone; beyond it they hang in the kernel (a dead disk or NFS
@@ -62,7 +62,7 @@ pub fn main(run_dir: &Path) -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             let cause = error.source().map(|source| format!(": {source}")).unwrap_or_default();
-            let _ = writeln!(io::stderr(), "mirror-agent supervise: {error}{cause}");
+            let _ = writeln!(io::stderr(), "mirror-supervise: {error}{cause}");
             ExitCode::FAILURE
         }
     }
@@ -207,7 +207,7 @@ fn spawn(run: &RunDir, record: &SupervisorRecord) -> io::Result<Child> {
     std::mem::forget(rustix::io::dup(io::stdout())?);
     #[allow(clippy::disallowed_methods, reason = "the supervisor's own program")]
     let mut command = Command::new(own_executable());
-    command.arg0("mirror-agent").arg("jail").arg("--spec").arg(run.path().join(name::SPEC));
+    command.arg0(PROGRAM_NAME).args([BUILD, "jail", "--spec"]).arg(run.path().join(name::SPEC));
     command.arg("--parent").arg(std::process::id().to_string());
     if let Some(cgroup) = &record.cgroup {
         command.arg("--cgroup").arg(cgroup);

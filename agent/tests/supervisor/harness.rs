@@ -9,7 +9,7 @@ use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
 
 /// The binary under test.
-pub(crate) const AGENT: &str = env!("CARGO_BIN_EXE_mirror-agent");
+pub(crate) const SUPERVISE: &str = env!("CARGO_BIN_EXE_mirror-supervise");
 /// The deadline of everything that should happen soon; generous, for a busy machine.
 const PATIENCE: Duration = Duration::from_secs(30);
 
@@ -43,14 +43,14 @@ impl Run {
 
     pub(crate) fn start(spec: &ProgramSpec) -> Run {
         let run = Run::create(spec);
-        run.dir.start_with(Path::new(AGENT), None, &run.lock().unwrap()).unwrap();
+        run.dir.start_with(Path::new(SUPERVISE), None, &run.lock().unwrap()).unwrap();
         run
     }
 
     pub(crate) fn start_with_secret(spec: &ProgramSpec, secret: &str) -> Run {
         let run = Run::create(spec);
         let secret = Secret::new(secret.into()).unwrap();
-        run.dir.start_with(Path::new(AGENT), Some(&secret), &run.lock().unwrap()).unwrap();
+        run.dir.start_with(Path::new(SUPERVISE), Some(&secret), &run.lock().unwrap()).unwrap();
         run
     }
 

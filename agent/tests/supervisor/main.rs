@@ -5,13 +5,14 @@
 mod harness;
 mod jail;
 mod orphans;
+mod program;
 
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
-use harness::{AGENT, Run, eventually, is_alive, sh};
+use harness::{Run, SUPERVISE, eventually, is_alive, sh};
 use mirror_agent::rundir::{EndedBy, ProgramStatus, RunDir, RunDirError};
 
 #[test]
@@ -51,7 +52,7 @@ fn a_program_that_is_not_there_says_so() {
     let run = Run::start(&spec);
     assert_eq!(run.exit().code, Some(127));
     assert!(
-        run.stderr().starts_with("mirror-agent jail: cannot execute /absent/program"),
+        run.stderr().starts_with("mirror-supervise jail: cannot execute /absent/program"),
         "{}",
         run.stderr()
     );
@@ -91,7 +92,7 @@ fn a_run_that_is_stopped_before_its_start_never_runs() {
     let run = Run::create(&sh("echo ran"));
     assert_eq!(run.dir.status().unwrap(), ProgramStatus::Starting);
     run.dir.stop("too late").unwrap();
-    run.dir.start_with(Path::new(AGENT), None, &run.lock().unwrap()).unwrap();
+    run.dir.start_with(Path::new(SUPERVISE), None, &run.lock().unwrap()).unwrap();
     let exit = run.exit();
     assert_eq!((exit.code, exit.ended_by), (None, EndedBy::Stop("too late".into())));
     assert_eq!(run.stdout(), "");
@@ -218,7 +219,7 @@ fn a_supervisor_is_small() {
 fn a_run_directory_is_one_run() {
     let run = Run::start(&sh("exec sleep 1000"));
     let base: PathBuf = run.dir.path().ancestors().nth(2).unwrap().into();
-    let again = run.dir.start_with(Path::new(AGENT), None, &fs::File::open("/dev/null").unwrap());
+    let again = run.dir.start_with(Path::new(SUPERVISE), None, &fs::File::open("/dev/null").unwrap());
     assert!(matches!(again, Err(RunDirError::AlreadyStarted(_))));
     let twice = RunDir::create(&base, "attempt-1", "pull-1", &sh(""));
     assert!(matches!(twice, Err(RunDirError::Exists(_))));
@@ -308,7 +309,7 @@ fn a_supervisor_that_cannot_start_is_an_error_with_its_words() {
     let run = Run::create(&sh(""));
     // What the supervisor reserves is there already, as if the directory were used twice.
     fs::write(run.dir.path().join("exit.part"), "").unwrap();
-    let error = run.dir.start_with(Path::new(AGENT), None, &run.lock().unwrap()).unwrap_err();
+    let error = run.dir.start_with(Path::new(SUPERVISE), None, &run.lock().unwrap()).unwrap_err();
     assert!(error.to_string().contains("cannot reserve"), "{error}");
     assert!(run.lock().is_some(), "nothing runs that would hold the lock");
 }
@@ -344,7 +345,7 @@ fn a_full_disk_loses_neither_the_request_nor_the_end() {
     let dir =
         RunDir::create(disk.0.path(), "attempt-1", "pull-1", &sh("echo ready; while :; do sleep 0.05; done"));
     let dir = dir.unwrap();
-    dir.start_with(Path::new(AGENT), None, &fs::File::open("/dev/null").unwrap()).unwrap();
+    dir.start_with(Path::new(SUPERVISE), None, &fs::File::open("/dev/null").unwrap()).unwrap();
     eventually("it runs", || (!dir.stdout(0).read(64).unwrap().bytes.is_empty()).then_some(()));
     fs::write(disk.0.path().join("filler"), vec![0; 1 << 20]).unwrap_err();
     fs::write(disk.0.path().join("more"), "x").unwrap_err();

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use mirror_agent::rundir::{EndedBy, ProgramStatus, RunDir, RunDirError};
 
-use crate::harness::{AGENT, Run, eventually, is_alive, sh, signal};
+use crate::harness::{Run, SUPERVISE, eventually, is_alive, sh, signal};
 use rustix::process::Signal;
 
 #[test]
@@ -125,7 +125,8 @@ fn a_cgroup_ends_even_what_left_the_session_of_a_dead_supervisor() {
     let run = Run::create(&sh("setsid sh -c 'trap \"\" TERM; echo $$; exec sleep 1000' & wait"));
     let wrapper = run.scratch("bin").join("agent");
     let procs = cgroup.0.join("cgroup.procs");
-    fs::write(&wrapper, format!("#!/bin/sh\necho $$ > {}\nexec {AGENT} \"$@\"\n", procs.display())).unwrap();
+    fs::write(&wrapper, format!("#!/bin/sh\necho $$ > {}\nexec {SUPERVISE} \"$@\"\n", procs.display()))
+        .unwrap();
     fs::set_permissions(&wrapper, fs::Permissions::from_mode(0o755)).unwrap();
     run.dir.start_with(&wrapper, None, &run.lock().unwrap()).unwrap();
     let escaped: u32 = run.first_line().parse().unwrap();

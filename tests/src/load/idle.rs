@@ -128,7 +128,7 @@ fn coordinator(fleet: &Fleet) -> Result<proc::Memory> {
 fn programs() -> Result<Vec<Row>> {
     let dir = tempfile::tempdir()?;
     let mut rows = Vec::new();
-    for name in ["mirror-coordinator", "mirror-agent", "mirrorctl"] {
+    for name in ["mirror-coordinator", "mirror-agent", "mirror-supervise", "mirrorctl"] {
         let copy = dir.path().join(name);
         let mut strip = Command::new("strip");
         Finished::run(strip.arg("-o").arg(&copy).arg(program(name))).ok();

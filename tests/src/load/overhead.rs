@@ -110,7 +110,7 @@ fn first_sync(runtime: &Runtime, fleet: &Fleet, client: &Client) -> Result<(Prog
     let supervisor = eventually("its supervisor runs", || {
         let supervises = |pid: &u32| {
             let line = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
-            line.split(|byte| *byte == 0).nth(1) == Some(b"supervise".as_slice())
+            line.split(|byte| *byte == 0).nth(2) == Some(b"supervise".as_slice())
         };
         process::living_with(&text).into_iter().find(supervises)
     });
