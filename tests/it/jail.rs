@@ -227,3 +227,76 @@ fn a_jail_that_is_off_is_told_of_its_agent() {
     let shown = fleet.mirrorctl(&["agent", "show", "edge1"]).ok().stdout;
     assert!(shown.contains("the agent's own file switches the jail off"), "{shown}");
 }
+
+/// A command as another user, who is nobody else on this host.
+fn as_user(uid: u32, program: &Path) -> Command {
+    let mut command = Command::new("/usr/bin/setpriv");
+    command.args([&format!("--reuid={uid}"), &format!("--regid={uid}"), "--clear-groups", "--"]).arg(program);
+    command
+}
+
+/// The same with a `/dev/null` that everybody may write to, which not every container has.
+fn as_user_with_null(uid: u32, dir: &Path, program: &Path) -> Command {
+    const SCRIPT: &str = "mknod -m 666 \"$1/null\" c 1 3 && chmod 666 \"$1/null\" && mount --bind \"$1/null\" /dev/null \
+                          && shift && exec \"$@\"";
+    let own = as_user(uid, program);
+    let mut command = Command::new("/usr/bin/unshare");
+    command
+        .args(["--mount", "/bin/sh", "-c", SCRIPT, "sh"])
+        .arg(dir)
+        .arg(own.get_program())
+        .args(own.get_args());
+    command
+}
+
+/// Whether a process of this user may read the environment of another one.
+fn may_look_into(uid: u32, pid: u32) -> bool {
+    let environment = format!("/proc/{pid}/environ");
+    Finished::run(as_user(uid, Path::new("/usr/bin/cat")).arg(environment)).code == 0
+}
+
+fn give(uid: u32, path: &Path) {
+    Finished::run(Command::new("chown").arg("-R").arg(format!("{uid}:{uid}")).arg(path)).ok();
+}
+
+/// As the unit runs it: a user of its own, without any privilege.
+#[test]
+fn an_agent_without_privileges_works_and_no_other_process_of_its_user_looks_into_it() {
+    let uid = 100_000 + std::process::id() % 1_000_000;
+    let agent = fleet_tests::program("mirror-agent");
+    let able = rustix::process::geteuid().is_root() && Path::new("/usr/bin/setpriv").exists();
+    if !able || Finished::run(as_user(uid, &agent).arg("--version")).code != 0 {
+        println!("skipped: needs root, setpriv, and a build directory that other users may enter");
+        return;
+    }
+    let mut fleet = Fleet::prepare(FleetOptions::default()).expect("a fleet");
+    fleet.start_coordinator().expect("the coordinator starts");
+    fleet.enroll(0).expect("the agent enrols");
+    fs::set_permissions(fleet.path(), fs::Permissions::from_mode(0o755)).expect("its mode");
+    give(uid, &fleet.agent_dir(0));
+    give(uid, &fleet.root(0));
+    let own = fleet.agent_command(0, &["run", "--config"]);
+    let mut command = as_user_with_null(uid, fleet.path(), &agent);
+    command.args(own.get_args()).arg(fleet.agent_dir(0).join("agent.toml")).env_clear();
+    command.envs(own.get_envs().filter_map(|(name, value)| Some((name, value?))));
+    let log = fleet.path().join("agent-edge1.log");
+    fleet.agents[0] =
+        Some(fleet_tests::Process::start("agent edge1", &mut command, &log).expect("it starts"));
+    fleet.await_connected("edge1");
+    fleet.add_project("debian", &[]).ok();
+    for _ in 0..2 {
+        fleet.mirrorctl(&["project", "run", "debian", "--watch"]).ok();
+    }
+    let gaps = fleet.json(&["agent", "show", "edge1"])["jail_gaps"].to_string();
+    assert!(!gaps.contains("as root") && !gaps.contains("account I/O"), "{gaps}");
+
+    let mut sleep = as_user(uid, Path::new("/usr/bin/sleep"));
+    let bystander =
+        fleet_tests::Process::start("a bystander", sleep.arg("600"), &fleet.path().join("sleep.log"));
+    let bystander = bystander.expect("it starts");
+    eventually("a process of the same user can be looked into", || {
+        may_look_into(uid, bystander.pid()).then_some(())
+    });
+    let pid = fleet.agents[0].as_ref().expect("it runs").pid();
+    assert!(!may_look_into(uid, pid), "the agent's memory and environment are its own");
+}
