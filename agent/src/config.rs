@@ -35,6 +35,11 @@ const COORDINATORS_MAX: usize = 16;
 const PATH_CHARS_SHOWN: usize = 200;
 /// Longest absence of a coordinator, and greatest age of a schedule, that may be set, in seconds: 366 days.
 const AUTONOMY_SECONDS_MAX: u64 = 366 * 86_400;
+/// Address space of each process of rsync where nothing is set, MiB: it takes about 100 bytes for each file, in trees of
+/// tens of millions with hard links and late deletes too.
+const RSYNC_MEMORY_MIB: u64 = 8_192;
+/// Less holds no list of files at all, MiB.
+const RSYNC_MEMORY_MIB_MIN: u64 = 64;
 /// Most entries of `allow_upstreams`.
 const UPSTREAMS_MAX: usize = 1_000;
 
@@ -175,6 +180,8 @@ pub struct Config {
     pub rsync: PathBuf,
     /// Attempts at once.
     pub slots: u32,
+    /// Address space that each process of rsync may take, bytes.
+    pub rsync_memory_bytes: u64,
     /// KiB/s for each attempt.
     pub bandwidth_limit_kib: Option<u32>,
     /// `--acls` and `--xattrs` may be used.
@@ -242,6 +249,12 @@ impl Config {
             },
             rsync: keys.take("rsync", PathBuf::from("/usr/bin/rsync")),
             slots: keys.number("slots", 8, 1, HELD_MAX as u64),
+            rsync_memory_bytes: keys.number::<u64>(
+                "rsync_memory_mib",
+                RSYNC_MEMORY_MIB,
+                RSYNC_MEMORY_MIB_MIN,
+                1 << 24,
+            ) << 20,
             bandwidth_limit_kib: Some(keys.number(
                 "bandwidth_limit_kib",
                 0,

@@ -30,6 +30,9 @@ const STDOUT_BYTES_MAX: u64 = 64 << 20;
 const STDERR_BYTES_MAX: u64 = 4 << 20;
 /// Descriptors of rsync: it opens a handful of files at once.
 const OPEN_FILES_MAX: u64 = 1024;
+/// Processes and threads of the agent's user before an rsync may start no more: a program that only forks ends there.
+/// Far above what the most slots need (64, each with a supervisor and three processes of rsync) beside the agent.
+pub(crate) const PROCESSES_MAX: u64 = 4_096;
 /// Most characters of a project's name that are kept, as it only names things for people.
 const NAME_CHARS_MAX: usize = 64;
 /// Longest listing of one directory of the upstream.
@@ -299,7 +302,10 @@ impl Order {
             write_paths: if writes { vec![destination.to_owned()] } else { Vec::new() },
             read_paths: if dry { vec![destination.to_owned()] } else { Vec::new() },
             connect_ports: vec![source.port()],
+            root: Some(root.to_owned()),
             open_files: Some(OPEN_FILES_MAX),
+            memory_bytes: Some(config.rsync_memory_bytes),
+            processes: Some(PROCESSES_MAX),
             off: !config.jail,
             ..JailSpec::default()
         };
@@ -339,7 +345,10 @@ impl Order {
         let jail = JailSpec {
             write_paths,
             read_paths,
+            root: Some(root.to_owned()),
             open_files: Some(OPEN_FILES_MAX),
+            memory_bytes: Some(config.rsync_memory_bytes),
+            processes: Some(PROCESSES_MAX),
             off: !config.jail,
             ..JailSpec::default()
         };

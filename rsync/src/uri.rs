@@ -10,6 +10,7 @@ use std::fmt;
 use std::os::unix::ffi::OsStringExt as _;
 
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_encode};
+use zeroize::Zeroizing;
 
 pub use crate::host::{Host, valid_host};
 use crate::text::printable;
@@ -92,9 +93,9 @@ pub enum UriError {
     PathDash,
 }
 
-/// A password. Neither `Debug` nor anything else shows it.
+/// A password. Neither `Debug` nor anything else shows it, and it is wiped when dropped.
 #[derive(Clone, PartialEq, Eq)]
-pub struct Password(Vec<u8>);
+pub struct Password(Zeroizing<Vec<u8>>);
 
 impl Password {
     /// Takes a password of 1 to [`PASSWORD_BYTES_MAX`] bytes without NUL and line ends.
@@ -102,6 +103,7 @@ impl Password {
     /// # Errors
     /// [`UriError::Password`].
     pub fn new(bytes: Vec<u8>) -> Result<Self, UriError> {
+        let bytes = Zeroizing::new(bytes);
         let fits = (1..=PASSWORD_BYTES_MAX).contains(&bytes.len());
         let one_line = !bytes.iter().any(|b| matches!(b, 0 | b'\n' | b'\r'));
         if fits && one_line { Ok(Self(bytes)) } else { Err(UriError::Password) }

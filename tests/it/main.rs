@@ -18,6 +18,7 @@ mod fallback;
 mod foreign;
 mod guards;
 mod hostile;
+mod jail;
 mod limits;
 mod load;
 mod markers;

@@ -229,18 +229,8 @@ fn no_cores(limits: impl IntoIterator<Item = Vec<u8>>) -> usize {
     ours.len()
 }
 
-#[test]
-fn no_secret_stands_where_it_does_not_belong() {
-    let collector = Collector::start();
-    let (mut fleet, tokens) = talkative(&collector);
-    let mut tokens = tokens.to_vec();
-    // One that nobody uses.
-    let unused = fleet.json(&["join-token", "create", "--name", "edge9"])["token"]
-        .as_str()
-        .expect("a token")
-        .to_owned();
-    tokens.push(unused);
-    let upstream = guarded(&fleet);
+/// What was seen while the fleet works: by kinds of places, and the collector's spans among them.
+fn observed(fleet: &Fleet, upstream: &Rsyncd) -> BTreeMap<&'static str, Vec<Vec<u8>>> {
     let directories = [ORIGIN, REPLICA].map(|index| fleet.agent_dir(index).join("runs")).to_vec();
     let watch = Watch::begin(fleet.path(), directories);
     let control = Process::start(
@@ -248,25 +238,41 @@ fn no_secret_stands_where_it_does_not_belong() {
         Command::new("sleep").arg("600").env_clear().env("CONTROL", CONTROL),
         &fleet.path().join("sleep.log"),
     );
-    declare(
-        &fleet,
-        &upstream,
-        CONTROL,
-        RIGHT,
-        &["--origin", "ftp1", "--replicas", "edge1", "--sentinel", "pool"],
-    );
-    declare(&fleet, &upstream, "wrong", WRONG, &["--origin", "ftp1"]);
-    work(&fleet);
-    let mut seen: BTreeMap<&str, Vec<Vec<u8>>> =
-        watch.end().into_iter().map(|(kind, all)| (kind, all.into_iter().collect())).collect();
+    let more = ["--origin", "ftp1", "--replicas", "edge1", "--sentinel", "pool"];
+    declare(fleet, upstream, CONTROL, RIGHT, &more);
+    declare(fleet, upstream, "wrong", WRONG, &["--origin", "ftp1"]);
+    work(fleet);
+    let seen = watch.end().into_iter().map(|(kind, all)| (kind, all.into_iter().collect()));
     drop(control);
+    seen.collect()
+}
+
+/// Ends the fleet in order and backs its store up: its audit, and the backup's file.
+fn ended(fleet: &mut Fleet) -> (Vec<u8>, PathBuf) {
+    fleet.agents.iter_mut().flatten().for_each(|agent| _ = agent.stop());
+    fleet.coordinator.as_mut().expect("it runs").stop();
+    let log = fs::read_to_string(fleet.path().join("coordinator.log")).expect("a log");
+    let audit: String = log.lines().filter(|line| line.contains(" audit: ")).collect();
+    let backup = fleet.path().join("by-hand.backup");
+    let mut command = fleet.command("mirror-coordinator", &["backup", "--config"]);
+    Finished::run(command.arg(fleet.coordinator_dir().join("coordinator.toml")).arg(&backup)).ok();
+    (audit.into_bytes(), backup)
+}
+
+#[test]
+fn no_secret_stands_where_it_does_not_belong() {
+    let collector = Collector::start();
+    let (mut fleet, tokens) = talkative(&collector);
+    let mut tokens = tokens.to_vec();
+    // One that nobody uses.
+    let unused = fleet.json(&["join-token", "create", "--name", "edge9"]);
+    tokens.push(unused["token"].as_str().expect("a token").to_owned());
+    let upstream = guarded(&fleet);
+    let mut seen = observed(&fleet, &upstream);
     let mut hunt = Hunt::default();
     plant(&fleet, &tokens, &mut hunt);
-
-    assert!(
-        no_cores(seen.remove(hunt::LIMITS).unwrap_or_default()) > 2,
-        "rsync and its supervisors were seen"
-    );
+    let limits = seen.remove(hunt::LIMITS).unwrap_or_default();
+    assert!(no_cores(limits) > 2, "rsync and its supervisors were seen");
     seen.insert("complaints", vec![complaints(&fleet, &upstream)]);
     seen.insert("answers", vec![answers(&fleet)]);
     let spans = eventually("the agent's spans arrive", || {
@@ -274,14 +280,8 @@ fn no_secret_stands_where_it_does_not_belong() {
         spans.iter().any(|span| span["service"] == "agent").then_some(spans)
     });
     seen.insert("traces", spans.iter().map(|span| span.to_string().into_bytes()).collect());
-    fleet.agents.iter_mut().flatten().for_each(|agent| _ = agent.stop());
-    fleet.coordinator.as_mut().expect("it runs").stop();
-    let log = fs::read_to_string(fleet.path().join("coordinator.log")).expect("a log");
-    let audit: String = log.lines().filter(|line| line.contains("audit")).collect();
-    seen.insert("audit", vec![audit.into_bytes()]);
-    let backup = fleet.path().join("by-hand.backup");
-    let mut command = fleet.command("mirror-coordinator", &["backup", "--config"]);
-    Finished::run(command.arg(fleet.coordinator_dir().join("coordinator.toml")).arg(&backup)).ok();
+    let (audit, backup) = ended(&mut fleet);
+    seen.insert("audit", vec![audit]);
 
     let ready = hunt.ready();
     let (mut found, at_home) = ready.seek_below(fleet.path());
@@ -293,19 +293,13 @@ fn no_secret_stands_where_it_does_not_belong() {
         assert!(here.iter().any(|find| find.secret == "control"), "nothing is seen in {kind}");
         found.extend(here);
     }
-    let agent = fleet.agent_dir(ORIGIN);
-    for place in [
-        fleet.coordinator_dir().join("store"),
-        backup,
-        fleet.path().join("coordinator.log"),
-        fleet.path().join("agent-ftp1.log"),
-        fleet.path().join("agent-edge1.log"),
-        agent.join("logs"),
-        agent.join("journal"),
-    ] {
-        let control =
-            |find: &&Find| find.secret == "control" && find.place.starts_with(&place.display().to_string());
-        assert!(found.iter().any(|find| control(&find)), "nothing is seen in {}", place.display());
+    let (coordinator, agent) = (fleet.coordinator_dir(), fleet.agent_dir(ORIGIN));
+    let logs = ["coordinator.log", "agent-ftp1.log", "agent-edge1.log"].map(|name| fleet.path().join(name));
+    let places = [coordinator.join("store"), backup, agent.join("logs"), agent.join("journal")];
+    for place in places.iter().chain(&logs) {
+        let within = |find: &&Find| find.place.starts_with(&place.display().to_string());
+        let control = found.iter().filter(within).any(|find| find.secret == "control");
+        assert!(control, "nothing is seen in {}", place.display());
     }
     let leaks: Vec<&Find> = found.iter().filter(|find| find.secret != "control").collect();
     assert!(leaks.is_empty(), "{leaks:#?}");

@@ -66,6 +66,12 @@ const KEYS: &[Row] = &[
     row("rsync", Kind::Text, "/usr/bin/rsync", "Absolute path of the rsync program"),
     row("slots", Kind::Number, "8", "Attempts at once, 1 to 64; the coordinator may say less"),
     row(
+        "rsync_memory_mib",
+        Kind::Number,
+        "8192",
+        "Most memory of each rsync process, MiB: 64 and more; beyond, it fails and says so",
+    ),
+    row(
         "bandwidth_limit_kib",
         Kind::Number,
         "0",

@@ -198,9 +198,9 @@ impl Machine<'_> {
         }
         let line = tokio::select! {
             password = password.wait_for(Option::is_some) => password.ok().and_then(|password| {
-                let mut line = password.as_ref()?.expose().to_vec();
-                line.push(b'\n');
-                Some(line)
+                let password = password.as_ref()?.expose();
+                // Whole at once: a buffer that grows would leave a copy behind.
+                Some([password, b"\n"].concat())
             }),
             outcome = self.stopped() => return early(outcome),
         };

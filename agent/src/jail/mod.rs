@@ -4,14 +4,15 @@
 //! `mirror-supervise BUILD jail --jail JAIL.json -- PROGRAM ARGS`: the same for a program without a supervisor, which leads a
 //! session of its own and may outlive who started it.
 //!
-//! In this order: the run's cgroup, TERM when the supervisor dies, resource limits, umask, `no_new_privs`,
-//! Landlock, exec. Everything is set on this process by safe calls, so nothing has to happen between fork and
+//! In this order: the run's cgroup, TERM when the supervisor dies, resource limits, umask, `no_new_privs`, root's
+//! capabilities, Landlock, exec. Everything is set on this process by safe calls, so nothing has to happen between fork and
 //! exec. Environment, working directory and descriptors are the supervisor's matter and pass through.
 //!
 //! What the kernel cannot enforce is left out here and told by [`gaps`], which the agent reports. What cannot
 //! be done although the kernel can is a refusal: one line on standard error and exit code [`REFUSED_CODE`].
 
 mod loader;
+mod privileges;
 mod rules;
 
 use std::ffi::OsString;
@@ -29,6 +30,7 @@ use rustix::process::{
 use rustix::thread::set_no_new_privs;
 use serde::de::DeserializeOwned;
 
+use self::privileges::Keep;
 use crate::rundir::{JailSpec, ProgramSpec};
 
 /// Exit code of a refusal; 126 and 127 say, as shells do, that the program could not be executed or was not
@@ -56,6 +58,7 @@ pub fn main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
 /// nothing is missing. The agent puts them into its hello.
 pub fn gaps() -> Vec<String> {
     let mut gaps = rules::gaps();
+    gaps.extend(privileges::gaps());
     gaps.extend(crate::supervisor::cgroup_gap());
     // By its name: the agent is undumpable, so its own figures are not for its own user.
     if !Path::new("/proc/self/io").exists() {
@@ -86,15 +89,19 @@ fn run(args: impl Iterator<Item = OsString>) -> Result<std::convert::Infallible,
         // to do.
         let _ = fs::write(cgroup.join("cgroup.procs"), "0");
     }
-    match args.source {
+    let keep = match args.source {
         // TERM, not KILL: rsync then ends its other processes, removes its temporary files and keeps partial
         // ones.
-        Source::Spec(_) => set_parent_process_death_signal(Some(Signal::TERM))
-            .map_err(|error| refuse(format!("death signal: {error}")))?,
+        Source::Spec(_) => {
+            set_parent_process_death_signal(Some(Signal::TERM))
+                .map_err(|error| refuse(format!("death signal: {error}")))?;
+            Keep::Trees
+        }
         Source::Jail(_) => {
             setsid().map_err(|error| refuse(format!("session: {error}")))?;
+            Keep::Daemon
         }
-    }
+    };
     // The signal comes only for a death from now on: a supervisor that is gone already is noticed here.
     if args.parent.is_some_and(|parent| getppid() != Some(parent)) {
         return Err(refuse("the supervisor is gone; nothing is started without one"));
@@ -103,6 +110,7 @@ fn run(args: impl Iterator<Item = OsString>) -> Result<std::convert::Infallible,
     umask(UMASK);
     if !jail.off {
         set_no_new_privs(true).map_err(|error| refuse(format!("no_new_privs: {error}")))?;
+        privileges::lower(keep).map_err(|error| refuse(format!("capabilities: {error}")))?;
         rules::confine(&jail, Path::new(&args.program)).map_err(|faults| refuse(faults.join("; ")))?;
     }
     #[allow(clippy::disallowed_methods, reason = "becomes the program; nothing is spawned")]
@@ -116,13 +124,19 @@ fn read<T: DeserializeOwned>(path: &Path) -> Result<T, Refusal> {
     serde_json::from_slice(&text).map_err(|error| refuse(format!("{} is damaged: {error}", path.display())))
 }
 
-/// No core files (they would hold what the program read), and the descriptors asked for, as far as the hard
-/// limit goes.
+/// No core files (they would hold what the program read); descriptors, memory and processes as asked for, as far as
+/// the hard limits go.
 fn limit(jail: &JailSpec) -> rustix::io::Result<()> {
     setrlimit(Resource::Core, Rlimit { current: Some(0), maximum: Some(0) })?;
-    if let Some(wanted) = jail.open_files {
-        let files = getrlimit(Resource::Nofile).maximum.map_or(wanted, |hard| hard.min(wanted));
-        setrlimit(Resource::Nofile, Rlimit { current: Some(files), maximum: Some(files) })?;
+    for (resource, wanted) in [
+        (Resource::Nofile, jail.open_files),
+        (Resource::As, jail.memory_bytes),
+        (Resource::Nproc, jail.processes),
+    ] {
+        if let Some(wanted) = wanted {
+            let most = getrlimit(resource).maximum.map_or(wanted, |hard| hard.min(wanted));
+            setrlimit(resource, Rlimit { current: Some(most), maximum: Some(most) })?;
+        }
     }
     Ok(())
 }

@@ -1,12 +1,15 @@
 //! The Landlock rules of a jail, and which of them this kernel cannot enforce.
 
 use std::io;
+use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 
 use landlock::{
-    ABI, Access, AccessFs, AccessNet, BitFlags, CompatLevel, Compatible, NetPort, PathBeneath, PathFd,
-    Ruleset, RulesetAttr, RulesetCreatedAttr, RulesetError, Scope, path_beneath_rules,
+    ABI, Access, AccessFs, AccessNet, BitFlags, CompatLevel, Compatible, NetPort, PathBeneath, Ruleset,
+    RulesetAttr, RulesetCreatedAttr, RulesetError, Scope, path_beneath_rules,
 };
+
+use rustix::fs::{Mode, OFlags, ResolveFlags};
 
 use super::loader;
 use crate::rundir::JailSpec;
@@ -50,6 +53,7 @@ const DNS_PORT: u16 = 53;
 /// # Errors
 /// All paths of the specification that are missing or unreadable, or the kernel's refusal.
 pub(super) fn confine(jail: &JailSpec, program: &Path) -> Result<(), Vec<String>> {
+    let root = jail.root.as_deref();
     let mut wanted: Vec<(PathBuf, BitFlags<AccessFs>)> = Vec::new();
     let mut faults = Vec::new();
     wanted.extend(jail.read_paths.iter().map(|path| (path.clone(), readable())));
@@ -62,7 +66,7 @@ pub(super) fn confine(jail: &JailSpec, program: &Path) -> Result<(), Vec<String>
     }
     let mut rules = Vec::new();
     for (path, access) in wanted {
-        match rule(&path, access) {
+        match rule(&path, root, access) {
             Ok(rule) => rules.push(rule),
             Err(error) => faults.push(format!("cannot open {}: {error}", path.display())),
         }
@@ -75,34 +79,46 @@ pub(super) fn confine(jail: &JailSpec, program: &Path) -> Result<(), Vec<String>
 
 /// What of a jail this kernel cannot enforce, as texts for people; empty when it can enforce all of it.
 pub(super) fn gaps() -> Vec<String> {
-    let files = |abi: ABI| strict().handle_access(AccessFs::from_all(abi)).is_err();
-    let gaps = [
+    gaps_of(|need| {
+        let ruleset = match need {
+            Need::Files(abi) => strict().handle_access(AccessFs::from_all(abi)),
+            Need::Ports => strict().handle_access(AccessNet::from_all(NETWORK)),
+            Need::Scopes => strict().scope(Scope::from_all(SCOPES)),
+        };
+        ruleset.is_ok()
+    })
+}
+
+/// Something that a kernel enforces, or does not know.
+#[derive(Clone, Copy, Debug)]
+enum Need {
+    Files(ABI),
+    Ports,
+    Scopes,
+}
+
+fn gaps_of(can: impl Fn(Need) -> bool) -> Vec<String> {
+    let needs = [
         (
-            files(ABI::V1),
+            Need::Files(ABI::V1),
             "Landlock is missing or off (Linux 5.13): programs may touch whatever the agent's user may",
         ),
         (
-            files(ABI::V2),
+            Need::Files(ABI::V2),
             "Landlock before Linux 5.19: files are copied, not moved, between directories of the destination",
         ),
         (
-            files(ABI::V3),
+            Need::Files(ABI::V3),
             "Landlock before Linux 6.2: existing files outside of the destination can be truncated",
         ),
-        (
-            strict().handle_access(AccessNet::from_all(NETWORK)).is_err(),
-            "Landlock before Linux 6.7: TCP ports are not restricted",
-        ),
-        (files(ABI::V5), "Landlock before Linux 6.10: device ioctls are not restricted"),
-        (
-            strict().scope(Scope::from_all(SCOPES)).is_err(),
-            "Landlock before Linux 6.12: signals and abstract sockets are not restricted",
-        ),
+        (Need::Ports, "Landlock before Linux 6.7: TCP ports are not restricted"),
+        (Need::Files(ABI::V5), "Landlock before Linux 6.10: device ioctls are not restricted"),
+        (Need::Scopes, "Landlock before Linux 6.12: signals and abstract sockets are not restricted"),
     ];
     let missing: Vec<String> =
-        gaps.iter().filter(|(gap, _)| *gap).map(|(_, text)| (*text).to_owned()).collect();
+        needs.iter().filter(|(need, _)| !can(*need)).map(|(_, text)| (*text).to_owned()).collect();
     // Without Landlock the others say nothing new.
-    if gaps[0].0 { missing[..1].to_vec() } else { missing }
+    if can(needs[0].0) { missing } else { missing[..1].to_vec() }
 }
 
 fn strict() -> Ruleset {
@@ -128,15 +144,25 @@ fn writable() -> BitFlags<AccessFs> {
     AccessFs::from_all(FILES) & !never
 }
 
-/// A rule for one path that must exist. A file takes only the rights that files have.
-fn rule(path: &Path, access: BitFlags<AccessFs>) -> io::Result<PathBeneath<PathFd>> {
-    let is_dir = std::fs::metadata(path)?.is_dir();
-    let fd = PathFd::new(path).map_err(io::Error::other)?;
+/// A rule for one path that must exist. A file takes only the rights that files have. The rule holds for what is opened
+/// here, not for its name: a name that leads elsewhere afterwards leads out of the jail.
+fn rule(path: &Path, root: Option<&Path>, access: BitFlags<AccessFs>) -> io::Result<PathBeneath<OwnedFd>> {
+    let flags = OFlags::PATH | OFlags::CLOEXEC;
+    let below = root.and_then(|root| Some((root, path.strip_prefix(root).ok()?)));
+    let fd = match below.filter(|(_, rest)| !rest.as_os_str().is_empty()) {
+        Some((root, rest)) => {
+            let root = rustix::fs::open(root, flags | OFlags::DIRECTORY | OFlags::NOFOLLOW, Mode::empty())?;
+            let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS;
+            rustix::fs::openat2(root, rest, flags, Mode::empty(), resolve)?
+        }
+        None => rustix::fs::open(path, flags, Mode::empty())?,
+    };
+    let is_dir = rustix::fs::FileType::from_raw_mode(rustix::fs::fstat(&fd)?.st_mode).is_dir();
     let access = if is_dir { access } else { access & AccessFs::from_file(FILES) };
     Ok(PathBeneath::new(fd, access))
 }
 
-fn enforce(rules: Vec<PathBeneath<PathFd>>, ports: &[u16]) -> Result<(), RulesetError> {
+fn enforce(rules: Vec<PathBeneath<OwnedFd>>, ports: &[u16]) -> Result<(), RulesetError> {
     let ports = ports.iter().chain(ports.first().map(|_| &DNS_PORT));
     let system = SYSTEM_TREES.iter().chain(&SYSTEM_FILES);
     Ruleset::default()
@@ -167,6 +193,19 @@ mod tests {
         };
         let faults = confine(&jail, Path::new("/absent/program")).unwrap_err();
         assert_eq!(faults.len(), 4, "{faults:?}");
+    }
+
+    #[test]
+    fn each_older_kernel_is_told_what_it_lacks() {
+        let since = |need| match need {
+            Need::Files(abi) => abi as i32,
+            Need::Ports => NETWORK as i32,
+            Need::Scopes => SCOPES as i32,
+        };
+        let lacks: Vec<usize> = (0..=7).map(|abi| gaps_of(|need| since(need) <= abi).len()).collect();
+        assert_eq!(lacks, [1, 5, 4, 3, 2, 1, 0, 0]);
+        assert!(gaps_of(|need| since(need) <= 0)[0].contains("missing or off"));
+        assert!(gaps_of(|need| since(need) <= 5)[0].contains("6.12"));
     }
 
     #[test]

@@ -15,6 +15,7 @@ use rsync::{Event, OutputParser, Stats};
 
 use crate::executor::Live;
 use crate::guard::tree_file::read_beneath;
+use crate::order::PROCESSES_MAX;
 use crate::outcome;
 use crate::rundir::{
     EndedBy, JailSpec, ProgramExit, ProgramSpec, ProgramStatus, RunDir, RunDirError, Secret,
@@ -154,6 +155,8 @@ fn spec(live: &Live, wanted: &Wanted) -> ProgramSpec {
             write_paths: wanted.fetches.iter().map(|_| fetched_dir(live, &wanted.slug)).collect(),
             connect_ports: vec![wanted.port],
             open_files: Some(OPEN_FILES_MAX),
+            memory_bytes: Some(live.config.rsync_memory_bytes),
+            processes: Some(PROCESSES_MAX),
             off: !live.config.jail,
             ..JailSpec::default()
         },

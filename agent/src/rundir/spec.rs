@@ -62,12 +62,23 @@ pub struct JailSpec {
     pub read_paths: Vec<PathBuf>,
     /// Trees to read and change (no devices, sockets, fifos, no execution); each must exist.
     pub write_paths: Vec<PathBuf>,
+    /// The agent's root, without symbolic links. What is to be read or written below it is reached from there over no
+    /// link, whatever was put there since the agent looked.
+    #[serde(default)]
+    pub root: Option<PathBuf>,
     /// More programs that may be executed, each with its loader; each must exist.
     pub exec_paths: Vec<PathBuf>,
     /// TCP ports that may be connected to; with any, DNS over TCP is allowed as well. Empty: no TCP at all.
     pub connect_ports: Vec<u16>,
     /// Open descriptors (soft and hard limit); none: as the agent's own.
     pub open_files: Option<u64>,
+    /// Address space of each process in bytes (`RLIMIT_AS`); none: as the agent's own.
+    #[serde(default)]
+    pub memory_bytes: Option<u64>,
+    /// Processes of the user before the program may start no more (`RLIMIT_NPROC`, which does not hold for root); none:
+    /// as the agent's own.
+    #[serde(default)]
+    pub processes: Option<u64>,
     /// No Landlock and no `no_new_privs`: only for programs the agent's own file exempts. Limits and umask
     /// stay.
     pub off: bool,

@@ -2,12 +2,13 @@
 
 use std::fs;
 use std::net::TcpListener;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 use mirror_agent::jail::{REFUSED_CODE, gaps};
 use mirror_agent::rundir::{JailSpec, ProgramSpec};
 
-use crate::harness::{Run, sh};
+use crate::harness::{AGENT, Run, sh};
 
 /// Whether Landlock can be tested here for what needs it; says why not.
 fn landlock(gap: &str) -> bool {
@@ -193,4 +194,170 @@ fn rsync_copies_inside_the_jail_and_cannot_leave_it() {
     let (code, stderr) = copy(&elsewhere);
     assert!(code != Some(0) && stderr.contains("Permission denied"), "{code:?} {stderr}");
     assert_eq!(fs::read_dir(&elsewhere).unwrap().count(), 0);
+}
+
+#[test]
+fn a_link_put_there_between_the_look_and_the_start_leads_nowhere() {
+    if !landlock("missing") {
+        return;
+    }
+    let (place, inside, outside) = place();
+    let (root, tree) = (place.path().canonicalize().unwrap(), inside.join("tree"));
+    fs::create_dir(&tree).unwrap();
+    fs::create_dir(outside.join("tree")).unwrap();
+    let write = |root: Option<PathBuf>| {
+        let jail = JailSpec { write_paths: vec![tree.clone()], root, ..JailSpec::default() };
+        let mut spec = with_argument(sh("echo x > \"$0/new\" || exit 1"), &tree);
+        spec.jail = jail;
+        let run = Run::start(&spec);
+        (run.exit().code, run.stderr())
+    };
+    assert_eq!(write(Some(root.clone())), (Some(0), String::new()));
+    // The agent has looked and made the tree; now somebody puts a link in the way.
+    fs::rename(&inside, place.path().join("moved")).unwrap();
+    std::os::unix::fs::symlink(&outside, &inside).unwrap();
+    let (code, told) = write(Some(root));
+    assert_eq!(code, Some(REFUSED_CODE.into()), "{told}");
+    assert!(told.contains("inside/tree") && !outside.join("tree/new").exists(), "{told}");
+    // By its name alone, as it would be without a root, it leads out.
+    assert_eq!(write(None).0, Some(0));
+    assert!(outside.join("tree/new").exists());
+}
+
+#[test]
+fn neither_the_supervisor_nor_the_agent_can_be_signalled() {
+    if !landlock("signals") {
+        return;
+    }
+    let (_place, inside, _) = place();
+    let jail = JailSpec { write_paths: vec![inside.clone()], ..JailSpec::default() };
+    // The jail becomes the program, so its parent is the supervisor; this test is the supervisor's.
+    assert_eq!(inside_and_outside("kill -0 $PPID || exit 1", &inside, &jail), (Some(1), Some(0)));
+    let own = std::process::id();
+    let script = format!("kill -0 {own} || exit 1");
+    assert_eq!(inside_and_outside(&script, &inside, &jail), (Some(1), Some(0)));
+    // Its own children it may end.
+    let children = "while :; do :; done & kill -9 $! || exit 1";
+    assert_eq!(inside_and_outside(children, &inside, &jail), (Some(0), Some(0)));
+}
+
+#[test]
+fn abstract_sockets_of_others_cannot_be_reached() {
+    let python = Path::new("/usr/bin/python3");
+    if !landlock("abstract") || !python.exists() {
+        return;
+    }
+    let name = format!("mirror-jail-test-{}", std::process::id());
+    let address =
+        <std::os::unix::net::SocketAddr as std::os::linux::net::SocketAddrExt>::from_abstract_name(&name);
+    let _listener = std::os::unix::net::UnixListener::bind_addr(&address.unwrap()).unwrap();
+    let script = format!("import socket; socket.socket(socket.AF_UNIX).connect('\\0{name}')");
+    let connect = |off: bool| {
+        let mut spec = sh("");
+        spec.argv = [python.to_str().unwrap(), "-Sc", &script].map(|word| word.as_bytes().to_vec()).to_vec();
+        spec.jail = JailSpec { off, ..JailSpec::default() };
+        Run::start(&spec).exit().code
+    };
+    assert_eq!((connect(false), connect(true)), (Some(1), Some(0)));
+}
+
+/// Runs a program in a jail without a supervisor, as this user or as one of its own; or without a jail. Its exit code
+/// and output.
+fn bare(jail: Option<&JailSpec>, uid: Option<u32>, argv: &[&str]) -> (Option<i32>, String) {
+    let place = tempfile::tempdir().unwrap();
+    fs::set_permissions(place.path(), PermissionsExt::from_mode(0o755)).unwrap();
+    let file = place.path().join("jail.json");
+    let mut words: Vec<String> = Vec::new();
+    if let Some(uid) = uid {
+        let user = ["/usr/bin/setpriv", "--clear-groups"].map(str::to_owned);
+        words.extend(user.into_iter().chain([
+            format!("--reuid={uid}"),
+            format!("--regid={uid}"),
+            "--".to_owned(),
+        ]));
+    }
+    if let Some(jail) = jail {
+        fs::write(&file, serde_json::to_vec(jail).unwrap()).unwrap();
+        words.extend([AGENT, "jail", "--jail", file.to_str().unwrap(), "--"].map(str::to_owned));
+    }
+    words.extend(argv.iter().map(|word| (*word).to_owned()));
+    let said = std::process::Command::new(&words[0]).args(&words[1..]).output().unwrap();
+    (said.status.code(), String::from_utf8_lossy(&[said.stdout, said.stderr].concat()).into_owned())
+}
+
+/// A user that nothing else on this host runs as; none where this test is not root's, or others may not come here.
+fn a_user_of_its_own() -> Option<u32> {
+    let uid = 100_000 + std::process::id() % 1_000_000;
+    let able = rustix::process::geteuid().is_root()
+        && Path::new("/usr/bin/setpriv").exists()
+        && bare(None, Some(uid), &[AGENT, "--version"]).0 == Some(0);
+    if !able {
+        eprintln!("skipped: needs root, setpriv, and a build directory that other users may enter");
+    }
+    able.then_some(uid)
+}
+
+#[test]
+fn a_set_user_id_program_gives_no_privileges() {
+    let Some(uid) = a_user_of_its_own() else { return };
+    let place = tempfile::tempdir().unwrap();
+    fs::set_permissions(place.path(), PermissionsExt::from_mode(0o755)).unwrap();
+    let id = place.path().join("id");
+    fs::copy("/usr/bin/id", &id).unwrap();
+    fs::set_permissions(&id, PermissionsExt::from_mode(0o4755)).unwrap();
+    let words = [id.to_str().unwrap(), "-u"];
+    let (code, outside) = bare(None, Some(uid), &words);
+    if (code, outside.trim()) != (Some(0), "0") {
+        eprintln!("skipped: the temporary directory honours no set-user-id bit");
+        return;
+    }
+    let (code, inside) = bare(Some(&JailSpec::default()), Some(uid), &words);
+    assert_eq!((code, inside.trim()), (Some(0), uid.to_string().as_str()));
+}
+
+#[test]
+fn what_forks_without_end_meets_its_limit() {
+    let Some(uid) = a_user_of_its_own() else { return };
+    let script = "i=0; while [ $i -lt 30 ]; do sleep 2 & i=$((i+1)); done; wait";
+    let words = ["/bin/sh", "-c", script];
+    let jail =
+        |processes| JailSpec { processes, exec_paths: vec!["/usr/bin/sleep".into()], ..JailSpec::default() };
+    assert_eq!(bare(Some(&jail(None)), Some(uid), &words), (Some(0), String::new()));
+    let (code, told) = bare(Some(&jail(Some(10))), Some(uid), &words);
+    assert!(code != Some(0) && told.contains("fork"), "{code:?} {told}");
+}
+
+#[test]
+fn what_takes_memory_without_end_meets_its_limit() {
+    // tail keeps what it is to print last.
+    let words =
+        ["/bin/sh", "-c", "head -c 300000000 /dev/zero | tail -c 299999999 | head -c 1 >/dev/null; exit $?"];
+    let exec_paths = ["head", "tail"].map(|name| Path::new("/usr/bin").join(name)).to_vec();
+    let jail =
+        |memory_bytes| JailSpec { memory_bytes, exec_paths: exec_paths.clone(), ..JailSpec::default() };
+    assert_eq!(bare(Some(&jail(None)), None, &words), (Some(0), String::new()));
+    let (_, told) = bare(Some(&jail(Some(96 << 20))), None, &words);
+    assert!(told.contains("memory exhausted"), "{told}");
+}
+
+#[test]
+fn root_keeps_only_what_copies_need() {
+    if !gaps().iter().any(|gap| gap.contains("as root")) || gaps().iter().any(|gap| gap.contains("SETPCAP")) {
+        eprintln!("skipped: needs root with all its capabilities");
+        return;
+    }
+    let (_place, inside, _) = place();
+    let exec_paths =
+        ["/usr/sbin/chroot", "/usr/bin/nice", "/usr/bin/chown", "/usr/bin/true"].map(PathBuf::from);
+    let jail = JailSpec {
+        write_paths: vec![inside.clone()],
+        exec_paths: exec_paths.to_vec(),
+        ..JailSpec::default()
+    };
+    // 125: chroot itself failed.
+    assert_eq!(inside_and_outside("/usr/sbin/chroot / /usr/bin/true", &inside, &jail), (Some(125), Some(0)));
+    let faster = "[ -z \"$(/usr/bin/nice -n -5 /usr/bin/true 2>&1)\" ]";
+    assert_eq!(inside_and_outside(faster, &inside, &jail), (Some(1), Some(0)));
+    let give_away = "/usr/bin/chown 12345:12345 \"$0/private\"";
+    assert_eq!(inside_and_outside(give_away, &inside, &jail), (Some(0), Some(0)));
 }
