@@ -18,6 +18,7 @@ mod chores;
 pub mod clock;
 pub mod config;
 pub mod context;
+pub mod crowd;
 pub mod driver;
 pub mod http;
 pub mod identity;

@@ -1,18 +1,18 @@
 //! The accept loop of the gRPC port: TCP, TLS 1.3, and who is at the other end, read once for each connection.
 //!
 //! Our own loop because tonic's has no reload, no limit on handshakes and no way to cut one connection. What is
-//! bounded: handshakes at once and their time, connections, connections without a certificate and their life. Who
-//! begins a handshake and says nothing does not keep others out: when every place is taken, the slow ones go early. A
+//! bounded: handshakes at once and their time, connections, those of one identity, those without a certificate and their
+//! life. Who begins a handshake and says nothing, or has no certificate, does not keep others out: see [`crate::crowd`]. A
 //! descriptor table that is full is waited for, never spun on. Knows no rpc and no policy: a peer without a
 //! certificate is let in as nobody, and `rpc/layer.rs` says what nobody may do.
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, VecDeque},
     io,
     net::SocketAddr,
     pin::Pin,
     sync::{
-        Arc, Mutex, PoisonError,
+        Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicU64, Ordering},
     },
     task::{Context, Poll},
@@ -31,24 +31,36 @@ use tokio_rustls::{TlsAcceptor, server::TlsStream};
 use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 use tonic::transport::server::Connected;
 
-/// TLS handshakes at once; who comes then waits in the system's own queue.
+use crate::crowd::{Crowd, Place};
+
+/// TLS handshakes at once; who comes then takes the place of another.
 pub const HANDSHAKES_MAX: usize = 256;
 /// How long one TLS handshake may take.
 pub const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
-/// How long it may take while [`HANDSHAKES_MAX`] are going on: some round trips over the slowest of links.
-pub const CROWDED_HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(1);
 /// Open connections, all together: 5,000 agents, users, and room for twice that.
 pub const CONNECTIONS_MAX: usize = 12_000;
+/// Open connections of one identity; the oldest one is cut for another. An agent has one or two, people a few.
+pub const IDENTITY_CONNECTIONS_MAX: usize = 64;
+/// Calls that one identity may have open at once, over all its connections: an agent has its session, people some
+/// watches. What is open holds memory here, such as headers, for as long as the caller likes.
+pub const IDENTITY_CALLS_MAX: usize = 512;
+/// Calls that a connection without a certificate may have open at once.
+pub const NOBODY_CALLS_MAX: usize = 4;
+/// What a connection without a certificate may send in all its life, in bytes: an enrolment is a quarter of it. Every
+/// flood ends here, whatever frames it is made of.
+pub const NOBODY_BYTES_MAX: usize = 256 * 1_024;
 /// Open connections without a certificate: nobody in particular must not crowd out the agents.
 pub const NOBODY_CONNECTIONS_MAX: usize = 256;
 /// How long a connection without a certificate lives: enrolment takes seconds.
 pub const NOBODY_LIFE: Duration = Duration::from_secs(60);
 /// A peer that acknowledges no data for this long is gone.
 pub const TCP_USER_TIMEOUT: Duration = Duration::from_secs(15);
+/// A peer that says nothing, before HTTP/2 begins to ask, is asked by TCP after this long whether it is there.
+pub const TCP_KEEPALIVE: Duration = Duration::from_secs(60);
 /// Pause after an accept that failed for want of descriptors or memory.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
-/// Such a failure is told again after this time at the earliest.
-const ACCEPT_TOLD: Duration = Duration::from_secs(60);
+/// What could be told at every connection is told again after this time at the earliest.
+const TOLD_AGAIN: Duration = Duration::from_secs(60);
 /// Connections that wait for the server to take them over.
 const INCOMING_LEN: usize = 16;
 
@@ -63,41 +75,63 @@ pub struct PeerInfo {
     pub connection: u64,
     /// Cuts the connection with all that goes on over it.
     pub kill: CancellationToken,
+    /// The calls that it, or all connections of its identity together, may have open besides those that are.
+    pub calls: Arc<Semaphore>,
 }
 
 /// The open connections, so that they can be cut: all, or those of one identity.
 #[derive(Debug, Default)]
 pub struct Connections {
-    open: Mutex<HashMap<u64, (Option<Identity>, CancellationToken)>>,
+    open: Mutex<Open>,
     count: AtomicU64,
     /// Grows with each connection that ends.
     ended: watch::Sender<u64>,
 }
 
+#[derive(Debug, Default)]
+struct Open {
+    all: HashMap<u64, CancellationToken>,
+    /// Of those with a certificate, by whom it names.
+    by_identity: HashMap<String, Own>,
+    /// When it was last told that somebody has too many.
+    told: Option<Instant>,
+}
+
+/// What one identity has open.
+#[derive(Debug)]
+struct Own {
+    /// Its connections, the oldest first.
+    connections: VecDeque<u64>,
+    calls: Arc<Semaphore>,
+}
+
+impl Default for Own {
+    fn default() -> Self {
+        Self { connections: VecDeque::new(), calls: Arc::new(Semaphore::new(IDENTITY_CALLS_MAX)) }
+    }
+}
+
 impl Connections {
     /// Cuts every connection of this identity at once and says how many there were. Names match without case.
     pub fn kill(&self, identity: &Identity) -> usize {
-        self.of(identity).iter().map(CancellationToken::cancel).count()
+        let open = self.open();
+        let hit = open.by_identity.get(&key_of(identity)).into_iter().flat_map(|own| &own.connections);
+        hit.filter_map(|connection| open.all.get(connection)).map(CancellationToken::cancel).count()
     }
 
     /// How many connections of this identity are open.
     #[must_use]
     pub fn count_of(&self, identity: &Identity) -> usize {
-        self.of(identity).len()
+        self.open().by_identity.get(&key_of(identity)).map_or(0, |own| own.connections.len())
     }
 
-    fn of(&self, identity: &Identity) -> Vec<CancellationToken> {
-        let wanted = identity.to_string();
-        let is_it = |who: &Identity| who.to_string().eq_ignore_ascii_case(&wanted);
-        let open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
-        let hit = open.values().filter(|(who, _)| who.as_ref().is_some_and(is_it));
-        hit.map(|(_, kill)| kill.clone()).collect()
+    fn open(&self) -> MutexGuard<'_, Open> {
+        self.open.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Cuts every connection; says how many there were.
     pub fn kill_all(&self) -> usize {
-        let open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
-        open.values().map(|(_, kill)| kill.cancel()).count()
+        self.open().all.values().map(CancellationToken::cancel).count()
     }
 
     /// Grows with each connection that ends.
@@ -109,7 +143,7 @@ impl Connections {
     /// How many connections are open.
     #[must_use]
     pub fn len(&self) -> usize {
-        self.open.lock().unwrap_or_else(PoisonError::into_inner).len()
+        self.open().all.len()
     }
 
     /// Whether no connection is open.
@@ -118,16 +152,51 @@ impl Connections {
         self.len() == 0
     }
 
-    fn enter(&self, info: &PeerInfo) {
-        let who = info.peer.as_ref().map(|peer| peer.identity.clone());
-        let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
-        open.insert(info.connection, (who, info.kill.clone()));
+    /// Enters a connection; its identity's oldest one may have to go for it.
+    fn enter(&self, peer: Option<Peer>, address: SocketAddr) -> PeerInfo {
+        let connection = self.count.fetch_add(1, Ordering::Relaxed) + 1;
+        let kill = CancellationToken::new();
+        let mut open = self.open();
+        open.all.insert(connection, kill.clone());
+        let Some(who) = peer.as_ref().map(|peer| &peer.identity) else {
+            let calls = Arc::new(Semaphore::new(NOBODY_CALLS_MAX));
+            return PeerInfo { address, peer, connection, kill, calls };
+        };
+        let own = open.by_identity.entry(key_of(who)).or_default();
+        own.connections.push_back(connection);
+        let calls = Arc::clone(&own.calls);
+        let oldest = own.connections.front().copied();
+        if let Some(oldest) = oldest.filter(|_| own.connections.len() > IDENTITY_CONNECTIONS_MAX) {
+            if open.told.is_none_or(|at| at.elapsed() >= TOLD_AGAIN) {
+                tracing::warn!(%who, %address, "too many connections of one identity; its oldest are cut");
+                open.told = Some(Instant::now());
+            }
+            open.all.get(&oldest).map(CancellationToken::cancel);
+        }
+        drop(open);
+        PeerInfo { address, peer, connection, kill, calls }
     }
 
-    fn leave(&self, connection: u64) {
-        self.open.lock().unwrap_or_else(PoisonError::into_inner).remove(&connection);
+    fn leave(&self, info: &PeerInfo) {
+        let mut open = self.open();
+        open.all.remove(&info.connection);
+        if let Some(peer) = &info.peer {
+            let key = key_of(&peer.identity);
+            if let Some(own) = open.by_identity.get_mut(&key) {
+                own.connections.retain(|connection| *connection != info.connection);
+                if own.connections.is_empty() {
+                    open.by_identity.remove(&key);
+                }
+            }
+        }
+        drop(open);
         self.ended.send_modify(|count| *count += 1);
     }
+}
+
+/// Names are one without case.
+fn key_of(identity: &Identity) -> String {
+    identity.to_string().to_ascii_lowercase()
 }
 
 /// A connection that tonic serves. Ends as soon as its kill token is cancelled.
@@ -135,8 +204,12 @@ pub struct Conn {
     stream: TlsStream<TcpStream>,
     info: PeerInfo,
     killed: Pin<Box<WaitForCancellationFutureOwned>>,
+    /// How much more it may send.
+    budget: usize,
     connections: Arc<Connections>,
-    _permits: [Option<OwnedSemaphorePermit>; 2],
+    _permit: OwnedSemaphorePermit,
+    /// Of a connection without a certificate.
+    _place: Option<Place>,
 }
 
 impl std::fmt::Debug for Conn {
@@ -147,7 +220,7 @@ impl std::fmt::Debug for Conn {
 
 impl Drop for Conn {
     fn drop(&mut self) {
-        self.connections.leave(self.info.connection);
+        self.connections.leave(&self.info);
         // Whoever waits on the token, such as the timer of a connection without a certificate, may go.
         self.info.kill.cancel();
     }
@@ -179,7 +252,14 @@ impl AsyncRead for Conn {
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         self.check_killed(context)?;
-        Pin::new(&mut self.stream).poll_read(context, buffer)
+        if self.budget == 0 {
+            let text = "it has sent more than a connection without a certificate may";
+            return Poll::Ready(Err(io::Error::new(io::ErrorKind::QuotaExceeded, text)));
+        }
+        let before = buffer.filled().len();
+        let read = Pin::new(&mut self.stream).poll_read(context, buffer);
+        self.budget = self.budget.saturating_sub(buffer.filled().len() - before);
+        read
     }
 }
 
@@ -223,8 +303,6 @@ pub struct Bounds {
     pub handshakes: usize,
     /// How long one handshake may take.
     pub handshake_timeout: Duration,
-    /// How long it may take while all places for handshakes are taken.
-    pub crowded_timeout: Duration,
     /// Open connections.
     pub connections: usize,
     /// Open connections without a certificate.
@@ -238,7 +316,6 @@ impl Default for Bounds {
         Self {
             handshakes: HANDSHAKES_MAX,
             handshake_timeout: HANDSHAKE_TIMEOUT,
-            crowded_timeout: CROWDED_HANDSHAKE_TIMEOUT,
             connections: CONNECTIONS_MAX,
             nobodies: NOBODY_CONNECTIONS_MAX,
             nobody_life: NOBODY_LIFE,
@@ -279,37 +356,33 @@ impl Acceptor {
         stop: CancellationToken,
         accepted: mpsc::Sender<io::Result<Conn>>,
     ) {
-        let handshakes = Arc::new(Semaphore::new(self.bounds.handshakes));
+        let handshakes = Crowd::new(self.bounds.handshakes);
+        let nobodies = Crowd::new(self.bounds.nobodies);
         let all = Arc::new(Semaphore::new(self.bounds.connections));
-        let nobodies = Arc::new(Semaphore::new(self.bounds.nobodies));
-        let crowded = watch::Sender::new(false);
         let mut told = None;
         let mut open = JoinSet::new();
         loop {
             let step = async {
-                // First the right to handle one, then the connection: what cannot be handled stays in the backlog.
-                crowded.send_replace(handshakes.available_permits() == 0);
-                let handshake = Arc::clone(&handshakes).acquire_owned().await.ok()?;
-                crowded.send_replace(false);
-                let place = Arc::clone(&all).acquire_owned().await.ok()?;
+                // First the right to have one, then the connection: what cannot be had stays in the backlog.
+                let permit = Arc::clone(&all).acquire_owned().await.ok()?;
                 let (stream, address) = accept(&listener, &mut told).await;
-                Some((handshake, place, stream, address))
+                Some((permit, stream, address))
             };
             let next = tokio::select! {
                 () = stop.cancelled() => None,
                 next = step => next,
             };
-            let Some((handshake, place, stream, address)) = next else { return };
+            let Some((permit, stream, address)) = next else { return };
             while open.try_join_next().is_some() {}
-            let (this, nobodies, accepted) = (self.clone(), Arc::clone(&nobodies), accepted.clone());
-            let crowded = crowded.subscribe();
+            let place = handshakes.enter(address.ip());
+            let (this, nobodies, accepted) = (self.clone(), nobodies.clone(), accepted.clone());
             open.spawn(async move {
-                let conn = this.shake_hands(stream, address, crowded, place, nobodies).await;
-                drop(handshake);
-                if let Some(conn) = conn {
-                    // Nobody takes it any more when the server stops.
-                    drop(accepted.send(Ok(conn)).await);
-                }
+                let Some((stream, peer)) = this.shake_hands(stream, address, &place).await else { return };
+                drop(place);
+                let nobody = peer.is_none().then(|| nobodies.enter(address.ip()));
+                let conn = this.conn(stream, address, peer, permit, nobody);
+                // Nobody takes it any more when the server stops.
+                drop(accepted.send(Ok(conn)).await);
             });
         }
     }
@@ -318,10 +391,8 @@ impl Acceptor {
         &self,
         stream: TcpStream,
         address: SocketAddr,
-        crowded: watch::Receiver<bool>,
-        place: OwnedSemaphorePermit,
-        nobodies: Arc<Semaphore>,
-    ) -> Option<Conn> {
+        place: &Place,
+    ) -> Option<(TlsStream<TcpStream>, Option<Peer>)> {
         if let Err(error) = prepare(&stream) {
             tracing::debug!(%address, %error, "could not prepare a connection");
             return None;
@@ -335,32 +406,17 @@ impl Acceptor {
                     return None;
                 }
             },
-            () = self.too_long(crowded) => {
+            () = tokio::time::sleep(self.bounds.handshake_timeout) => {
                 tracing::debug!(%address, "a TLS handshake took too long");
+                return None;
+            }
+            () = place.pushed_out() => {
+                tracing::debug!(%address, "a TLS handshake gave way to another");
                 return None;
             }
         };
         let peer = self.peer_of(&stream, address);
-        let nobody = match &peer {
-            Some(_) => None,
-            None => match nobodies.try_acquire_owned() {
-                Ok(permit) => Some(permit),
-                Err(_) => {
-                    tracing::warn!(%address, "too many connections without a certificate; this one is closed");
-                    return None;
-                }
-            },
-        };
-        Some(self.conn(stream, address, peer, [Some(place), nobody]))
-    }
-
-    /// Comes back when a handshake that begins now has taken too long.
-    async fn too_long(&self, mut crowded: watch::Receiver<bool>) {
-        let brief = self.bounds.crowded_timeout.min(self.bounds.handshake_timeout);
-        tokio::time::sleep(brief).await;
-        let rest = self.bounds.handshake_timeout - brief;
-        // However it ends, by the crowd or by the time or because the loop is over: it was long enough.
-        drop(tokio::time::timeout(rest, crowded.wait_for(|crowded| *crowded)).await);
+        Some((stream, peer))
     }
 
     fn peer_of(&self, stream: &TlsStream<TcpStream>, address: SocketAddr) -> Option<Peer> {
@@ -379,23 +435,31 @@ impl Acceptor {
         stream: TlsStream<TcpStream>,
         address: SocketAddr,
         peer: Option<Peer>,
-        permits: [Option<OwnedSemaphorePermit>; 2],
+        permit: OwnedSemaphorePermit,
+        place: Option<Place>,
     ) -> Conn {
-        let connection = self.connections.count.fetch_add(1, Ordering::Relaxed) + 1;
-        let kill = CancellationToken::new();
-        if peer.is_none() {
-            let (kill, life) = (kill.clone(), self.bounds.nobody_life);
+        let info = self.connections.enter(peer, address);
+        if let Some(place) = &place {
+            let (kill, life, pushed_out) = (info.kill.clone(), self.bounds.nobody_life, place.pushed_out());
             tokio::spawn(async move {
                 tokio::select! {
                     () = kill.cancelled() => {}
+                    () = pushed_out => kill.cancel(),
                     () = tokio::time::sleep(life) => kill.cancel(),
                 }
             });
         }
-        let info = PeerInfo { address, peer, connection, kill };
-        self.connections.enter(&info);
         let killed = Box::pin(info.kill.clone().cancelled_owned());
-        Conn { stream, info, killed, connections: Arc::clone(&self.connections), _permits: permits }
+        let budget = if info.peer.is_none() { NOBODY_BYTES_MAX } else { usize::MAX };
+        Conn {
+            stream,
+            info,
+            killed,
+            budget,
+            connections: Arc::clone(&self.connections),
+            _permit: permit,
+            _place: place,
+        }
     }
 }
 
@@ -407,7 +471,7 @@ async fn accept(listener: &TcpListener, told: &mut Option<Instant>) -> (TcpStrea
             Ok(accepted) => return accepted,
             Err(error) if is_of_one_connection(&error) => {}
             Err(error) => {
-                if told.is_none_or(|at| at.elapsed() >= ACCEPT_TOLD) {
+                if told.is_none_or(|at| at.elapsed() >= TOLD_AGAIN) {
                     tracing::warn!(%error, "cannot accept connections; waiting for some to end");
                     *told = Some(Instant::now());
                 }
@@ -427,7 +491,9 @@ fn is_of_one_connection(error: &io::Error) -> bool {
 
 fn prepare(stream: &TcpStream) -> io::Result<()> {
     stream.set_nodelay(true)?;
-    socket2::SockRef::from(stream).set_tcp_user_timeout(Some(TCP_USER_TIMEOUT))
+    let socket = socket2::SockRef::from(stream);
+    socket.set_tcp_keepalive(&socket2::TcpKeepalive::new().with_time(TCP_KEEPALIVE))?;
+    socket.set_tcp_user_timeout(Some(TCP_USER_TIMEOUT))
 }
 
 #[cfg(test)]

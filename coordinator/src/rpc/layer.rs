@@ -26,6 +26,7 @@ use mirror_certs::{DenyList, Identity, Peer};
 use mirror_proto::status;
 use opentelemetry::propagation::{Extractor, TextMapPropagator as _};
 use opentelemetry_sdk::propagation::TraceContextPropagator;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 use tonic::{Code, Status, body::Body};
 use tower::{Layer, Service};
@@ -234,6 +235,14 @@ where
         let method = policy::name(request.uri().path());
         let info = request.extensions().get::<PeerInfo>().cloned();
         let from = info.as_ref().map_or_else(|| "unknown".to_owned(), |info| info.address.to_string());
+        let calls = info.as_ref().map(|info| Arc::clone(&info.calls));
+        let place = match calls.map(Semaphore::try_acquire_owned).transpose() {
+            Ok(place) => place,
+            Err(_) => {
+                tracing::debug!(method, from, "too many open calls");
+                return Box::pin(async { Ok(too_many().into_http()) });
+            }
+        };
         let caller = match self.gate.admit(method, info.as_ref()) {
             Ok(caller) => caller,
             Err(refusal) => {
@@ -263,6 +272,7 @@ where
                     Err(_) => late().into_http(),
                 };
                 let answer = if ENDLESS.contains(&method) { until(answer, stopping) } else { answer };
+                let answer = answer.map(|body| Body::new(Counted { body, _place: place }));
                 if policy::changes_something(method) {
                     let code =
                         Status::from_header_map(answer.headers()).map_or(Code::Ok, |status| status.code());
@@ -326,6 +336,37 @@ impl http_body::Body for Ending {
             Err(error) => Poll::Ready(Some(Err(error))),
         }
     }
+}
+
+/// A body whose call is open until it has been read or given up.
+struct Counted {
+    body: Body,
+    _place: Option<OwnedSemaphorePermit>,
+}
+
+impl http_body::Body for Counted {
+    type Data = Bytes;
+    type Error = Status;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
+        Pin::new(&mut self.body).poll_frame(context)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> http_body::SizeHint {
+        self.body.size_hint()
+    }
+}
+
+fn too_many() -> Status {
+    let text = "too many calls of yours are open at once; end some, or show a certificate of this fleet";
+    status::exhausted("TOO_MANY_CALLS", text, RETRY_UNAVAILABLE)
 }
 
 fn late() -> Status {

@@ -10,7 +10,7 @@
 )]
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
-use std::{net::SocketAddr, time::Duration};
+use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use fleet::{
     agent::{TokenNames, UserRole},
@@ -36,7 +36,11 @@ use mirror_proto::v1::{
     upstream_service_server::UpstreamServiceServer,
 };
 use tempfile::TempDir;
-use tokio::{net::TcpListener, sync::mpsc, time::timeout};
+use tokio::{
+    net::TcpListener,
+    sync::{Semaphore, mpsc},
+    time::timeout,
+};
 use tokio_stream::wrappers::{ReceiverStream, TcpListenerStream};
 use tokio_util::sync::CancellationToken;
 use tonic::{
@@ -211,7 +215,8 @@ async fn serve(services: mirror_coordinator::Services, listener: TcpListener, st
                 let name: Name = name.parse().unwrap();
                 let uid = known.driver.view().agent_named(&name).map(|agent| agent.uid).unwrap();
                 let address = SocketAddr::from(([127, 0, 0, 1], 1));
-                let info = PeerInfo { address, peer: None, connection: 1, kill: CancellationToken::new() };
+                let (kill, calls) = (CancellationToken::new(), Arc::new(Semaphore::new(1)));
+                let info = PeerInfo { address, peer: None, connection: 1, kill, calls };
                 Caller::Agent(uid, name, info)
             }
             (_, name) => Caller::User { name: name.parse().unwrap(), role: UserRole::Admin },
