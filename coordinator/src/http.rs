@@ -16,14 +16,17 @@ use fleet::{input::Input, time::Mono};
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
     net::{TcpListener, TcpStream},
-    sync::{Mutex, OwnedSemaphorePermit, Semaphore},
+    sync::Mutex,
     time::Sleep,
 };
-use tokio_util::sync::CancellationToken;
+use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 
-use crate::driver::Driver;
+use crate::{
+    crowd::{Crowd, Place},
+    driver::Driver,
+};
 
-/// Open connections at once; who comes then waits in the system's queue.
+/// Open connections at once; who comes then takes the place of another.
 pub const CONNECTIONS_MAX: usize = 256;
 /// How long one connection lives: probes ask and go, and nobody may hold a place by saying nothing.
 pub const CONNECTION_LIFE: Duration = Duration::from_secs(30);
@@ -51,8 +54,8 @@ pub async fn serve(listener: TcpListener, driver: Driver, stop: CancellationToke
         .route("/readyz", get(ready))
         .route("/version", get(version))
         .with_state(probes);
-    let places = Arc::new(Semaphore::new(CONNECTIONS_MAX));
-    axum::serve(Bounded { listener, places }, router).with_graceful_shutdown(stop.cancelled_owned()).await
+    let crowd = Crowd::new(CONNECTIONS_MAX);
+    axum::serve(Bounded { listener, crowd }, router).with_graceful_shutdown(stop.cancelled_owned()).await
 }
 
 async fn ready(State(probes): State<Probes>) -> (StatusCode, String) {
@@ -88,7 +91,7 @@ impl Probes {
 /// Accepts a bounded number of connections, each for a bounded time.
 struct Bounded {
     listener: TcpListener,
-    places: Arc<Semaphore>,
+    crowd: Crowd,
 }
 
 impl Listener for Bounded {
@@ -96,10 +99,11 @@ impl Listener for Bounded {
     type Addr = SocketAddr;
 
     async fn accept(&mut self) -> (Brief, SocketAddr) {
-        let place = Arc::clone(&self.places).acquire_owned().await.ok();
         // axum's own accept waits out what cannot be mended.
         let (stream, address) = Listener::accept(&mut self.listener).await;
-        (Brief { stream, end: Box::pin(tokio::time::sleep(CONNECTION_LIFE)), _place: place }, address)
+        let place = self.crowd.enter(address.ip());
+        let (end, pushed_out) = (Box::pin(tokio::time::sleep(CONNECTION_LIFE)), Box::pin(place.pushed_out()));
+        (Brief { stream, end, pushed_out, _place: place }, address)
     }
 
     fn local_addr(&self) -> io::Result<SocketAddr> {
@@ -111,15 +115,17 @@ impl Listener for Bounded {
 struct Brief {
     stream: TcpStream,
     end: Pin<Box<Sleep>>,
-    _place: Option<OwnedSemaphorePermit>,
+    pushed_out: Pin<Box<WaitForCancellationFutureOwned>>,
+    _place: Place,
 }
 
 impl Brief {
     fn check_end(&mut self, context: &mut Context<'_>) -> io::Result<()> {
-        match self.end.as_mut().poll(context) {
-            Poll::Ready(()) => Err(io::ErrorKind::TimedOut.into()),
-            Poll::Pending => Ok(()),
+        let over = self.end.as_mut().poll(context).is_ready();
+        if over || self.pushed_out.as_mut().poll(context).is_ready() {
+            return Err(io::ErrorKind::TimedOut.into());
         }
+        Ok(())
     }
 }
 

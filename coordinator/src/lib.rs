@@ -18,7 +18,9 @@ pub mod authority;
 mod chores;
 pub mod clock;
 pub mod config;
+pub mod connections;
 pub mod context;
+pub mod crowd;
 pub mod driver;
 pub mod http;
 pub mod identity;
@@ -62,9 +64,10 @@ use crate::{
     authority::{Authority, Change, ledger::Entry},
     chores::BACKUPS,
     config::Config,
+    connections::Connections,
     driver::{Driver, DriverThread},
     identity::{Who, WhoError},
-    listener::{Acceptor, Bounds, Conn, Connections},
+    listener::{Acceptor, Bounds, Conn},
     local::LocalSocket,
     logins::Logins,
     open_streams::OpenStreams,
@@ -393,7 +396,8 @@ impl Running {
         };
         let incoming = acceptor.start(grpc, stop.clone(), &mut tasks);
         let local = local_socket(&services.config);
-        let local = local.map(|socket| socket.start(Arc::clone(&services.connections), stop.clone(), &mut tasks));
+        let local =
+            local.map(|socket| socket.start(Arc::clone(&services.connections), stop.clone(), &mut tasks));
         tasks.spawn(serve(router, incoming, local, stop.clone()));
         let (probes, end) = (services.driver.clone(), stop.clone());
         tasks.spawn(async move {

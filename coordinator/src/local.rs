@@ -17,7 +17,7 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-use crate::listener::{Conn, Connections};
+use crate::{connections::Connections, listener::Conn};
 
 /// Connections over it at once.
 pub const LOCAL_CONNECTIONS_MAX: usize = 16;

@@ -99,7 +99,9 @@ fn input(pool: &DescriptorPool, method: &str, project: &str, user: &str) -> Byte
         _ => "agents/none".to_owned(),
     };
     let mut message = DynamicMessage::new(method.input());
-    for (field, text) in [("name", subject.as_str()), ("parent", &subject), ("etag", "x"), ("password", "short")] {
+    for (field, text) in
+        [("name", subject.as_str()), ("parent", &subject), ("etag", "x"), ("password", "short")]
+    {
         if message.get_field_by_name(field).is_some_and(|value| value.as_str().is_some()) {
             message.set_field_by_name(field, Value::String(text.to_owned()));
         }
@@ -169,12 +171,8 @@ async fn people() -> (Fleet, Vec<Caller>) {
     let gone = fleet.user("dora", UserRole::Admin).await;
     let channel = fleet.dial(Some(&gone)).await;
     callers.push(Caller { what: "a disabled user", letter: 'x', user: "dora", channel, token: None });
-    let disable = UserAsk::Update {
-        user: "dora".parse().unwrap(),
-        role: None,
-        disabled: Some(true),
-        revision: None,
-    };
+    let disable =
+        UserAsk::Update { user: "dora".parse().unwrap(), role: None, disabled: Some(true), revision: None };
     assert_eq!(fleet.ask_user(disable).await, Reply::Done);
     let channel = fleet.dial(None).await;
     callers.push(Caller {
@@ -212,8 +210,7 @@ async fn every_method_lets_through_whom_the_design_names_and_nobody_else() {
         let full = full(method);
         for (whose, letters) in [("own", own), ("foreign", foreign)] {
             for caller in &callers {
-                let (project, user) =
-                    if whose == "own" { ("mine", caller.user) } else { ("theirs", "root") };
+                let (project, user) = if whose == "own" { ("mine", caller.user) } else { ("theirs", "root") };
                 let open = letters.starts_with('N');
                 let wanted = letters.contains(caller.letter) || open;
                 let through = is_let_through(&fleet, caller, &full, input(&pool, &full, project, user)).await;

@@ -27,11 +27,11 @@ const PATIENCE: Duration = Duration::from_secs(30);
 const OUTBOX_LEN: usize = 64;
 
 /// Certificate and key, PEM.
-struct Papers(String, String);
+pub(crate) struct Papers(pub(crate) String, pub(crate) String);
 
 impl Papers {
     /// What an agent got when it enrolled: both in one file.
-    fn of_agent(fleet: &Fleet, index: usize) -> Self {
+    pub(crate) fn of_agent(fleet: &Fleet, index: usize) -> Self {
         let both = fs::read_to_string(fleet.agent_dir(index).join("identity.pem")).expect("an identity");
         Self(both.clone(), both)
     }
@@ -49,14 +49,14 @@ impl Papers {
 }
 
 /// One session, from the agent's end.
-struct Talk {
+pub(crate) struct Talk {
     say: mpsc::Sender<v1::OpenSessionRequest>,
     hear: Streaming<v1::OpenSessionResponse>,
 }
 
 impl Talk {
     /// Dials, says hello and takes the welcome.
-    async fn begin(fleet: &Fleet, papers: Option<&Papers>) -> Result<Self, Status> {
+    pub(crate) async fn begin(fleet: &Fleet, papers: Option<&Papers>) -> Result<Self, Status> {
         let channel = dial(fleet, papers).await.map_err(|error| Status::unavailable(error.to_string()))?;
         let (say, said) = mpsc::channel(OUTBOX_LEN);
         let root = v1::Root {

@@ -11,6 +11,7 @@ use tokio::{
 use tokio_rustls::{TlsConnector, client};
 
 use super::*;
+use crate::connections::{IDENTITY_CALLS_MAX, IDENTITY_CONNECTIONS_MAX, NOBODY_CALLS_MAX};
 
 /// Nothing in these tests takes nearly as long.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -95,39 +96,33 @@ async fn a_peer_is_read_from_its_certificate_and_cut_by_name() {
 }
 
 #[tokio::test]
-async fn silent_peers_hold_up_others_no_longer_than_the_limit_of_a_handshake() {
-    let bounds = Bounds { handshakes: 2, handshake_timeout: Duration::from_millis(300), ..Bounds::default() };
-    let mut port = Port::open(bounds).await;
-    let mut silent = Vec::new();
-    for _ in 0..4 {
-        silent.push(TcpStream::connect(port.address).await.unwrap());
-    }
-    let maria = timeout(PATIENCE, port.dial(Some("maria"))).await.expect("her turn comes").unwrap();
+async fn silent_peers_hold_up_nobody_and_are_gone_after_the_limit_of_a_handshake() {
+    let handshake_timeout = Duration::from_millis(300);
+    let mut port = Port::open(Bounds { handshake_timeout, ..Bounds::default() }).await;
+    let mut silent = TcpStream::connect(port.address).await.unwrap();
+    let _maria = port.dial(Some("maria")).await.unwrap();
     port.accepted().await;
-    for stream in &mut silent {
-        ends(stream).await;
-    }
-    drop(maria);
+    ends(&mut silent).await;
 }
 
 #[tokio::test]
-async fn when_all_places_are_taken_silent_peers_go_early() {
-    let crowded_timeout = Duration::from_millis(100);
-    let bounds =
-        Bounds { handshakes: 2, handshake_timeout: 2 * PATIENCE, crowded_timeout, ..Bounds::default() };
+async fn when_all_places_are_taken_the_oldest_silent_peer_goes() {
+    let bounds = Bounds { handshakes: 4, handshake_timeout: 2 * PATIENCE, ..Bounds::default() };
     let mut port = Port::open(bounds).await;
-    let mut silent = TcpStream::connect(port.address).await.unwrap();
-    let mut heard = [0];
-    let early = timeout(4 * crowded_timeout, silent.read(&mut heard)).await;
-    assert!(early.is_err(), "there is room, so it has its time");
-    let mut more = Vec::new();
-    for _ in 0..4 {
-        more.push(TcpStream::connect(port.address).await.unwrap());
+    let mut silent = Vec::new();
+    for _ in 0..12 {
+        silent.push(TcpStream::connect(port.address).await.unwrap());
     }
-    let maria = timeout(PATIENCE, port.dial(Some("maria"))).await.expect("her turn comes").unwrap();
+    let _maria = timeout(PATIENCE, port.dial(Some("maria"))).await.expect("her turn comes").unwrap();
     port.accepted().await;
-    ends(&mut silent).await;
-    drop(maria);
+    // Three keep their places: hers is free again.
+    for stream in &mut silent[..9] {
+        ends(stream).await;
+    }
+    let mut heard = [0];
+    for stream in &mut silent[9..] {
+        assert!(timeout(Duration::from_millis(20), stream.read(&mut heard)).await.is_err());
+    }
 }
 
 #[tokio::test]
@@ -135,17 +130,83 @@ async fn peers_without_a_certificate_are_few_brief_and_do_not_crowd_out_the_othe
     let bounds = Bounds { nobodies: 1, nobody_life: Duration::from_millis(500), ..Bounds::default() };
     let mut port = Port::open(bounds).await;
     let _first = port.dial(None).await.unwrap();
-    let mut accepted = port.accepted().await;
-    assert!(accepted.connect_info().peer.is_none());
-    let mut second = port.dial(None).await.unwrap();
-    ends(&mut second).await;
+    let mut first = port.accepted().await;
+    assert!(first.connect_info().peer.is_none());
+    let _second = port.dial(None).await.unwrap();
+    let mut second = port.accepted().await;
+    ends(&mut first).await;
     let _maria = port.dial(Some("maria")).await.unwrap();
     assert!(port.accepted().await.connect_info().peer.is_some());
-    // The first one has nothing to say, and its time is over.
-    ends(&mut accepted).await;
-    drop(accepted);
-    let _third = port.dial(None).await.unwrap();
-    assert!(port.accepted().await.connect_info().peer.is_none());
+    // The second one has nothing to say, and its time is over.
+    ends(&mut second).await;
+}
+
+#[tokio::test]
+async fn without_a_certificate_little_can_be_sent() {
+    let mut port = Port::open(Bounds::default()).await;
+    for (user, all) in [(None, false), (Some("maria"), true)] {
+        let mut far = port.dial(user).await.unwrap();
+        let mut near = port.accepted().await;
+        let sending =
+            tokio::spawn(async move { far.write_all(&[0; 2 * NOBODY_BYTES_MAX]).await.map(|()| far) });
+        let mut heard = vec![0; 2 * NOBODY_BYTES_MAX];
+        let read = timeout(PATIENCE, near.read_exact(&mut heard)).await.unwrap();
+        assert_eq!(read.is_ok(), all, "{read:?}");
+        drop(near);
+        drop(sending.await.unwrap());
+    }
+}
+
+#[tokio::test]
+async fn one_identity_has_so_many_connections_and_loses_its_oldest() {
+    let mut port = Port::open(Bounds::default()).await;
+    let (mut far_ends, mut open) = (Vec::new(), Vec::new());
+    for _ in 0..=IDENTITY_CONNECTIONS_MAX {
+        far_ends.push(port.dial(Some("maria")).await.unwrap());
+        open.push(port.accepted().await);
+    }
+    let mut oldest = open.remove(0);
+    ends(&mut oldest).await;
+    drop(oldest);
+    let maria = Identity::User("maria".parse().unwrap());
+    assert_eq!(port.connections.count_of(&maria), IDENTITY_CONNECTIONS_MAX);
+    assert!(open.iter().all(|conn| !conn.connect_info().kill.is_cancelled()));
+    drop(open);
+    assert_eq!((port.connections.count_of(&maria), port.connections.len()), (0, 0));
+}
+
+#[tokio::test]
+async fn a_token_makes_a_connection_one_of_its_users() {
+    let bounds = Bounds { nobodies: 1, nobody_life: Duration::from_millis(500), ..Bounds::default() };
+    let mut port = Port::open(bounds).await;
+    let maria = Identity::User("maria".parse().unwrap());
+    let mut far = port.dial(None).await.unwrap();
+    let mut near = port.accepted().await;
+    let info = near.connect_info();
+    assert_eq!((info.is_nobody(), info.calls().available_permits()), (true, NOBODY_CALLS_MAX));
+    info.vouch(&maria);
+    info.vouch(&Identity::User("mario".parse().unwrap()));
+    assert_eq!((info.is_nobody(), info.calls().available_permits()), (false, IDENTITY_CALLS_MAX));
+    assert_eq!(port.connections.count_of(&maria), 1);
+
+    // Her place is free, and the end of the next stranger's life is none of hers.
+    let _stranger = port.dial(None).await.unwrap();
+    let mut stranger = port.accepted().await;
+    ends(&mut stranger).await;
+    let sending = tokio::spawn(async move { far.write_all(&[0; 2 * NOBODY_BYTES_MAX]).await.map(|()| far) });
+    let mut heard = vec![0; 2 * NOBODY_BYTES_MAX];
+    timeout(PATIENCE, near.read_exact(&mut heard)).await.unwrap().unwrap();
+    let _far = sending.await.unwrap().unwrap();
+
+    assert_eq!(port.connections.kill(&maria), 1);
+    ends(&mut near).await;
+    drop(near);
+    assert_eq!(port.connections.count_of(&maria), 0);
+    // Too late: it is counted nowhere.
+    let _late = port.dial(None).await.unwrap();
+    let late = port.accepted().await.connect_info();
+    late.vouch(&maria);
+    assert_eq!((late.is_nobody(), port.connections.count_of(&maria)), (false, 0));
 }
 
 #[tokio::test]

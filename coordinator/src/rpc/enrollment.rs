@@ -25,7 +25,7 @@ use mirror_proto::{convert, status, v1};
 use tonic::{Code, Request, Response, Status};
 
 use super::{broken, deny, deny_key, invalid, refused, unavailable};
-use crate::{Services, listener::PeerInfo};
+use crate::{Services, connections::PeerInfo};
 
 /// Refused enrolments, and again refused renewals, from one address within [`TRIES_SPAN`].
 pub const TRIES_MAX: u32 = 10;

@@ -28,6 +28,7 @@ use mirror_certs::{BACKDATE, DenyList, Identity, Peer, UserToken};
 use mirror_proto::status;
 use opentelemetry::propagation::{Extractor, TextMapPropagator as _};
 use opentelemetry_sdk::propagation::TraceContextPropagator;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::CancellationToken;
 use tonic::{Code, Status, body::Body};
 use tower::{Layer, Service};
@@ -42,8 +43,8 @@ use super::{
 use crate::{
     authority::Authority,
     config::Reflection,
+    connections::PeerInfo,
     driver::Driver,
-    listener::PeerInfo,
     open_streams::{OpenStream, OpenStreams},
 };
 
@@ -145,6 +146,14 @@ impl Caller {
                 name.as_str().eq_ignore_ascii_case(certified.as_str())
             }
             _ => false,
+        }
+    }
+
+    /// The user, as certificates name him.
+    fn identity(&self) -> Option<Identity> {
+        match self {
+            Self::User { name, .. } => name.as_str().parse().ok().map(Identity::User),
+            Self::Agent(..) | Self::LocalRoot => None,
         }
     }
 
@@ -255,8 +264,8 @@ impl Gate {
                 Some(by_token)
             }
             (None, Some(by_token)) => {
-                if let Some(info) = info {
-                    info.vouch();
+                if let (Some(info), Some(user)) = (info, by_token.identity()) {
+                    info.vouch(&user);
                 }
                 Some(by_token)
             }
@@ -435,6 +444,14 @@ where
         let method = policy::name(request.uri().path());
         let info = request.extensions().get::<PeerInfo>().cloned();
         let from = info.as_ref().map_or_else(|| "unknown".to_owned(), PeerInfo::from);
+        let calls = info.as_ref().map(|info| Arc::clone(info.calls()));
+        let place = match calls.map(Semaphore::try_acquire_owned).transpose() {
+            Ok(place) => place,
+            Err(_) => {
+                tracing::debug!(method, from, "too many open calls");
+                return Box::pin(async { Ok(too_many().into_http()) });
+            }
+        };
         // Taken out: nobody behind this layer can log what it holds.
         let authorization = request.headers_mut().remove(AUTHORIZATION);
         let authorization = authorization.as_ref().map(HeaderValue::as_bytes);
@@ -473,11 +490,13 @@ where
                     Ok(Err(panic)) => after_panic(panic.as_ref()).into_http(),
                     Err(_) => late().into_http(),
                 };
-                let answer = if ENDLESS.contains(&method) { until(answer, stopped(stopping)) } else { answer };
+                let answer =
+                    if ENDLESS.contains(&method) { until(answer, stopped(stopping)) } else { answer };
                 let answer = match life {
                     Some((stream, left)) => until(answer, shut_out(stream, left)),
                     None => answer,
                 };
+                let answer = answer.map(|body| Body::new(Counted { body, _place: place }));
                 if policy::changes_something(method) {
                     let code =
                         Status::from_header_map(answer.headers()).map_or(Code::Ok, |status| status.code());
@@ -560,6 +579,37 @@ impl http_body::Body for Ending {
     fn is_end_stream(&self) -> bool {
         self.over || self.body.is_end_stream()
     }
+}
+
+/// A body whose call is open until it has been read or given up.
+struct Counted {
+    body: Body,
+    _place: Option<OwnedSemaphorePermit>,
+}
+
+impl http_body::Body for Counted {
+    type Data = Bytes;
+    type Error = Status;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
+        Pin::new(&mut self.body).poll_frame(context)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> http_body::SizeHint {
+        self.body.size_hint()
+    }
+}
+
+fn too_many() -> Status {
+    let text = "too many calls of yours are open at once; end some, or show a certificate of this fleet";
+    status::exhausted("TOO_MANY_CALLS", text, RETRY_UNAVAILABLE)
 }
 
 fn late() -> Status {

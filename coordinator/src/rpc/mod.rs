@@ -40,11 +40,11 @@ use tonic::{
 use tonic_health::{pb::health_server::HealthServer, server::HealthService};
 use tower::layer::util::{Identity as NoLayer, Stack};
 
+use self::layer::{Gate, GateLayer};
 pub use self::{
     access::{By, Scope, acting_on, caller, user},
     layer::{Caller, Proof},
 };
-use self::layer::{Gate, GateLayer};
 use crate::{Services, config::Reflection, driver::Unavailable, session};
 
 /// Largest request of people, in bytes; a project is under 16 KiB.
@@ -66,6 +66,10 @@ const STREAM_WINDOW_BYTES: u32 = 64 * 1_024;
 const CONNECTION_WINDOW_BYTES: u32 = 128 * 1_024;
 /// Streams of one connection at once: a session and some watches, or a page of a browser-like client.
 const STREAMS_MAX: u32 = 128;
+/// Streams that a client has reset before they were looked at; more end the connection (CVE-2023-44487).
+const RESETS_UNSEEN_MAX: usize = 20;
+/// Streams that we had to reset for a client's faults; more end the connection (CVE-2025-8671).
+const RESETS_OWN_MAX: usize = 256;
 /// All headers of one request together, in bytes.
 const HEADERS_BYTES_MAX: u32 = 16 * 1_024;
 
@@ -148,6 +152,8 @@ pub fn server(services: &Services) -> Result<Served, tonic_reflection::server::E
         .initial_stream_window_size(STREAM_WINDOW_BYTES)
         .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
         .max_concurrent_streams(STREAMS_MAX)
+        .http2_max_pending_accept_reset_streams(Some(RESETS_UNSEEN_MAX))
+        .http2_max_local_error_reset_streams(Some(RESETS_OWN_MAX))
         .http2_max_header_list_size(HEADERS_BYTES_MAX)
         .layer(GateLayer(Arc::new(gate)))
         .add_routes(routes(services)?))

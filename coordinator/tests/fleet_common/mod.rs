@@ -23,8 +23,8 @@ use fleet::{
 use mirror_coordinator::{
     Coordinator, Handle,
     config::Config,
+    connections::PeerInfo,
     init::{NewFleet, init},
-    listener::PeerInfo,
     rpc::{Caller, Proof, Scope, project::Projects, run::Runs, upstream::Upstreams},
     session,
 };

@@ -1,0 +1,389 @@
+//! Who abuses the ports: connections that say nothing, handshakes that never end, HTTP/2 in every way that has
+//! stopped servers. Meanwhile an agent connects, people are answered, memory stays within a bound, and afterwards
+//! every descriptor is free. Frames are written by hand: no client library sends what these do.
+
+use std::{
+    fs,
+    future::Future,
+    net::Ipv4Addr,
+    pin::Pin,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use fleet_tests::{Finished, Fleet, FleetOptions, eventually, fleet::HTTP_PORT};
+use mirror_certs::{CaBundle, client_config};
+use rustls_pki_types::ServerName;
+use tokio::{
+    io::{AsyncReadExt as _, AsyncWriteExt as _, WriteHalf},
+    net::TcpStream,
+    runtime::Runtime,
+    task::JoinSet,
+};
+use tokio_rustls::{
+    TlsConnector,
+    client::TlsStream,
+    rustls::{ClientConfig, ClientConnection},
+};
+
+use crate::foreign::{Papers, Talk};
+
+/// How long an agent may take to connect, and a person's call, whoever abuses the ports meanwhile.
+const ANSWER_MAX: Duration = Duration::from_secs(1);
+/// Memory of the coordinator's process under any of this, in bytes.
+const MEMORY_BYTES_MAX: u64 = 320 << 20;
+/// Descriptors that it may hold afterwards beyond those before: those who looked, and a file of the store.
+const DESCRIPTORS_LEFT_MAX: usize = 8;
+/// Connections that say nothing.
+const IDLE: usize = 2_000;
+/// Handshakes that are begun and never ended.
+const HALF_FINISHED: usize = 500;
+/// Connections of each attack on HTTP/2.
+const ABUSERS: usize = 8;
+/// Frames of a flood that are written at once.
+const BATCH: u32 = 200;
+/// Descriptors that this test needs itself.
+const OWN_DESCRIPTORS: u64 = 4_096;
+
+const DATA: u8 = 0;
+const HEADERS: u8 = 1;
+const RST_STREAM: u8 = 3;
+const SETTINGS: u8 = 4;
+const PING: u8 = 6;
+const WINDOW_UPDATE: u8 = 8;
+const CONTINUATION: u8 = 9;
+const END_HEADERS: u8 = 4;
+/// The largest frame that is always allowed, in bytes.
+const FRAME_BYTES_MAX: usize = 16_384;
+
+/// One HTTP/2 frame.
+fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
+    let length = u32::try_from(payload.len()).expect("a short frame").to_be_bytes();
+    let mut bytes = vec![length[1], length[2], length[3], kind, flags];
+    bytes.extend(stream.to_be_bytes());
+    bytes.extend(payload);
+    bytes
+}
+
+/// A header in HPACK, as a literal that is never indexed; a name and value under 127 bytes, or a longer value.
+fn header(name: &str, value: &str) -> Vec<u8> {
+    let mut bytes = vec![0x10];
+    for text in [name, value] {
+        let length = text.len();
+        if length < 127 {
+            bytes.push(u8::try_from(length).expect("it is short"));
+        } else {
+            bytes.push(127);
+            let mut rest = length - 127;
+            while rest >= 128 {
+                bytes.push(u8::try_from(rest % 128 + 128).expect("seven bits and one"));
+                rest /= 128;
+            }
+            bytes.push(u8::try_from(rest).expect("seven bits"));
+        }
+        bytes.extend(text.as_bytes());
+    }
+    bytes
+}
+
+/// The headers of a call that nobody in particular may make.
+fn call() -> Vec<u8> {
+    let headers = [
+        (":method", "POST"),
+        (":scheme", "https"),
+        (":path", "/grpc.health.v1.Health/Check"),
+        (":authority", "coordinator"),
+        ("content-type", "application/grpc"),
+        ("te", "trailers"),
+    ];
+    headers.iter().flat_map(|(name, value)| header(name, value)).collect()
+}
+
+/// The odd numbers of a client's streams.
+fn streams() -> impl Iterator<Item = u32> {
+    (0..(1 << 30)).map(|n| 2 * n + 1)
+}
+
+/// Whom all this is aimed at.
+#[derive(Clone)]
+struct Target {
+    address: Ipv4Addr,
+    server: String,
+    /// Without a certificate, and with that of an agent whose host was taken over.
+    tls: [Arc<ClientConfig>; 2],
+    /// Frames, bytes or connections that were got rid of.
+    sent: Arc<AtomicU64>,
+}
+
+type Attack = Pin<Box<dyn Future<Output = std::io::Result<()>> + Send>>;
+
+impl Target {
+    fn of(fleet: &Fleet, stolen: &Papers) -> Self {
+        let ca = fs::read_to_string(fleet.admin_dir().join("ca.pem")).expect("the fleet's CA");
+        let bundle = CaBundle::from_pem(&ca).expect("a bundle");
+        let config = |identity| Arc::new(client_config(&bundle, identity).expect("a configuration"));
+        let tls = [config(None), config(Some((stolen.0.as_str(), stolen.1.as_str())))];
+        Self { address: fleet.address(), server: fleet.server(), tls, sent: Arc::default() }
+    }
+
+    fn count(&self, more: u32) {
+        self.sent.fetch_add(more.into(), Ordering::Relaxed);
+    }
+
+    async fn tls(&self, who: usize) -> std::io::Result<TlsStream<TcpStream>> {
+        let name = ServerName::IpAddress(std::net::IpAddr::from(self.address).into());
+        let connector = TlsConnector::from(Arc::clone(&self.tls[who % 2]));
+        connector.connect(name, TcpStream::connect(&self.server).await?).await
+    }
+
+    /// An HTTP/2 connection on which these settings were made; what comes is thrown away.
+    async fn http2(&self, who: usize, settings: &[u8]) -> std::io::Result<WriteHalf<TlsStream<TcpStream>>> {
+        let (mut rest, mut write) = tokio::io::split(self.tls(who).await?);
+        write.write_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n").await?;
+        write.write_all(&frame(SETTINGS, 0, 0, settings)).await?;
+        tokio::spawn(async move { tokio::io::copy(&mut rest, &mut tokio::io::sink()).await });
+        Ok(write)
+    }
+
+    /// Writes batches of frames until the other end has had enough, again and again.
+    async fn flood(
+        self,
+        who: usize,
+        settings: &'static [u8],
+        batch: fn(u32) -> Vec<u8>,
+    ) -> std::io::Result<()> {
+        loop {
+            let mut write = self.http2(who, settings).await?;
+            for from in (0..).step_by(BATCH as usize) {
+                let bytes: Vec<u8> = (from..from + BATCH).flat_map(batch).collect();
+                if write.write_all(&bytes).await.and(write.flush().await).is_err() {
+                    break;
+                }
+                self.count(BATCH);
+            }
+        }
+    }
+
+    async fn idle(self, port: u16) -> std::io::Result<()> {
+        let mut stream = TcpStream::connect((self.address, port)).await?;
+        self.count(1);
+        stream.read_u8().await.map(drop)
+    }
+
+    async fn half_a_handshake(self) -> std::io::Result<()> {
+        let name = ServerName::IpAddress(std::net::IpAddr::from(self.address).into());
+        let mut hello = Vec::new();
+        let mut client = ClientConnection::new(Arc::clone(&self.tls[0]), name).expect("a client");
+        client.write_tls(&mut hello)?;
+        let mut stream = TcpStream::connect(&self.server).await?;
+        stream.write_all(&hello).await?;
+        self.count(1);
+        tokio::io::copy(&mut stream, &mut tokio::io::sink()).await.map(drop)
+    }
+
+    /// A request, one byte at a time.
+    async fn slow_headers(self, who: usize) -> std::io::Result<()> {
+        loop {
+            let mut write = self.http2(who, &[]).await?;
+            for byte in frame(HEADERS, END_HEADERS, 1, &call()) {
+                write.write_all(&[byte]).await?;
+                write.flush().await?;
+                self.count(1);
+                tokio::time::sleep(Duration::from_millis(200)).await;
+            }
+        }
+    }
+
+    /// As many requests at once as are let in, with headers as long as they may be, and none is ever finished.
+    async fn wide(self, who: usize, settings: &'static [u8]) -> std::io::Result<()> {
+        let mut block = call();
+        block.extend(header("x-long", &"x".repeat(14 << 10)));
+        let mut write = self.http2(who, settings).await?;
+        for stream in streams().take(128) {
+            write.write_all(&frame(HEADERS, END_HEADERS, stream, &block)).await?;
+            self.count(1);
+        }
+        write.write_all(&frame(DATA, 0, 1, &[0, 0, 0, 255, 0])).await?;
+        write.flush().await?;
+        std::future::pending().await
+    }
+
+    async fn http1_slowly(self) -> std::io::Result<()> {
+        let mut stream = TcpStream::connect((self.address, HTTP_PORT)).await?;
+        stream.write_all(b"GET /healthz HTTP/1.1\r\nX: ").await?;
+        loop {
+            stream.write_all(b"x").await?;
+            self.count(1);
+            tokio::time::sleep(Duration::from_millis(200)).await;
+        }
+    }
+
+    async fn plaintext(self) -> std::io::Result<()> {
+        loop {
+            let mut stream = TcpStream::connect(&self.server).await?;
+            stream.write_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\nGET / HTTP/1.1\r\n\r\n").await?;
+            let mut rest = Vec::new();
+            // However it ends: what matters is that it does.
+            drop(stream.read_to_end(&mut rest).await);
+            self.count(1);
+        }
+    }
+}
+
+/// What is tried, how many do it, and how.
+fn attacks() -> Vec<(&'static str, usize, fn(Target, usize) -> Attack)> {
+    const NO_WINDOW: &[u8] = &[0, 4, 0, 0, 0, 0];
+    vec![
+        ("idle connections", IDLE, |target, _| Box::pin(target.idle(fleet_tests::fleet::GRPC_PORT))),
+        ("half-finished handshakes", HALF_FINISHED, |target, _| Box::pin(target.half_a_handshake())),
+        ("plaintext", ABUSERS, |target, _| Box::pin(target.plaintext())),
+        ("slow headers", 200, |target, who| Box::pin(target.slow_headers(who))),
+        ("streams that are reset at once", ABUSERS, |target, who| {
+            Box::pin(target.flood(who, &[], |n| {
+                let mut both = frame(HEADERS, END_HEADERS, 2 * n + 1, &call());
+                both.extend(frame(RST_STREAM, 0, 2 * n + 1, &8_u32.to_be_bytes()));
+                both
+            }))
+        }),
+        ("more streams than are allowed", ABUSERS, |target, who| {
+            Box::pin(target.flood(who, &[], |n| frame(HEADERS, END_HEADERS, 2 * n + 1, &call())))
+        }),
+        ("streams that the server has to reset", ABUSERS, |target, who| {
+            Box::pin(target.flood(who, &[], |n| {
+                let mut both = frame(HEADERS, END_HEADERS, 2 * n + 1, &call());
+                both.extend(frame(WINDOW_UPDATE, 0, 2 * n + 1, &[0; 4]));
+                both
+            }))
+        }),
+        ("headers without an end", ABUSERS, |target, who| {
+            Box::pin(target.flood(who, &[], |n| {
+                let kind = if n == 0 { HEADERS } else { CONTINUATION };
+                frame(kind, 0, 1, &header("x", &"x".repeat(FRAME_BYTES_MAX / 16)))
+            }))
+        }),
+        ("empty continuations", ABUSERS, |target, who| {
+            Box::pin(target.flood(who, &[], |n| {
+                if n == 0 { frame(HEADERS, 0, 1, &call()) } else { frame(CONTINUATION, 0, 1, &[]) }
+            }))
+        }),
+        ("pings", ABUSERS, |target, who| {
+            Box::pin(target.flood(who, &[], |n| frame(PING, 0, 0, &u64::from(n).to_be_bytes())))
+        }),
+        ("settings", ABUSERS, |target, who| {
+            Box::pin(target.flood(who, &[], |_| frame(SETTINGS, 0, 0, &[0, 3, 0, 0, 0, 9])))
+        }),
+        ("empty data", ABUSERS, |target, who| {
+            Box::pin(target.flood(who, &[], |n| {
+                if n == 0 { frame(HEADERS, END_HEADERS, 1, &call()) } else { frame(DATA, 0, 1, &[]) }
+            }))
+        }),
+        ("requests that are never finished", 300, |target, who| Box::pin(target.wide(who, &[]))),
+        ("zero windows", 300, |target, who| Box::pin(target.wide(who, NO_WINDOW))),
+        ("idle connections to the HTTP port", IDLE, |target, _| Box::pin(target.idle(HTTP_PORT))),
+        ("slow headers at the HTTP port", 400, |target, _| Box::pin(target.http1_slowly())),
+    ]
+}
+
+fn memory_of(pid: u32) -> u64 {
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).expect("it runs");
+    let line = status.lines().find(|line| line.starts_with("VmRSS:")).expect("its memory");
+    line.split_whitespace().nth(1).and_then(|kib| kib.parse::<u64>().ok()).expect("a number") << 10
+}
+
+fn descriptors_of(pid: u32) -> usize {
+    fs::read_dir(format!("/proc/{pid}/fd")).map_or(0, Iterator::count)
+}
+
+/// How long an agent takes to its welcome, a person to the answer, and a probe to its own.
+fn answers(fleet: &Fleet, runtime: &Runtime, agent: &Papers) -> [Duration; 3] {
+    let timed = |work: &dyn Fn()| {
+        let began = Instant::now();
+        work();
+        began.elapsed()
+    };
+    let health = format!("http://{}:{HTTP_PORT}/readyz", fleet.address());
+    [
+        timed(&|| drop(runtime.block_on(Talk::begin(fleet, Some(agent))).expect("a session"))),
+        timed(&|| drop(fleet.mirrorctl(&["status"]).ok())),
+        timed(&|| drop(Finished::run(std::process::Command::new("curl").args(["-fsS", &health])).ok())),
+    ]
+}
+
+/// Lets this process open enough; says so where it may not.
+fn raise_own_limit() -> bool {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    let limit = getrlimit(Resource::Nofile);
+    let enough = limit.maximum.is_none_or(|maximum| maximum >= OWN_DESCRIPTORS);
+    let wanted = Rlimit { current: Some(OWN_DESCRIPTORS), ..limit };
+    let raised =
+        limit.current.is_none_or(|now| now >= OWN_DESCRIPTORS) || setrlimit(Resource::Nofile, wanted).is_ok();
+    if !(enough && raised) {
+        println!("skipped: {OWN_DESCRIPTORS} open files are not allowed here");
+    }
+    enough && raised
+}
+
+#[test]
+fn whoever_abuses_the_ports_others_are_served() {
+    if !raise_own_limit() {
+        return;
+    }
+    let agents = ["edge1", "edge2", "edge3"].map(str::to_owned).to_vec();
+    let mut fleet = Fleet::start(FleetOptions { agents, ..FleetOptions::default() }).expect("a fleet starts");
+    // One connects by hand, and one is in the hands of who abuses.
+    fleet.kill_agent(1);
+    fleet.kill_agent(2);
+    let (agent, stolen) = (Papers::of_agent(&fleet, 1), Papers::of_agent(&fleet, 2));
+    let pid = fleet.coordinator.as_ref().expect("it runs").pid();
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
+    let runtime = runtime.expect("a runtime");
+    let quiet = answers(&fleet, &runtime, &agent);
+    println!("in peace: agent, person, probe in {quiet:?}; {} MiB", memory_of(pid) >> 20);
+    let before = descriptors_of(pid);
+
+    for (what, abusers, attack) in attacks() {
+        let target = Target::of(&fleet, &stolen);
+        let mut tasks = JoinSet::new();
+        for who in 0..abusers {
+            let attack = attack(target.clone(), who);
+            tasks.spawn_on(async move { drop(attack.await) }, runtime.handle());
+        }
+        let least = u64::try_from(abusers).expect("a number").min(ABUSERS as u64);
+        eventually(what, || (target.sent.load(Ordering::Relaxed) >= least).then_some(()));
+        let mut seen = Vec::new();
+        eventually(&format!("answers in {ANSWER_MAX:?} in spite of {what}"), || {
+            let took = answers(&fleet, &runtime, &agent);
+            seen.push(took);
+            took.iter().all(|took| *took < ANSWER_MAX).then_some(())
+        });
+        let memory = memory_of(pid);
+        let sent = target.sent.load(Ordering::Relaxed);
+        println!("{what}: {sent} sent; agent, person, probe in {seen:?}; {} MiB", memory >> 20);
+        assert!(memory < MEMORY_BYTES_MAX, "{what}: {} MiB", memory >> 20);
+        runtime.block_on(tasks.shutdown());
+    }
+    eventually("descriptors are free again", || {
+        (descriptors_of(pid) <= before + DESCRIPTORS_LEFT_MAX).then_some(())
+    });
+    assert_eq!(fleet.json(&["agent", "show", "edge1"])["connected"], true, "it was never cut");
+    let output = fleet.agents[0].as_ref().map(fleet_tests::Process::output).unwrap_or_default();
+    assert_eq!(output.matches("connected").count(), 1, "{output}");
+}
+
+#[test]
+fn tls_1_2_is_not_spoken() {
+    let fleet =
+        Fleet::start(FleetOptions { agents: Vec::new(), ..FleetOptions::default() }).expect("a fleet starts");
+    let url = format!("https://{}/", fleet.server());
+    let ask = |more: &[&str]| {
+        Finished::run(
+            std::process::Command::new("curl").args(["-ksS", "--http2", "-m", "20"]).args(more).arg(&url),
+        )
+    };
+    let old = ask(&["--tls-max", "1.2"]);
+    assert_eq!(old.code, 35, "{}{}", old.stdout, old.stderr);
+    assert_eq!(ask(&[]).code, 0, "it is TLS that it speaks");
+}
