@@ -67,12 +67,12 @@ pub(crate) fn obey(SealKey { command, config: path }: SealKey) -> Result<(), Fai
 fn say_seals(done: &str, seals: &Seals) {
     let Seals { present, older, unreadable, older_keys } = seals;
     say(&format!(
-        "{} {done}{present} passwords sealed with the present key, {older} with older ones, {} with none of the file",
+        "{} {done}passwords sealed with the present key: {present}; with older ones: {older}; with none of the file: {}",
         mark(),
         unreadable.len()
     ));
     if *older_keys > 0 {
-        say(&format!("{older_keys} older keys stay in the file, for backups that were made with them"));
+        say(&format!("Older keys in the file, for backups that were made with them: {older_keys}"));
     }
     for lost in unreadable {
         let seal_key::Unreadable { project, host, first } = lost;

@@ -275,11 +275,17 @@ async fn what_an_agent_holds_is_settled_by_its_hello() {
         keep_extra: false,
         autonomous: None,
     };
-    let mut again = fleet.open("agents/ftp1", vec![hello(&[held])]).await.unwrap();
+    let mut again = fleet.open("agents/ftp1", vec![hello(std::slice::from_ref(&held))]).await.unwrap();
     assert!(matches!(again.hear().await, Hears::Welcome(_)), "the welcome comes first");
     let Hears::Continue(go_on) = again.hear().await else { panic!("not told to go on") };
     assert_eq!(go_on.key, assignment.key);
     assert_eq!(go_on.secrets.unwrap().password, "hunter2");
+    // Its link was lost, and its memory was not: then nothing secret is said again.
+    let kept = v1::AttemptDescriptor { needs_secrets: false, ..held };
+    let mut again = fleet.open("agents/ftp1", vec![hello(&[kept])]).await.unwrap();
+    assert!(matches!(again.hear().await, Hears::Welcome(_)), "the welcome comes first");
+    let Hears::Continue(go_on) = again.hear().await else { panic!("not told to go on") };
+    assert_eq!((go_on.key, go_on.secrets), (assignment.key.clone(), None));
     let key = assignment.key.clone().unwrap();
     again.say(Says::Ended(ended(&key, Class::Ok, b""))).await;
     assert!(!again.acknowledged().await);

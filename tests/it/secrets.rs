@@ -357,3 +357,46 @@ fn an_agent_killed_between_two_passes_goes_on_with_its_password_from_the_coordin
     let names: BTreeSet<String> = found.into_iter().chain(on_disk).map(|find| find.secret).collect();
     assert_eq!(names, BTreeSet::from(["control".to_owned()]), "the password is on no disk");
 }
+
+/// `mirror-coordinator seal-key …` on the fleet's own configuration.
+fn seal_key(fleet: &Fleet, words: &[&str]) -> Finished {
+    let mut command = fleet.command("mirror-coordinator", &[&["seal-key"], words].concat());
+    Finished::run(command.arg("--config").arg(fleet.coordinator_dir().join("coordinator.toml")))
+}
+
+#[test]
+fn the_sealing_key_is_changed_lost_and_made_anew_and_runs_go_on() {
+    let mut fleet = Fleet::start(FleetOptions::default()).expect("a fleet starts");
+    let upstream = guarded(&fleet);
+    declare(&fleet, &upstream, "debian", RIGHT, &["--origin", "edge1"]);
+    let runs = |fleet: &Fleet, code: i32| {
+        let run = fleet.mirrorctl(&["project", "run", "debian", "--watch"]);
+        assert_eq!(run.code, code, "{}{}", run.stdout, run.stderr);
+    };
+    runs(&fleet, 0);
+    assert_eq!(seal_key(&fleet, &["check"]).code, 5, "a coordinator runs on it");
+    fleet.coordinator.as_mut().expect("it runs").stop();
+    let changed = seal_key(&fleet, &["rotate"]).ok().stdout;
+    assert!(changed.contains("with the present key: 1; with older ones: 0"), "{changed}");
+    fleet.start_coordinator().expect("the coordinator starts");
+    fleet.await_connected("edge1");
+    runs(&fleet, 0);
+
+    fleet.coordinator.as_mut().expect("it runs").stop();
+    fs::remove_file(fleet.coordinator_dir().join("seal.key")).expect("it is lost");
+    let mut command = fleet.command("mirror-coordinator", &["run", "--config"]);
+    let refused = Finished::run(command.arg(fleet.coordinator_dir().join("coordinator.toml")));
+    assert_eq!(refused.code, 1, "{}", refused.stderr);
+    assert!(refused.stderr.ends_with("next: mirror-coordinator seal-key --help\n"), "{}", refused.stderr);
+    let made = seal_key(&fleet, &["renew"]).ok().stdout;
+    assert!(made.contains("Set again: mirrorctl project edit debian --password-file FILE"), "{made}");
+    fleet.start_coordinator().expect("the coordinator starts");
+    fleet.await_connected("edge1");
+    let told = fleet.coordinator.as_ref().expect("it runs").output();
+    assert!(told.contains("a stored password does not open with the key file; set it again"), "{told}");
+    runs(&fleet, 10);
+    assert_eq!(fleet.newest_run("debian")["origin_attempt"]["outcome"]["class"], "AUTH");
+    let file = given(&fleet, "password of debian", RIGHT);
+    fleet.mirrorctl(&["project", "edit", "debian", "--password-file", &file]).ok();
+    runs(&fleet, 0);
+}
