@@ -25,6 +25,7 @@ use mirror_certs::{
 
 use crate::{
     STORE,
+    audit::{self, origin, origin::Origin},
     clock::Clock,
     config::{self, ConfigError, Fault, Overrides},
     context::{self, ContextError},
@@ -319,7 +320,8 @@ async fn enter_first(
 }
 
 async fn put(driver: &Driver, input: Input) -> Result<Reply, InitError> {
-    match driver.ask(input).await? {
+    let origin = Arc::new(Origin::new(audit::COORDINATOR, "", audit::INITIALISED));
+    match origin::scope(origin, driver.ask(input)).await? {
         Reply::Refused(refusal) => Err(InitError::Engine(refusal.to_string())),
         reply => Ok(reply),
     }

@@ -7,7 +7,7 @@
 
 pub(crate) mod trace;
 
-use std::time::Duration;
+use std::{net::SocketAddr, time::Duration};
 
 use bytes::Bytes;
 use fleet::{
@@ -33,7 +33,7 @@ use tonic::{Request, Response, Status, Streaming};
 use tracing::{Instrument as _, Span};
 
 use crate::{
-    Services,
+    Services, audit,
     outbox::{Claimed, SessionLine},
     rpc::{self, Caller, run::history},
 };
@@ -79,7 +79,8 @@ impl SessionService for Sessions {
             return Err(Status::permission_denied("only an agent's own certificate opens a session"));
         };
         let span = tracing::info_span!(parent: None, "session", agent = %name);
-        let session = Session { services: self.services.clone(), agent, name, connection: peer.connection };
+        let services = self.services.clone();
+        let session = Session { services, agent, name, connection: peer.connection, from: peer.address };
         let (began, begin) = oneshot::channel();
         // A task of its own: once the driver knows the session it must also hear of its end, even when the
         // caller is gone before the welcome.
@@ -97,6 +98,8 @@ struct Session {
     name: Name,
     /// Counts connections as they were accepted.
     connection: u64,
+    /// The connection's other end.
+    from: SocketAddr,
 }
 
 /// How listening to an agent ended.
@@ -229,6 +232,20 @@ impl Session {
                 "a second program of this agent says hello while the first one's session is open; the first one is \
                  fenced; if this goes on, two hosts use one certificate"
             );
+            let agent = convert::agent_name(&self.name);
+            let text = format!(
+                "a second program ({instance}) said hello while the session of the first one ({}) was open; the first \
+                 one is fenced; if this goes on, two hosts use one certificate",
+                old.facts.instance_id
+            );
+            let from = self.from.to_string();
+            self.services.driver.record(audit::happened(
+                audit::DUPLICATE_IDENTITY,
+                &agent,
+                &from,
+                &agent,
+                text,
+            ));
         }
     }
 

@@ -7,6 +7,7 @@
     reason = "a harness starts programs, and says what it skips"
 )]
 
+mod audit;
 mod autonomy;
 mod check;
 mod clients;

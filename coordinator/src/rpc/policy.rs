@@ -89,6 +89,8 @@ pub const TABLE: &[(&str, Rule)] = &[
     ("/mirror.v1.FleetService/GetStatus", VIEWER),
     ("/mirror.v1.FleetService/Freeze", OPERATOR),
     ("/mirror.v1.FleetService/Thaw", OPERATOR),
+    ("/mirror.v1.FleetService/ListAuditEvents", ADMIN),
+    ("/mirror.v1.FleetService/WatchAuditEvents", ADMIN),
     ("/mirror.v1.UpstreamService/ListUpstreams", VIEWER),
     ("/mirror.v1.UpstreamService/UpdateUpstream", OPERATOR),
     ("/mirror.v1.UpstreamService/ReplaceUpstream", OPERATOR),
@@ -116,7 +118,9 @@ pub fn changes_something(method: &str) -> bool {
     match rule(method) {
         Some(Rule::Owner) => true,
         Some(Rule::User(least)) => {
-            let looks_only = ["/ListJoinTokens", "/CheckProject"].iter().any(|name| method.ends_with(name));
+            let looks_only = ["/ListJoinTokens", "/CheckProject", "/ListAuditEvents", "/WatchAuditEvents"]
+                .iter()
+                .any(|name| method.ends_with(name));
             least >= UserRole::Operator && !looks_only
         }
         Some(Rule::Open | Rule::Reflection | Rule::Agent) | None => false,
