@@ -115,10 +115,11 @@ async fn an_event_says_who_what_from_where_old_and_new_and_outlives_restart_and_
     freeze.metadata_mut().insert("traceparent", format!("00-{trace}-00f067aa0ba902b7-01").parse().unwrap());
     client.freeze(freeze).await.unwrap();
     client.thaw(v1::ThawRequest {}).await.unwrap();
-    // It changes nothing the second time.
+    // That somebody asked is told, and that nothing was changed.
     client.thaw(v1::ThawRequest {}).await.unwrap();
     let found = events(&fleet, "resource=fleet who=users/root").await;
-    let [frozen, thawed] = &found[..] else { panic!("{found:?}") };
+    let [frozen, thawed, again] = &found[..] else { panic!("{found:?}") };
+    assert!(again.changes.is_empty(), "{again:?}");
     assert_eq!(frozen.changes, [row("fleet", "frozen", "", "array swap")]);
     assert_eq!(thawed.changes, [row("fleet", "frozen", "array swap", "")]);
     assert_eq!((frozen.action.as_str(), frozen.outcome()), ("FleetService.Freeze", AuditOutcome::Done));

@@ -139,7 +139,7 @@ fn runs_and_refusals_are_told_and_nothing_that_is_read() {
     // How the agent came in: by which token, from where.
     let joined = log(&fleet, &["--agent", "edge1", "--action", "Enroll"]);
     let from = joined[0]["from"].as_str().expect("an address");
-    assert!(joined.len() == 1 && from.starts_with(&fleet.address().to_string()), "{joined:?}");
+    assert!(joined.len() == 1 && from.starts_with("127."), "{joined:?}");
     let table = fleet.mirrorctl(&["audit", "--resource", debian]).ok().stdout;
     assert!(table.contains("CreateProject") && table.contains("REFUSED"), "{table}");
 }
