@@ -14,7 +14,7 @@ use fleet::{
 
 use crate::{
     Chain, Services,
-    store::{BACKUP_EXTENSION, StoreError},
+    store::{BACKUP_EXTENSION, PRUNE_DELETES_MAX, StoreError},
 };
 
 /// A fire that is later than this should have been seen by the clock's task.
@@ -23,6 +23,8 @@ pub(crate) const OVERDUE_AFTER: Duration = Duration::from_secs(2);
 const SWEEPS_MAX: u32 = 1_000;
 /// A CA that ends within this time is to be replaced: a year, in which every certificate of it ends by itself.
 const CA_ENDS_SOON: TimeDelta = TimeDelta::days(365);
+/// Most commits by which one run of the job removes audit events.
+const AUDIT_PRUNES_MAX: u32 = 100;
 /// Folder of the backups, in `data_dir`.
 pub(crate) const BACKUPS: &str = "backups";
 /// What our own backups' names begin with; others in the folder are left alone.
@@ -102,15 +104,18 @@ fn keep_newest(folder: &Path, keep: usize) -> std::io::Result<usize> {
     Ok(doomed)
 }
 
-/// Removes history beyond its limits, logs whose runs are gone, and sets the ballast aside again.
+/// Removes history and audit log beyond their limits, logs whose runs are gone, and sets the ballast aside again.
 pub(crate) async fn prune(services: Services) -> Done {
     blocking(move || {
         let removed = prune_history(&services).map_err(|error| Chain(&error).to_string())?;
+        let events = prune_audit(&services).map_err(|error| Chain(&error).to_string())?;
         let store = services.driver.store();
         let known = |project, run| store.run(project, run).map_or(true, |found| found.is_some());
         let logs = services.logs.prune(known).map_err(|error| Chain(&error).to_string())?;
         let ballast = store.restore_ballast().map_err(|error| Chain(&error).to_string())?;
-        Ok(format!("{removed} runs and the logs of {logs} removed; ballast: {ballast:?}"))
+        Ok(format!(
+            "{removed} runs, the logs of {logs} and {events} audit events removed; ballast: {ballast:?}"
+        ))
     })
     .await
 }
@@ -133,6 +138,21 @@ fn prune_history(services: &Services) -> Result<usize, StoreError> {
             }
         }
         next = store.next_with_history(Some(uid))?;
+    }
+    Ok(removed)
+}
+
+/// A bounded number of rounds: what is left then goes at the job's next time.
+fn prune_audit(services: &Services) -> Result<usize, StoreError> {
+    let days = Duration::from_secs(u64::from(services.config.audit_days) * 24 * 3_600);
+    let before = services.driver.now().wall.minus(days);
+    let mut removed = 0;
+    for _ in 0..AUDIT_PRUNES_MAX {
+        let count = services.driver.store().prune_audit(before)?;
+        removed += count;
+        if count < PRUNE_DELETES_MAX {
+            break;
+        }
     }
     Ok(removed)
 }

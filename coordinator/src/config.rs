@@ -91,6 +91,8 @@ pub struct Config {
     pub history_runs: u32,
     /// Days for which ended runs are kept.
     pub history_days: u32,
+    /// Days for which the audit log is kept.
+    pub audit_days: u32,
     /// Daily backups kept.
     pub backups: u32,
     /// When housekeeping runs.
@@ -113,6 +115,7 @@ impl Default for Config {
             limits: Limits::default(),
             history_runs: 200,
             history_days: 90,
+            audit_days: 400,
             backups: 7,
             housekeeping: Housekeeping {
                 watchdog: "*/10 * * * * *".to_owned(),

@@ -26,10 +26,13 @@ use fleet::{
 };
 use tokio::sync::{mpsc, oneshot, watch};
 
+use mirror_proto::{convert, v1::AuditEvent};
+
 use crate::{
     Chain,
+    audit::{self, changes, notes::Notes, origin::Origin},
     clock::Clock,
-    store::{Store, StoreError, Unit},
+    store::{AuditId, Store, StoreError, Unit},
 };
 
 /// Inputs that may wait for the writer; beyond it, askers wait too (back-pressure).
@@ -68,6 +71,8 @@ type Answer = oneshot::Sender<Result<Reply, Unavailable>>;
 #[derive(Debug)]
 struct Asked {
     input: Input,
+    /// Whose request it is; `None`: nobody's, so nothing of it is audited.
+    origin: Option<Arc<Origin>>,
     answer: Option<Answer>,
 }
 
@@ -76,6 +81,9 @@ struct Shared {
     view: RwLock<Engine>,
     clock: Clock,
     commits: watch::Sender<u64>,
+    /// The newest event of the audit log that is on disk.
+    audited: watch::Sender<AuditId>,
+    notes: Notes,
     writable: AtomicBool,
 }
 
@@ -120,16 +128,18 @@ impl Driver {
         outlet: Arc<dyn Outlet>,
     ) -> Result<(Self, DriverThread), StoreError> {
         let clock = Clock::start();
-        let engine = recover(&store, limits, clock.now(), term_at_least)?;
+        let (engine, audited) = recover(&store, limits, clock.now(), term_at_least)?;
         let (queue, inbox) = mpsc::channel(QUEUE_LEN);
         let shared = Arc::new(Shared {
             view: RwLock::new(engine.clone()),
             clock,
             commits: watch::Sender::new(0),
+            audited: watch::Sender::new(audited),
+            notes: Notes::default(),
             writable: AtomicBool::new(true),
         });
         let driver = Self { queue, shared: Arc::clone(&shared), store: store.clone() };
-        let writer = Writer { shared, store, working: engine, outlet, inbox };
+        let writer = Writer { shared, store, working: engine, audited, outlet, inbox };
         let thread = thread::Builder::new()
             .name("driver".to_owned())
             .spawn(move || {
@@ -143,13 +153,15 @@ impl Driver {
         Ok((driver, DriverThread(thread)))
     }
 
-    /// Puts an input to the writer and waits until what follows is committed. A refusal is a [`Reply`].
+    /// Puts an input to the writer and waits until what follows is committed. A refusal is a [`Reply`]. Within the
+    /// request of somebody what changes is audited in the same commit, see [`audit::origin`].
     ///
     /// # Errors
     /// [`Unavailable`] when the store does not take writes, or the coordinator stops.
     pub async fn ask(&self, input: Input) -> Result<Reply, Unavailable> {
         let (answer, answered) = oneshot::channel();
-        self.queue.send(Asked { input, answer: Some(answer) }).await.map_err(|_| stopping())?;
+        let asked = Asked { input, origin: audit::origin::current(), answer: Some(answer) };
+        self.queue.send(asked).await.map_err(|_| stopping())?;
         answered.await.map_err(|_| stopping())?
     }
 
@@ -158,14 +170,40 @@ impl Driver {
     /// # Errors
     /// [`Unavailable`] when the coordinator stops.
     pub async fn tell(&self, input: Input) -> Result<(), Unavailable> {
-        self.queue.send(Asked { input, answer: None }).await.map_err(|_| stopping())
+        self.queue.send(Asked { input, origin: None, answer: None }).await.map_err(|_| stopping())
     }
 
     /// Wakes the writer to look what is due. Does nothing when its queue is full: then it is awake.
     pub fn wake(&self) {
-        if self.queue.try_send(Asked { input: Input::Tick, answer: None }).is_err() {
+        if self.queue.try_send(Asked { input: Input::Tick, origin: None, answer: None }).is_err() {
             tracing::debug!("the writer is busy or stopping");
         }
+    }
+
+    /// Records something in the audit log that changes nothing, soon; never waits. [`audit::happened`] makes such an
+    /// event. What is too much is counted, and the count recorded.
+    pub fn record(&self, event: AuditEvent) {
+        self.shared.notes.put(event);
+        self.wake();
+    }
+
+    /// Records a refusal or a failure, soon; never waits. Equal ones are counted in one event.
+    pub fn record_refusal(&self, event: AuditEvent) {
+        self.shared.notes.refused(self.now().mono, event);
+        self.wake();
+    }
+
+    /// Has counts recorded whose time is over; `all`: all of them.
+    pub fn flush_notes(&self, all: bool) {
+        if self.shared.notes.flush(self.now().mono, all) {
+            self.wake();
+        }
+    }
+
+    /// The newest event of the audit log, as events come.
+    #[must_use]
+    pub fn audited(&self) -> watch::Receiver<AuditId> {
+        self.shared.audited.subscribe()
     }
 
     /// The committed state.
@@ -208,10 +246,26 @@ fn too_large(error: &StoreError) -> Refusal {
 }
 
 /// The engine as the store remembers it, under a new term that is stored before anything is said with it.
-fn recover(store: &Store, limits: Limits, now: Now, term_at_least: u64) -> Result<Engine, StoreError> {
+fn recover(
+    store: &Store,
+    limits: Limits,
+    now: Now,
+    term_at_least: u64,
+) -> Result<(Engine, AuditId), StoreError> {
     let mut engine = Engine::recover(limits, now, store.live()?);
     let decision = engine.decide(now, Input::Start { at_least: term_at_least });
-    store.commit(&[Unit::of(&decision.changes)?])?;
+    let mut unit = Unit::of(&decision.changes)?;
+    let mut audited = store.newest_audit_id()?;
+    let mut add = |event: AuditEvent| {
+        audited = audited.next(now.wall);
+        add_event(&mut unit, audited, now, event)
+    };
+    if term_at_least > 0 {
+        let text = "the store holds an older state than agents may have seen: a backup, or a log that had lost its end";
+        add(audit::happened(audit::RESTORED, audit::COORDINATOR, "", changes::FLEET, text.to_owned()))?;
+    }
+    add(audit::started(changes::of(&engine, &decision.changes)))?;
+    store.commit(&[unit])?;
     engine.apply(now, &decision.changes);
     tracing::info!(
         term = engine.fleet().term,
@@ -220,13 +274,22 @@ fn recover(store: &Store, limits: Limits, now: Now, term_at_least: u64) -> Resul
         out = engine.out(),
         "the fleet is recovered from the store"
     );
-    Ok(engine)
+    Ok((engine, audited))
+}
+
+/// Puts an event in a unit, within its bounds.
+fn add_event(unit: &mut Unit, id: AuditId, now: Now, mut event: AuditEvent) -> Result<(), StoreError> {
+    event.time = Some(convert::wall_to_wire(now.wall));
+    audit::bound(&mut event);
+    unit.audit(id, &event)
 }
 
 struct Writer {
     shared: Arc<Shared>,
     store: Store,
     working: Engine,
+    /// The newest event of the audit log, runs ahead as the working engine does.
+    audited: AuditId,
     outlet: Arc<dyn Outlet>,
     inbox: mpsc::Receiver<Asked>,
 }
@@ -238,6 +301,8 @@ struct Batch {
     changes: Vec<Change>,
     sends: Vec<Send>,
     answers: Vec<(Answer, Reply)>,
+    /// Events among the units that nothing else tells of.
+    noted: usize,
     steps: usize,
 }
 
@@ -258,6 +323,7 @@ impl Writer {
     fn fill(&mut self, first: Asked, batch: &mut Batch) -> Now {
         // One `now` for the whole batch: its commit is one moment, and the view is moved by the same clock.
         let mut now = self.shared.clock.now();
+        self.take_notes(now, batch);
         let mut next = Some(first);
         while let Some(asked) = next {
             now.entropy = self.shared.clock.now().entropy;
@@ -266,16 +332,44 @@ impl Writer {
         }
         while batch.steps < BATCH_UNITS_MAX && self.working.next_deadline(now) == Some(Duration::ZERO) {
             now.entropy = self.shared.clock.now().entropy;
-            self.step(now, Asked { input: Input::Tick, answer: None }, batch);
+            self.step(now, Asked { input: Input::Tick, origin: None, answer: None }, batch);
         }
         now
+    }
+
+    /// What is recorded without a change: all that waits, in one unit.
+    fn take_notes(&mut self, now: Now, batch: &mut Batch) {
+        let mut unit = Unit::default();
+        for event in self.shared.notes.take() {
+            let id = self.audited.next(now.wall);
+            match add_event(&mut unit, id, now, event) {
+                Ok(()) => (self.audited, batch.noted) = (id, batch.noted + 1),
+                Err(error) => tracing::error!(error = %Chain(&error), "an event cannot be stored"),
+            }
+        }
+        if batch.noted > 0 {
+            batch.steps += 1;
+            batch.units.push(unit);
+        }
+    }
+
+    /// The unit of a decision; what it changes for somebody's request is audited in it.
+    fn unit(&mut self, now: Now, decision: &Decision, origin: Option<&Origin>) -> Result<Unit, StoreError> {
+        let mut unit = Unit::of(&decision.changes)?;
+        if let Some(origin) = origin {
+            let event = audit::done(origin, changes::of(&self.working, &decision.changes));
+            let id = self.audited.next(now.wall);
+            add_event(&mut unit, id, now, event)?;
+            self.audited = id;
+        }
+        Ok(unit)
     }
 
     fn step(&mut self, now: Now, asked: Asked, batch: &mut Batch) {
         batch.steps += 1;
         let mut decision = self.decide(now, asked.input);
         if decision.is_durable() {
-            match Unit::of(&decision.changes) {
+            match self.unit(now, &decision, asked.origin.as_deref()) {
                 Ok(unit) => batch.units.push(unit),
                 // One record that no store takes is one refused request, not a store that takes nothing.
                 Err(error) => {
@@ -315,6 +409,8 @@ impl Writer {
         if !batch.changes.is_empty() {
             self.shared.publish(|view| view.apply(now, &batch.changes));
         }
+        let newest = self.audited;
+        self.shared.audited.send_if_modified(|told| std::mem::replace(told, newest) != newest);
         for send in batch.sends {
             self.outlet.send(send);
         }
@@ -329,6 +425,7 @@ impl Writer {
     fn start_over(&mut self, batch: Batch, error: &StoreError) {
         tracing::error!(error = %Chain(error), "the store did not take a commit; no write is accepted until it does");
         self.shared.writable.store(false, Ordering::Relaxed);
+        self.shared.notes.lost(batch.noted);
         let refused = Unavailable(format!(
             "the coordinator's store does not take writes ({error}); nothing is known to have changed; syncs that run go \
              on; fault: the coordinator's disk; next: make room on it, then try again"
@@ -344,8 +441,10 @@ impl Writer {
             thread::sleep(pause);
             pause = (pause * 2).min(REOPEN_CAP);
             match self.reopen() {
-                Ok(engine) => {
+                Ok((engine, audited)) => {
                     self.working = engine.clone();
+                    self.audited = audited;
+                    self.shared.audited.send_replace(audited);
                     self.shared.publish(|view| *view = engine);
                     self.outlet.reset();
                     self.shared.writable.store(true, Ordering::Relaxed);
@@ -357,7 +456,7 @@ impl Writer {
         }
     }
 
-    fn reopen(&self) -> Result<Engine, StoreError> {
+    fn reopen(&self) -> Result<(Engine, AuditId), StoreError> {
         self.store.reopen()?;
         let term = self.working.fleet().term + 1;
         recover(&self.store, self.working.limits().clone(), self.shared.clock.now(), term)
@@ -410,12 +509,13 @@ mod tests {
         let clock = Clock::start();
         // Agents that are not here are given up at once: something to be done without anybody's asking.
         let limits = Limits { lost_after: Duration::ZERO, ..Limits::default() };
-        let working = recover(&store, limits, clock.now(), 0).unwrap();
+        let (working, audited) = recover(&store, limits, clock.now(), 0).unwrap();
         let view = RwLock::new(working.clone());
         let (commits, writable) = (watch::Sender::new(0), AtomicBool::new(true));
+        let (told, notes) = (watch::Sender::new(audited), Notes::default());
         let (queue, inbox) = mpsc::channel(2 * BATCH_UNITS_MAX);
-        let shared = Arc::new(Shared { view, clock, commits, writable });
-        let mut writer = Writer { shared, store, working, outlet: Arc::new(Nobody), inbox };
+        let shared = Arc::new(Shared { view, clock, commits, audited: told, notes, writable });
+        let mut writer = Writer { shared, store, working, audited, outlet: Arc::new(Nobody), inbox };
 
         let names = TokenNames::One("ftp1".parse().unwrap());
         let (id, ttl) = ("t".to_owned(), Duration::from_secs(600));
@@ -430,7 +530,7 @@ mod tests {
         };
         let many = std::iter::repeat_with(|| person(Ask::Thaw)).take(BATCH_UNITS_MAX);
         for input in [person(token), Input::Agent(enroll)].into_iter().chain(many) {
-            queue.try_send(Asked { input, answer: None }).unwrap();
+            queue.try_send(Asked { input, origin: None, answer: None }).unwrap();
         }
         let first = writer.inbox.try_recv().unwrap();
         let mut batch = Batch::default();

@@ -25,6 +25,7 @@ use mirror_certs::{
 
 use crate::{
     STORE,
+    audit::{self, origin, origin::Origin},
     authority::{Authority, AuthorityError},
     clock::Clock,
     config::{self, ConfigError, Fault, Overrides},
@@ -320,7 +321,8 @@ async fn enter_first(plan: &Plan, ca: &Authority, now: DateTime<Utc>) -> Result<
 }
 
 async fn put(driver: &Driver, input: Input) -> Result<Reply, InitError> {
-    match driver.ask(input).await? {
+    let origin = Arc::new(Origin::new(audit::COORDINATOR, "", audit::INITIALISED));
+    match origin::scope(origin, driver.ask(input)).await? {
         Reply::Refused(refusal) => Err(InitError::Engine(refusal.to_string())),
         reply => Ok(reply),
     }

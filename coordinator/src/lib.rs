@@ -14,6 +14,7 @@
 //! to the model (`mirror-proto`'s).
 
 pub mod attempt_logs;
+pub mod audit;
 pub mod authority;
 mod chores;
 pub mod clock;
@@ -405,6 +406,7 @@ impl Running {
                 tracing::error!(%error, "the port for probes is gone");
             }
         });
+        tasks.spawn(audit::notes::run(services.driver.clone(), stop.clone()));
         if options.clock {
             tasks.spawn(clock::run(services.driver.clone(), stop.clone()));
         }

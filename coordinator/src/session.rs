@@ -33,7 +33,7 @@ use tonic::{Request, Response, Status, Streaming};
 use tracing::{Instrument as _, Span};
 
 use crate::{
-    Services,
+    Services, audit,
     outbox::{Claimed, SessionLine},
     rpc::{self, Caller, run::history},
 };
@@ -232,6 +232,19 @@ impl Session {
         let (here, now) = (self.services.connections.address_of(here), self.services.driver.now().wall);
         let here = here.map(|address| address.ip());
         self.services.twins.refused(self.agent, &self.name, here, self.address, now);
+        let agent = convert::agent_name(&self.name);
+        let text =
+            "a second program with this agent's certificate wants a session; the one that is here stays";
+        let event = audit::happened(
+            audit::DUPLICATE_IDENTITY,
+            &agent,
+            &self.address.to_string(),
+            &agent,
+            text.to_owned(),
+        );
+        self.services
+            .driver
+            .record_refusal(v1::AuditEvent { outcome: v1::AuditOutcome::Refused.into(), ..event });
         let at = here.map_or_else(String::new, |here| format!(" at {here}"));
         let text = format!(
             "agents/{} is connected already, by another program{at}, and that one stays; if this host is a copy of that one, \

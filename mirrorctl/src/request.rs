@@ -105,6 +105,22 @@ pub fn time_or_span(text: &str, now: DateTime<Utc>) -> Result<Timestamp, String>
     time.map(timestamp).ok_or_else(wrong)
 }
 
+/// A time, or a span before now.
+///
+/// # Errors
+/// A text that is neither.
+pub fn time_or_ago(text: &str, now: DateTime<Utc>) -> Result<Timestamp, String> {
+    let wrong = || format!("{text:?}: a time (RFC 3339, 2026-11-20 18:00) or how long ago (2d)");
+    let time = match parse_span(text) {
+        Ok(seconds) => i64::try_from(seconds)
+            .ok()
+            .and_then(TimeDelta::try_seconds)
+            .and_then(|span| now.checked_sub_signed(span)),
+        Err(_) => parse_date(text, None).ok().map(|date| date.time),
+    };
+    time.map(timestamp).ok_or_else(wrong)
+}
+
 /// A time of the wire.
 #[must_use]
 pub fn timestamp(time: DateTime<Utc>) -> Timestamp {

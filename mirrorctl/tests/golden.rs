@@ -336,3 +336,66 @@ fn watching() {
     text.push_str(&lines::verdict(&view(), &held_run(), &[]));
     golden("watch.txt", &text);
 }
+
+fn audit_events() -> Vec<v1::AuditEvent> {
+    let change = |resource: &str, field: &str, old: &str, new: &str| v1::AuditChange {
+        resource: resource.to_owned(),
+        field: field.to_owned(),
+        old: old.to_owned(),
+        new: new.to_owned(),
+    };
+    let event = |time: &str, who: &str, action: &str, resource: &str| v1::AuditEvent {
+        id: "019a9f5f1c0000000000".to_owned(),
+        time: wire(time),
+        who: who.to_owned(),
+        from: "192.0.2.7:40112".to_owned(),
+        action: action.to_owned(),
+        resource: resource.to_owned(),
+        outcome: v1::AuditOutcome::Done.into(),
+        request_id: "9c1f7f0e".to_owned(),
+        count: 1,
+        ..v1::AuditEvent::default()
+    };
+    let debian = "projects/debian";
+    let run = "projects/debian/runs/01a1f797-47f1-7c02-9d1f-8a3b6f20c1de";
+    vec![
+        v1::AuditEvent {
+            message: "version 0.1.0".to_owned(),
+            changes: vec![change("fleet", "term", "6", "7")],
+            ..event("2026-11-19T07:42:10Z", "coordinator", "Coordinator.Start", "fleet")
+        },
+        v1::AuditEvent {
+            changes: vec![
+                change(debian, "schedule.cron.hour", "3", "4"),
+                change(debian, "upstreams[0].password", "(set)", "(changed)"),
+            ],
+            changes_left_out: 1,
+            ..event("2026-11-20T05:12:10Z", "users/maria", "ProjectService.UpdateProject", debian)
+        },
+        v1::AuditEvent {
+            outcome: v1::AuditOutcome::Refused.into(),
+            reason: "NOT_ALLOWED".to_owned(),
+            message: "agents/ftp1 may not call RunService.CancelRun".to_owned(),
+            count: 12,
+            ..event("2026-11-20T07:40:10Z", "agents/ftp1", "RunService.CancelRun", "")
+        },
+        v1::AuditEvent {
+            changes: vec![change(run, "state", "", "queued")],
+            ..event("2026-11-20T07:41:10Z", "users/maria", "ProjectService.RunProject", debian)
+        },
+    ]
+}
+
+#[test]
+fn audit() {
+    let events = audit_events();
+    let mut all = text::audit::list(&view(), &events);
+    all.push_str("----\n");
+    all.push_str(&text::audit::list(&view(), &[]));
+    golden_80("audit.txt", &all);
+    let mut all = text::audit::list(&View { wide: true, ..piped() }, &events);
+    all.push_str("----\n");
+    all.push_str(&text::audit::lines(&View { unicode: false, ..piped() }, &events));
+    golden("audit-wide.txt", &all);
+    golden("audit.json", &format!("{}\n", json::value(&events[1], "AuditEvent").unwrap()));
+}

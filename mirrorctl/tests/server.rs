@@ -405,3 +405,40 @@ fn a_check_that_finds_a_fault_ends_with_1() {
     let (code, _, err) = run(&fake, &["project", "check", "debain"]);
     assert!(code == 3 && err.contains("mirrorctl project check debian"), "{err}");
 }
+
+#[test]
+fn the_audit_log_is_newest_last_and_follows_without_a_gap() {
+    let fake = Fake::start();
+    let words = ["audit", "--user", "maria", "--agent", "agents/ftp1", "--resource", "projects/debian"];
+    let (code, out, err) = run(&fake, &[&words[..], &["--refused", "--since", "2d", "-o", "json"]].concat());
+    let events: Vec<Value> = out.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let ids: Vec<&str> = events.iter().map(|event| event["id"].as_str().unwrap()).collect();
+    assert_eq!(
+        (code, ids.as_slice()),
+        (0, &["00000000000000000001", "00000000000000000002", "00000000000000000003"][..]),
+        "{err}"
+    );
+    let filter = "who=users/maria agent=ftp1 resource=projects/debian outcome=refused";
+    assert_eq!(events[0]["message"], filter);
+    // Only the newest, and that there are more.
+    let (code, out, err) = run(&fake, &["audit", "-n", "2"]);
+    assert_eq!((code, out.lines().count()), (0, 3), "{out}");
+    assert!(err.contains("Only the newest 2"), "{err}");
+    // What is followed begins after the newest; why it ends is told.
+    let (code, out, err) = run(&fake, &["audit", "--follow", "--action", "Freeze", "-o", "json"]);
+    let last: Value = serde_json::from_str(out.lines().last().unwrap()).unwrap();
+    assert_eq!(last["message"], "after 00000000000000000003 action=Freeze");
+    assert!(code != 0 && err.contains("has not read for 30 s"), "{code} {err}");
+}
+
+#[test]
+fn faults_of_an_audit_are_told_with_the_next_step() {
+    let fake = Fake::start();
+    let (code, _, err) = run(&fake, &["audit", "--since", "yesterday", "--action", "a b", "--user", "x y"]);
+    assert_eq!(code, 2, "{err}");
+    for flag in ["--since", "--action", "--user", "next: mirrorctl audit --help"] {
+        assert!(err.contains(flag), "{flag}: {err}");
+    }
+    let (code, _, err) = run(&fake, &["audit", "--user", "nobody"]);
+    assert!(code != 0 && err.contains("role admin") && err.contains("next: mirrorctl --context"), "{err}");
+}

@@ -212,3 +212,32 @@ fn the_command_lines_of_the_readme_work_as_written() {
 fn the_command_lines_of_getting_started_work_as_written() {
     follow("docs/getting-started.md");
 }
+
+/// A page about a fleet that is there already: its lines are run against one, and print what it shows.
+#[test]
+fn the_command_lines_of_the_audit_page_work_as_written() {
+    const PAGE: &str = "docs/audit.md";
+    let fleet = fleet_tests::Fleet::start(fleet_tests::FleetOptions::default()).expect("a fleet starts");
+    let mut printed = String::new();
+    let mut run = 0;
+    for block in blocks(PAGE) {
+        match block.tag.as_str() {
+            "sh" => {
+                printed.clear();
+                for line in lines(&block.text) {
+                    // In the environment that the harness gives to mirrorctl.
+                    let own = fleet.command("mirrorctl", &[]);
+                    let line = line.replacen("mirrorctl", &program("mirrorctl").display().to_string(), 1);
+                    let mut bash = Command::new("bash");
+                    bash.args(["-euc", &line]).env_clear();
+                    bash.envs(own.get_envs().filter_map(|(key, value)| Some((key, value?))));
+                    printed.push_str(&Finished::run(&mut bash).ok().stdout);
+                    run += 1;
+                }
+            }
+            "text" => check_shown(PAGE, &block.text, &printed),
+            other => panic!("{PAGE} has a block of kind {other:?}: say sh or text"),
+        }
+    }
+    assert!(run > 5, "{PAGE}: only {run} lines were run");
+}

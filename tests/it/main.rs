@@ -8,6 +8,7 @@
 )]
 
 mod abuse;
+mod audit;
 mod autonomy;
 mod check;
 mod clients;

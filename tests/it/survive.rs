@@ -223,4 +223,12 @@ fn no_acknowledged_write_is_lost_by_a_killed_coordinator() {
     for name in &acknowledged {
         assert!(present.contains(name.as_str()), "{name} was acknowledged and is lost");
     }
+    // The change and its event are one commit: neither is there without the other.
+    let events = crate::audit::log(&fleet, &["--action", "CreateProject", "--since", "1d"]);
+    let done = events.iter().filter(|event| event["outcome"] == "DONE");
+    let mut recorded: Vec<&str> =
+        done.filter_map(|event| event["resource"].as_str()?.strip_prefix("projects/")).collect();
+    recorded.sort_unstable();
+    let present: Vec<&str> = present.into_iter().collect();
+    assert_eq!(recorded, present, "one event for each project that is there");
 }

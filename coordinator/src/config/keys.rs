@@ -21,6 +21,7 @@ const SPAN_MAX: Duration = Duration::from_secs(30 * 24 * 3_600);
 const HISTORY_RUNS_MAX: u32 = 10_000;
 /// The longest history, in days.
 const HISTORY_DAYS_MAX: u32 = 3_650;
+const AUDIT_DAYS_MAX: u32 = 3_650;
 /// The most daily backups.
 const BACKUPS_MAX: u32 = 365;
 
@@ -312,6 +313,13 @@ pub const KEYS: &[Key] = &[
         show: |config| config.history_days.to_string(),
     },
     Key {
+        name: "audit.days",
+        value: "N",
+        about: "Days for which the audit log is kept",
+        set: |config, text| counted(text, 1, AUDIT_DAYS_MAX, &mut config.audit_days),
+        show: |config| config.audit_days.to_string(),
+    },
+    Key {
         name: "backup.keep",
         value: "N",
         about: "Backups kept in the folder `backups` of data_dir; 0: none are made",
@@ -342,7 +350,7 @@ pub const KEYS: &[Key] = &[
     Key {
         name: "housekeeping.prune",
         value: "CRON",
-        about: "When to remove history beyond history.runs and history.days",
+        about: "When to remove what is beyond history.runs, history.days and audit.days",
         set: |config, text| cron(text, &mut config.housekeeping.prune),
         show: |config| config.housekeeping.prune.clone(),
     },

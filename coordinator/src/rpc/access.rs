@@ -10,10 +10,11 @@ use fleet::{
     id::Name,
     refusal::{Refusal, RefusalCode, Violation},
 };
+use mirror_proto::convert;
 use tonic::{Request, Status};
 
 use super::{Caller, invalid, refused};
-use crate::Services;
+use crate::{Services, audit::origin};
 
 /// Own projects that a refusal names.
 const SHOWN_MAX: usize = 5;
@@ -135,6 +136,9 @@ pub fn on_user<T>(
         Caller::LocalRoot | Caller::Agent(..) => None,
     };
     let named = named.transpose().map_err(|fault| invalid(&format!("could not {verb}"), vec![fault]))?;
+    if let Some(user) = named.as_ref().or(own.as_ref()) {
+        origin::concerns(convert::user_name(user.as_str()));
+    }
     match (named, own, scope) {
         (Some(other), _, Scope::Whole) => Ok((by, other)),
         (Some(other), Some(own), Scope::Oneself) if other == own => Ok((by, own)),

@@ -20,7 +20,7 @@ use mirror_proto::{
 use tonic::{Request, Response, Status};
 
 use super::{By, ask, broken, deny_key, invalid, page, refused, user};
-use crate::Services;
+use crate::{Services, audit::origin};
 
 /// Agents on a page when the caller names no number.
 const PAGE_SIZE: usize = 100;
@@ -53,6 +53,7 @@ impl Agents {
     #[allow(clippy::result_large_err, reason = "a Status is what tonic wants")]
     fn find(&self, what: &str, text: &str) -> Result<(AgentUid, Name), Status> {
         let name = convert::parse_agent("name", text).map_err(|fault| invalid(what, vec![fault]))?;
+        origin::concerns(convert::agent_name(&name));
         let view = self.services.driver.view();
         let agent = view.agent_named(&name).ok_or_else(|| refused(&Refusal::not_found("agent", &name)))?;
         Ok((agent.uid, agent.name.clone()))
@@ -232,6 +233,7 @@ impl v1::agent_service_server::AgentService for Agents {
         let by = user(&request)?;
         let id = convert::parse_join_token("name", &request.get_ref().name);
         let id = id.map_err(|fault| invalid("join token not deleted", vec![fault]))?;
+        origin::concerns(convert::join_token_name(&id));
         ask(&self.services, &by, Ask::DeleteJoinToken { id: id.clone() }).await?;
         tracing::info!(target: "audit", %by, token = id, "join token deleted");
         Ok(Response::new(()))

@@ -25,7 +25,7 @@ use mirror_proto::{convert, status, v1};
 use tonic::{Code, Request, Response, Status};
 
 use super::{broken, deny, deny_key, invalid, refused, unavailable};
-use crate::{Services, connections::PeerInfo};
+use crate::{Services, audit::origin, connections::PeerInfo};
 
 /// Refused enrolments, and again refused renewals, from one address within [`TRIES_SPAN`].
 pub const TRIES_MAX: u32 = 10;
@@ -120,6 +120,9 @@ impl Enrollment {
             None
         });
         let name = asked.or_else(|| self.bound_name(&token_hash));
+        if let Some(name) = &name {
+            origin::concerns(convert::agent_name(name));
+        }
         self.check_token(now, &token_hash, name.as_ref())?;
         if name.is_none() && faults.is_empty() {
             faults.push(Violation::new("agent", "is required: the token is good for more than one name"));
@@ -265,6 +268,7 @@ impl v1::enrollment_service_server::EnrollmentService for Enrollment {
             }
             Err(failed) => {
                 let why = failed.why().to_owned();
+                origin::because(why.as_str());
                 let status = failed.status();
                 if !matches!(status.code(), Code::Unavailable | Code::Internal) {
                     self.renewals.failed(now.mono, address);

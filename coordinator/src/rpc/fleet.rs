@@ -1,23 +1,29 @@
-//! The fleet as a whole: its status in one consistent view, and the stop that outlives restarts.
+//! The fleet as a whole: its status in one consistent view, the stop that outlives restarts, and the audit log.
+
+mod audit;
+
+use std::sync::Arc;
 
 use ::fleet::input::Ask;
 use mirror_proto::{convert, v1};
+use tokio::sync::Semaphore;
 use tonic::{Request, Response, Status};
 
 use super::{agent, ask, project, user};
-use crate::Services;
+use crate::{Services, outbox::line::Line};
 
 /// `mirror.v1.FleetService`.
 #[derive(Debug)]
 pub struct Fleet {
     services: Services,
+    watches: Arc<Semaphore>,
 }
 
 impl Fleet {
     /// The service.
     #[must_use]
     pub fn new(services: Services) -> Self {
-        Self { services }
+        Self { services, watches: audit::places() }
     }
 
     fn status(&self) -> Response<v1::FleetStatus> {
@@ -39,6 +45,8 @@ impl Fleet {
 
 #[tonic::async_trait]
 impl v1::fleet_service_server::FleetService for Fleet {
+    type WatchAuditEventsStream = Line<v1::WatchAuditEventsResponse>;
+
     async fn get_status(
         &self,
         _request: Request<v1::GetStatusRequest>,
@@ -59,5 +67,19 @@ impl v1::fleet_service_server::FleetService for Fleet {
         ask(&self.services, &by, Ask::Thaw).await?;
         tracing::info!(target: "audit", %by, "fleet thawed");
         Ok(self.status())
+    }
+
+    async fn list_audit_events(
+        &self,
+        request: Request<v1::ListAuditEventsRequest>,
+    ) -> Result<Response<v1::ListAuditEventsResponse>, Status> {
+        audit::list(&self.services, request.into_inner()).await.map(Response::new)
+    }
+
+    async fn watch_audit_events(
+        &self,
+        request: Request<v1::WatchAuditEventsRequest>,
+    ) -> Result<Response<Self::WatchAuditEventsStream>, Status> {
+        audit::watch(&self.services, &self.watches, request.get_ref()).map(Response::new)
     }
 }

@@ -26,7 +26,10 @@ use http::{HeaderMap, HeaderValue, Request, Response, header::AUTHORIZATION};
 use http_body::Frame;
 use mirror_certs::{BACKDATE, DenyList, Identity, Peer, UserToken};
 use mirror_proto::status;
-use opentelemetry::propagation::{Extractor, TextMapPropagator as _};
+use opentelemetry::{
+    propagation::{Extractor, TextMapPropagator as _},
+    trace::TraceContextExt as _,
+};
 use opentelemetry_sdk::propagation::TraceContextPropagator;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::CancellationToken;
@@ -41,6 +44,7 @@ use super::{
     policy::{self, Rule, Standing, Verdict},
 };
 use crate::{
+    audit::{self, origin, origin::Origin},
     authority::Authority,
     config::Reflection,
     connections::PeerInfo,
@@ -50,6 +54,12 @@ use crate::{
 
 /// How long the head of an answer may take. Streams answer at once and then go on for as long as they like.
 pub const ANSWER_TIME_MAX: Duration = Duration::from_secs(60);
+
+/// The header of a caller's own id of its request.
+const REQUEST_ID: &str = "x-request-id";
+
+/// Who calls, where nobody in particular does.
+pub const NOBODY: &str = "nobody";
 
 /// Streams that go on for as long as their readers like. Sessions and those of runs are ended by the outbox.
 const ENDLESS: [&str; 3] = [
@@ -274,6 +284,14 @@ impl Gate {
         Ok(caller)
     }
 
+    /// The caller's own id of its request, where it sent one that can be read; else one of ours.
+    fn request_id(&self, headers: &HeaderMap) -> String {
+        let sent = headers.get(REQUEST_ID).and_then(|value| value.to_str().ok());
+        let sent =
+            sent.and_then(|text| mirror_proto::convert::parse_request_id(REQUEST_ID, text).ok().flatten());
+        sent.unwrap_or_else(|| format!("{:016x}", self.driver.now().entropy))
+    }
+
     fn identify(&self, info: &PeerInfo, peer: &Peer) -> Result<Caller, Refusal> {
         if self.deny.is_denied(peer) {
             let text =
@@ -464,16 +482,22 @@ where
         let (caller, stream) = match admitted {
             Ok(admitted) => admitted,
             Err(refusal) => {
-                let who = info.and_then(|info| info.peer).map(|peer| peer.identity.to_string());
-                let who = who.as_deref().unwrap_or("nobody");
+                let who = info.and_then(|info| info.peer).map(|peer| audit::name_of(&peer.identity));
+                let who = who.as_deref().unwrap_or(NOBODY);
                 tracing::warn!(target: "audit", method, who, from, reason = refusal.reason, "refused");
-                return Box::pin(async move { Ok(super::refused(&refusal).into_http()) });
+                let status = super::refused(&refusal);
+                let ids = (self.gate.request_id(request.headers()), String::new());
+                let origin = Origin::new(who, &from, &short(method)).with_ids(ids.0, ids.1);
+                self.gate.driver.record_refusal(audit::not_done(&origin, &status));
+                return Box::pin(async move { Ok(status.into_http()) });
             }
         };
         let life = stream.map(|(stream, until)| (stream, self.gate.left(until)));
-        let who = caller.as_ref().map_or_else(|| "nobody".to_owned(), ToString::to_string);
-        let span = tracing::info_span!("rpc", otel.name = short(method), method, who, from);
-        continue_trace(&span, request.headers());
+        let who = caller.as_ref().map_or_else(|| NOBODY.to_owned(), ToString::to_string);
+        let request_id = self.gate.request_id(request.headers());
+        let span = tracing::info_span!("rpc", otel.name = short(method), method, who, from, request_id);
+        let trace_id = continue_trace(&span, request.headers());
+        let origin = Arc::new(Origin::new(&who, &from, &short(method)).with_ids(request_id, trace_id));
         if let Some(caller) = caller {
             request.extensions_mut().insert(caller);
         }
@@ -481,7 +505,9 @@ where
         let fresh = self.inner.clone();
         let mut inner = std::mem::replace(&mut self.inner, fresh);
         let stopping = self.gate.stopping.clone();
-        let answer = Caught(Box::pin(async move { inner.call(request).await }));
+        let driver = self.gate.driver.clone();
+        let service = origin::scope(Arc::clone(&origin), async move { inner.call(request).await });
+        let answer = Caught(Box::pin(service));
         Box::pin(
             async move {
                 let answer = match tokio::time::timeout(ANSWER_TIME_MAX, answer).await {
@@ -497,10 +523,14 @@ where
                     None => answer,
                 };
                 let answer = answer.map(|body| Body::new(Counted { body, _place: place }));
-                if policy::changes_something(method) {
-                    let code =
-                        Status::from_header_map(answer.headers()).map_or(Code::Ok, |status| status.code());
+                if audit::covers(method) {
+                    let status = Status::from_header_map(answer.headers());
+                    let code = status.as_ref().map_or(Code::Ok, Status::code);
                     tracing::info!(target: "audit", method, who, from, ?code, "answered");
+                    // What was done is recorded by the driver, in the commit that did it.
+                    if let Some(status) = status.filter(|status| status.code() != Code::Ok) {
+                        driver.record_refusal(audit::not_done(&origin, &status));
+                    }
                 }
                 Ok(answer)
             }
@@ -625,12 +655,14 @@ fn after_panic(panic: &(dyn Any + Send)) -> Status {
     status::internal("PANIC", "a bug in the coordinator; its log has the details; please report it")
 }
 
-/// Makes the caller's span the parent, where it sent a `traceparent`.
-fn continue_trace(span: &tracing::Span, headers: &HeaderMap) {
+/// Makes the caller's span the parent, where it sent a `traceparent`; the trace's id, empty without one.
+fn continue_trace(span: &tracing::Span, headers: &HeaderMap) -> String {
     let parent = TraceContextPropagator::new().extract(&Headers(headers));
+    let sent = parent.span().span_context().clone();
     if let Err(error) = span.set_parent(parent) {
         tracing::trace!(%error, "traces are off");
     }
+    if sent.is_valid() { sent.trace_id().to_string() } else { String::new() }
 }
 
 struct Headers<'a>(&'a HeaderMap);

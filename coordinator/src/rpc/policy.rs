@@ -91,6 +91,8 @@ pub const TABLE: &[(&str, Rule)] = &[
     ("/mirror.v1.FleetService/GetStatus", VIEWER),
     ("/mirror.v1.FleetService/Freeze", OPERATOR),
     ("/mirror.v1.FleetService/Thaw", OPERATOR),
+    ("/mirror.v1.FleetService/ListAuditEvents", ADMIN),
+    ("/mirror.v1.FleetService/WatchAuditEvents", ADMIN),
     ("/mirror.v1.UpstreamService/ListUpstreams", VIEWER),
     ("/mirror.v1.UpstreamService/UpdateUpstream", OPERATOR),
     ("/mirror.v1.UpstreamService/ReplaceUpstream", OPERATOR),
@@ -134,7 +136,9 @@ pub fn changes_something(method: &str) -> bool {
         }
         Some(Rule::User(least)) => {
             let looks_only =
-                ["/ListJoinTokens", "/CheckProject", "/ListUsers"].iter().any(|name| method.ends_with(name));
+                ["/ListJoinTokens", "/CheckProject", "/ListUsers", "/ListAuditEvents", "/WatchAuditEvents"]
+                    .iter()
+                    .any(|name| method.ends_with(name));
             least >= UserRole::Operator && !looks_only
         }
         Some(Rule::Open | Rule::Reflection | Rule::Agent) | None => false,

@@ -30,7 +30,7 @@ pub use self::{
     show::{show, show_all},
 };
 use super::{By, acting_on, ask, broken, invalid, page, refused, request::key, run, run::history, user};
-use crate::{Services, session::trace, store::VALUE_BYTES_MAX};
+use crate::{Services, audit::origin, session::trace, store::VALUE_BYTES_MAX};
 
 /// Projects on a page when the caller names no number.
 const PAGE_SIZE: usize = 100;
@@ -50,6 +50,7 @@ pub struct Projects {
 /// Reads `projects/{project}` and finds it.
 pub(super) fn find<'a>(view: &'a Engine, what: &str, field: &str, text: &str) -> Result<&'a Project, Status> {
     let name = convert::parse_project(field, text).map_err(|fault| invalid(what, vec![fault]))?;
+    origin::concerns(convert::project_name(&name));
     view.project_named(&name).ok_or_else(|| refused(&Refusal::not_found("project", &name)))
 }
 
@@ -161,6 +162,7 @@ impl Projects {
                 return Err(invalid(what, named.err().into_iter().chain(revision.err()).collect()));
             }
         };
+        origin::concerns(convert::project_name(&named));
         let view = self.services.driver.view();
         let project =
             view.project_named(&named).ok_or_else(|| refused(&Refusal::not_found("project", &named)))?;
@@ -254,6 +256,9 @@ impl v1::project_service_server::ProjectService for Projects {
         let request = request.into_inner();
         let id = key(&by, "CreateProject", &request.request_id, &without_passwords(&request));
         let wire = request.project.as_ref().ok_or_else(|| invalid(WHAT, vec![missing("project")]))?;
+        if let Ok(name) = convert::parse_project("project.name", &wire.name) {
+            origin::concerns(convert::project_name(&name));
+        }
         let (ask_for, name, declared) = {
             let view = self.services.driver.view();
             let declared = self.read(&view, None, |context| convert::project_from_wire(wire, context))?;

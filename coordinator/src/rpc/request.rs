@@ -7,6 +7,7 @@ use mirror_proto::convert::parse_request_id;
 use prost::Message;
 
 use super::By;
+use crate::audit::origin;
 
 /// The key of a request with a request id; `None`: it has none. `message` is the request as it came.
 ///
@@ -19,6 +20,9 @@ pub fn key(
     message: &impl Message,
 ) -> Result<Option<RequestKey>, Violation> {
     let id = parse_request_id("request_id", request_id)?;
+    if let Some(id) = &id {
+        origin::request_id(id);
+    }
     // The id is part of the message and the same in both; maps are ordered, so the same message has the same bytes.
     let payload = || hex::encode(digest(&SHA256, &message.encode_to_vec()));
     Ok(id.map(|id| RequestKey { key: format!("{} {method} {id}", by.folded()), payload: payload() }))

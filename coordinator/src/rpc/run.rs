@@ -28,6 +28,7 @@ use tonic::{Request, Response, Status};
 use super::{By, RETRY_UNAVAILABLE, acting_on, ask, invalid, page, refused};
 use crate::{
     Services,
+    audit::origin,
     outbox::line::Line,
     session::trace,
     store::{PAGE_MAX as HISTORY_PAGE_MAX, StoreError},
@@ -180,6 +181,10 @@ impl Runs {
 
     /// Finds the project, and the newest run where that is meant.
     async fn find(&self, name: Name, run: RunRef) -> Result<Meant, Status> {
+        origin::concerns(match run {
+            RunRef::Id(run) => convert::run_name(&name, run),
+            RunRef::Newest => convert::project_name(&name),
+        });
         let (project, name, newest_live) = {
             let view = self.services.driver.view();
             let project =
@@ -194,6 +199,7 @@ impl Runs {
                 newest.ok_or_else(|| refused(&Refusal::not_found("run yet of project", &name)))?
             }
         };
+        origin::concerns(convert::run_name(&name, run));
         Ok(Meant { project, name, run })
     }
 

@@ -17,7 +17,7 @@ use mirror_proto::{
 use tonic::{Code, Request, Response, Status};
 
 use super::{By, ask, invalid, page, user};
-use crate::Services;
+use crate::{Services, audit::origin};
 
 /// Hosts on a page when the caller names no number.
 const PAGE_SIZE: usize = 100;
@@ -219,6 +219,7 @@ impl v1::upstream_service_server::UpstreamService for Upstreams {
         let wanted = request.upstream.clone().unwrap_or_default();
         let host = convert::parse_upstream("upstream.name", &wanted.name)
             .map_err(|fault| invalid(WHAT, vec![fault]))?;
+        origin::concerns(convert::upstream_name(&host));
         let mut tries = TRIES;
         loop {
             tries -= 1;

@@ -34,15 +34,24 @@ pub(crate) struct Opened<'a> {
 /// When it is larger than the store takes.
 pub(crate) fn encode(record: &Record, key: &[u8]) -> Result<Vec<u8>, StoreError> {
     let payload = mirror_proto::stored::encode(record);
+    check_size(key, payload.len())?;
+    Ok(payload)
+}
+
+/// Whether the store takes a payload of this size under this key.
+///
+/// # Errors
+/// When one of the two is larger.
+pub(crate) fn check_size(key: &[u8], payload: usize) -> Result<(), StoreError> {
     let too_large = |bytes, limit| StoreError::TooLarge { record: key::describe(key), bytes, limit };
     if key.len() > key::KEY_BYTES_MAX {
         return Err(too_large(key.len(), key::KEY_BYTES_MAX));
     }
-    let bytes = payload.len() + HEADER_BYTES;
+    let bytes = payload + HEADER_BYTES;
     if bytes > VALUE_BYTES_MAX {
         return Err(too_large(bytes, VALUE_BYTES_MAX));
     }
-    Ok(payload)
+    Ok(())
 }
 
 /// Puts the envelope around a payload.

@@ -53,6 +53,9 @@ pub(crate) trait Engine {
 
     /// At most `limit` pairs with `from <= key < to`, ascending. Two pages are two moments.
     fn page(&self, from: &[u8], to: &[u8], limit: usize) -> Result<Vec<Pair>, StoreError>;
+
+    /// At most `limit` pairs with `from <= key < to`, descending. Two pages are two moments.
+    fn page_back(&self, from: &[u8], to: &[u8], limit: usize) -> Result<Vec<Pair>, StoreError>;
 }
 
 /// sled, and a second handle of its file.
@@ -157,6 +160,13 @@ impl Engine for Sled {
     fn page(&self, from: &[u8], to: &[u8], limit: usize) -> Result<Vec<Pair>, StoreError> {
         guarded("reading the store", || {
             let pairs = self.db.range(from..to).take(limit);
+            pairs.map(|pair| pair.map(|(key, value)| (key.to_vec(), value.to_vec()))).collect()
+        })
+    }
+
+    fn page_back(&self, from: &[u8], to: &[u8], limit: usize) -> Result<Vec<Pair>, StoreError> {
+        guarded("reading the store", || {
+            let pairs = self.db.range(from..to).rev().take(limit);
             pairs.map(|pair| pair.map(|(key, value)| (key.to_vec(), value.to_vec()))).collect()
         })
     }

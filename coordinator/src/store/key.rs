@@ -11,6 +11,7 @@
 //! | `j` join token, `u` user, `k` user token, `q` request, `h` upstream host | text |
 //! | `r` live run, `R` run in history | project, !run |
 //! | `a` live attempt, `A` attempt in history | project, !run, number |
+//! | `e` audit event (`audit`) | milliseconds, number |
 
 use fleet::{
     id::{AttemptId, ProjectUid, RunId},
@@ -154,6 +155,7 @@ pub(crate) fn describe(key: &[u8]) -> String {
         PAST_RUN => "past run",
         LIVE_ATTEMPT => "live attempt",
         PAST_ATTEMPT => "past attempt",
+        super::audit::TABLE => "audit event",
         _ => "record of an unknown table",
     };
     let number = |at: usize| rest.get(at..at + 8)?.try_into().ok().map(u64::from_be_bytes);

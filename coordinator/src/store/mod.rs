@@ -7,12 +7,14 @@
 //! | `engine` | sled, behind the little that a store needs of an engine; the only file that calls it |
 //! | `open`, `marker`, `files`, `ballast` | the ladder from a damaged store to a good one, and the files around it |
 //! | `history` | pages of what is no longer live, and its pruning |
+//! | `audit` | the audit log: records of units, pages both ways, pruning |
 //! | `backup`, `restore` | copies while it runs; restoring and compacting while it does not |
 //!
 //! One thread commits at a time; any number read. The store knows nothing of what the records mean beyond
 //! whether they are live, keeps nothing in memory but the engine's cache, and never decides to go back in time
 //! without saying so: see [`Opened::rewound`].
 
+mod audit;
 mod backup;
 mod ballast;
 mod codec;
@@ -34,6 +36,7 @@ use std::{
 
 use fleet::record::Record;
 
+pub use audit::{AuditId, Direction, NoAuditId};
 pub use backup::{BackupReport, TOUCHED_KEYS_MAX, verify_backup};
 pub use ballast::{BALLAST_BYTES, Ballast};
 pub use codec::{FORMAT, SCHEMA, VALUE_BYTES_MAX};
@@ -267,6 +270,10 @@ impl Store {
 
     fn page(&self, from: &[u8], to: &[u8], limit: usize) -> Result<Vec<Pair>, StoreError> {
         self.with_engine(|engine| engine.page(from, to, limit))
+    }
+
+    fn page_back(&self, from: &[u8], to: &[u8], limit: usize) -> Result<Vec<Pair>, StoreError> {
+        self.with_engine(|engine| engine.page_back(from, to, limit))
     }
 }
 

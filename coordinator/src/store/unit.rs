@@ -26,7 +26,7 @@ impl Op {
 }
 
 /// What one decision stores: all of it becomes durable, or none.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Unit(Vec<Op>);
 
 impl Unit {
@@ -50,6 +50,10 @@ impl Unit {
     /// A unit that only removes.
     pub(crate) fn removing(keys: impl IntoIterator<Item = Vec<u8>>) -> Self {
         Self(keys.into_iter().map(|key| Op::Delete { key }).collect())
+    }
+
+    pub(crate) fn push(&mut self, op: Op) {
+        self.0.push(op);
     }
 
     pub(crate) fn ops(&self) -> &[Op] {

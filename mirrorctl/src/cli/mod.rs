@@ -128,6 +128,8 @@ pub enum Command {
     },
     /// End a freeze
     Thaw,
+    /// Who changed what, old and new, and who was refused; newest last
+    Audit(AuditArgs),
     /// Try out schedules; needs no coordinator
     #[command(subcommand)]
     Schedule(ScheduleCommand),
@@ -319,6 +321,38 @@ pub enum UpstreamCommand {
         #[arg(long)]
         drop_passwords: bool,
     },
+}
+
+/// `mirrorctl audit`.
+#[derive(Debug, Default, Args)]
+pub struct AuditArgs {
+    /// Only what this user did
+    #[arg(long, value_name = "NAME")]
+    pub user: Option<String>,
+    /// Only what this agent did, and what was done to it
+    #[arg(long, value_name = "NAME")]
+    pub agent: Option<String>,
+    /// Only what concerns this, as in projects/debian, users/maria or fleet; its runs are part of a project
+    #[arg(long, value_name = "RESOURCE")]
+    pub resource: Option<String>,
+    /// Only this action, as in PauseProject or EnrollmentService.Enroll
+    #[arg(long, value_name = "ACTION")]
+    pub action: Option<String>,
+    /// Only what was refused
+    #[arg(long)]
+    pub refused: bool,
+    /// Nothing before this time, or from longer ago than this, as in 2d
+    #[arg(long, value_name = "TIME")]
+    pub since: Option<String>,
+    /// Nothing from this time on, or from less long ago than this
+    #[arg(long, value_name = "TIME", conflicts_with = "follow")]
+    pub until: Option<String>,
+    /// Only the newest so many [default: 50; with --since all]
+    #[arg(short = 'n', long, value_name = "N")]
+    pub lines: Option<usize>,
+    /// Go on with what comes, until Ctrl-C
+    #[arg(short, long)]
+    pub follow: bool,
 }
 
 /// `mirrorctl schedule`.

@@ -2,6 +2,7 @@
 //! holds what they print.
 
 pub mod agent;
+pub mod audit;
 pub mod check;
 pub mod hold;
 pub mod project;

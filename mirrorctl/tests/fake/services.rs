@@ -407,4 +407,46 @@ impl FleetService for Services {
     async fn thaw(&self, _: Request<v1::ThawRequest>) -> Answer<v1::FleetStatus> {
         unserved()
     }
+
+    async fn list_audit_events(
+        &self,
+        request: Request<v1::ListAuditEventsRequest>,
+    ) -> Answer<v1::ListAuditEventsResponse> {
+        let request = request.into_inner();
+        if request.filter.contains("who=users/nobody") {
+            return Err(Status::permission_denied("it needs the role admin"));
+        }
+        let event = |n: u32| v1::AuditEvent {
+            id: format!("{n:020x}"),
+            who: "users/maria".to_owned(),
+            action: "ProjectService.PauseProject".to_owned(),
+            message: request.filter.clone(),
+            count: 1,
+            ..v1::AuditEvent::default()
+        };
+        // Three events, two on a page.
+        let (events, next) = match request.page_token.as_str() {
+            "" => (vec![event(3), event(2)], "more"),
+            _ => (vec![event(1)], ""),
+        };
+        let (next_page_token, newest_id) = (next.to_owned(), format!("{:020x}", 3));
+        Ok(Response::new(v1::ListAuditEventsResponse { events, next_page_token, newest_id }))
+    }
+
+    type WatchAuditEventsStream = Items<v1::WatchAuditEventsResponse>;
+
+    async fn watch_audit_events(
+        &self,
+        request: Request<v1::WatchAuditEventsRequest>,
+    ) -> Answer<Self::WatchAuditEventsStream> {
+        let v1::WatchAuditEventsRequest { after, filter } = request.into_inner();
+        let event = v1::AuditEvent {
+            id: format!("{:020x}", 4),
+            message: format!("after {after} {filter}"),
+            ..v1::AuditEvent::default()
+        };
+        let events = vec![Ok(v1::WatchAuditEventsResponse { events: vec![event] })];
+        let slow = Err(Status::resource_exhausted("the follower has not read for 30 s"));
+        Ok(Response::new(Box::pin(tokio_stream::iter(events.into_iter().chain([slow])))))
+    }
 }

@@ -11,6 +11,7 @@ use tonic::{Request, Response, Status};
 
 use super::Agents;
 use crate::{
+    audit::origin,
     config::Reflection,
     rpc::{
         Caller, ask, caller, deny_key, invalid,
@@ -86,6 +87,7 @@ impl Agents {
         let request = request.into_inner();
         let wanted = read(&self.services.driver.view(), &request).map_err(|faults| invalid(WHAT, faults))?;
         let Wanted { replacement, old, new, key_hash } = wanted;
+        origin::concerns(convert::agent_name(&old));
         let revoke = request.revoke && !request.validate_only;
         let replace = Ask::ReplaceAgent { replacement, traceparent };
         if revoke {

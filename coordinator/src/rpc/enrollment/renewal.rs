@@ -18,6 +18,7 @@ use tonic::Status;
 use super::key_hash;
 use crate::{
     Services,
+    audit::{self, origin},
     rpc::{broken, invalid, refused, unavailable},
 };
 
@@ -78,6 +79,7 @@ pub(super) async fn renew(
     wire: &v1::RenewRequest,
 ) -> Result<(Name, v1::RenewResponse), NotRenewed> {
     let wish = read(services, wire)?;
+    origin::concerns(audit::name_of(&wish.old.identity));
     let kept = |why: String| NotRenewed::Kept(format!("{}: {why}", wish.old.identity));
     let agent = check(services, now, &wish, &wire.certificate).map_err(kept)?;
     let issued = services

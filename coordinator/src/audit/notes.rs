@@ -1,0 +1,282 @@
+//! What is recorded without a change: refusals, failures and happenings, on their way to the writer's next commit. A
+//! flood of them fills no disk and slows nobody: the queue is bounded, equal refusals are counted in one event, and the
+//! events of an hour are bounded, those of strangers apart from those of members. What is left out is counted, and the
+//! count is an event itself.
+
+use std::{
+    collections::{BTreeMap, VecDeque},
+    sync::{Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use fleet::time::Mono;
+use mirror_proto::v1::AuditEvent;
+use tokio_util::sync::CancellationToken;
+
+use super::{COORDINATOR, DROPPED, changes::FLEET, happened};
+use crate::driver::Driver;
+
+/// Events that may wait for the writer.
+pub const WAITING_MAX: usize = 256;
+/// Refusals that are equal (who, from, action, reason) within this time are counted in one event.
+pub const WINDOW: Duration = Duration::from_secs(60);
+/// Kinds of refusals that are counted at once.
+pub const KINDS_MAX: usize = 1_024;
+/// The time over which [`STRANGERS_MAX`] and [`MEMBERS_MAX`] count.
+pub const SPAN: Duration = Duration::from_secs(3_600);
+/// Refusals recorded of those who have not proved who they are, all together, in one [`SPAN`].
+pub const STRANGERS_MAX: u32 = 600;
+/// Refusals recorded of users and agents, all together, in one [`SPAN`].
+pub const MEMBERS_MAX: u32 = 3_600;
+/// How often counts that are due are looked for.
+pub const FLUSH_EVERY: Duration = Duration::from_secs(5);
+
+/// The way of what is recorded without a change.
+#[derive(Debug, Default)]
+pub struct Notes(Mutex<Inner>);
+
+#[derive(Debug, Default)]
+struct Inner {
+    waiting: VecDeque<AuditEvent>,
+    kinds: BTreeMap<Kind, Counted>,
+    strangers: Budget,
+    members: Budget,
+    dropped: u64,
+}
+
+/// What makes two refusals equal.
+#[derive(Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct Kind {
+    who: String,
+    /// Without the port, which is another one for each connection.
+    from: String,
+    action: String,
+    reason: String,
+}
+
+/// Equal ones after the first one, which is recorded at once.
+#[derive(Debug)]
+struct Counted {
+    since: Mono,
+    newest: AuditEvent,
+    more: u64,
+}
+
+#[derive(Debug, Default)]
+struct Budget {
+    since: Option<Mono>,
+    spent: u32,
+}
+
+impl Budget {
+    fn spend(&mut self, now: Mono, most: u32) -> bool {
+        if self.since.is_none_or(|since| now.since(since) >= SPAN) {
+            (self.since, self.spent) = (Some(now), 0);
+        }
+        let left = self.spent < most;
+        self.spent += u32::from(left);
+        left
+    }
+}
+
+impl Notes {
+    fn inner(&self) -> MutexGuard<'_, Inner> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Puts a happening in the queue, or counts it as left out.
+    pub fn put(&self, event: AuditEvent) {
+        self.inner().put(event);
+    }
+
+    /// Takes a refusal: the first of its kind is recorded at once, equal ones within [`WINDOW`] by their number.
+    pub fn refused(&self, now: Mono, event: AuditEvent) {
+        self.inner().refused(now, event);
+    }
+
+    /// Puts the counts whose time is over in the queue, and the number of what was left out; `all`: also those whose
+    /// time is not over. True when something waits.
+    pub fn flush(&self, now: Mono, all: bool) -> bool {
+        let mut inner = self.inner();
+        inner.flush(now, all);
+        !inner.waiting.is_empty()
+    }
+
+    /// Everything that waits.
+    pub fn take(&self) -> Vec<AuditEvent> {
+        self.inner().waiting.drain(..).collect()
+    }
+
+    /// Counts events that were taken and could not be recorded.
+    pub fn lost(&self, count: usize) {
+        let mut inner = self.inner();
+        inner.dropped = inner.dropped.saturating_add(u64::try_from(count).unwrap_or(u64::MAX));
+    }
+}
+
+impl Inner {
+    fn put(&mut self, event: AuditEvent) {
+        if self.waiting.len() < WAITING_MAX {
+            self.waiting.push_back(event);
+        } else {
+            self.dropped = self.dropped.saturating_add(event.count);
+        }
+    }
+
+    fn refused(&mut self, now: Mono, event: AuditEvent) {
+        let kind = Kind::of(&event);
+        if let Some(counted) = self.kinds.get_mut(&kind) {
+            if now.since(counted.since) < WINDOW {
+                (counted.newest, counted.more) = (event, counted.more.saturating_add(1));
+                return;
+            }
+            if let Some(over) = self.kinds.remove(&kind) {
+                self.close(now, over);
+            }
+        }
+        if self.kinds.len() >= KINDS_MAX || !self.spend(now, &event) {
+            self.dropped = self.dropped.saturating_add(1);
+            return;
+        }
+        self.kinds.insert(kind, Counted { since: now, newest: event.clone(), more: 0 });
+        self.put(event);
+    }
+
+    fn spend(&mut self, now: Mono, event: &AuditEvent) -> bool {
+        if event.who == crate::rpc::layer::NOBODY {
+            self.strangers.spend(now, STRANGERS_MAX)
+        } else {
+            self.members.spend(now, MEMBERS_MAX)
+        }
+    }
+
+    fn close(&mut self, now: Mono, counted: Counted) {
+        let Counted { newest, more, .. } = counted;
+        if more == 0 {
+            return;
+        }
+        let event = AuditEvent { count: more, ..newest };
+        if self.spend(now, &event) {
+            self.put(event);
+        } else {
+            self.dropped = self.dropped.saturating_add(more);
+        }
+    }
+
+    fn flush(&mut self, now: Mono, all: bool) {
+        let over = |counted: &Counted| all || now.since(counted.since) >= WINDOW;
+        let (closed, open) = std::mem::take(&mut self.kinds).into_iter().partition(|(_, one)| over(one));
+        self.kinds = open;
+        let closed: BTreeMap<Kind, Counted> = closed;
+        for counted in closed.into_values() {
+            self.close(now, counted);
+        }
+        if self.dropped > 0 && self.waiting.len() < WAITING_MAX {
+            let count = std::mem::take(&mut self.dropped);
+            let text = format!(
+                "{count} events were too many to be recorded one by one; the coordinator's log may have them"
+            );
+            let event = happened(DROPPED, COORDINATOR, "", FLEET, text);
+            self.put(AuditEvent { count, ..event });
+        }
+    }
+}
+
+impl Kind {
+    fn of(event: &AuditEvent) -> Self {
+        let host = event.from.parse().map_or_else(
+            |_| event.from.clone(),
+            |address: std::net::SocketAddr| address.ip().to_canonical().to_string(),
+        );
+        Self {
+            who: event.who.clone(),
+            from: host,
+            action: event.action.clone(),
+            reason: event.reason.clone(),
+        }
+    }
+}
+
+/// Brings counts to the writer as their time is over, and at the end all of them.
+pub async fn run(driver: Driver, stop: CancellationToken) {
+    loop {
+        tokio::select! {
+            () = stop.cancelled() => return driver.flush_notes(true),
+            () = tokio::time::sleep(FLUSH_EVERY) => driver.flush_notes(false),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn refusal(who: &str, port: u16, reason: &str) -> AuditEvent {
+        AuditEvent {
+            reason: reason.to_owned(),
+            ..happened("X.Y", who, &format!("192.0.2.1:{port}"), "", String::new())
+        }
+    }
+
+    fn counts(notes: &Notes) -> Vec<(String, u64)> {
+        notes.take().into_iter().map(|event| (event.action, event.count)).collect()
+    }
+
+    #[test]
+    fn equal_refusals_are_one_event_and_a_count() {
+        let (notes, start) = (Notes::default(), Mono(1));
+        for port in 1..=1_000 {
+            notes.refused(start, refusal("users/maria", port, "NOT_ALLOWED"));
+        }
+        notes.refused(start, refusal("users/maria", 1, "OTHER"));
+        assert_eq!(counts(&notes), [("X.Y".to_owned(), 1), ("X.Y".to_owned(), 1)]);
+        assert!(!notes.flush(start.plus(WINDOW / 2), false));
+        assert!(notes.flush(start.plus(WINDOW), false));
+        assert_eq!(counts(&notes), [("X.Y".to_owned(), 999)]);
+        // A new window begins with an event of its own; at the end nothing is kept back.
+        for _ in 0..3 {
+            notes.refused(start.plus(WINDOW), refusal("users/maria", 1, "NOT_ALLOWED"));
+        }
+        assert!(notes.flush(start.plus(WINDOW), true));
+        assert_eq!(counts(&notes), [("X.Y".to_owned(), 1), ("X.Y".to_owned(), 2)]);
+        assert!(!notes.flush(start.plus(WINDOW), true));
+    }
+
+    #[test]
+    fn a_flood_is_bounded_and_what_is_left_out_is_counted() {
+        let (notes, now) = (Notes::default(), Mono(1));
+        let mut recorded = 0;
+        let mut take = |notes: &Notes| {
+            let taken = notes.take();
+            let dropped = taken.iter().filter(|event| event.action == DROPPED).map(|event| event.count);
+            recorded += taken.iter().filter(|event| event.action != DROPPED).count();
+            dropped.sum::<u64>()
+        };
+        let mut dropped = 0;
+        for n in 0..10_000_u32 {
+            notes.refused(now, refusal("nobody", 1, &n.to_string()));
+            if n % 100 == 0 {
+                dropped += take(&notes);
+            }
+        }
+        notes.flush(now, true);
+        dropped += take(&notes);
+        assert_eq!(recorded as u64 + dropped, 10_000);
+        assert_eq!(recorded, STRANGERS_MAX as usize);
+        // Members are not kept out by strangers.
+        notes.refused(now, refusal("users/maria", 1, "x"));
+        assert_eq!(counts(&notes).len(), 1);
+    }
+
+    #[test]
+    fn the_queue_is_bounded_and_nothing_is_left_out_in_silence() {
+        let notes = Notes::default();
+        for _ in 0..WAITING_MAX + 7 {
+            notes.put(happened("X.Y", COORDINATOR, "", "", String::new()));
+        }
+        assert_eq!(notes.take().len(), WAITING_MAX);
+        notes.lost(3);
+        assert!(notes.flush(Mono(1), false));
+        assert_eq!(counts(&notes), [(DROPPED.to_owned(), 10)]);
+    }
+}
