@@ -165,10 +165,7 @@ mod tests {
         for bad in
             ["", "mjt_", &good[4..], &good[..35], &format!("{good}A"), &good.replace("mjt_", "mjt-"), &spaced]
         {
-            assert!(
-                matches!(bad.parse::<JoinToken>().unwrap_err(), TokenError::Malformed { .. }),
-                "{bad:?}"
-            );
+            assert!(matches!(bad.parse::<JoinToken>().unwrap_err(), TokenError::Malformed { .. }), "{bad:?}");
         }
     }
 

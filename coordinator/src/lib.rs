@@ -300,7 +300,8 @@ impl Running {
         };
         let incoming = acceptor.start(grpc, stop.clone(), &mut tasks);
         let local = local_socket(&services.config);
-        let local = local.map(|socket| socket.start(Arc::clone(&services.connections), stop.clone(), &mut tasks));
+        let local =
+            local.map(|socket| socket.start(Arc::clone(&services.connections), stop.clone(), &mut tasks));
         tasks.spawn(serve(router, incoming, local, stop.clone()));
         let (probes, end) = (services.driver.clone(), stop.clone());
         tasks.spawn(async move {

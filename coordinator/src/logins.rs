@@ -53,7 +53,8 @@ impl Logins {
     pub fn begin(&self, now: Mono, user: &Name, address: IpAddr) -> Result<(), Duration> {
         let mut entries = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let keys = keys(user, address);
-        let waits = keys.iter().filter_map(|(key, free)| entries.get(key).and_then(|one| one.wait(now, *free)));
+        let waits =
+            keys.iter().filter_map(|(key, free)| entries.get(key).and_then(|one| one.wait(now, *free)));
         if let Some(wait) = waits.max() {
             return Err(wait);
         }
@@ -100,10 +101,7 @@ impl Failures {
 }
 
 fn keys(user: &Name, address: IpAddr) -> [(Key, u32); 2] {
-    [
-        (Key::User(user.folded()), USER_TRIES_FREE),
-        (Key::Network(network(address)), ADDRESS_TRIES_FREE),
-    ]
+    [(Key::User(user.folded()), USER_TRIES_FREE), (Key::Network(network(address)), ADDRESS_TRIES_FREE)]
 }
 
 fn take_back(entries: &mut HashMap<Key, Failures>, key: &Key) {
@@ -158,7 +156,11 @@ mod tests {
         }
         assert_eq!(wait, WAIT_MAX);
         assert_eq!(logins.begin(now.plus(FORGOTTEN_AFTER), &name("maria"), ip(1)), Ok(()));
-        assert_eq!(logins.begin(now.plus(FORGOTTEN_AFTER), &name("maria"), ip(1)), Ok(()), "from the beginning");
+        assert_eq!(
+            logins.begin(now.plus(FORGOTTEN_AFTER), &name("maria"), ip(1)),
+            Ok(()),
+            "from the beginning"
+        );
     }
 
     #[test]

@@ -152,7 +152,11 @@ mod tests {
         let passwords = Passwords::default();
         let hash = passwords.hash(secret("correct horse battery")).await.unwrap();
         assert!(hash.0.starts_with("$argon2id$v=19$m=19456,t=2,p=1$"), "{}", hash.0);
-        assert_ne!(hash, passwords.hash(secret("correct horse battery")).await.unwrap(), "each has its own salt");
+        assert_ne!(
+            hash,
+            passwords.hash(secret("correct horse battery")).await.unwrap(),
+            "each has its own salt"
+        );
         assert!(passwords.is(secret("correct horse battery"), Some(hash.clone())).await.unwrap());
         for wrong in ["correct horse batterx", "", "correct horse battery "] {
             assert!(!passwords.is(secret(wrong), Some(hash.clone())).await.unwrap(), "{wrong:?}");

@@ -73,8 +73,11 @@ async fn a_password_gets_a_token_and_the_token_is_its_user() {
     assert_eq!((me.name.as_str(), me.role()), ("users/maria", v1::UserRole::Operator));
     assert_eq!(me.proof(), v1::who_am_i_response::Proof::Token);
     assert_eq!(me.expire_time, made.expire_time);
-    let listed =
-        client.list_tokens(bearing(&made.token, v1::ListTokensRequest::default())).await.unwrap().into_inner();
+    let listed = client
+        .list_tokens(bearing(&made.token, v1::ListTokensRequest::default()))
+        .await
+        .unwrap()
+        .into_inner();
     assert_eq!(listed.tokens.len(), 1);
     assert_eq!((listed.tokens[0].name.as_str(), listed.tokens[0].current), (made.name.as_str(), true));
     // What is stored is a hash, and the engine's records show neither it nor the password's.
@@ -142,7 +145,10 @@ async fn a_flood_of_logins_is_told_to_come_back_and_the_coordinator_goes_on() {
     }
     admin.who_am_i(v1::WhoAmIRequest {}).await.unwrap();
     let codes = flood.join_all().await;
-    assert!(codes.iter().all(|code| [Code::Unauthenticated, Code::ResourceExhausted].contains(code)), "{codes:?}");
+    assert!(
+        codes.iter().all(|code| [Code::Unauthenticated, Code::ResourceExhausted].contains(code)),
+        "{codes:?}"
+    );
     assert!(codes.contains(&Code::ResourceExhausted));
     fleet.end().await;
 }
@@ -174,7 +180,11 @@ async fn tokens_end_with_a_new_password_a_disabled_and_a_deleted_user() {
                 admin.update_user(disabled("maria", false)).await.unwrap();
             }
             _ => {
-                admin.delete_user(v1::DeleteUserRequest { name: "users/maria".to_owned(), etag: String::new() })
+                admin
+                    .delete_user(v1::DeleteUserRequest {
+                        name: "users/maria".to_owned(),
+                        etag: String::new(),
+                    })
                     .await
                     .unwrap();
             }
@@ -227,8 +237,7 @@ async fn the_last_admin_stays() {
         let update_mask = Some(prost_types::FieldMask { paths: vec!["role".to_owned()] });
         v1::UpdateUserRequest { user: Some(user), update_mask }
     };
-    let delete =
-        |name: &str| v1::DeleteUserRequest { name: format!("users/{name}"), etag: String::new() };
+    let delete = |name: &str| v1::DeleteUserRequest { name: format!("users/{name}"), etag: String::new() };
     // A disabled admin is none.
     admin.create_user(create("dora", v1::UserRole::Admin, "")).await.unwrap();
     admin.update_user(disabled("dora", true)).await.unwrap();
@@ -284,7 +293,8 @@ async fn certificate_and_token_must_be_of_one_user() {
         assert_eq!((refused.code(), reason(&refused).as_str()), (Code::PermissionDenied, "TWO_IDENTITIES"));
     }
     let mut client = users(&fleet, None).await;
-    for header in ["Basic bWFyaWE6eA==", "Bearer", "Bearer x", "bearer mut_AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA"] {
+    for header in ["Basic bWFyaWE6eA==", "Bearer", "Bearer x", "bearer mut_AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA"]
+    {
         let mut request = tonic::Request::new(v1::WhoAmIRequest {});
         request.metadata_mut().insert("authorization", header.parse().unwrap());
         let refused = client.who_am_i(request).await.unwrap_err();

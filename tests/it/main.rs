@@ -23,6 +23,7 @@ mod load;
 mod markers;
 mod moves;
 mod partition;
+mod people;
 mod phases;
 mod refuse;
 mod renew;

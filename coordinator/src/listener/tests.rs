@@ -149,6 +149,20 @@ async fn peers_without_a_certificate_are_few_brief_and_do_not_crowd_out_the_othe
 }
 
 #[tokio::test]
+async fn whom_a_token_vouches_for_is_nobody_no_longer() {
+    let bounds = Bounds { nobodies: 1, nobody_life: Duration::from_millis(200), ..Bounds::default() };
+    let mut port = Port::open(bounds).await;
+    let _first = port.dial(None).await.unwrap();
+    let accepted = port.accepted().await;
+    accepted.connect_info().vouch();
+    let _second = port.dial(None).await.unwrap();
+    let mut other = port.accepted().await;
+    // The other one's time is over, and the first one's, which began before, is not.
+    ends(&mut other).await;
+    assert!(!accepted.connect_info().kill.is_cancelled());
+}
+
+#[tokio::test]
 async fn the_loop_ends_when_it_is_told_and_closes_its_socket() {
     let mut port = Port::open(Bounds::default()).await;
     port.stop.cancel();

@@ -138,9 +138,10 @@ pub fn on_user<T>(
     match (named, own, scope) {
         (Some(other), _, Scope::Whole) => Ok((by, other)),
         (Some(other), Some(own), Scope::Oneself) if other == own => Ok((by, own)),
-        (Some(other), _, Scope::Oneself | Scope::OwnProjects) => {
-            Err(denied("NOT_ALLOWED", format!("you may not {verb} of users/{other}: it needs the role admin")))
-        }
+        (Some(other), _, Scope::Oneself | Scope::OwnProjects) => Err(denied(
+            "NOT_ALLOWED",
+            format!("you may not {verb} of users/{other}: it needs the role admin"),
+        )),
         (None, Some(own), _) => Ok((by, own)),
         (None, None, _) => {
             let fault = Violation::new("name", format!("is required: {LOCAL_ROOT} is no user"));
@@ -162,9 +163,7 @@ fn known(caller: &Caller) -> Result<(By, Scope), Status> {
     match caller {
         Caller::User { name, scope, .. } => Ok((By::from(name), *scope)),
         Caller::LocalRoot => Ok((By(LOCAL_ROOT.to_owned()), Scope::Whole)),
-        Caller::Agent(..) => {
-            Err(denied("NOT_FOR_AGENTS", "agents may not; it is for users".to_owned()))
-        }
+        Caller::Agent(..) => Err(denied("NOT_FOR_AGENTS", "agents may not; it is for users".to_owned())),
     }
 }
 

@@ -468,7 +468,8 @@ where
                     Ok(Err(panic)) => after_panic(panic.as_ref()).into_http(),
                     Err(_) => late().into_http(),
                 };
-                let answer = if ENDLESS.contains(&method) { until(answer, stopped(stopping)) } else { answer };
+                let answer =
+                    if ENDLESS.contains(&method) { until(answer, stopped(stopping)) } else { answer };
                 let answer = match life {
                     Some((stream, left)) => until(answer, shut_out(stream, left)),
                     None => answer,

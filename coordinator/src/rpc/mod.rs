@@ -40,11 +40,11 @@ use tonic::{
 use tonic_health::{pb::health_server::HealthServer, server::HealthService};
 use tower::layer::util::{Identity as NoLayer, Stack};
 
+use self::layer::{Gate, GateLayer};
 pub use self::{
     access::{By, Scope, acting_on, caller, user},
     layer::{Caller, Proof},
 };
-use self::layer::{Gate, GateLayer};
 use crate::{Services, config::Reflection, driver::Unavailable, session};
 
 /// Largest request of people, in bytes; a project is under 16 KiB.

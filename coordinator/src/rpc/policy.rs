@@ -133,7 +133,8 @@ pub fn changes_something(method: &str) -> bool {
             ["/SetPassword", "/RevokeToken", "/IssueCertificate"].iter().any(|name| method.ends_with(name))
         }
         Some(Rule::User(least)) => {
-            let looks_only = ["/ListJoinTokens", "/CheckProject", "/ListUsers"].iter().any(|name| method.ends_with(name));
+            let looks_only =
+                ["/ListJoinTokens", "/CheckProject", "/ListUsers"].iter().any(|name| method.ends_with(name));
             least >= UserRole::Operator && !looks_only
         }
         Some(Rule::Open | Rule::Reflection | Rule::Agent) | None => false,

@@ -256,10 +256,7 @@ impl v1::user_service_server::UserService for Users {
         Ok(Response::new(()))
     }
 
-    async fn login(
-        &self,
-        request: Request<v1::LoginRequest>,
-    ) -> Result<Response<v1::LoginResponse>, Status> {
+    async fn login(&self, request: Request<v1::LoginRequest>) -> Result<Response<v1::LoginResponse>, Status> {
         login::login(&self.services, request).await.map(Response::new)
     }
 
@@ -295,10 +292,7 @@ impl v1::user_service_server::UserService for Users {
         Ok(Response::new(v1::ListTokensResponse { tokens: tokens.collect() }))
     }
 
-    async fn revoke_token(
-        &self,
-        request: Request<v1::RevokeTokenRequest>,
-    ) -> Result<Response<()>, Status> {
+    async fn revoke_token(&self, request: Request<v1::RevokeTokenRequest>) -> Result<Response<()>, Status> {
         let read = convert::parse_user_token("name", &request.get_ref().name);
         let (named, id) = match read {
             Ok((user, id)) => (Ok(user), id),

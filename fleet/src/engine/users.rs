@@ -122,7 +122,8 @@ impl Engine {
         let user = self.find_user(name)?;
         check_revision(user, revision)?;
         self.check_admin_left(user, "not deleted")?;
-        let owned = self.projects_by_name().filter(|project| project.record.spec.owner.as_ref() == Some(name));
+        let owned =
+            self.projects_by_name().filter(|project| project.record.spec.owner.as_ref() == Some(name));
         let owned: Vec<String> = owned.map(|project| project.record.name.to_string()).collect();
         if let Some(first) = owned.first() {
             let shown = owned.iter().take(SHOWN_MAX).cloned().collect::<Vec<_>>().join(", ");
@@ -155,7 +156,10 @@ impl Engine {
 
     /// The end of all tokens of a user.
     fn without_tokens(&self, user: &Name) -> Vec<Change> {
-        self.tokens_of(user).into_iter().map(|token| Change::Delete(Key::UserToken(token.id.clone()))).collect()
+        self.tokens_of(user)
+            .into_iter()
+            .map(|token| Change::Delete(Key::UserToken(token.id.clone())))
+            .collect()
     }
 
     fn log_in(&self, now: Now, user: &UserRecord, password: &PasswordHash, token: UserToken) -> Outcome {

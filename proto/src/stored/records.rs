@@ -241,16 +241,8 @@ pub(super) fn read_join_token(message: store::JoinToken) -> Read<JoinToken> {
 }
 
 pub(super) fn user(record: &UserRecord) -> store::UserRecord {
-    let UserRecord {
-        name,
-        role,
-        disabled,
-        password,
-        certificates_since,
-        revision,
-        create_time,
-        update_time,
-    } = record;
+    let UserRecord { name, role, disabled, password, certificates_since, revision, create_time, update_time } =
+        record;
     store::UserRecord {
         name: Some(name.to_string()),
         role: Some(stored::user_role::number(*role)),

@@ -68,10 +68,21 @@ mod tests {
         assert_eq!(read, Filter(vec![Test::Label("tier".into(), "1".into()), Test::Paused(false)]));
         assert_eq!(Filter::read("").unwrap(), Filter::default());
         let maria: Name = "maria".parse().unwrap();
-        for (text, owner) in [("owner=maria", Some(maria.clone())), ("owner=users/maria", Some(maria)), ("owner=", None)] {
+        for (text, owner) in
+            [("owner=maria", Some(maria.clone())), ("owner=users/maria", Some(maria)), ("owner=", None)]
+        {
             assert_eq!(Filter::read(text).unwrap(), Filter(vec![Test::Owner(owner)]));
         }
-        for bad in ["tier=1", "paused", "paused=maybe", "labels.=x", "labels.x", "owner=a b", "owner=a/b", &"x".repeat(501)] {
+        for bad in [
+            "tier=1",
+            "paused",
+            "paused=maybe",
+            "labels.=x",
+            "labels.x",
+            "owner=a b",
+            "owner=a/b",
+            &"x".repeat(501),
+        ] {
             assert_eq!(Filter::read(bad).unwrap_err().field, "filter", "{bad:.20}");
         }
     }

@@ -66,9 +66,8 @@ pub(super) async fn login(
     let name = convert::login_user_from_wire(&user);
     let ttl = convert::user_ttl_from_wire(ttl.as_ref());
     let long = password.len() > PASSWORD_BYTES_MAX;
-    let long = long.then(|| {
-        Violation::new("password", format!("must not be longer than {PASSWORD_BYTES_MAX} bytes"))
-    });
+    let long = long
+        .then(|| Violation::new("password", format!("must not be longer than {PASSWORD_BYTES_MAX} bytes")));
     let (name, ttl) = match (name, ttl, long) {
         (Ok(name), Ok(ttl), None) => (name, ttl),
         (name, ttl, long) => {
