@@ -1,6 +1,8 @@
 //! Every served method × every kind of caller × what is the caller's own and what is not, against a real coordinator:
 //! certificates, tokens and the coordinator's own socket, people who are shut out, and agents.
 
+#![allow(clippy::unwrap_used, reason = "a test may panic")]
+
 mod design;
 mod wire_common;
 
