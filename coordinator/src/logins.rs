@@ -200,7 +200,7 @@ mod tests {
         let logins = Logins::default();
         for n in 0..u32::try_from(ENTRIES_MAX).unwrap() {
             let now = START.plus(Duration::from_millis(u64::from(n)));
-            _ = logins.begin(now, &name(&format!("u{n}")), ip(n));
+            assert_eq!(logins.begin(now, &name(&format!("u{n}")), ip(n)), Ok(()));
         }
         let entries = logins.0.lock().unwrap();
         assert_eq!(entries.len(), ENTRIES_MAX);

@@ -106,6 +106,9 @@ impl Passwords {
                 return Ok(false);
             };
             let hash = Phc::new(&hash).map_err(broken)?;
+            if hash.salt.is_none() || hash.hash.is_none() {
+                return Err(broken("a stored hash of a password is damaged"));
+            }
             match argon2()?.verify_password(password.as_bytes(), &hash) {
                 Ok(()) => Ok(true),
                 Err(argon2::password_hash::Error::Password) => Ok(false),

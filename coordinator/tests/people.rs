@@ -1,5 +1,7 @@
 //! People against a real coordinator: logging in, what ends a token, whose certificate is good, and the way back in.
 
+#![allow(clippy::unwrap_used, reason = "a test may panic")]
+
 mod wire_common;
 
 use std::{os::unix::fs::PermissionsExt as _, time::Duration};

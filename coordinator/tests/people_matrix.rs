@@ -1,6 +1,8 @@
 //! Every served method × every kind of caller × what is the caller's own and what is not, against a real coordinator:
 //! certificates, tokens and the coordinator's own socket, people who are shut out, and agents.
 
+#![allow(clippy::unwrap_used, reason = "a test may panic")]
+
 mod design;
 mod wire_common;
 
@@ -10,6 +12,8 @@ use bytes::{Buf as _, BufMut as _, Bytes};
 use design::{DESIGN, descriptors, full};
 use fleet::agent::UserRole;
 use fleet::input::{Reply, UserAsk};
+use mirror_certs::UserToken;
+use mirror_coordinator::rpc::layer::token_id;
 use mirror_proto::{status::Fault, v1};
 use prost::Message as _;
 use prost_reflect::{DescriptorPool, DynamicMessage, Value};
@@ -79,8 +83,8 @@ struct Caller {
     letter: char,
     user: &'static str,
     channel: Channel,
-    /// Sends a token that is made anew for each call: some methods end it.
-    token: Option<Duration>,
+    /// What is sent besides.
+    token: Option<String>,
 }
 
 /// The input of a method that names `project` and `user`, and is wrong in some other way wherever it would do
@@ -120,17 +124,9 @@ fn input(pool: &DescriptorPool, method: &str, project: &str, user: &str) -> Byte
 /// Whether the method was let through: whatever it then says of its input.
 async fn is_let_through(fleet: &Fleet, caller: &Caller, method: &str, input: Bytes) -> bool {
     let mut request = Request::new(input);
-    if let Some(life) = caller.token {
-        let token = fleet.user_token(caller.user, HOUR).await;
-        if life.is_zero() {
-            // As if it had ended.
-            let id = mirror_coordinator::rpc::layer::token_id(
-                &token.parse::<mirror_certs::UserToken>().unwrap().hash(),
-            )
-            .to_owned();
-            let revoke = UserAsk::RevokeToken { user: caller.user.parse().unwrap(), id };
-            assert_eq!(fleet.ask_user(revoke).await, Reply::Done);
-        }
+    if let Some(token) = &caller.token {
+        let ends_it = method.ends_with("/Logout") && caller.letter != 'x';
+        let token = if ends_it { fleet.user_token(caller.user, HOUR).await } else { token.clone() };
         request.metadata_mut().insert("authorization", format!("Bearer {token}").parse().unwrap());
     }
     let mut client = Grpc::new(caller.channel.clone());
@@ -166,7 +162,8 @@ async fn people() -> (Fleet, Vec<Caller>) {
         let certified = fleet.dial(Some(&papers)).await;
         callers.push(Caller { what: "a certificate", letter, user, channel: certified, token: None });
         let channel = fleet.dial(None).await;
-        callers.push(Caller { what: "a token", letter, user, channel, token: Some(HOUR) });
+        let token = Some(fleet.user_token(user, HOUR).await);
+        callers.push(Caller { what: "a token", letter, user, channel, token });
     }
     let gone = fleet.user("dora", UserRole::Admin).await;
     let channel = fleet.dial(Some(&gone)).await;
@@ -175,13 +172,11 @@ async fn people() -> (Fleet, Vec<Caller>) {
         UserAsk::Update { user: "dora".parse().unwrap(), role: None, disabled: Some(true), revision: None };
     assert_eq!(fleet.ask_user(disable).await, Reply::Done);
     let channel = fleet.dial(None).await;
-    callers.push(Caller {
-        what: "a revoked token",
-        letter: 'x',
-        user: "anna",
-        channel,
-        token: Some(Duration::ZERO),
-    });
+    let token = fleet.user_token("anna", HOUR).await;
+    let id = token_id(&token.parse::<UserToken>().unwrap().hash()).to_owned();
+    let revoke = UserAsk::RevokeToken { user: "anna".parse().unwrap(), id };
+    assert_eq!(fleet.ask_user(revoke).await, Reply::Done);
+    callers.push(Caller { what: "a revoked token", letter: 'x', user: "anna", channel, token: Some(token) });
     let socket = dial_socket(fleet.file("admin.sock")).await.unwrap();
     callers.push(Caller { what: "the socket", letter: 'A', user: "nobody", channel: socket, token: None });
     let mut projects =

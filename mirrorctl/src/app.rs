@@ -6,16 +6,17 @@ use std::ffi::OsString;
 use std::io::{self, Write as _};
 use std::time::Duration;
 
+use mirror_certs::Peer;
 use prost::Message;
 use serde_json::Value as Json;
 
 use crate::cli::{Format, Global, TIMEOUT_DEFAULT};
-use crate::client::Client;
-use crate::config::{self, Overrides};
+use crate::client::{Client, own_certificate};
+use crate::config::{self, Context, Overrides};
 use crate::exit::Exit;
 use crate::fault::{AGAIN, Fault, Outcome};
 use crate::term::View;
-use crate::{clock, json};
+use crate::{clock, json, renewal, units};
 
 /// One call of the program.
 #[derive(Debug)]
@@ -54,6 +55,7 @@ impl App {
             ca: global.ca.clone(),
             certificate: global.certificate.clone(),
             key: global.key.clone(),
+            socket: global.socket.clone(),
         }
     }
 
@@ -67,8 +69,28 @@ impl App {
 
     async fn connect_within(&self, timeout: Duration) -> Outcome<Client> {
         let overrides = self.overrides();
-        let (_, context) = config::choose(&config::load(&overrides)?, &overrides)?;
-        Client::connect(&context, timeout, self.traceparent.as_deref()).await
+        let traceparent = self.traceparent.as_deref();
+        if let Some(socket) = &overrides.socket {
+            return Client::connect_socket(socket, timeout, traceparent).await;
+        }
+        let (name, context) = config::choose(&config::load(&overrides)?, &overrides)?;
+        let own = own_certificate(&context);
+        if let Some(fault) = not_logged_in(&name, &context, own.as_ref()) {
+            return Err(fault);
+        }
+        let client = Client::connect(&context, timeout, traceparent).await?;
+        if let Some(own) = own {
+            renewal::renew(&client, &context, &own).await;
+        }
+        Ok(client)
+    }
+
+    /// Dials the chosen context's coordinator as nobody in particular, to log in.
+    ///
+    /// # Errors
+    /// No usable context, or no connection.
+    pub async fn connect_as_nobody(&self, context: &Context) -> Outcome<Client> {
+        Client::connect_as_nobody(context, self.timeout()?, self.traceparent.as_deref()).await
     }
 
     /// Dials for an answer that usually takes longer than others: up to `usual`, unless people named a time.
@@ -86,10 +108,18 @@ impl App {
     /// No usable context.
     pub fn server(&self) -> Outcome<String> {
         let overrides = self.overrides();
+        if overrides.socket.is_some() {
+            // Whoever sits on the coordinator's host knows its name better than the socket does.
+            return Ok(format!("COORDINATOR:{}", config::PORT_DEFAULT));
+        }
         Ok(config::choose(&config::load(&overrides)?, &overrides)?.1.server)
     }
 
-    fn timeout(&self) -> Outcome<Duration> {
+    /// How long an answer may take.
+    ///
+    /// # Errors
+    /// A text that is no span.
+    pub fn timeout(&self) -> Outcome<Duration> {
         let seconds = fleet::schedule::parse_span(&self.global.timeout).map_err(|fault| {
             Fault::of_input("nothing done", vec![("--timeout".to_owned(), fault.to_string())])
         })?;
@@ -218,6 +248,21 @@ impl App {
         });
         std::iter::once("mirrorctl".to_owned()).chain(words).collect::<Vec<_>>().join(" ")
     }
+}
+
+/// Why nothing of this context would be let in; `None`: something may be.
+fn not_logged_in(name: &str, context: &Context, own: Option<&Peer>) -> Option<Fault> {
+    let ended = own.filter(|own| own.not_after <= clock::now());
+    let text = match (ended, &context.token, &context.certificate) {
+        (_, Some(_), _) => return None,
+        (Some(own), None, _) => format!(
+            "the certificate of context {name} ended {}",
+            units::moment_and_distance(own.not_after, clock::now())
+        ),
+        (None, None, Some(_)) => return None,
+        (None, None, None) => format!("not logged in: context {name} has no certificate and no token"),
+    };
+    Some(Fault::new(Exit::NotAllowed, text).next("mirrorctl login USER"))
 }
 
 /// A line on standard error.

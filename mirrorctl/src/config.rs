@@ -34,10 +34,23 @@ pub struct Context {
     pub server: String,
     /// The fleet's CA certificates, PEM.
     pub ca: PathBuf,
-    /// The user's certificate, PEM.
-    pub certificate: PathBuf,
+    /// The user's certificate, PEM; with `key`.
+    pub certificate: Option<PathBuf>,
     /// Its private key, PEM.
-    pub key: PathBuf,
+    pub key: Option<PathBuf>,
+    /// What `mirrorctl login` got.
+    pub token: Option<Secret>,
+}
+
+/// A text that is not shown by accident.
+#[derive(Clone, PartialEq, Eq, Deserialize)]
+#[serde(transparent)]
+pub struct Secret(pub String);
+
+impl std::fmt::Debug for Secret {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Secret([hidden])")
+    }
 }
 
 /// What flags and variables say; each overrides the file.
@@ -55,6 +68,8 @@ pub struct Overrides {
     pub certificate: Option<PathBuf>,
     /// `--key`, `MIRRORCTL_KEY`.
     pub key: Option<PathBuf>,
+    /// `--socket`, `MIRRORCTL_SOCKET`.
+    pub socket: Option<PathBuf>,
 }
 
 /// The file that is read: the flag's or variable's, else the user's own.
@@ -90,6 +105,14 @@ pub fn load(overrides: &Overrides) -> Outcome<Config> {
     parse(&text, &path)
 }
 
+/// As [`load`], but a file that is not there is an empty one also where it was asked for by name: it is about to be made.
+///
+/// # Errors
+/// As [`load`].
+pub fn load_if_there(overrides: &Overrides) -> Outcome<Config> {
+    if path(overrides).exists() { load(overrides) } else { Ok(Config::default()) }
+}
+
 /// The context to use, with its name.
 ///
 /// # Errors
@@ -113,16 +136,22 @@ pub fn choose(config: &Config, overrides: &Overrides) -> Outcome<(String, Contex
     };
     let server = overrides.server.clone().or_else(|| stored.as_ref().map(|context| context.server.clone()));
     let server = with_port(&server.ok_or_else(|| missing("--server"))?)?;
-    let context = Context {
-        server,
-        ca: pick(&overrides.ca, stored.as_ref().map(|context| context.ca.clone()), "--ca")?,
-        certificate: pick(
-            &overrides.certificate,
-            stored.as_ref().map(|context| context.certificate.clone()),
-            "--certificate",
-        )?,
-        key: pick(&overrides.key, stored.map(|context| context.key), "--key")?,
-    };
+    let ca = pick(&overrides.ca, stored.as_ref().map(|context| context.ca.clone()), "--ca")?;
+    let stored = stored.as_ref();
+    let both = |given: &Option<PathBuf>, stored: Option<&PathBuf>| given.clone().or_else(|| stored.cloned());
+    let certificate = both(&overrides.certificate, stored.and_then(|context| context.certificate.as_ref()));
+    let key = both(&overrides.key, stored.and_then(|context| context.key.as_ref()));
+    if certificate.is_some() != key.is_some() {
+        let missing = if key.is_some() { "--certificate" } else { "--key" };
+        return Err(Fault::new(
+            Exit::BadInput,
+            format!("context {name}: a certificate is used with its key, and {missing} is not set"),
+        )
+        .fault("yours: the context, or the flags")
+        .next("mirrorctl context show"));
+    }
+    let token = stored.and_then(|context| context.token.clone());
+    let context = Context { server, ca, certificate, key, token };
     Ok((name, context))
 }
 
@@ -152,11 +181,88 @@ pub fn use_context(overrides: &Overrides, name: &str) -> Outcome<PathBuf> {
     Ok(path)
 }
 
+/// What is written into a context. `None` leaves a key as it is.
+#[derive(Debug, Clone, Default)]
+pub struct Edit {
+    /// Where the coordinator is.
+    pub server: Option<String>,
+    /// File of the fleet's CAs.
+    pub ca: Option<String>,
+    /// Files of certificate and key.
+    pub identity: Option<(String, String)>,
+    /// The token; `Some(None)` removes it.
+    pub token: Option<Option<Secret>>,
+}
+
+/// Writes into a context, which is made where there is none, and makes it the current one where there is none. All else
+/// in the file stays, comments included; nobody but its owner reads it from then on.
+///
+/// # Errors
+/// A file that cannot be read or written, or is not in the format.
+pub fn edit(overrides: &Overrides, name: &str, edit: &Edit) -> Outcome<PathBuf> {
+    let path = path(overrides);
+    let failed = |error: &dyn std::fmt::Display| {
+        Fault::new(Exit::BadInput, format!("could not write {}: {error}", path.display()))
+            .fault("this host's, or yours: --config names this file")
+            .next("mirrorctl context show")
+    };
+    let text = match read(&path) {
+        Ok(text) => text,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => String::new(),
+        Err(error) => return Err(failed(&error)),
+    };
+    let changed = edited(&text, name, edit).map_err(|error| failed(&error))?;
+    parse(&changed, &path)?;
+    if let Some(folder) = path.parent().filter(|folder| !folder.as_os_str().is_empty()) {
+        std::fs::create_dir_all(folder).map_err(|error| failed(&error))?;
+    }
+    mirror_certs::write_private(&path, &changed, mirror_certs::Existing::Replace)
+        .map_err(|error| failed(&crate::client::chain(&error)))?;
+    Ok(path)
+}
+
+/// The text with a context changed.
+fn edited(text: &str, name: &str, edit: &Edit) -> Result<String, toml_edit::TomlError> {
+    use toml_edit::{DocumentMut, Item, Table, value};
+    let mut document: DocumentMut = text.parse()?;
+    if !document.contains_key("current") {
+        document.insert("current", value(name));
+    }
+    let table = || {
+        let mut table = Table::new();
+        table.set_implicit(true);
+        Item::Table(table)
+    };
+    let contexts = document.entry("contexts").or_insert_with(table);
+    let context = contexts
+        .as_table_like_mut()
+        .map(|contexts| contexts.entry(name).or_insert_with(|| Item::Table(Table::new())));
+    let Some(context) = context.and_then(Item::as_table_like_mut) else { return Ok(document.to_string()) };
+    let mut set = |key: &str, text: &str| {
+        context.insert(key, value(text));
+    };
+    for (key, text) in [("server", &edit.server), ("ca", &edit.ca)] {
+        text.iter().for_each(|text| set(key, text));
+    }
+    if let Some((certificate, key)) = &edit.identity {
+        set("certificate", certificate);
+        set("key", key);
+    }
+    match &edit.token {
+        Some(Some(Secret(token))) => set("token", token),
+        Some(None) => {
+            context.remove("token");
+        }
+        None => {}
+    }
+    Ok(document.to_string())
+}
+
 /// Host and port of a server as it is dialled.
 ///
 /// # Errors
 /// A text that is neither `host` nor `host:port` nor `[v6]:port`.
-fn with_port(server: &str) -> Outcome<String> {
+pub fn with_port(server: &str) -> Outcome<String> {
     let bad = || {
         Fault::new(
             Exit::BadInput,
@@ -195,7 +301,8 @@ fn parse(text: &str, path: &Path) -> Outcome<Config> {
     })?;
     let directory = path.parent().unwrap_or_else(|| Path::new("."));
     for context in config.contexts.values_mut() {
-        for file in [&mut context.ca, &mut context.certificate, &mut context.key] {
+        let files = [&mut context.certificate, &mut context.key].into_iter().flatten();
+        for file in std::iter::once(&mut context.ca).chain(files) {
             *file = directory.join(&*file);
         }
     }
@@ -272,7 +379,7 @@ mod tests {
         let (_, context) = choose(&load(&given).unwrap(), &given).unwrap();
         assert_eq!(context.server, "far.example.org:7443");
         assert_eq!(context.ca, Path::new("/etc/far/ca.pem"));
-        assert_eq!(context.key, Path::new("/tmp/other.key"));
+        assert_eq!(context.key.as_deref(), Some(Path::new("/tmp/other.key")));
     }
 
     #[test]
@@ -291,6 +398,50 @@ mod tests {
         let fault = use_context(&overrides(&path), "fra").unwrap_err();
         assert_eq!(fault.exit, Exit::NotFound);
         assert!(fault.what.ends_with("the nearest name is far"), "{fault}");
+    }
+
+    #[test]
+    fn a_context_is_written_into_and_all_else_stays() {
+        let (_directory, path) = file();
+        let token = |text: &str| Some(Some(Secret(text.to_owned())));
+        let given = overrides(&path);
+        edit(&given, "default", &Edit { token: token("mut_x"), ..Edit::default() }).unwrap();
+        let text = std::fs::read_to_string(&path).unwrap();
+        assert!(
+            text.starts_with("# ours\ncurrent = \"default\"\n") && text.contains("[contexts.far]"),
+            "{text}"
+        );
+        use std::os::unix::fs::PermissionsExt as _;
+        assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
+        let context = choose(&load(&given).unwrap(), &given).unwrap().1;
+        assert_eq!(context.token, Some(Secret("mut_x".to_owned())));
+        assert!(!format!("{context:?}").contains("mut_x"));
+        edit(&given, "default", &Edit { token: Some(None), ..Edit::default() }).unwrap();
+        assert_eq!(std::fs::read_to_string(&path).unwrap(), FILE);
+    }
+
+    #[test]
+    fn a_first_context_is_made_and_is_the_current_one() {
+        let directory = tempfile::tempdir().unwrap();
+        let given = overrides(&directory.path().join("new/config.toml"));
+        let made = Edit {
+            server: Some("c.example.org:7443".to_owned()),
+            ca: Some("default-ca.pem".to_owned()),
+            token: Some(Some(Secret("mut_x".to_owned()))),
+            ..Edit::default()
+        };
+        let path = edit(&given, "default", &made).unwrap();
+        let (name, context) = choose(&load(&given).unwrap(), &given).unwrap();
+        assert_eq!((name.as_str(), context.server.as_str()), ("default", "c.example.org:7443"));
+        assert_eq!(context.ca, path.parent().unwrap().join("default-ca.pem"));
+        assert!(context.certificate.is_none() && context.token.is_some());
+        let key_only = Overrides { key: Some("/k".into()), ..given };
+        assert!(
+            choose(&load(&key_only).unwrap(), &key_only)
+                .unwrap_err()
+                .what
+                .contains("--certificate is not set")
+        );
     }
 
     #[test]

@@ -19,6 +19,9 @@ use crate::units::clean;
 /// Stands in [`Fault::next`] for the command line that was typed; the program puts it in before it prints.
 pub const AGAIN: &str = "{again}";
 
+/// Reasons of the coordinator that a new login cures.
+const LOG_IN_AGAIN: [&str; 4] = ["TOKEN_NOT_GOOD", "SHUT_OUT", "NO_IDENTITY", "CERTIFICATE_EXPIRED"];
+
 /// A command's bad end.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Fault {
@@ -102,6 +105,9 @@ impl Fault {
                 format!("{failed}: no answer in time; what was asked may still happen"),
             )
             .next(AGAIN),
+            Code::Unauthenticated if LOG_IN_AGAIN.contains(&answer.reason.as_str()) => {
+                Self::new(Exit::NotAllowed, format!("{failed}: {message}")).next("mirrorctl login USER")
+            }
             code => Self::new(Exit::of(code), message),
         };
         match answer.retry {

@@ -1,9 +1,15 @@
 //! Field paths of the wire, as the flags that people typed.
 
 /// A wire path and the flag that fills it. The first entry that fits counts, so longer paths stand before shorter.
-const FLAGS: [(&str, &str); 53] = [
+const FLAGS: [(&str, &str); 59] = [
     ("name", "NAME"),
+    ("user.name", "USER"),
+    ("user.role", "--role"),
+    ("user", "USER"),
+    ("password", "--password-file"),
+    ("old_password", "--old-password-file"),
     ("display_name", "--display-name"),
+    ("owner", "--owner"),
     ("labels", "--label"),
     ("upstreams.user", "--user"),
     ("upstreams.password", "--password-file"),

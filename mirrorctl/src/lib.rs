@@ -22,6 +22,7 @@ pub mod fault;
 pub mod fields;
 pub mod json;
 pub mod names;
+mod renewal;
 pub mod request;
 pub mod status;
 pub mod suggest;

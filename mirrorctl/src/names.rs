@@ -47,6 +47,20 @@ pub fn agent(name: &str) -> String {
     format!("agents/{}", name.strip_prefix("agents/").unwrap_or(name))
 }
 
+/// `users/maria`.
+#[must_use]
+pub fn user(name: &str) -> String {
+    format!("users/{}", name.strip_prefix("users/").unwrap_or(name))
+}
+
+/// `users/maria` of a name that could be one.
+///
+/// # Errors
+/// A text that no user can be called.
+pub fn checked_user(typed: &str) -> Outcome<String> {
+    checked(typed, "USER", "users/")
+}
+
 /// `upstreams/ftp.gnu.org`.
 #[must_use]
 pub fn upstream(host: &str) -> String {

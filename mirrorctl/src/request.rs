@@ -10,6 +10,7 @@ use prost_types::{Duration, Timestamp};
 
 use crate::cli::{DstOverlapArg, OverlapArg, ProjectFlags};
 use crate::fault::Faults;
+use crate::names;
 
 /// Passwords that go along with a project. They were read before, since that needs the outside world.
 #[derive(Clone, Default)]
@@ -37,6 +38,10 @@ pub fn apply(
     if let Some(display_name) = &flags.display_name {
         project.display_name.clone_from(display_name);
         mask.push("display_name");
+    }
+    if let Some(owner) = &flags.owner {
+        project.owner = if owner.is_empty() { String::new() } else { names::user(owner) };
+        mask.push("owner");
     }
     if !flags.labels.is_empty() {
         labels(&flags.labels, project, faults);

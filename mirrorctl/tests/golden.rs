@@ -399,3 +399,44 @@ fn audit() {
     golden("audit-wide.txt", &all);
     golden("audit.json", &format!("{}\n", json::value(&events[1], "AuditEvent").unwrap()));
 }
+
+#[test]
+fn users_tokens_and_oneself() {
+    let maria = v1::User {
+        name: "users/maria".to_owned(),
+        role: v1::UserRole::Owner.into(),
+        has_password: true,
+        tokens: 2,
+        projects: vec!["projects/debian".to_owned(), "projects/gnu".to_owned()],
+        create_time: wire("2026-09-01T08:00:00Z"),
+        update_time: wire("2026-11-18T08:00:00Z"),
+        ..v1::User::default()
+    };
+    let jo = v1::User {
+        name: "users/jo".to_owned(),
+        role: v1::UserRole::Viewer.into(),
+        disabled: true,
+        create_time: wire("2026-11-19T08:00:00Z"),
+        ..v1::User::default()
+    };
+    golden_80("user-list.txt", &text::user::list(&view(), &[jo, maria.clone()]));
+    golden_80("user-show.txt", &text::user::show(&view(), &maria));
+    let token = |id: &str, current: bool| v1::UserToken {
+        name: format!("users/maria/tokens/{id}"),
+        create_time: wire("2026-11-20T06:42:10Z"),
+        expire_time: wire("2026-11-20T18:42:10Z"),
+        address: "192.0.2.7:40112".to_owned(),
+        current,
+    };
+    let tokens = [token("0f3a7c21d9e04b55", true), token("77aa01c4e5f60912", false)];
+    golden_80("token-list.txt", &text::user::tokens(&view(), &tokens));
+    let me = v1::WhoAmIResponse {
+        name: "users/maria".to_owned(),
+        role: v1::UserRole::Owner.into(),
+        proof: v1::who_am_i_response::Proof::Token.into(),
+        expire_time: wire("2026-11-20T18:42:10Z"),
+        projects: maria.projects,
+        ..v1::WhoAmIResponse::default()
+    };
+    golden_80("whoami.txt", &text::user::me(&view(), &me));
+}

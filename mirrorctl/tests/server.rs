@@ -8,6 +8,7 @@ use std::io::{BufRead as _, BufReader, Read as _};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 
+use chrono::TimeDelta;
 use fake::Fake;
 use mirror_certs::CertificateAuthority;
 use serde_json::{Value, json};
@@ -441,4 +442,43 @@ fn faults_of_an_audit_are_told_with_the_next_step() {
     }
     let (code, _, err) = run(&fake, &["audit", "--user", "nobody"]);
     assert!(code != 0 && err.contains("role admin") && err.contains("next: mirrorctl --context"), "{err}");
+}
+
+#[test]
+fn a_certificate_is_renewed_by_the_way_from_a_third_of_its_life() {
+    let fresh = Fake::start_with(TimeDelta::days(29));
+    let certificate = |fake: &Fake| std::fs::read_to_string(fake.directory.path().join("admin.pem")).unwrap();
+    let before = certificate(&fresh);
+    assert_eq!(run(&fresh, &["why", "debian"]).0, 0);
+    assert_eq!(certificate(&fresh), before);
+
+    let due = Fake::start_with(TimeDelta::days(31));
+    let (before, key) = (certificate(&due), due.directory.path().join("admin.key"));
+    let key_before = std::fs::read_to_string(&key).unwrap();
+    let (code, _, err) = run(&due, &["why", "debian"]);
+    assert_eq!((code, err.as_str()), (0, ""), "it is said to nobody");
+    assert_ne!(certificate(&due), before);
+    assert_eq!(std::fs::read_to_string(&key).unwrap(), key_before);
+    let ca = std::fs::read_to_string(due.directory.path().join("ca.pem")).unwrap();
+    assert!(ca.starts_with("# as of now\n"), "the CAs came along");
+    let renewed = certificate(&due);
+    assert_eq!(run(&due, &["why", "debian"]).0, 0);
+    assert_eq!(certificate(&due), renewed, "once is enough");
+}
+
+#[test]
+fn a_certificate_that_is_not_renewed_is_a_warning_and_one_that_has_ended_says_what_to_do() {
+    let fake = Fake::start_with(TimeDelta::days(80));
+    fake.script().no_certificates = true;
+    let (code, out, err) = run(&fake, &["why", "debian"]);
+    assert!(code == 0 && out.contains("debian is queued"), "{err}");
+    assert_eq!(
+        err,
+        "warning: your certificate ends in 10d and is not renewed: users/admin is on the deny list\n"
+    );
+    let ended = Fake::start_with(TimeDelta::days(91));
+    let (code, _, err) = run(&ended, &["why", "debian"]);
+    assert_eq!(code, 4, "{err}");
+    assert!(err.starts_with("error: the certificate of context default ended"), "{err}");
+    assert!(err.ends_with("next: mirrorctl login USER\n"), "{err}");
 }

@@ -1,4 +1,4 @@
-//! The documents are true: every command line of README.md and docs/getting-started.md is run as it stands there, in
+//! The documents are true: every command line of README.md, docs/getting-started.md and docs/people.md is run as it stands there, in
 //! order, against a real fleet, and prints what the document shows.
 //!
 //! A block tagged `sh` is run, a block tagged `text` is what the lines before it print, a block tagged `ini` goes into
@@ -171,8 +171,7 @@ fn check_shown(document: &str, shown: &str, printed: &str) {
     }
 }
 
-fn follow(document: &str) {
-    let mut hosts = Hosts::new();
+fn follow(hosts: &mut Hosts, document: &str) {
     let mut printed = String::new();
     let mut run = 0;
     for block in blocks(document) {
@@ -194,6 +193,9 @@ fn follow(document: &str) {
         }
     }
     assert!(run > 10, "{document}: only {run} lines were run");
+}
+
+fn has_upstreams_tree(hosts: &Hosts, document: &str) {
     let copy: PathBuf = hosts.dir.path().join("srv/debian");
     let upstream = tree::hash(&hosts.dir.path().join("upstream")).expect("a tree");
     assert_eq!(
@@ -205,12 +207,23 @@ fn follow(document: &str) {
 
 #[test]
 fn the_command_lines_of_the_readme_work_as_written() {
-    follow("README.md");
+    let mut hosts = Hosts::new();
+    follow(&mut hosts, "README.md");
+    has_upstreams_tree(&hosts, "README.md");
 }
 
 #[test]
 fn the_command_lines_of_getting_started_work_as_written() {
-    follow("docs/getting-started.md");
+    let mut hosts = Hosts::new();
+    follow(&mut hosts, "docs/getting-started.md");
+    has_upstreams_tree(&hosts, "docs/getting-started.md");
+}
+
+#[test]
+fn the_command_lines_about_people_work_as_written() {
+    let mut hosts = Hosts::new();
+    follow(&mut hosts, "docs/getting-started.md");
+    follow(&mut hosts, "docs/people.md");
 }
 
 /// A page about a fleet that is there already: its lines are run against one, and print what it shows.

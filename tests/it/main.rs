@@ -27,6 +27,7 @@ mod markers;
 mod moves;
 mod options;
 mod partition;
+mod people;
 mod phases;
 mod refuse;
 mod renew;

@@ -86,6 +86,12 @@ pub fn done(origin: &Origin, rows: Rows) -> AuditEvent {
     AuditEvent { resource, outcome, changes, changes_left_out, ..asked(origin) }
 }
 
+/// What was done for a request that changes no record of the fleet's.
+#[must_use]
+pub fn noted(origin: &Origin, message: String) -> AuditEvent {
+    AuditEvent { message, ..done(origin, Rows::default()) }
+}
+
 /// What was not done for a request.
 #[must_use]
 pub fn not_done(origin: &Origin, status: &Status) -> AuditEvent {

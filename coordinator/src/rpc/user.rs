@@ -29,6 +29,7 @@ use super::{
 };
 use crate::{
     Services,
+    audit::{self, origin},
     passwords::{self, BUSY_RETRY, PasswordError},
 };
 
@@ -153,6 +154,7 @@ impl v1::user_service_server::UserService for Users {
                 return Err(invalid(WHAT, read.err().into_iter().flatten().chain(fault).collect()));
             }
         };
+        origin::concerns(convert::user_name(name.as_str()));
         let password = match password {
             Some(password) => Some(self.hash(password).await?),
             None => None,
@@ -202,6 +204,7 @@ impl v1::user_service_server::UserService for Users {
                 return Err(invalid(WHAT, faults.chain(change.err().into_iter().flatten()).collect()));
             }
         };
+        origin::concerns(convert::user_name(name.as_str()));
         let convert::UserChange { role, disabled } = change;
         let update = UserAsk::Update { user: name.clone(), role, disabled, revision };
         self.change(&by, update).await?;
@@ -250,6 +253,7 @@ impl v1::user_service_server::UserService for Users {
                 return Err(invalid(WHAT, name.err().into_iter().chain(revision.err()).collect()));
             }
         };
+        origin::concerns(convert::user_name(name.as_str()));
         self.change(&by, UserAsk::Delete { user: name.clone(), revision }).await?;
         self.services.streams.end_user(&name);
         tracing::info!(target: "audit", %by, user = %name, "user deleted");
@@ -344,6 +348,10 @@ impl v1::user_service_server::UserService for Users {
         let named = named.map(|name| convert::parse_user("name", name));
         let (by, name) = on_user(&request, "get a certificate", named)?;
         let issued = self.issue(&name, &request.get_ref().certificate_request)?;
+        if let Some(origin) = origin::current() {
+            // No record of the fleet's changes by it.
+            self.services.driver.record(audit::noted(&origin, "a certificate was issued".to_owned()));
+        }
         tracing::info!(target: "audit", %by, user = %name, "certificate issued");
         Ok(Response::new(issued))
     }

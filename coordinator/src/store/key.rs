@@ -266,6 +266,6 @@ mod tests {
             assert!(!describe(&bytes).contains("unknown"), "{}", describe(&bytes));
             assert_eq!(HISTORY_TABLES.contains(&bytes[0]), has_history(key));
         }
-        assert_eq!(describe(&of(&keys[9], Age::Past)), format!("past attempt {}/2 of project 7", run(1)));
+        assert_eq!(describe(&of(&keys[10], Age::Past)), format!("past attempt {}/2 of project 7", run(1)));
     }
 }

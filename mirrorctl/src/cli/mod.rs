@@ -1,11 +1,13 @@
 //! What can be typed. The help texts are the manual: `mirrorctl man` prints these.
 
+mod people;
 mod project;
 
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
+pub use people::{CertCommand, LoginArgs, RoleArg, TokenCommand, UserCommand};
 pub use project::{AddArgs, DstOverlapArg, EditArgs, OverlapArg, ProjectCommand, ProjectFlags};
 
 use crate::term::ColorChoice;
@@ -86,6 +88,9 @@ pub struct Global {
     /// Your private key, PEM, instead of the context's
     #[arg(long, global = true, env = "MIRRORCTL_KEY", value_name = "FILE")]
     pub key: Option<PathBuf>,
+    /// The coordinator's own socket, on its host, as admin: the way back in when all else is lost
+    #[arg(long, global = true, env = "MIRRORCTL_SOCKET", value_name = "FILE")]
+    pub socket: Option<PathBuf>,
 }
 
 /// The commands.
@@ -130,6 +135,21 @@ pub enum Command {
     Thaw,
     /// Who changed what, old and new, and who was refused; newest last
     Audit(AuditArgs),
+    /// Exchange your password for a token, which goes into the context
+    Login(LoginArgs),
+    /// Make the context's token useless
+    Logout,
+    /// Who you are to the coordinator, by what, and until when
+    Whoami,
+    /// People and programs that may use the fleet, and what they may do
+    #[command(subcommand)]
+    User(UserCommand),
+    /// Tokens that are still good: what people logged in by
+    #[command(subcommand)]
+    Token(TokenCommand),
+    /// Your client certificate
+    #[command(subcommand)]
+    Cert(CertCommand),
     /// Try out schedules; needs no coordinator
     #[command(subcommand)]
     Schedule(ScheduleCommand),

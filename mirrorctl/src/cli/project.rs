@@ -14,6 +14,9 @@ pub enum ProjectCommand {
         /// Only projects with this label; may be repeated
         #[arg(short = 'l', long = "label", value_name = "KEY=VALUE")]
         labels: Vec<String>,
+        /// Only projects of this owner; '' is nobody's
+        #[arg(long, value_name = "USER")]
+        owner: Option<String>,
     },
     /// One project: how old its copy is, and all that is set
     Show {
@@ -326,4 +329,7 @@ pub struct ProjectFlags {
     /// A name for people
     #[arg(long, value_name = "TEXT", help_heading = "For people")]
     pub display_name: Option<String>,
+    /// The user who may run, pause, resume, cancel and approve without being an operator; '' is nobody
+    #[arg(long, value_name = "USER", help_heading = "For people")]
+    pub owner: Option<String>,
 }

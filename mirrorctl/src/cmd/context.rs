@@ -65,13 +65,17 @@ fn show(app: &App) -> Outcome<Exit> {
         }
         Format::Name => app.print(&format!("{name}\n"))?,
         Format::Table | Format::Wide => {
-            let lines = [
+            let file = |path: &Option<std::path::PathBuf>| {
+                path.as_ref().map_or_else(|| "-".to_owned(), |path| path.display().to_string())
+            };
+            let mut lines = vec![
                 ("server", context.server.clone()),
                 ("ca", context.ca.display().to_string()),
-                ("cert", context.certificate.display().to_string()),
-                ("key", context.key.display().to_string()),
-                ("file", config::path(&overrides).display().to_string()),
+                ("cert", file(&context.certificate)),
+                ("key", file(&context.key)),
             ];
+            lines.extend(context.token.as_ref().map(|_| ("token", "(hidden)".to_owned())));
+            lines.push(("file", config::path(&overrides).display().to_string()));
             app.print(&format!("{name}\n{}", block(&app.view(), &lines)))?;
         }
     }
@@ -84,5 +88,6 @@ fn as_json(context: &Context) -> serde_json::Value {
         "ca": context.ca,
         "certificate": context.certificate,
         "key": context.key,
+        "has_token": context.token.is_some(),
     })
 }

@@ -2,15 +2,20 @@
 
 mod agent;
 mod audit;
+mod cert;
 mod check;
 mod context;
 mod fleet;
 mod join_token;
+mod login;
 mod manual;
+mod password;
 mod project;
 mod run;
 pub mod schedule;
+mod token;
 mod upstream;
+mod user;
 
 use mirror_proto::v1;
 use tonic::{Code, Status};
@@ -41,6 +46,12 @@ pub async fn run(app: &App, command: Command) -> Outcome<Exit> {
         Command::Freeze { reason } => fleet::freeze(app, reason).await,
         Command::Thaw => fleet::thaw(app).await,
         Command::Audit(args) => audit::run(app, args).await,
+        Command::Login(args) => login::login(app, args).await,
+        Command::Logout => login::logout(app).await,
+        Command::Whoami => login::whoami(app).await,
+        Command::User(command) => user::run(app, command).await,
+        Command::Token(command) => token::run(app, command).await,
+        Command::Cert(command) => cert::run(app, command).await,
         Command::Schedule(command) => schedule::run(app, &command),
         Command::Context(command) => context::run(app, command),
         Command::Completion { shell } => manual::completion(app, shell),

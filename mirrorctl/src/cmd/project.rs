@@ -24,7 +24,7 @@ const PASSWORD_BYTES_MAX: u64 = 4_096;
 pub(super) async fn run(app: &App, command: ProjectCommand) -> Outcome<Exit> {
     match command {
         ProjectCommand::Add(args) => add(app, *args).await,
-        ProjectCommand::List { labels } => list(app, &labels).await,
+        ProjectCommand::List { labels, owner } => list(app, &labels, owner.as_deref()).await,
         ProjectCommand::Show { project } => show(app, &project).await,
         ProjectCommand::Edit(args) => edit(app, *args).await,
         ProjectCommand::Pause { project, until, reason } => {
@@ -240,9 +240,15 @@ fn notes(app: &App, project: &v1::Project) {
     }
 }
 
-async fn list(app: &App, labels: &[String]) -> Outcome<Exit> {
+async fn list(app: &App, labels: &[String], owner: Option<&str>) -> Outcome<Exit> {
     let mut faults = Faults::default();
-    let filter = request::label_filter(labels, &mut faults);
+    let mut filter = request::label_filter(labels, &mut faults);
+    if let Some(owner) = owner {
+        if !owner.is_empty() {
+            names::check_name("--owner", owner, &mut faults);
+        }
+        filter.push_str(&format!(" owner={owner}"));
+    }
     faults.finish("nothing listed", "mirrorctl project list --help")?;
     let client = app.connect().await?;
     let projects = all_projects(&client, &filter)
@@ -251,8 +257,8 @@ async fn list(app: &App, labels: &[String]) -> Outcome<Exit> {
     let response = v1::ListProjectsResponse { projects, next_page_token: String::new() };
     let names: Vec<&str> = response.projects.iter().map(|project| names::last(&project.name)).collect();
     app.answer(&response, "ListProjectsResponse", &names, |view| {
-        match response.projects.is_empty() && !labels.is_empty() {
-            true => "No project has these labels. Next: mirrorctl project list\n".to_owned(),
+        match response.projects.is_empty() && !(labels.is_empty() && owner.is_none()) {
+            true => "No project is like that. Next: mirrorctl project list\n".to_owned(),
             false => text::project::list(view, &response.projects),
         }
     })?;

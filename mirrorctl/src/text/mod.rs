@@ -9,6 +9,7 @@ pub mod project;
 pub mod run;
 pub mod status;
 pub mod upstream;
+pub mod user;
 
 use chrono::{DateTime, TimeDelta, Utc};
 use fleet::schedule::CronFields;

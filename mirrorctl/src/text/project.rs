@@ -23,7 +23,7 @@ pub fn list(view: &View, projects: &[v1::Project]) -> String {
     }
     let mut heads = vec!["NAME", "SCHEDULE", "UPSTREAM", "LAST", "LAG", "NEXT"];
     if view.wide {
-        heads.extend(["ORIGIN", "DESTINATION", "LABELS"]);
+        heads.extend(["ORIGIN", "DESTINATION", "OWNER", "LABELS"]);
     }
     let mut table = Table::new(heads);
     for project in projects {
@@ -48,6 +48,7 @@ pub fn list(view: &View, projects: &[v1::Project]) -> String {
             row.extend([
                 origin(project).into(),
                 project.destination.as_str().into(),
+                owner(project).unwrap_or("-").into(),
                 labels.join(",").into(),
             ]);
         }
@@ -69,6 +70,10 @@ fn last(view: &View, status: &v1::ProjectStatus) -> Cell {
     }
 }
 
+fn owner(project: &v1::Project) -> Option<&str> {
+    (!project.owner.is_empty()).then(|| names::last(&project.owner))
+}
+
 fn origin(project: &v1::Project) -> String {
     let origins =
         project.placement.as_ref().map(|placement| placement.origins.as_slice()).unwrap_or_default();
@@ -83,6 +88,7 @@ pub fn show(view: &View, project: &v1::Project, runs: &[v1::Run], why: &[String]
     if !project.display_name.is_empty() {
         lines.push(("called", project.display_name.clone()));
     }
+    lines.extend(owner(project).map(|owner| ("owner", owner.to_owned())));
     lines.extend(upstream_lines(project).map(|line| ("upstream", line)));
     if project.upstreams.is_empty() {
         lines.push(("upstream", "none: people put the tree on the origin themselves".to_owned()));

@@ -11,6 +11,7 @@ use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::task::{Context, Poll};
 
+use chrono::{DateTime, TimeDelta, Utc};
 use mirror_certs::{
     CertificateAuthority, Existing, Identity, KeyPair, USER_LIFE, server_config, write_private, write_public,
 };
@@ -19,6 +20,7 @@ use mirror_proto::v1::agent_service_server::AgentServiceServer;
 use mirror_proto::v1::fleet_service_server::FleetServiceServer;
 use mirror_proto::v1::project_service_server::ProjectServiceServer;
 use mirror_proto::v1::run_service_server::RunServiceServer;
+use mirror_proto::v1::user_service_server::UserServiceServer;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
 use tokio_rustls::TlsAcceptor;
@@ -36,6 +38,7 @@ pub(crate) struct Script {
     pub(crate) started: Vec<v1::RunProjectRequest>,
     pub(crate) traceparents: Vec<String>,
     pub(crate) watches: usize,
+    pub(crate) no_certificates: bool,
 }
 
 /// A running fake, and a configuration file that leads to it.
@@ -48,14 +51,19 @@ pub(crate) struct Fake {
 impl Fake {
     /// Starts one; it ends with the test's process.
     pub(crate) fn start() -> Self {
+        Self::start_with(TimeDelta::zero())
+    }
+
+    /// Starts one whose admin has a certificate of this age.
+    pub(crate) fn start_with(age: TimeDelta) -> Self {
         let now = mirrorctl::clock::now();
         let domain = "test.example.org".parse().unwrap();
-        let ca = CertificateAuthority::create(domain, now).unwrap();
+        let ca = Arc::new(CertificateAuthority::create(domain, now - age).unwrap());
         let server = ca.issue_server(&["127.0.0.1"], now).unwrap();
         let tls = server_config(&server.issued.cert_pem, &server.key.pem(), &ca.bundle()).unwrap();
         let script = Arc::new(Mutex::new(Script::default()));
         let (told, address) = std::sync::mpsc::sync_channel(1);
-        let services = script.clone();
+        let services = services::Services { script: script.clone(), ca: ca.clone() };
         std::thread::spawn(move || {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
             runtime.block_on(async move {
@@ -65,7 +73,7 @@ impl Fake {
             });
         });
         let directory = tempfile::tempdir().unwrap();
-        let config = write_context(&directory, &ca, address.recv().unwrap());
+        let config = write_context(&directory, &ca, now - age, address.recv().unwrap());
         Self { directory, config, script }
     }
 
@@ -75,11 +83,15 @@ impl Fake {
 }
 
 /// As `mirror-coordinator init` writes it.
-fn write_context(directory: &tempfile::TempDir, ca: &CertificateAuthority, server: SocketAddr) -> PathBuf {
+fn write_context(
+    directory: &tempfile::TempDir,
+    ca: &CertificateAuthority,
+    made: DateTime<Utc>,
+    server: SocketAddr,
+) -> PathBuf {
     let key = KeyPair::generate().unwrap();
     let admin = Identity::User("admin".parse().unwrap());
-    let issued =
-        ca.issue_from_csr(&key.csr_pem().unwrap(), &admin, mirrorctl::clock::now(), USER_LIFE).unwrap();
+    let issued = ca.issue_from_csr(&key.csr_pem().unwrap(), &admin, made, USER_LIFE).unwrap();
     let path = |name: &str| directory.path().join(name);
     write_public(&path("ca.pem"), &ca.cert_pem(), Existing::Refuse).unwrap();
     write_public(&path("admin.pem"), &issued.cert_pem, Existing::Refuse).unwrap();
@@ -92,7 +104,7 @@ fn write_context(directory: &tempfile::TempDir, ca: &CertificateAuthority, serve
     path("mirrorctl.toml")
 }
 
-async fn serve(listener: TcpListener, acceptor: TlsAcceptor, script: Arc<Mutex<Script>>) {
+async fn serve(listener: TcpListener, acceptor: TlsAcceptor, service: services::Services) {
     let (accepted, incoming) = tokio::sync::mpsc::channel(8);
     tokio::spawn(async move {
         loop {
@@ -103,11 +115,11 @@ async fn serve(listener: TcpListener, acceptor: TlsAcceptor, script: Arc<Mutex<S
             }
         }
     });
-    let service = services::Services { script };
     tonic::transport::Server::builder()
         .add_service(ProjectServiceServer::new(service.clone()))
         .add_service(RunServiceServer::new(service.clone()))
         .add_service(AgentServiceServer::new(service.clone()))
+        .add_service(UserServiceServer::new(service.clone()))
         .add_service(FleetServiceServer::new(service))
         .serve_with_incoming(tokio_stream::wrappers::ReceiverStream::new(incoming))
         .await

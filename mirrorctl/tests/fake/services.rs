@@ -4,6 +4,7 @@
 use std::pin::Pin;
 use std::sync::{Arc, Mutex};
 
+use mirror_certs::{CertificateAuthority, Identity, USER_LIFE};
 use mirror_proto::v1;
 use mirror_proto::v1::agent_service_server::AgentService;
 use mirror_proto::v1::attempt::State as AttemptState;
@@ -11,6 +12,7 @@ use mirror_proto::v1::fleet_service_server::FleetService;
 use mirror_proto::v1::project_service_server::ProjectService;
 use mirror_proto::v1::run::State as RunState;
 use mirror_proto::v1::run_service_server::RunService;
+use mirror_proto::v1::user_service_server::UserService;
 use prost_types::Timestamp;
 use tokio_stream::{Stream, StreamExt as _};
 use tonic::{Code, Request, Response, Status};
@@ -23,6 +25,7 @@ const RUN: &str = "01a1f7e0-6a99-7c02-9d1f-8a3b6f20c1de";
 #[derive(Clone)]
 pub(crate) struct Services {
     pub(crate) script: Arc<Mutex<Script>>,
+    pub(crate) ca: Arc<CertificateAuthority>,
 }
 
 type Answer<T> = Result<Response<T>, Status>;
@@ -448,5 +451,71 @@ impl FleetService for Services {
         let events = vec![Ok(v1::WatchAuditEventsResponse { events: vec![event] })];
         let slow = Err(Status::resource_exhausted("the follower has not read for 30 s"));
         Ok(Response::new(Box::pin(tokio_stream::iter(events.into_iter().chain([slow])))))
+    }
+}
+
+#[tonic::async_trait]
+impl UserService for Services {
+    async fn create_user(&self, _: Request<v1::CreateUserRequest>) -> Answer<v1::User> {
+        unserved()
+    }
+
+    async fn get_user(&self, _: Request<v1::GetUserRequest>) -> Answer<v1::User> {
+        unserved()
+    }
+
+    async fn list_users(&self, _: Request<v1::ListUsersRequest>) -> Answer<v1::ListUsersResponse> {
+        unserved()
+    }
+
+    async fn update_user(&self, _: Request<v1::UpdateUserRequest>) -> Answer<v1::User> {
+        unserved()
+    }
+
+    async fn set_password(&self, _: Request<v1::SetPasswordRequest>) -> Answer<v1::User> {
+        unserved()
+    }
+
+    async fn delete_user(&self, _: Request<v1::DeleteUserRequest>) -> Answer<()> {
+        unserved()
+    }
+
+    async fn login(&self, _: Request<v1::LoginRequest>) -> Answer<v1::LoginResponse> {
+        unserved()
+    }
+
+    async fn logout(&self, _: Request<v1::LogoutRequest>) -> Answer<()> {
+        unserved()
+    }
+
+    async fn list_tokens(&self, _: Request<v1::ListTokensRequest>) -> Answer<v1::ListTokensResponse> {
+        unserved()
+    }
+
+    async fn revoke_token(&self, _: Request<v1::RevokeTokenRequest>) -> Answer<()> {
+        unserved()
+    }
+
+    async fn who_am_i(&self, _: Request<v1::WhoAmIRequest>) -> Answer<v1::WhoAmIResponse> {
+        unserved()
+    }
+
+    async fn issue_certificate(
+        &self,
+        request: Request<v1::IssueCertificateRequest>,
+    ) -> Answer<v1::IssueCertificateResponse> {
+        if self.script.lock().unwrap().no_certificates {
+            return Err(Status::permission_denied("users/admin is on the deny list"));
+        }
+        let request = request.into_inner().certificate_request;
+        let admin = Identity::User("admin".parse().unwrap());
+        let issued = self.ca.issue_from_csr(&request, &admin, mirrorctl::clock::now(), USER_LIFE).unwrap();
+        let bundle = format!("# as of now\n{}", self.ca.cert_pem());
+        Ok(Response::new(v1::IssueCertificateResponse {
+            certificate: issued.cert_pem,
+            ca_certificates: bundle,
+            expire_time: None,
+            name: "users/admin".to_owned(),
+        }))
     }
 }

@@ -18,6 +18,7 @@ use zeroize::Zeroizing;
 use super::{not_hashed, wrong};
 use crate::{
     Services,
+    audit::origin,
     connections::PeerInfo,
     rpc::{By, ask, broken, enrollment::address_of, invalid, layer::token_id},
 };
@@ -76,6 +77,10 @@ pub(super) async fn login(
         }
     };
     let known = services.driver.view().user(&name).filter(|user| !user.disabled).cloned();
+    if let Some(user) = &known {
+        // Of the others only those who typed them know whether they are names.
+        origin::concerns(convert::user_name(user.name.as_str()));
+    }
     let hash = known.as_ref().and_then(|user| user.password.clone());
     let right = throttled(services, &name, address, password, hash).await;
     let made = match (right, known) {
