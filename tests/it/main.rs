@@ -30,6 +30,7 @@ mod replace;
 mod replicas;
 mod reseed;
 mod road;
+mod rotate;
 mod survive;
 mod tidy;
 mod trace;
