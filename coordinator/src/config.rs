@@ -390,7 +390,7 @@ pub fn reference() -> String {
          beats the environment, the environment beats the file, the file beats the default. Relative paths count from\n\
          the file's folder. `mirror-coordinator run --config coordinator.toml --check-config` prints every fault at once\n\
          and exits 2. Durations are texts such as `10s`, `5m`, `6h`, `90days`. All keys take effect at the next start;\n\
-         SIGHUP reads the server's certificate and the CA bundle anew and says which changed keys wait for a restart.\n\n\
+         SIGHUP reads the server's certificate and the fleet's CAs anew and says which changed keys wait for a restart.\n\n\
          | key | flag, variable | default | what it is |\n|---|---|---|---|\n",
     );
     let defaults = Config::default();

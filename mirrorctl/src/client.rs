@@ -283,7 +283,10 @@ fn not_connected(server: &str, error: &tonic::transport::Error) -> Fault {
         // rustls reports what it dislikes as InvalidData.
         io::ErrorKind::InvalidData => Fault::new(
             Exit::NotAllowed,
-            format!("{server} is not the coordinator of this context ({error})"),
+            format!(
+                "{server} is not the coordinator of this context ({})",
+                mirror_certs::handshake_trouble(error).unwrap_or_else(|| error.to_string())
+            ),
         )
         .fault("open: another server's address, an old CA file, or somebody in between; nothing was sent")
         .next("mirrorctl context show"),

@@ -35,6 +35,7 @@ mod replace;
 mod replicas;
 mod reseed;
 mod road;
+mod rotate;
 mod secrets;
 mod survive;
 mod tidy;

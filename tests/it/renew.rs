@@ -7,25 +7,25 @@ use fleet_tests::{Fleet, FleetOptions, eventually, tree};
 use tempfile::TempDir;
 
 /// What the clock of every program of a fleet shows, in days from now. A program reads it at its start.
-struct Calendar {
+pub(crate) struct Calendar {
     file: PathBuf,
     _dir: TempDir,
 }
 
 impl Calendar {
-    fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let dir = tempfile::Builder::new().prefix("calendar-").tempdir().expect("a directory");
         let calendar = Self { file: dir.path().join("now"), _dir: dir };
         calendar.set(0);
         calendar
     }
 
-    fn set(&self, days: i64) {
-        fs::write(&self.file, format!("+{days}d\n")).expect("a file");
+    pub(crate) fn set(&self, days: i64) {
+        fs::write(&self.file, format!("{days:+}d\n")).expect("a file");
     }
 
     /// Only the wall clock is moved: a step of the monotonic one is nothing that happens.
-    fn environment(&self) -> Vec<(String, String)> {
+    pub(crate) fn environment(&self) -> Vec<(String, String)> {
         let library = Command::new("faketime").args(["-f", "+0d", "printenv", "LD_PRELOAD"]).output();
         let library = library.expect("faketime is installed (make tools)").stdout;
         let library = String::from_utf8(library).expect("a path").trim().to_owned();
@@ -106,6 +106,58 @@ fn a_fleet_left_alone_renews_its_certificates_and_heals_after_sixty_days_off() {
     let coordinator = fleet.coordinator.as_ref().map(fleet_tests::Process::output).unwrap_or_default();
     assert_eq!(coordinator.matches("certificate renewed").count(), 2, "{coordinator}");
     assert!(!coordinator.contains("a second program of this agent"), "{coordinator}");
+}
+
+#[test]
+fn after_thirty_one_days_off_an_expired_certificate_is_renewed_and_syncs_go_on() {
+    let calendar = Calendar::new();
+    let mut fleet = fleet(&calendar);
+    come_back(&mut fleet, &calendar, 31);
+    await_certificate(&fleet, 31 + 30);
+    assert_synced(&fleet);
+    assert_eq!(agent_said(&fleet).matches("the certificate is renewed").count(), 1);
+}
+
+/// The agent is started anew on a host whose clock is so many days off.
+fn start_agent_off(fleet: &mut Fleet, days: i64) -> Calendar {
+    fleet.kill_agent(0);
+    let theirs = Calendar::new();
+    theirs.set(days);
+    let mut command = fleet.agent_command(0, &["run", "--config"]);
+    command.arg(fleet.agent_dir(0).join("agent.toml")).envs(theirs.environment());
+    let log = fleet.path().join("agent-off.log");
+    fleet.agents[0] =
+        Some(fleet_tests::Process::start("agent edge1", &mut command, &log).expect("it starts"));
+    theirs
+}
+
+#[test]
+fn a_host_whose_clock_is_two_days_wrong_says_so_and_works_as_far_as_it_can() {
+    let calendar = Calendar::new();
+    let mut fleet = fleet(&calendar);
+    let ahead = start_agent_off(&mut fleet, 2);
+    eventually("it names the clock", || {
+        agent_said(&fleet).contains("this host's clock is 2 days ahead of the coordinator's").then_some(())
+    });
+    fleet.await_connected("edge1");
+    assert_synced(&fleet);
+    drop(ahead);
+
+    // Behind, the coordinator's certificate is one of the future.
+    let behind = start_agent_off(&mut fleet, -2);
+    eventually("it names the clock", || {
+        agent_said(&fleet)
+            .contains("this host's clock is behind, or the coordinator's was ahead")
+            .then_some(())
+    });
+    let mut status = fleet.command("mirrorctl", &["status"]);
+    let from_there = fleet_tests::Finished::run(status.envs(behind.environment()));
+    assert_ne!(from_there.code, 0);
+    assert!(from_there.stderr.contains("this host's clock is behind"), "{}", from_there.stderr);
+    fleet.kill_agent(0);
+    fleet.start_agent(0).expect("the agent starts");
+    fleet.await_connected("edge1");
+    assert_synced(&fleet);
 }
 
 #[test]

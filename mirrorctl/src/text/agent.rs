@@ -35,7 +35,16 @@ pub fn list(view: &View, agents: &[v1::Agent]) -> String {
         }
         table.row(row);
     }
-    table.render(view)
+    let mut text = table.render(view);
+    for agent in agents {
+        if agent.duplicate.is_some() {
+            let name = names::last(&agent.name);
+            text.push_str(&format!(
+                "{name}: two hosts have its certificate. Next: mirrorctl agent show {name}\n"
+            ));
+        }
+    }
+    text
 }
 
 /// Whether it is there, and since when: `yes 41d`, `draining`, `no 26h`, `revoked`.
@@ -130,6 +139,16 @@ pub fn show(view: &View, agent: &v1::Agent) -> String {
         format!("agent {}, rsync {}", or_unknown(&agent.version), or_unknown(&agent.rsync_version));
     lines.push(("versions", versions));
     lines.extend(agent.jail_gaps.iter().map(|gap| ("jail", format!("missing: {gap}"))));
+    if !agent.address.is_empty() {
+        lines.push(("address", agent.address.clone()));
+    }
+    if let Some(twin) = &agent.duplicate {
+        let since = time(twin.since).map(|since| units::moment_and_distance(since, view.now));
+        lines.push(("duplicate", format!("{} has this certificate too, and is refused", twin.address)));
+        let times = plural(twin.refusals.into(), "time", "times");
+        lines.push(("", format!("since {}, {times}", since.unwrap_or_default())));
+        lines.push(("", "enrol one of the two under another name, or revoke this one".to_owned()));
+    }
     if let Some(expiry) = time(agent.certificate_expire_time) {
         lines.push(("cert", format!("until {}", units::moment_and_distance(expiry, view.now))));
     }
