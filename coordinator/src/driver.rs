@@ -278,7 +278,12 @@ fn recover(
 }
 
 /// Puts an event in a unit, within its bounds.
-fn add_event(unit: &mut Unit, id: AuditId, now: Now, mut event: AuditEvent) -> Result<(), StoreError> {
+pub(crate) fn add_event(
+    unit: &mut Unit,
+    id: AuditId,
+    now: Now,
+    mut event: AuditEvent,
+) -> Result<(), StoreError> {
     event.time = Some(convert::wall_to_wire(now.wall));
     audit::bound(&mut event);
     unit.audit(id, &event)

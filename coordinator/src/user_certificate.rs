@@ -10,11 +10,12 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use fleet::{agent::UserRecord, id::Name, record::Record};
+use fleet::{agent::UserRecord, id::Name, record::Record, time::Now};
 use mirror_certs::{Identity, IdentityError};
+use mirror_proto::convert;
 
 use crate::{
-    STORE,
+    STORE, audit,
     clock::Clock,
     config::Config,
     context::{self, Context, ContextError},
@@ -51,7 +52,7 @@ pub enum UserCertificateError {
     #[error("could not make the folder {0}")]
     Folder(PathBuf, #[source] io::Error),
     /// The store.
-    #[error("could not look up the user")]
+    #[error("could not look up the user, or record that a certificate is made")]
     Store(#[from] OfflineError),
     /// The coordinator's own files.
     #[error("could not use the fleet's CA")]
@@ -71,7 +72,8 @@ pub enum UserCertificateError {
 /// [`UserCertificateError`]; then there is no folder `out`.
 pub fn user_certificate(config: &Config, user: &str, out: &Path) -> Result<Context, UserCertificateError> {
     let user = find(config, user)?;
-    let now = Clock::start().now().wall.to_utc();
+    let clock = Clock::start().now();
+    let now = clock.wall.to_utc();
     let who = Who::load(config, now)?;
     let identity = Identity::User(user.name.as_str().parse()?);
     if who.deny.is_identity_denied(&identity) {
@@ -84,13 +86,27 @@ pub fn user_certificate(config: &Config, user: &str, out: &Path) -> Result<Conte
     })?;
     let server = context::server(&names(config), config.grpc_listen);
     let bundle = who.bundle_pem.load();
-    let written = context::write(out, STEM, &server, &bundle, (&who.ca, now), &identity);
+    // The event first: there is no certificate that the log does not know of.
+    let written = record(config, clock, &user)
+        .map_err(UserCertificateError::from)
+        .and_then(|()| Ok(context::write(out, STEM, &server, &bundle, (&who.ca, now), &identity)?));
     if written.is_err()
         && let Err(error) = fs::remove_dir_all(out)
     {
         tracing::warn!(%error, folder = %out.display(), "what was begun is not removed");
     }
-    Ok(written?)
+    written
+}
+
+/// Tells the audit log.
+fn record(config: &Config, now: Now, user: &UserRecord) -> Result<(), OfflineError> {
+    let store = Store::open(&config.file(STORE), &options(config))?.store;
+    let name = convert::user_name(user.name.as_str());
+    let text = "a certificate is made on the coordinator's host, by somebody who has its files".to_owned();
+    let event = audit::happened(audit::BROKE_GLASS, audit::COORDINATOR, "", &name, text);
+    let recorded = audit::record_offline(&store, now, event);
+    store.close()?;
+    Ok(recorded?)
 }
 
 /// The user as the store has it.

@@ -8,7 +8,7 @@ mod wire_common;
 use std::{collections::BTreeMap, time::Duration};
 
 use fleet::{agent::UserRole, time::Wall};
-use mirror_coordinator::{audit, offline, rpc::policy};
+use mirror_coordinator::{audit, offline, rpc::policy, user_certificate::user_certificate};
 use mirror_proto::{
     status::Fault,
     v1::{self, AuditChange, AuditEvent, AuditOutcome},
@@ -128,7 +128,10 @@ async fn an_event_says_who_what_from_where_old_and_new_and_outlives_restart_and_
     let before = events(&fleet, "").await;
     drop(client);
     let backup = fleet.dir.path().join("kept.backup");
+    let glass = fleet.dir.path().join("glass");
     let fleet = fleet.restart(|config| drop(offline::backup(config, &backup).unwrap())).await;
+    let fleet = fleet.restart(|config| drop(user_certificate(config, "root", &glass).unwrap())).await;
+    assert_eq!(events(&fleet, "resource=users/root action=UserCertificate").await.len(), 1);
     let fleet = fleet.restart(|config| drop(offline::restore(config, &backup).unwrap())).await;
     let after = events(&fleet, "").await;
     assert_eq!(after[..before.len()], before, "the backup has the log");

@@ -36,6 +36,53 @@ fn changes(fleet: &Fleet, args: &[&str], (action, resource, (field, old, new)): 
     assert_eq!(event["resource"], resource, "{args:?}");
 }
 
+/// Commands with what each must leave, in an order in which all of them work; `first` and `second` are files with
+/// passwords.
+fn steps<'a>(first: &'a str, second: &'a str) -> Vec<(Vec<&'a str>, Left<'a>)> {
+    const URI: &str = "rsync://ftp.example.net/debian/";
+    const NEW_URI: &str = "rsync://ftp2.example.net/debian/";
+    let (debian, edge1, host) = ("projects/debian", "agents/edge1", "upstreams/ftp.example.net");
+    let add =
+        ["project", "add", "debian", "--from", URI, "--to", "a1:debian", "--origin", "edge1", "--paused"];
+    let edit = ["project", "edit", "debian"];
+    let (old_host, new_host) = ("ftp.example.net", "ftp2.example.net");
+    let replace = vec!["upstream", "replace", old_host, new_host, "--drop-passwords", "--yes"];
+    let (every, reason, password) = ("schedule.interval.every", "paused.reason", "upstreams[0].password");
+    let with = |words: &[&'a str], more: &[&'a str]| [words, more].concat();
+    vec![
+        (
+            with(&add, &["--user", "me", "--password-file", first]),
+            ("CreateProject", debian, (password, "", "(set)")),
+        ),
+        (
+            with(&edit, &["--user", "me", "--password-file", second]),
+            ("UpdateProject", debian, (password, "(set)", "(changed)")),
+        ),
+        (with(&edit, &["--every", "6h"]), ("UpdateProject", debian, (every, "", "6h"))),
+        (with(&edit, &["--every", "8h"]), ("UpdateProject", debian, (every, "6h", "8h"))),
+        (vec!["project", "resume", "debian"], ("ResumeProject", debian, (reason, "created paused", ""))),
+        (
+            vec!["project", "pause", "debian", "--reason", "array swap"],
+            ("PauseProject", debian, (reason, "", "array swap")),
+        ),
+        (vec!["agent", "drain", "edge1"], ("DrainAgent", edge1, ("draining", "false", "true"))),
+        (vec!["agent", "undrain", "edge1"], ("UndrainAgent", edge1, ("draining", "true", "false"))),
+        (vec!["freeze", "--reason", "power"], ("Freeze", "fleet", ("frozen", "", "power"))),
+        (vec!["thaw"], ("Thaw", "fleet", ("frozen", "power", ""))),
+        (vec!["upstream", "set", old_host, "--slots", "3"], ("UpdateUpstream", host, ("slots", "", "3"))),
+        (replace, ("ReplaceUpstream", debian, ("upstreams[0].uri", URI, NEW_URI))),
+        (
+            vec!["project", "delete", "debian", "--yes"],
+            ("DeleteProject", debian, ("destination", "a1:debian", "")),
+        ),
+        (
+            vec!["agent", "revoke", "edge1", "--reason", "sold", "--yes"],
+            ("RevokeAgent", edge1, ("revoke_reason", "", "sold")),
+        ),
+        (vec!["agent", "delete", "edge1", "--yes"], ("DeleteAgent", edge1, ("revoke_reason", "sold", ""))),
+    ]
+}
+
 #[test]
 fn each_changing_command_leaves_one_event_with_old_and_new_and_no_secret() {
     const PASSWORD: &str = "planted-hunter2";
@@ -47,59 +94,7 @@ fn each_changing_command_leaves_one_event_with_old_and_new_and_no_secret() {
         path.display().to_string()
     };
     let (first, second) = (file("first", PASSWORD), file("second", OTHER));
-    let debian = "projects/debian";
-    let uri = "rsync://ftp.example.net/debian/";
-    let add =
-        ["project", "add", "debian", "--from", uri, "--to", "a1:debian", "--origin", "edge1", "--paused"];
-    let secret = ["--user", "me", "--password-file", &first];
-    let steps: Vec<(Vec<&str>, Left<'_>)> = vec![
-        ([&add[..], &secret[..]].concat(), ("CreateProject", debian, ("upstreams[0].password", "", "(set)"))),
-        (
-            vec!["project", "edit", "debian", "--user", "me", "--password-file", &second],
-            ("UpdateProject", debian, ("upstreams[0].password", "(set)", "(changed)")),
-        ),
-        (
-            vec!["project", "edit", "debian", "--every", "6h"],
-            ("UpdateProject", debian, ("schedule.interval.every", "", "6h")),
-        ),
-        (
-            vec!["project", "edit", "debian", "--every", "8h"],
-            ("UpdateProject", debian, ("schedule.interval.every", "6h", "8h")),
-        ),
-        (
-            vec!["project", "resume", "debian"],
-            ("ResumeProject", debian, ("paused.reason", "created paused", "")),
-        ),
-        (
-            vec!["project", "pause", "debian", "--reason", "array swap"],
-            ("PauseProject", debian, ("paused.reason", "", "array swap")),
-        ),
-        (vec!["agent", "drain", "edge1"], ("DrainAgent", "agents/edge1", ("draining", "false", "true"))),
-        (vec!["agent", "undrain", "edge1"], ("UndrainAgent", "agents/edge1", ("draining", "true", "false"))),
-        (vec!["freeze", "--reason", "power"], ("Freeze", "fleet", ("frozen", "", "power"))),
-        (vec!["thaw"], ("Thaw", "fleet", ("frozen", "power", ""))),
-        (
-            vec!["upstream", "set", "ftp.example.net", "--slots", "3"],
-            ("UpdateUpstream", "upstreams/ftp.example.net", ("slots", "", "3")),
-        ),
-        (
-            vec!["upstream", "replace", "ftp.example.net", "ftp2.example.net", "--drop-passwords", "--yes"],
-            ("ReplaceUpstream", debian, ("upstreams[0].uri", uri, "rsync://ftp2.example.net/debian/")),
-        ),
-        (
-            vec!["project", "delete", "debian", "--yes"],
-            ("DeleteProject", debian, ("destination", "a1:debian", "")),
-        ),
-        (
-            vec!["agent", "revoke", "edge1", "--reason", "sold", "--yes"],
-            ("RevokeAgent", "agents/edge1", ("revoke_reason", "", "sold")),
-        ),
-        (
-            vec!["agent", "delete", "edge1", "--yes"],
-            ("DeleteAgent", "agents/edge1", ("revoke_reason", "sold", "")),
-        ),
-    ];
-    for (args, left) in steps {
+    for (args, left) in steps(&first, &second) {
         changes(&fleet, &args, left);
     }
     let token = fleet.json(&["join-token", "create", "--name", "edge9", "--ttl", "1h"]);

@@ -200,10 +200,10 @@ mod tests {
     #[test]
     fn no_field_of_the_contract_that_can_hold_a_secret_is_shown() {
         let pool = POOL.as_ref().unwrap();
-        let told = ["has_password", "drop_passwords", "page_token", "next_page_token", "join_token"];
+        let told = ["page_token", "next_page_token", "join_token"];
         for field in pool.all_messages().flat_map(|message| message.fields().collect::<Vec<_>>()) {
             let name = field.name();
-            if matches!(field.kind(), Kind::Message(_)) {
+            if !matches!(field.kind(), Kind::String | Kind::Bytes) {
                 continue;
             }
             let secret = ["password", "secret", "token"].iter().any(|word| name.contains(word));

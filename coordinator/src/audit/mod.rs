@@ -22,6 +22,7 @@ pub mod origin;
 
 use std::borrow::Cow;
 
+use fleet::time::Now;
 use mirror_certs::Identity;
 use mirror_proto::{
     status::Fault,
@@ -31,7 +32,11 @@ use prost::Message as _;
 use tonic::{Code, Status};
 
 use self::{changes::Rows, origin::Origin};
-use crate::rpc::policy::{self, Rule};
+use crate::{
+    driver::add_event,
+    rpc::policy::{self, Rule},
+    store::{Store, StoreError, Unit},
+};
 
 /// Largest event as it is stored, in bytes: below the store's largest value, envelope included.
 pub const EVENT_BYTES_MAX: usize = 6 * 1_024;
@@ -48,6 +53,8 @@ const TOKEN_CHARS_MIN: usize = 16;
 pub const COORDINATOR: &str = "coordinator";
 /// A new fleet was made.
 pub const INITIALISED: &str = "Coordinator.Init";
+/// A certificate was made on the coordinator's host, past all services.
+pub const BROKE_GLASS: &str = "Coordinator.UserCertificate";
 /// A coordinator started.
 pub const STARTED: &str = "Coordinator.Start";
 /// The store holds an older state than agents may have seen.
@@ -126,6 +133,17 @@ pub fn happened(action: &str, who: &str, from: &str, resource: &str, message: St
         count: 1,
         ..AuditEvent::default()
     }
+}
+
+/// Records something while no coordinator runs.
+///
+/// # Errors
+/// When the store cannot be read or written.
+pub fn record_offline(store: &Store, now: Now, event: AuditEvent) -> Result<(), StoreError> {
+    let mut unit = Unit::default();
+    let id = store.newest_audit_id()?.next(now.wall);
+    add_event(&mut unit, id, now, event)?;
+    store.commit(&[unit]).map(drop)
 }
 
 /// A coordinator began a term.

@@ -23,6 +23,7 @@ use fleet::{
     time::{Mono, Now, Wall},
 };
 use mirror_coordinator::{
+    audit::origin::{Origin, scope},
     driver::{Driver, Outlet},
     store::{Store, StoreOptions},
 };
@@ -52,13 +53,17 @@ pub(crate) fn rows(runtime: &Runtime, size: Size) -> Result<Vec<Row>> {
     let units = records(inputs);
     let (driver, thread) = open(&dir.path().join("ours"))?;
     runtime.block_on(enrol(&driver, inputs))?;
+    let (audited, audited_thread) = open(&dir.path().join("audited"))?;
+    runtime.block_on(enrol(&audited, inputs))?;
+    let mut audited_took = Duration::ZERO;
     let mut bare = Bare::open(&dir.path().join("bare"))?;
     let (mut ours_took, mut bare_took, mut commits) = (Duration::ZERO, Duration::ZERO, 0);
     let turn = inputs / TURNS;
     for number in 0..TURNS {
         let from = number * turn;
         let before = *driver.changes().borrow();
-        ours_took += runtime.block_on(ask(&driver, from..from + turn))?;
+        ours_took += runtime.block_on(ask(&driver, from..from + turn, None))?;
+        audited_took += runtime.block_on(ask(&audited, from..from + turn, Some(&origin())))?;
         let done = *driver.changes().borrow() - before;
         commits += done;
         let batch = turn.div_ceil(usize::try_from(done)?.max(1));
@@ -66,10 +71,12 @@ pub(crate) fn rows(runtime: &Runtime, size: Size) -> Result<Vec<Row>> {
             bare_took += bare.commit(units)?;
         }
     }
-    drop(driver);
+    drop((driver, audited));
     thread.join();
+    audited_thread.join();
     let inputs = f64::from(u32::try_from(inputs)?);
     let (ours, floor) = (inputs / ours_took.as_secs_f64(), inputs / bare_took.as_secs_f64());
+    let as_requests = inputs / audited_took.as_secs_f64();
     let batch = inputs / f64::from(u32::try_from(commits)?);
     Ok(vec![
         Row::new(
@@ -78,6 +85,11 @@ pub(crate) fn rows(runtime: &Runtime, size: Size) -> Result<Vec<Row>> {
         )
         .floor(format!("{floor:.0}/s sled + fdatasync, batches of {batch:.0}"), ours / floor)
         .target("ratio ≥ 0.8", ours / floor >= RATIO_TARGET),
+        Row::new(
+            "the same as requests of somebody, each with its audit event",
+            format!("{as_requests:.0}/s"),
+        )
+        .floor(format!("{ours:.0}/s without"), as_requests / ours),
     ])
 }
 
@@ -193,16 +205,31 @@ fn create(agents: &[AgentUid], number: usize) -> Input {
     Input::Person(Person { by: "root".to_owned(), ask })
 }
 
+/// Where a request comes from.
+fn origin() -> Arc<Origin> {
+    let origin = Origin::new("users/maria", "192.0.2.7:40112", "ProjectService.CreateProject");
+    Arc::new(origin.with_ids("9c1f7f0e5a3b2d10".to_owned(), String::new()))
+}
+
 /// Declares these projects from [`ASKERS`] tasks: how long until all are durable.
-async fn ask(driver: &Driver, numbers: std::ops::Range<usize>) -> Result<Duration> {
+async fn ask(
+    driver: &Driver,
+    numbers: std::ops::Range<usize>,
+    origin: Option<&Arc<Origin>>,
+) -> Result<Duration> {
     let agents: Arc<[AgentUid]> = driver.view().agents_by_name().map(|agent| agent.uid).collect();
     let mut tasks = JoinSet::new();
     let began = Instant::now();
     for asker in 0..ASKERS {
         let (driver, agents, numbers) = (driver.clone(), Arc::clone(&agents), numbers.clone());
+        let origin = origin.cloned();
         tasks.spawn(async move {
             for number in numbers.skip(asker).step_by(ASKERS) {
-                let reply = driver.ask(create(&agents, number)).await?;
+                let asked = driver.ask(create(&agents, number));
+                let reply = match &origin {
+                    Some(origin) => scope(Arc::clone(origin), asked).await?,
+                    None => asked.await?,
+                };
                 ensure!(!matches!(reply, Reply::Refused(_)), "{reply:?}");
             }
             Ok(())
