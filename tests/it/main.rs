@@ -8,6 +8,7 @@
 )]
 
 mod autonomy;
+mod chaos;
 mod check;
 mod clients;
 mod contain;
