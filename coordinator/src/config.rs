@@ -88,6 +88,8 @@ pub struct Config {
     pub history_days: u32,
     /// Daily backups kept.
     pub backups: u32,
+    /// Weeks before those of which one backup is kept.
+    pub weekly_backups: u32,
     /// When housekeeping runs.
     pub housekeeping: Housekeeping,
 }
@@ -108,6 +110,7 @@ impl Default for Config {
             history_runs: 200,
             history_days: 90,
             backups: 7,
+            weekly_backups: 4,
             housekeeping: Housekeeping {
                 watchdog: "*/10 * * * * *".to_owned(),
                 sweep: "30 * * * * *".to_owned(),

@@ -30,6 +30,7 @@ pub mod rpc;
 pub mod seal;
 pub mod session;
 pub mod store;
+pub mod store_watch;
 pub mod telemetry;
 pub mod ticker;
 pub mod user_certificate;
@@ -60,6 +61,7 @@ use crate::{
     probes::Probes,
     seal::Sealer,
     store::{BACKUP_EXTENSION, OpenError, Opened, Store, StoreError, StoreOptions},
+    store_watch::StoreWatch,
     ticker::{JobReport, Ticker, Watchdog},
     watch::Progress,
 };
@@ -100,6 +102,8 @@ pub struct Services {
     pub connections: Arc<Connections>,
     /// What the schedule watchdog found.
     pub watchdog: Arc<Watchdog>,
+    /// What is to be said of the store.
+    pub store_watch: Arc<StoreWatch>,
     /// Cancelled when the coordinator stops: what could go on for ever ends.
     pub stopping: CancellationToken,
     /// What `grpc.health.v1` says.
@@ -175,9 +179,12 @@ impl Coordinator {
     pub async fn start_with(config: Config, options: StartOptions) -> Result<Handle, StartError> {
         let now = clock::Clock::start().now().wall;
         let who = Arc::new(Who::load(&config, now.to_utc())?);
+        let clock = clock::Clock::start();
         let opened = open_store(&config)?;
+        let opened_in = clock.now().mono.since(fleet::time::Mono(0));
+        let store_watch = Arc::new(StoreWatch::new(opened_in));
         let store = opened.store.clone();
-        let (services, thread) = match begin(config, who, opened, now) {
+        let (services, thread) = match begin(config, who, opened, store_watch, now) {
             Ok(begun) => begun,
             Err(error) => {
                 close_store(store).await;
@@ -230,6 +237,7 @@ fn begin(
     config: Config,
     who: Arc<Who>,
     opened: Opened,
+    store_watch: Arc<StoreWatch>,
     now: Wall,
 ) -> Result<(Services, DriverThread), StartError> {
     let logs = Arc::new(AttemptLogs::open(&config.data_dir)?);
@@ -252,6 +260,7 @@ fn begin(
         who,
         connections: Arc::default(),
         watchdog: Arc::default(),
+        store_watch,
         stopping: CancellationToken::new(),
         health: HealthReporter::new(),
         config: Arc::new(config),

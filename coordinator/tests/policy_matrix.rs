@@ -66,6 +66,7 @@ const DESIGN: [(&str, &str); 42] = [
     ("FleetService/GetStatus", "--VWOA"),
     ("FleetService/Freeze", "----OA"),
     ("FleetService/Thaw", "----OA"),
+    ("FleetService/Backup", "-----A"),
     ("Health/Check", "NGVWOA"),
 ];
 

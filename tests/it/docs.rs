@@ -1,4 +1,4 @@
-//! The documents are true: every command line of README.md and docs/getting-started.md is run as it stands there, in
+//! The documents are true: every command line of README.md and of the guides in docs/ is run as it stands there, in
 //! order, against a real fleet, and prints what the document shows.
 //!
 //! A block tagged `sh` is run, a block tagged `text` is what the lines before it print, a block tagged `ini` goes into
@@ -16,6 +16,9 @@ use crate::tidy::root;
 
 /// Programs that want a host of their own, or hours: these lines are read and not run.
 const NOT_RUN: [&str; 5] = ["make ", "useradd ", "chown ", "install ", "systemctl "];
+
+/// Of these, what the test does in its own way.
+const UNITS_RUN: [&str; 2] = ["systemctl stop mirror-coordinator", "systemctl start mirror-coordinator"];
 
 /// A document's block: its tag and its text.
 #[derive(Debug)]
@@ -41,6 +44,8 @@ struct Hosts {
     shell: String,
     token: String,
     ca_hash: String,
+    /// The line that started the coordinator.
+    coordinator: String,
 }
 
 impl Hosts {
@@ -52,7 +57,8 @@ impl Hosts {
         fs::create_dir(dir.path().join("srv")).expect("a root");
         let upstream = Rsyncd::start(None, &dir.path().join("rsyncd"), address, &files).expect("an upstream");
         let (running, shell) = (Vec::new(), String::new());
-        Self { dir, address, upstream, running, shell, token: String::new(), ca_hash: String::new() }
+        let (token, ca_hash, coordinator) = (String::new(), String::new(), String::new());
+        Self { dir, address, upstream, running, shell, token, ca_hash, coordinator }
     }
 
     /// The one place where the documents' names become this machine's. Everything else is run as it is written.
@@ -95,6 +101,11 @@ impl Hosts {
             self.shell.push_str(&format!("{line}\n"));
             return String::new();
         }
+        match line.as_str() {
+            "systemctl stop mirror-coordinator" => return self.stop_coordinator(),
+            "systemctl start mirror-coordinator" => return self.start(&self.coordinator.clone()),
+            _ => {}
+        }
         if line.starts_with("mirror-coordinator run") || line.starts_with("mirror-agent run") {
             return self.start(&line);
         }
@@ -114,10 +125,18 @@ impl Hosts {
         said
     }
 
+    /// What a document's units are here: the program that a line before has started.
+    fn stop_coordinator(&mut self) -> String {
+        let index = self.running.iter().position(|process| process.name() == self.coordinator);
+        self.running.remove(index.expect("the document has started one")).stop();
+        String::new()
+    }
+
     /// Starts a program that stays in the foreground, and waits until it is at work.
     fn start(&mut self, line: &str) -> String {
         if let Some((_, config)) = line.split_once("mirror-coordinator run --config ") {
             fleet::without_reserve(Path::new(config.trim())).expect("init has written it");
+            line.clone_into(&mut self.coordinator);
         }
         let log = self.dir.path().join(format!("{}.log", self.running.len()));
         let mut command = self.shell(&format!("exec {line}"));
@@ -172,7 +191,10 @@ fn check_shown(document: &str, shown: &str, printed: &str) {
 }
 
 fn follow(document: &str) {
-    let mut hosts = Hosts::new();
+    follow_on(&mut Hosts::new(), document);
+}
+
+fn follow_on(hosts: &mut Hosts, document: &str) {
     let mut printed = String::new();
     let mut run = 0;
     for block in blocks(document) {
@@ -182,10 +204,14 @@ fn follow(document: &str) {
                 for line in lines(&block.text) {
                     if NOT_RUN.iter().any(|program| line.starts_with(program)) {
                         check_unrun(&line);
-                    } else {
-                        printed.push_str(&hosts.run(&line));
-                        run += 1;
                     }
+                    if NOT_RUN.iter().any(|program| line.starts_with(program))
+                        && !UNITS_RUN.contains(&line.as_str())
+                    {
+                        continue;
+                    }
+                    printed.push_str(&hosts.run(&line));
+                    run += 1;
                 }
             }
             "text" => check_shown(document, &block.text, &printed),
@@ -211,4 +237,11 @@ fn the_command_lines_of_the_readme_work_as_written() {
 #[test]
 fn the_command_lines_of_getting_started_work_as_written() {
     follow("docs/getting-started.md");
+}
+
+#[test]
+fn the_command_lines_of_backup_and_restore_work_as_written() {
+    let mut hosts = Hosts::new();
+    follow_on(&mut hosts, "docs/getting-started.md");
+    follow_on(&mut hosts, "docs/backup-and-restore.md");
 }

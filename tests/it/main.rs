@@ -31,6 +31,7 @@ mod replace;
 mod replicas;
 mod reseed;
 mod road;
+mod store;
 mod survive;
 mod tidy;
 mod trace;

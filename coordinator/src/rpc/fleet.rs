@@ -1,7 +1,10 @@
 //! The fleet as a whole: its status in one consistent view, and the stop that outlives restarts.
 
+mod backup;
+
 use ::fleet::input::Ask;
 use mirror_proto::{convert, v1};
+use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status};
 
 use super::{agent, ask, project, user};
@@ -33,12 +36,24 @@ impl Fleet {
             queued: count(view.waiting()),
             version: env!("CARGO_PKG_VERSION").to_owned(),
             term: view.fleet().term,
+            store: Some(self.services.store_watch.show()),
         })
     }
 }
 
 #[tonic::async_trait]
 impl v1::fleet_service_server::FleetService for Fleet {
+    type BackupStream = ReceiverStream<Result<v1::BackupResponse, Status>>;
+
+    async fn backup(
+        &self,
+        request: Request<v1::BackupRequest>,
+    ) -> Result<Response<Self::BackupStream>, Status> {
+        let by = user(&request)?;
+        tracing::info!(target: "audit", %by, "backup of the store taken");
+        Ok(Response::new(backup::stream(&self.services)))
+    }
+
     async fn get_status(
         &self,
         _request: Request<v1::GetStatusRequest>,

@@ -89,6 +89,7 @@ pub const TABLE: &[(&str, Rule)] = &[
     ("/mirror.v1.FleetService/GetStatus", VIEWER),
     ("/mirror.v1.FleetService/Freeze", OPERATOR),
     ("/mirror.v1.FleetService/Thaw", OPERATOR),
+    ("/mirror.v1.FleetService/Backup", ADMIN),
     ("/mirror.v1.UpstreamService/ListUpstreams", VIEWER),
     ("/mirror.v1.UpstreamService/UpdateUpstream", OPERATOR),
     ("/mirror.v1.UpstreamService/ReplaceUpstream", OPERATOR),

@@ -128,6 +128,11 @@ pub enum Command {
     },
     /// End a freeze
     Thaw,
+    /// Take a backup of the coordinator's store, for `mirror-coordinator restore`
+    Backup {
+        /// The file to write; one that is there is replaced when the new one is whole
+        file: PathBuf,
+    },
     /// Try out schedules; needs no coordinator
     #[command(subcommand)]
     Schedule(ScheduleCommand),

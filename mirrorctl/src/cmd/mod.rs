@@ -1,6 +1,7 @@
 //! The commands: each asks the coordinator (or nobody), prints, and says how it went.
 
 mod agent;
+mod backup;
 mod check;
 mod context;
 mod fleet;
@@ -39,6 +40,7 @@ pub async fn run(app: &App, command: Command) -> Outcome<Exit> {
         Command::Why { project } => fleet::why(app, &project).await,
         Command::Freeze { reason } => fleet::freeze(app, reason).await,
         Command::Thaw => fleet::thaw(app).await,
+        Command::Backup { file } => backup::backup(app, &file).await,
         Command::Schedule(command) => schedule::run(app, &command),
         Command::Context(command) => context::run(app, command),
         Command::Completion { shell } => manual::completion(app, shell),

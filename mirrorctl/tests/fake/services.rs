@@ -407,4 +407,10 @@ impl FleetService for Services {
     async fn thaw(&self, _: Request<v1::ThawRequest>) -> Answer<v1::FleetStatus> {
         unserved()
     }
+
+    type BackupStream = tokio_stream::Empty<Result<v1::BackupResponse, Status>>;
+
+    async fn backup(&self, _: Request<v1::BackupRequest>) -> Answer<Self::BackupStream> {
+        unserved()
+    }
 }
