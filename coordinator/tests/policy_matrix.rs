@@ -24,7 +24,7 @@ const CALLERS: [Standing; 6] = [
 
 /// What the design says: who may, as letters in the order none, agent, viewer, owner, operator, admin. An owner may
 /// act on own projects only, and no project has an owner.
-const DESIGN: [(&str, &str); 42] = [
+const DESIGN: [(&str, &str); 43] = [
     ("ProjectService/CreateProject", "----OA"),
     ("ProjectService/GetProject", "--VWOA"),
     ("ProjectService/ListProjects", "--VWOA"),

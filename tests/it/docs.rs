@@ -127,8 +127,9 @@ impl Hosts {
 
     /// What a document's units are here: the program that a line before has started.
     fn stop_coordinator(&mut self) -> String {
-        let index = self.running.iter().position(|process| process.name() == self.coordinator);
-        self.running.remove(index.expect("the document has started one")).stop();
+        // The newest one of that name: those before it have ended.
+        let newest = self.running.iter_mut().rfind(|process| process.name() == self.coordinator);
+        newest.expect("the document has started one").stop();
         String::new()
     }
 
@@ -219,7 +220,7 @@ fn follow_on(hosts: &mut Hosts, document: &str) {
             other => panic!("{document} has a block of kind {other:?}: say sh, text or ini"),
         }
     }
-    assert!(run > 10, "{document}: only {run} lines were run");
+    assert!(run >= 10, "{document}: only {run} lines were run");
     let copy: PathBuf = hosts.dir.path().join("srv/debian");
     let upstream = tree::hash(&hosts.dir.path().join("upstream")).expect("a tree");
     assert_eq!(
