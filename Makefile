@@ -4,7 +4,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help demo test build setup-demo setup-test fmt lint doc deny proto-lint unit e2e bench load clean
+.PHONY: help demo test build setup-demo setup-test fmt lint doc deny proto-lint unit e2e bench load chaos clean
 
 CARGO ?= cargo
 TOOLS := $(CURDIR)/target/tools/bin
@@ -68,6 +68,13 @@ bench: ## criterion: the engine and the store, each beside its floor
 load: ## Real processes, real TLS: latencies and memory beside their floors (ARGS="--quick trigger": a look at one part)
 	$(CARGO) build --workspace --bins --release
 	@"$${CARGO_TARGET_DIR:-target}"/release/fleet-load $(ARGS)
+
+# DURATION is in seconds, for the fleet under faults and for the torture of the store each; the kills come on top.
+chaos: build ## A fleet under seeded faults, 300 kill -9, the store tortured (DURATION=60 SEED=n)
+	$(CARGO) run --quiet -p fleet-tests --bin fleet-chaos -- --duration $(or $(DURATION),60) $(if $(SEED),--seed $(SEED))
+	STORE_KILL_ROUNDS=300 TORTURE_SECONDS=$(or $(DURATION),60) $(if $(SEED),TORTURE_SEED=$(SEED)) \
+	  $(CARGO) test --quiet -p mirror-coordinator --test store_crash --test store_torture --test store_power -- --nocapture
+	KILL_ROUNDS=300 $(CARGO) test --quiet -p fleet-tests --test it -- --nocapture no_acknowledged_write_is_lost
 
 clean: ## Everything built
 	$(CARGO) clean

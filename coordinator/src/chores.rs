@@ -6,7 +6,7 @@ use std::{
     time::Duration,
 };
 
-use chrono::TimeDelta;
+use chrono::{Datelike as _, TimeDelta};
 use fleet::{
     input::Input,
     time::{Now, Wall},
@@ -29,6 +29,10 @@ const AUDIT_PRUNES_MAX: u32 = 100;
 pub(crate) const BACKUPS: &str = "backups";
 /// What our own backups' names begin with; others in the folder are left alone.
 const BACKUP_PREFIX: &str = "coordinator-";
+/// The time in their names, UTC.
+const BACKUP_TIME: &str = "%Y%m%dT%H%M%SZ";
+/// Past records that are checked at once.
+const SCRUB_PAGE: usize = 500;
 
 type Done = Result<String, String>;
 
@@ -37,6 +41,12 @@ pub(crate) async fn watchdog(services: Services) -> Done {
     let now = services.driver.now();
     let late = overdue(&services, now);
     services.driver.wake();
+    let watch = services.clone();
+    blocking(move || {
+        watch.store_watch.look(&watch);
+        Ok(String::new())
+    })
+    .await?;
     if late <= OVERDUE_AFTER {
         return Ok("nothing is overdue".to_owned());
     }
@@ -64,18 +74,22 @@ pub(crate) async fn sweep(services: Services) -> Done {
     Ok(format!("{SWEEPS_MAX} sweeps, more is left"))
 }
 
-/// Backs the store up and removes the oldest backups beyond the number kept.
+/// Backs the store up and removes the backups that are kept no longer.
 pub(crate) async fn backup(services: Services) -> Done {
-    let keep = usize::try_from(services.config.backups).unwrap_or(usize::MAX);
-    if keep == 0 {
+    let daily = usize::try_from(services.config.backups).unwrap_or(usize::MAX);
+    if daily == 0 {
         return Ok("switched off".to_owned());
     }
-    blocking(move || {
+    let watch = std::sync::Arc::clone(&services.store_watch);
+    let done = blocking(move || {
         let folder = services.config.file(BACKUPS);
-        let time = services.driver.now().wall.to_utc().format("%Y%m%dT%H%M%SZ");
+        let time = services.driver.now().wall.to_utc().format(BACKUP_TIME);
         let path = folder.join(format!("{BACKUP_PREFIX}{time}.{BACKUP_EXTENSION}"));
+        remove_partial(&folder).map_err(|error| format!("removing what is left of old backups: {error}"))?;
         let made = services.driver.store().backup_to(&path).map_err(|error| Chain(&error).to_string())?;
-        let removed = keep_newest(&folder, keep).map_err(|error| format!("removing old backups: {error}"))?;
+        let weekly = usize::try_from(services.config.weekly_backups).unwrap_or(usize::MAX);
+        let removed =
+            keep_backups(&folder, daily, weekly).map_err(|error| format!("removing old backups: {error}"))?;
         Ok(format!(
             "{} bytes, {} entries to {}; {removed} old ones removed",
             made.bytes,
@@ -83,10 +97,13 @@ pub(crate) async fn backup(services: Services) -> Done {
             path.display()
         ))
     })
-    .await
+    .await;
+    watch.note_backup(done.as_ref().err().cloned());
+    done
 }
 
-fn keep_newest(folder: &Path, keep: usize) -> std::io::Result<usize> {
+/// Our own backups, the oldest first: the time stands in the name.
+pub(crate) fn daily_backups(folder: &Path) -> std::io::Result<Vec<PathBuf>> {
     let mut ours: Vec<PathBuf> = Vec::new();
     for entry in std::fs::read_dir(folder)? {
         let path = entry?.path();
@@ -95,19 +112,54 @@ fn keep_newest(folder: &Path, keep: usize) -> std::io::Result<usize> {
             ours.push(path);
         }
     }
-    // The time stands in the name, so the order of names is the order of age.
     ours.sort();
-    let doomed = ours.len().saturating_sub(keep);
-    for path in &ours[..doomed] {
+    Ok(ours)
+}
+
+/// Keeps the newest `daily` ones, and of the weeks before those the newest one each, for `weekly` weeks.
+fn keep_backups(folder: &Path, daily: usize, weekly: usize) -> std::io::Result<usize> {
+    let mut ours = daily_backups(folder)?;
+    ours.truncate(ours.len().saturating_sub(daily));
+    let (mut weeks, mut removed) = (Vec::new(), 0);
+    for path in ours.iter().rev() {
+        // One whose name holds no time is nobody's week.
+        let week = week_of(path);
+        if let Some(week) = week.filter(|week| !weeks.contains(week) && weeks.len() < weekly) {
+            weeks.push(week);
+            continue;
+        }
         std::fs::remove_file(path)?;
+        removed += 1;
     }
-    Ok(doomed)
+    Ok(removed)
+}
+
+fn week_of(path: &Path) -> Option<chrono::IsoWeek> {
+    let time = path.file_stem()?.to_str()?.strip_prefix(BACKUP_PREFIX)?;
+    chrono::NaiveDateTime::parse_from_str(time, BACKUP_TIME).ok().map(|time| time.iso_week())
+}
+
+/// Removes what a coordinator that was killed left of a backup.
+fn remove_partial(folder: &Path) -> std::io::Result<()> {
+    let Ok(entries) = std::fs::read_dir(folder) else { return Ok(()) };
+    for entry in entries {
+        let path = entry?.path();
+        let name = path.file_name().unwrap_or_default().to_string_lossy();
+        let ours = name.starts_with(&format!(".{BACKUP_PREFIX}")) && name.ends_with(".partial");
+        if ours || name.ends_with(".sending") {
+            std::fs::remove_file(&path)?;
+        }
+    }
+    Ok(())
 }
 
 /// Removes history and audit log beyond their limits, logs whose runs are gone, and sets the ballast aside again.
 pub(crate) async fn prune(services: Services) -> Done {
     blocking(move || {
-        let removed = prune_history(&services).map_err(|error| Chain(&error).to_string())?;
+        let removed = prune_history(&services).map_err(|error| Chain(&error).to_string());
+        // What is damaged may be what cannot be pruned: it is looked for in any case.
+        scrub(&services);
+        let removed = removed?;
         let events = prune_audit(&services).map_err(|error| Chain(&error).to_string())?;
         let store = services.driver.store();
         let known = |project, run| store.run(project, run).map_or(true, |found| found.is_some());
@@ -118,6 +170,32 @@ pub(crate) async fn prune(services: Services) -> Done {
         ))
     })
     .await
+}
+
+/// Checks all past records; those that are live are checked at each start.
+fn scrub(services: &Services) {
+    let (mut from, mut count, mut first) = (None, 0, Vec::new());
+    while !services.stopping.is_cancelled() {
+        match services.driver.store().scrub(from.as_deref(), SCRUB_PAGE) {
+            Ok(part) => {
+                count += part.faults.len();
+                if first.is_empty() {
+                    first = part.faults;
+                }
+                if part.next.is_none() {
+                    break;
+                }
+                from = part.next;
+            }
+            Err(error) => {
+                // The engine reads no further: how much is behind it is not known.
+                count += 1;
+                first.push(Chain(&error).to_string());
+                break;
+            }
+        }
+    }
+    services.store_watch.note_damaged(count, first);
 }
 
 fn prune_history(services: &Services) -> Result<usize, StoreError> {
@@ -182,6 +260,13 @@ async fn blocking(work: impl FnOnce() -> Done + Send + 'static) -> Done {
 mod tests {
     use super::*;
 
+    fn names(folder: &Path) -> Vec<String> {
+        let entries = std::fs::read_dir(folder).unwrap();
+        let mut left: Vec<_> = entries.map(|e| e.unwrap().file_name().into_string().unwrap()).collect();
+        left.sort();
+        left
+    }
+
     #[test]
     fn the_newest_backups_stay_and_strangers_are_left_alone() {
         let folder = tempfile::tempdir().unwrap();
@@ -191,21 +276,41 @@ mod tests {
         }
         make("coordinator-20260101T000000Z.txt");
         make("before-upgrade.backup");
-        assert_eq!(keep_newest(folder.path(), 2).unwrap(), 3);
-        let mut left: Vec<_> = std::fs::read_dir(folder.path())
-            .unwrap()
-            .map(|e| e.unwrap().file_name().into_string().unwrap())
-            .collect();
-        left.sort();
+        assert_eq!(keep_backups(folder.path(), 2, 0).unwrap(), 3);
+        let left = [
+            "before-upgrade.backup",
+            "coordinator-20260101T000000Z.txt",
+            "coordinator-20261113T031700Z.backup",
+            "coordinator-20261114T031700Z.backup",
+        ];
+        assert_eq!(names(folder.path()), left);
+        assert_eq!(keep_backups(folder.path(), 2, 4).unwrap(), 0);
+        make(".coordinator-20261115T031700Z.backup.partial");
+        make("0190.sending");
+        remove_partial(folder.path()).unwrap();
+        assert_eq!(names(folder.path()), left);
+    }
+
+    #[test]
+    fn a_year_of_backups_leaves_seven_days_and_four_weeks() {
+        let folder = tempfile::tempdir().unwrap();
+        let first = chrono::NaiveDate::from_ymd_opt(2026, 1, 1).unwrap();
+        for day in first.iter_days().take(364) {
+            let name = format!("coordinator-{}T031700Z.backup", day.format("%Y%m%d"));
+            std::fs::write(folder.path().join(name), "x").unwrap();
+            keep_backups(folder.path(), 7, 4).unwrap();
+        }
+        let left: Vec<_> = names(folder.path()).iter().map(|name| name[12..20].to_owned()).collect();
+        // The last day is Wednesday, 30 December: seven days, and of each week before them the last
+        // day that is left, the week that they begin in included.
+        let days = ["1229", "1228", "1227", "1226", "1225", "1224"];
         assert_eq!(
-            left,
-            [
-                "before-upgrade.backup",
-                "coordinator-20260101T000000Z.txt",
-                "coordinator-20261113T031700Z.backup",
-                "coordinator-20261114T031700Z.backup",
-            ]
+            left[left.len() - 7..].iter().rev().skip(1).map(|day| &day[4..]).collect::<Vec<_>>(),
+            days
         );
-        assert_eq!(keep_newest(folder.path(), 2).unwrap(), 0);
+        assert_eq!(
+            left[..left.len() - 7],
+            ["20261206", "20261213", "20261220", "20261223"].map(str::to_owned)[..]
+        );
     }
 }

@@ -95,6 +95,8 @@ pub struct Config {
     pub audit_days: u32,
     /// Daily backups kept.
     pub backups: u32,
+    /// Weeks before those of which one backup is kept.
+    pub weekly_backups: u32,
     /// When housekeeping runs.
     pub housekeeping: Housekeeping,
 }
@@ -117,6 +119,7 @@ impl Default for Config {
             history_days: 90,
             audit_days: 400,
             backups: 7,
+            weekly_backups: 4,
             housekeeping: Housekeeping {
                 watchdog: "*/10 * * * * *".to_owned(),
                 sweep: "30 * * * * *".to_owned(),

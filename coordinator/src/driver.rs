@@ -7,9 +7,10 @@
 //! new term, whatever was waiting is answered UNAVAILABLE, and readers keep the last committed view meanwhile.
 
 use std::{
+    collections::VecDeque,
     panic::{AssertUnwindSafe, catch_unwind},
     sync::{
-        Arc, PoisonError, RwLock, RwLockReadGuard,
+        Arc, Mutex, PoisonError, RwLock, RwLockReadGuard,
         atomic::{AtomicBool, Ordering},
     },
     thread,
@@ -41,6 +42,8 @@ pub const QUEUE_LEN: usize = 512;
 pub const BATCH_UNITS_MAX: usize = 512;
 /// Inputs of others among them: the rest is for what is due, so that a full queue does not starve the schedule.
 const BATCH_INPUTS_MAX: usize = BATCH_UNITS_MAX / 2;
+/// Commits whose time is remembered.
+pub const COMMIT_TIMES: usize = 1_024;
 /// First pause before the store is opened again after a failed commit.
 const REOPEN_INITIAL: Duration = Duration::from_millis(200);
 /// Longest pause between tries to open the store again.
@@ -85,6 +88,8 @@ struct Shared {
     audited: watch::Sender<AuditId>,
     notes: Notes,
     writable: AtomicBool,
+    /// How long the newest commits took.
+    commit_times: Mutex<VecDeque<Duration>>,
 }
 
 impl Shared {
@@ -137,6 +142,7 @@ impl Driver {
             audited: watch::Sender::new(audited),
             notes: Notes::default(),
             writable: AtomicBool::new(true),
+            commit_times: Mutex::default(),
         });
         let driver = Self { queue, shared: Arc::clone(&shared), store: store.clone() };
         let writer = Writer { shared, store, working: engine, audited, outlet, inbox };
@@ -227,6 +233,16 @@ impl Driver {
     #[must_use]
     pub fn changes(&self) -> watch::Receiver<u64> {
         self.shared.commits.subscribe()
+    }
+
+    /// What 99 of 100 of the newest [`COMMIT_TIMES`] commits did not take longer than.
+    #[must_use]
+    pub fn commit_time(&self) -> Duration {
+        let times = self.shared.commit_times.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut sorted: Vec<Duration> = times.iter().copied().collect();
+        drop(times);
+        sorted.sort_unstable();
+        sorted.get((sorted.len() * 99 / 100).min(sorted.len().saturating_sub(1))).copied().unwrap_or_default()
     }
 
     /// Whether the store took the last commit.
@@ -406,7 +422,14 @@ impl Writer {
         if batch.units.is_empty() {
             return Ok(());
         }
-        self.store.commit(&batch.units).map(|_revision| ())
+        let begun = self.shared.clock.now().mono;
+        let committed = self.store.commit(&batch.units).map(|_revision| ());
+        let mut times = self.shared.commit_times.lock().unwrap_or_else(PoisonError::into_inner);
+        if times.len() == COMMIT_TIMES {
+            times.pop_front();
+        }
+        times.push_back(self.shared.clock.now().mono.since(begun));
+        committed
     }
 
     /// The commit is on disk: show it, say it, answer.
@@ -519,7 +542,8 @@ mod tests {
         let (commits, writable) = (watch::Sender::new(0), AtomicBool::new(true));
         let (told, notes) = (watch::Sender::new(audited), Notes::default());
         let (queue, inbox) = mpsc::channel(2 * BATCH_UNITS_MAX);
-        let shared = Arc::new(Shared { view, clock, commits, audited: told, notes, writable });
+        let commit_times = Mutex::default();
+        let shared = Arc::new(Shared { view, clock, commits, audited: told, notes, writable, commit_times });
         let mut writer = Writer { shared, store, working, audited, outlet: Arc::new(Nobody), inbox };
 
         let names = TokenNames::One("ftp1".parse().unwrap());

@@ -39,6 +39,7 @@ pub mod seal;
 pub mod seal_key;
 pub mod session;
 pub mod store;
+pub mod store_watch;
 pub mod telemetry;
 pub mod ticker;
 pub mod twins;
@@ -77,6 +78,7 @@ use crate::{
     probes::Probes,
     seal::Sealer,
     store::{BACKUP_EXTENSION, OpenError, Opened, Store, StoreError, StoreOptions},
+    store_watch::StoreWatch,
     ticker::{JobReport, Ticker, Watchdog},
     twins::Twins,
     watch::Progress,
@@ -126,6 +128,8 @@ pub struct Services {
     pub twins: Arc<Twins>,
     /// What the schedule watchdog found.
     pub watchdog: Arc<Watchdog>,
+    /// What is to be said of the store.
+    pub store_watch: Arc<StoreWatch>,
     /// Cancelled when the coordinator stops: what could go on for ever ends.
     pub stopping: CancellationToken,
     /// What `grpc.health.v1` says.
@@ -239,9 +243,12 @@ impl Coordinator {
     pub async fn start_with(config: Config, options: StartOptions) -> Result<Handle, StartError> {
         let now = clock::Clock::start().now().wall;
         let who = Arc::new(Who::load(&config, now.to_utc())?);
+        let clock = clock::Clock::start();
         let opened = open_store(&config)?;
+        let opened_in = clock.now().mono.since(fleet::time::Mono(0));
+        let store_watch = Arc::new(StoreWatch::new(opened_in));
         let store = opened.store.clone();
-        let (services, thread) = match begin(config, who, opened, now) {
+        let (services, thread) = match begin(config, who, opened, store_watch, now) {
             Ok(begun) => begun,
             Err(error) => {
                 close_store(store).await;
@@ -305,6 +312,7 @@ fn begin(
     config: Config,
     who: Arc<Who>,
     opened: Opened,
+    store_watch: Arc<StoreWatch>,
     now: Wall,
 ) -> Result<(Services, DriverThread), StartError> {
     let logs = Arc::new(AttemptLogs::open(&config.data_dir)?);
@@ -334,6 +342,7 @@ fn begin(
         passwords: Passwords::default(),
         twins: Arc::default(),
         watchdog: Arc::default(),
+        store_watch,
         stopping: CancellationToken::new(),
         health: HealthReporter::new(),
         config: Arc::new(config),

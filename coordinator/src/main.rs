@@ -10,7 +10,7 @@ use mirror_coordinator::{
     Chain, Coordinator, Handle, StartError,
     config::{self, Config, ConfigError, Overrides},
     init::{InitError, Made, NewFleet, init},
-    offline::{self, OfflineError},
+    offline::{self, OfflineError, Restored},
     store::{OpenError, StoreError},
     telemetry,
     user_certificate::{UserCertificateError, user_certificate},
@@ -58,6 +58,15 @@ enum Command {
     /// Put a backup in the place of the store, which is kept aside, while no coordinator runs
     #[command(after_help = EXIT_CODES)]
     Restore(File),
+    /// Write all of the store to a file, to move it to another host, while no coordinator runs; a backup is the same
+    #[command(after_help = EXIT_CODES)]
+    Export(File),
+    /// Make the store of an export where there is none, while no coordinator runs
+    #[command(after_help = EXIT_CODES)]
+    Import(Import),
+    /// Write the store's file anew without what is no longer in it, while no coordinator runs; agents notice nothing
+    #[command(after_help = EXIT_CODES)]
+    Compact(Offline),
     /// Break glass: a new certificate for a user whose own has ended or is lost, while no coordinator runs
     #[command(after_help = EXIT_CODES, long_about = ABOUT_USER_CERTIFICATE)]
     UserCertificate(UserCertificate),
@@ -113,6 +122,25 @@ struct Run {
 struct File {
     /// The backup's file; backup replaces one that is there in one step
     file: PathBuf,
+    /// The configuration file
+    #[arg(long, value_name = "FILE", env = "MIRROR_COORDINATOR_CONFIG", default_value = "coordinator.toml")]
+    config: PathBuf,
+}
+
+#[derive(Debug, Args)]
+struct Import {
+    /// The export's file, or a backup's
+    file: PathBuf,
+    /// Replace the store that is there, which is kept aside
+    #[arg(long)]
+    replace: bool,
+    /// The configuration file
+    #[arg(long, value_name = "FILE", env = "MIRROR_COORDINATOR_CONFIG", default_value = "coordinator.toml")]
+    config: PathBuf,
+}
+
+#[derive(Debug, Args)]
+struct Offline {
     /// The configuration file
     #[arg(long, value_name = "FILE", env = "MIRROR_COORDINATOR_CONFIG", default_value = "coordinator.toml")]
     config: PathBuf,
@@ -191,17 +219,24 @@ async fn execute(command: Command) -> Result<(), Failure> {
             Ok(())
         }
         Command::Run(run) => run_coordinator(run).await,
-        Command::Backup(File { file, config }) => {
+        Command::Backup(File { file, config }) | Command::Export(File { file, config }) => {
             let made = offline::backup(&read(&config)?, &file).map_err(Failure::from)?;
             say(&format!("{} {} entries, {} bytes in {}", mark(), made.entries, made.bytes, file.display()));
             Ok(())
         }
         Command::Restore(File { file, config: path }) => {
             let done = offline::restore(&read(&path)?, &file).map_err(Failure::from)?;
-            say(&format!("{} {} entries of {} are in place", mark(), done.report.entries, file.display()));
-            if let Some(aside) = done.aside {
-                say(&format!("The store that was there is kept in {}", aside.display()));
-            }
+            say_put_in_place(&done, &file, &path);
+            Ok(())
+        }
+        Command::Import(Import { file, replace, config: path }) => {
+            let done = offline::import(&read(&path)?, &file, replace).map_err(Failure::from)?;
+            say_put_in_place(&done, &file, &path);
+            Ok(())
+        }
+        Command::Compact(Offline { config: path }) => {
+            let done = offline::compact(&read(&path)?).map_err(Failure::from)?;
+            say(&format!("{} the store's file had {} bytes and has {}", mark(), done.before, done.after));
             say(&format!("Next: mirror-coordinator run --config {}", path.display()));
             Ok(())
         }
@@ -218,6 +253,17 @@ async fn execute(command: Command) -> Result<(), Failure> {
             Ok(())
         }
     }
+}
+
+fn say_put_in_place(done: &Restored, file: &std::path::Path, config: &std::path::Path) {
+    say(&format!("{} {} entries of {} are in place", mark(), done.report.entries, file.display()));
+    if let Some(aside) = &done.aside {
+        say(&format!("The store that was there is kept in {}", aside.display()));
+    }
+    if done.same {
+        say("It held the same: agents notice nothing");
+    }
+    say(&format!("Next: mirror-coordinator run --config {}", config.display()));
 }
 
 fn read(path: &std::path::Path) -> Result<Config, Failure> {
@@ -487,6 +533,7 @@ impl From<OfflineError> for Failure {
     fn from(error: OfflineError) -> Self {
         let (code, next) = match &error {
             OfflineError::Open(OpenError::Running(_)) => (EXIT_CONFLICT, "stop it first"),
+            OfflineError::Exists(_) => (EXIT_CONFLICT, "mirror-coordinator import --help"),
             OfflineError::File(..) | OfflineError::Store(StoreError::BadBackup { .. }) => {
                 (EXIT_INPUT, "mirror-coordinator restore --help")
             }

@@ -1,4 +1,4 @@
-//! What is done to a store while no coordinator runs on it: a backup by hand, and a restore.
+//! What is done to a store while no coordinator runs on it: a backup by hand, a restore, moving it, compacting it.
 
 use std::path::{Path, PathBuf};
 
@@ -6,7 +6,10 @@ use crate::{
     STORE,
     chores::BACKUPS,
     config::Config,
-    store::{BackupReport, OpenError, Store, StoreError, StoreOptions, restore_from, verify_backup},
+    store::{
+        self, BackupReport, Compacted, OpenError, Store, StoreError, StoreOptions, restore_from,
+        restore_newest, verify_backup,
+    },
 };
 
 /// Old stores that are kept aside in one folder.
@@ -24,6 +27,12 @@ pub enum OfflineError {
     /// Reading or writing a backup.
     #[error("nothing was changed")]
     Store(#[from] StoreError),
+    /// There is a store already.
+    #[error(
+        "nothing was imported: there is a store in {0} already; next: the same command with --replace, which keeps it \
+         aside"
+    )]
+    Exists(PathBuf),
     /// The present store could not be moved aside, or back.
     #[error("could not move {0} aside; nothing was restored")]
     Move(PathBuf, #[source] std::io::Error),
@@ -36,6 +45,8 @@ pub struct Restored {
     pub report: BackupReport,
     /// Where the store that was there has gone.
     pub aside: Option<PathBuf>,
+    /// It is what the store that was there held, so nothing went back in time.
+    pub same: bool,
 }
 
 /// Writes a backup of the store to `file`.
@@ -55,17 +66,46 @@ pub fn backup(config: &Config, file: &Path) -> Result<BackupReport, OfflineError
 /// # Errors
 /// [`OfflineError`]; the store that was there is in its place then.
 pub fn restore(config: &Config, file: &Path) -> Result<Restored, OfflineError> {
+    put_in_place(config, file, true, false)
+}
+
+/// Puts an export in the place of a store, or where there is none. One that holds exactly what the store that was there
+/// holds goes back in no time: terms go on. Any other one is a restore.
+///
+/// # Errors
+/// [`OfflineError`], also when there is a store and `replace` is not set; that one is in its place then.
+pub fn import(config: &Config, file: &Path, replace: bool) -> Result<Restored, OfflineError> {
+    put_in_place(config, file, replace, true)
+}
+
+fn put_in_place(
+    config: &Config,
+    file: &Path,
+    replace: bool,
+    may_be_newest: bool,
+) -> Result<Restored, OfflineError> {
     std::fs::File::open(file).map_err(|error| OfflineError::File(file.to_owned(), error))?;
     verify_backup(file)?;
     let place = config.file(STORE);
-    if let Err(running @ OpenError::Running(_)) =
-        Store::open(&place, &options(config)).map(|o| o.store.close())
-    {
-        return Err(running.into());
+    if place.exists() && !replace {
+        return Err(OfflineError::Exists(place));
     }
+    let same = match Store::open(&place, &options(config)) {
+        Ok(opened) => {
+            // Only of a store that is in order it is known that there never was a newer state.
+            let sound = may_be_newest && opened.clean && !opened.rewound && opened.report.is_empty();
+            let same = sound && opened.store.is_as_in(file)?;
+            opened.store.close()?;
+            same
+        }
+        Err(refused @ (OpenError::Running(_) | OpenError::Owner { .. })) => return Err(refused.into()),
+        // Whatever else is wrong with it, it is moved aside.
+        Err(_) => false,
+    };
     let aside = set_aside(&place)?;
-    match restore_from(file, &place) {
-        Ok(report) => Ok(Restored { report, aside }),
+    let put = if same { restore_newest(file, &place) } else { restore_from(file, &place) };
+    match put {
+        Ok(report) => Ok(Restored { report, aside, same }),
         Err(error) => {
             if let Some(aside) = &aside {
                 put_back(aside, &place)?;
@@ -73,6 +113,14 @@ pub fn restore(config: &Config, file: &Path) -> Result<Restored, OfflineError> {
             Err(error.into())
         }
     }
+}
+
+/// Writes the store's file anew without what is no longer in it. Nothing goes back in time.
+///
+/// # Errors
+/// [`OfflineError`], also when a coordinator runs on the store; it is as it was then.
+pub fn compact(config: &Config) -> Result<Compacted, OfflineError> {
+    Ok(store::compact(&config.file(STORE))?)
 }
 
 pub(crate) fn options(config: &Config) -> StoreOptions {

@@ -15,7 +15,7 @@ use std::{
     fs::{self, File},
     io,
     path::{Path, PathBuf},
-    process::Command,
+    process::{Child, Command},
     thread,
     time::Duration,
 };
@@ -56,7 +56,9 @@ impl Disk {
 
 impl Drop for Disk {
     fn drop(&mut self) {
-        drop(run(Command::new("umount").arg(&self.mounted)));
+        if run(Command::new("umount").arg(&self.mounted)).is_err() {
+            drop(run(Command::new("umount").arg("--lazy").arg(&self.mounted)));
+        }
     }
 }
 
@@ -72,6 +74,16 @@ fn memory(at: &Path, bytes: u64) -> Result<Disk, String> {
     let size = format!("size={bytes},mode=0700");
     run(Command::new("mount").args(["-t", "tmpfs", "-o", &size, "store-power"]).arg(at))?;
     Ok(Disk { mounted: at.to_owned() })
+}
+
+/// The writers, ended with the test, however it ends: they would keep its disks.
+struct Writers(Child);
+
+impl Drop for Writers {
+    fn drop(&mut self) {
+        drop(self.0.kill());
+        drop(self.0.wait());
+    }
 }
 
 fn signal(pid: u32, signal: Signal) {
@@ -99,18 +111,18 @@ fn after_a_power_cut_every_acknowledged_write_is_there() {
         Err(why) => return println!("skipped: no disk of its own here: {why}"),
     };
     let notes = dir.path().join("acknowledged");
-    let mut child = start("child_writes_until_it_is_ended", &live.join("store"), &notes);
+    let writers = Writers(start("child_writes_until_it_is_ended", &live.join("store"), &notes));
     let mut before = 0;
     for cut in 0..CUTS {
         // Where in its writing it is met is the fault that is tried.
         thread::sleep(Duration::from_millis(rand::rng().random_range(50..400)));
-        signal(child.id(), Signal::STOP);
+        signal(writers.0.id(), Signal::STOP);
         let told = acknowledged(&notes);
         let copied = io::copy(
             &mut File::open(images.join("disk")).unwrap(),
             &mut File::create(images.join("cut")).unwrap(),
         );
-        signal(child.id(), Signal::CONT);
+        signal(writers.0.id(), Signal::CONT);
         assert_eq!(copied.unwrap(), DISK_BYTES);
 
         let _after_disk = Disk::mount(&images.join("cut"), &after, "loop").unwrap();
@@ -123,8 +135,6 @@ fn after_a_power_cut_every_acknowledged_write_is_there() {
         before = total;
         opened.store.close().unwrap();
     }
-    child.kill().unwrap();
-    child.wait().unwrap();
     println!("{before} units acknowledged over {CUTS} power cuts");
 }
 

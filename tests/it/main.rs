@@ -10,6 +10,7 @@
 mod abuse;
 mod audit;
 mod autonomy;
+mod chaos;
 mod check;
 mod clients;
 mod contain;
@@ -37,6 +38,7 @@ mod reseed;
 mod road;
 mod rotate;
 mod secrets;
+mod store;
 mod survive;
 mod tidy;
 mod trace;

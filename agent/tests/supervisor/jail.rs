@@ -8,7 +8,9 @@ use std::path::{Path, PathBuf};
 use mirror_agent::jail::{REFUSED_CODE, gaps};
 use mirror_agent::rundir::{JailSpec, ProgramSpec};
 
-use crate::harness::{AGENT, Run, sh};
+use mirror_agent::rundir::BUILD;
+
+use crate::harness::{Run, SUPERVISE, sh};
 
 /// Whether Landlock can be tested here for what needs it; says why not.
 fn landlock(gap: &str) -> bool {
@@ -278,7 +280,7 @@ fn bare(jail: Option<&JailSpec>, uid: Option<u32>, argv: &[&str]) -> (Option<i32
     }
     if let Some(jail) = jail {
         fs::write(&file, serde_json::to_vec(jail).unwrap()).unwrap();
-        words.extend([AGENT, "jail", "--jail", file.to_str().unwrap(), "--"].map(str::to_owned));
+        words.extend([SUPERVISE, BUILD, "jail", "--jail", file.to_str().unwrap(), "--"].map(str::to_owned));
     }
     words.extend(argv.iter().map(|word| (*word).to_owned()));
     #[allow(clippy::disallowed_methods, reason = "a program in the jail, without a supervisor")]
@@ -291,7 +293,7 @@ fn a_user_of_its_own() -> Option<u32> {
     let uid = 100_000 + std::process::id() % 1_000_000;
     let able = rustix::process::geteuid().is_root()
         && Path::new("/usr/bin/setpriv").exists()
-        && bare(None, Some(uid), &[AGENT, "--version"]).0 == Some(0);
+        && bare(None, Some(uid), &[SUPERVISE, "--version"]).0 == Some(0);
     if !able {
         eprintln!("skipped: needs root, setpriv, and a build directory that other users may enter");
     }

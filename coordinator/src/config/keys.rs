@@ -322,9 +322,16 @@ pub const KEYS: &[Key] = &[
     Key {
         name: "backup.keep",
         value: "N",
-        about: "Backups kept in the folder `backups` of data_dir; 0: none are made",
+        about: "Daily backups kept in the folder `backups` of data_dir; 0: none are made",
         set: |config, text| counted(text, 0, BACKUPS_MAX, &mut config.backups),
         show: |config| config.backups.to_string(),
+    },
+    Key {
+        name: "backup.keep_weekly",
+        value: "N",
+        about: "Weeks before those days of which one backup is kept",
+        set: |config, text| counted(text, 0, BACKUPS_MAX, &mut config.weekly_backups),
+        show: |config| config.weekly_backups.to_string(),
     },
     Key {
         name: "housekeeping.watchdog",

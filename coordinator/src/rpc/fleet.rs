@@ -1,12 +1,14 @@
-//! The fleet as a whole: its status in one consistent view, the stop that outlives restarts, and the audit log.
+//! The fleet as a whole: its status in one consistent view, the stop that outlives restarts, the audit log, and backups.
 
 mod audit;
+mod backup;
 
 use std::sync::Arc;
 
 use ::fleet::input::Ask;
 use mirror_proto::{convert, v1};
 use tokio::sync::Semaphore;
+use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status};
 
 use super::{agent, ask, project, user};
@@ -39,6 +41,7 @@ impl Fleet {
             queued: count(view.waiting()),
             version: env!("CARGO_PKG_VERSION").to_owned(),
             term: view.fleet().term,
+            store: Some(self.services.store_watch.show()),
         })
     }
 }
@@ -46,6 +49,16 @@ impl Fleet {
 #[tonic::async_trait]
 impl v1::fleet_service_server::FleetService for Fleet {
     type WatchAuditEventsStream = Line<v1::WatchAuditEventsResponse>;
+    type BackupStream = ReceiverStream<Result<v1::BackupResponse, Status>>;
+
+    async fn backup(
+        &self,
+        request: Request<v1::BackupRequest>,
+    ) -> Result<Response<Self::BackupStream>, Status> {
+        let by = user(&request)?;
+        tracing::info!(target: "audit", %by, "backup of the store taken");
+        Ok(Response::new(backup::stream(&self.services)))
+    }
 
     async fn get_status(
         &self,

@@ -93,6 +93,7 @@ pub const TABLE: &[(&str, Rule)] = &[
     ("/mirror.v1.FleetService/Thaw", OPERATOR),
     ("/mirror.v1.FleetService/ListAuditEvents", ADMIN),
     ("/mirror.v1.FleetService/WatchAuditEvents", ADMIN),
+    ("/mirror.v1.FleetService/Backup", ADMIN),
     ("/mirror.v1.UpstreamService/ListUpstreams", VIEWER),
     ("/mirror.v1.UpstreamService/UpdateUpstream", OPERATOR),
     ("/mirror.v1.UpstreamService/ReplaceUpstream", OPERATOR),

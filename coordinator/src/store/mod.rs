@@ -45,7 +45,7 @@ pub use error::{OpenError, StoreError};
 pub use files::BACKUP_EXTENSION;
 pub use history::{PAGE_MAX, PRUNE_DELETES_MAX, Pruned, Scrubbed};
 pub use key::KEY_BYTES_MAX;
-pub use restore::{Compacted, compact, restore_from};
+pub use restore::{Compacted, compact, restore_from, restore_newest};
 pub use unit::Unit;
 
 use engine::{Engine as _, Pair, Sled};

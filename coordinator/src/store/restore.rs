@@ -9,7 +9,9 @@ use super::{
     engine::{self, Sled},
     error::{OpenError, StoreError},
     files::{self, Layout},
+    key,
     marker::Marker,
+    open::SCAN_PAGE,
 };
 
 /// Entries that are put into the engine at once.
@@ -30,6 +32,19 @@ pub struct Compacted {
 /// # Errors
 /// When the backup is not good, the directory is not empty, or the disk refuses.
 pub fn restore_from(backup: &Path, dir: &Path) -> Result<BackupReport, StoreError> {
+    restore_as(backup, dir, true)
+}
+
+/// As [`restore_from`], where the backup is known to be the newest state that there ever was: then nothing is rewound,
+/// and terms go on as if nothing had been.
+///
+/// # Errors
+/// As [`restore_from`].
+pub fn restore_newest(backup: &Path, dir: &Path) -> Result<BackupReport, StoreError> {
+    restore_as(backup, dir, false)
+}
+
+fn restore_as(backup: &Path, dir: &Path, rewound: bool) -> Result<BackupReport, StoreError> {
     let io = |error| StoreError::io("restoring a backup", error);
     let parent =
         dir.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or_else(|| Path::new("."));
@@ -40,10 +55,37 @@ pub fn restore_from(backup: &Path, dir: &Path) -> Result<BackupReport, StoreErro
     let layout = Layout::new(dir);
     let report = import(backup, &layout.fresh())?;
     fs::rename(layout.fresh(), layout.engine()).map_err(io)?;
-    let marker = Marker { revision: report.revision, clean: true, rewound: true };
+    let marker = Marker { revision: report.revision, clean: true, rewound };
     marker.write(&layout.marker()).map_err(io)?;
     files::sync_dir(parent).map_err(io)?;
     Ok(report)
+}
+
+impl Store {
+    /// Whether the store holds what this backup holds, to the last byte: then the backup is the newest state there is.
+    ///
+    /// # Errors
+    /// When the backup is not good, or the store cannot be read.
+    pub fn is_as_in(&self, backup: &Path) -> Result<bool, StoreError> {
+        let (mut same, mut entries) = (true, 0_u64);
+        let report = backup::read(backup, |key, value| {
+            entries += 1;
+            same = same && value.is_some() && self.get(key)?.as_deref() == value;
+            Ok(())
+        })?;
+        if !same || report.revision != self.revision() {
+            return Ok(false);
+        }
+        // Each of its entries is in the store. The last one names the revision once more.
+        let mut from = key::FIRST.to_vec();
+        let mut records = 0_u64;
+        loop {
+            let page = self.page(&from, key::LAST, SCAN_PAGE)?;
+            let Some((last, _)) = page.last() else { return Ok(records + 1 == entries) };
+            from = key::after(last);
+            records += page.len() as u64;
+        }
+    }
 }
 
 /// Writes the store's file anew without what is no longer in it, offline.

@@ -9,7 +9,7 @@ use prost_reflect::DescriptorPool;
 
 /// A method; who may on what is his own; who may on what is not. As letters in the order none, agent, viewer, owner,
 /// operator, admin. Owners have projects, all users have themselves.
-pub(crate) const DESIGN: [(&str, &str, &str); 56] = [
+pub(crate) const DESIGN: [(&str, &str, &str); 57] = [
     ("ProjectService/CreateProject", "----OA", "----OA"),
     ("ProjectService/GetProject", "--VWOA", "--VWOA"),
     ("ProjectService/ListProjects", "--VWOA", "--VWOA"),
@@ -53,6 +53,7 @@ pub(crate) const DESIGN: [(&str, &str, &str); 56] = [
     ("FleetService/Thaw", "----OA", "----OA"),
     ("FleetService/ListAuditEvents", "-----A", "-----A"),
     ("FleetService/WatchAuditEvents", "-----A", "-----A"),
+    ("FleetService/Backup", "-----A", "-----A"),
     ("UserService/CreateUser", "-----A", "-----A"),
     ("UserService/GetUser", "--VWOA", "-----A"),
     ("UserService/ListUsers", "-----A", "-----A"),

@@ -133,6 +133,11 @@ pub enum Command {
     },
     /// End a freeze
     Thaw,
+    /// Take a backup of the coordinator's store, for `mirror-coordinator restore`
+    Backup {
+        /// The file to write; one that is there is replaced when the new one is whole
+        file: PathBuf,
+    },
     /// Who changed what, old and new, and who was refused; newest last
     Audit(AuditArgs),
     /// Exchange your password for a token, which goes into the context

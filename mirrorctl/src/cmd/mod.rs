@@ -2,6 +2,7 @@
 
 mod agent;
 mod audit;
+mod backup;
 mod cert;
 mod check;
 mod context;
@@ -45,6 +46,7 @@ pub async fn run(app: &App, command: Command) -> Outcome<Exit> {
         Command::Why { project } => fleet::why(app, &project).await,
         Command::Freeze { reason } => fleet::freeze(app, reason).await,
         Command::Thaw => fleet::thaw(app).await,
+        Command::Backup { file } => backup::backup(app, &file).await,
         Command::Audit(args) => audit::run(app, args).await,
         Command::Login(args) => login::login(app, args).await,
         Command::Logout => login::logout(app).await,

@@ -6,7 +6,7 @@ use mirror_proto::v1;
 use serde_json::{Value as Json, json};
 
 use crate::names;
-use crate::status::{Freshness, ProjectView, Summary, by_agent, placement_freshness};
+use crate::status::{Freshness, Kind, ProjectView, Summary, by_agent, placement_freshness};
 use crate::table::{Cell, Table};
 use crate::term::{Color, View};
 use crate::text::{attempt_word, role_word, run_word, since, time};
@@ -75,14 +75,21 @@ fn headline(summary: &Summary<'_>) -> String {
     let projects = if counts.projects == 1 { "project" } else { "projects" };
     let agents = if counts.agents == 1 { "agent" } else { "agents" };
     format!(
-        "{} {projects}: {}. {} {agents}: {} connected.\n{} running, {} queued.\n",
+        "{} {projects}: {}. {} {agents}: {} connected.\n{} running, {} queued.{}\n",
         units::count(counts.projects),
         parts.join(", "),
         units::count(counts.agents),
         units::count(counts.connected),
         units::count(counts.running),
         units::count(counts.queued),
+        backup_age(summary).map(|age| format!(" Backup {age} old.")).unwrap_or_default(),
     )
+}
+
+/// How old the newest backup of the coordinator's store was when the status was taken.
+fn backup_age(summary: &Summary<'_>) -> Option<String> {
+    let made = time(summary.status.store.as_ref()?.backup_time)?;
+    Some(units::age(time(summary.status.time)? - made))
 }
 
 fn attention(view: &View, summary: &Summary<'_>) -> String {
@@ -211,12 +218,19 @@ pub fn json(summary: &Summary<'_>, now: DateTime<Utc>) -> Json {
             "running": counts.running, "queued": counts.queued,
         },
         "attention": summary.attention.iter().map(|one| {
-            let what = if one.kind == crate::status::Kind::Unreachable { "agent" } else { "project" };
+            let what = match one.kind {
+                Kind::Unreachable => "agent",
+                Kind::Store => "part",
+                Kind::Held | Kind::Failed | Kind::Stale => "project",
+            };
             json!({
                 "kind": one.kind.word(), what: one.name, "since": rfc3339(one.since),
                 "sentence": one.sentence, "next": [one.next],
             })
         }).collect::<Vec<_>>(),
+        "store": status.store.as_ref().map(|store| json!({
+            "backup_time": rfc3339(time(store.backup_time)), "bytes": store.bytes,
+        })),
         "projects": summary.projects.iter().map(|project| project_json(project, now)).collect::<Vec<_>>(),
     })
 }

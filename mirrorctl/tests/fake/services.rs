@@ -452,6 +452,12 @@ impl FleetService for Services {
         let slow = Err(Status::resource_exhausted("the follower has not read for 30 s"));
         Ok(Response::new(Box::pin(tokio_stream::iter(events.into_iter().chain([slow])))))
     }
+
+    type BackupStream = tokio_stream::Empty<Result<v1::BackupResponse, Status>>;
+
+    async fn backup(&self, _: Request<v1::BackupRequest>) -> Answer<Self::BackupStream> {
+        unserved()
+    }
 }
 
 #[tonic::async_trait]
