@@ -6,9 +6,8 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 use mirror_agent::jail::{REFUSED_CODE, gaps};
-use mirror_agent::rundir::{JailSpec, ProgramSpec};
+use mirror_agent::rundir::{BUILD, JailSpec, ProgramSpec};
 
-use mirror_agent::rundir::BUILD;
 
 use crate::harness::{Run, SUPERVISE, sh};
 
