@@ -26,7 +26,7 @@ pub(crate) async fn renew(client: &Client, context: &Context, own: &Peer) {
     let renewed = tokio::time::timeout(Duration::from_secs(RENEWAL_SECONDS_MAX), ask(client, context)).await;
     if let Err(why) = renewed.unwrap_or_else(|_| Err("no answer in time".to_owned())) {
         let left = units::ahead(own.not_after - now);
-        note(&format!("warning: your certificate ends {left} and is not renewed: {why}"));
+        note(&format!("warning: your certificate ends in {left} and is not renewed: {why}"));
     }
 }
 

@@ -248,10 +248,10 @@ pub(super) fn user(record: &UserRecord) -> store::UserRecord {
         role: Some(stored::user_role::number(*role)),
         disabled: disabled.then_some(true),
         password_hash: password.as_ref().map(|PasswordHash(hash)| hash.clone()),
-        certificates_since_ms: Some(certificates_since.0),
-        revision: Some(*revision),
-        create_time_ms: Some(create_time.0),
-        update_time_ms: Some(update_time.0),
+        certificates_since_ms: Some(certificates_since.0).filter(|ms| *ms != 0),
+        revision: Some(*revision).filter(|revision| *revision != 0),
+        create_time_ms: Some(create_time.0).filter(|ms| *ms != 0),
+        update_time_ms: Some(update_time.0).filter(|ms| *ms != 0),
     }
 }
 
