@@ -258,8 +258,9 @@ pub fn handshake_trouble(error: &std::io::Error) -> Option<String> {
             when(time)
         ),
         Bad::UnknownIssuer => {
-            "its certificate comes from no CA that this host knows: another fleet, somebody in between, \
-                               or the fleet's CA was replaced while this host was away"
+            "its certificate comes from no CA that this host knows: another fleet, somebody in between, or the fleet's CA \
+             was replaced while this host was away; then enrol it again with a new token and the new hash (mirror-agent \
+             enroll … --force), or, for a person, get a new certificate"
                 .to_owned()
         }
         _ => return None,

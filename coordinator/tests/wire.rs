@@ -249,6 +249,7 @@ async fn a_revoked_agent_is_out_within_a_second_and_a_restored_store_does_not_br
     let revoked = fleet.agents(Some(&fleet.root())).await.revoke_agent(request).await.unwrap().into_inner();
     assert!(revoked.revoked && !revoked.connected);
     let ended = timeout(PATIENCE, heard.message()).await.unwrap().unwrap_err();
+    println!("cut {:?} after the revocation was asked for", began.elapsed());
     assert_eq!(ended.code(), Code::PermissionDenied, "the session hears why: {ended:?}");
     assert!(began.elapsed() < Duration::from_secs(1), "{:?}", began.elapsed());
     let connections = fleet.handle.services().connections.clone();

@@ -113,7 +113,11 @@ fn the_ca_is_replaced_under_a_running_sync_and_an_agent_that_was_away_follows_by
     reload(&fleet);
     assert!(shown(&fleet).contains("No rotation is under way"), "{}", shown(&fleet));
 
-    // The old hash is no way in any more, and the fleet works.
+    assert_on_the_new_ca_alone(&fleet, &old_hash);
+}
+
+/// The old hash is no way in any more, and the fleet works.
+fn assert_on_the_new_ca_alone(fleet: &Fleet, old_hash: &str) {
     fleet.mirrorctl(&["project", "run", "debian", "--watch"]).ok();
     for name in ["edge1", "edge2"] {
         fleet.await_connected(name);
@@ -125,7 +129,7 @@ fn the_ca_is_replaced_under_a_running_sync_and_an_agent_that_was_away_follows_by
         });
     }
     let token = fleet.json(&["join-token", "create", "--name", "edge3"]);
-    assert_ne!(token["ca_hash"], old_hash.as_str());
+    assert_ne!(token["ca_hash"], old_hash);
 }
 
 fn copy(from: &Path, to: &Path) {

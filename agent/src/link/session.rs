@@ -221,7 +221,7 @@ fn clocks_differ(ours: DateTime<Utc>, theirs: DateTime<Utc>) -> Option<String> {
 fn roughly(span: chrono::TimeDelta) -> String {
     let units = [(span.num_days(), "day"), (span.num_hours(), "hour"), (span.num_minutes(), "minute")];
     let (count, unit) =
-        units.into_iter().find(|(count, _)| *count > 0).unwrap_or((span.num_seconds(), "second"));
+        units.into_iter().find(|(count, _)| *count > 0).unwrap_or_else(|| (span.num_seconds(), "second"));
     let plural = if count == 1 { "" } else { "s" };
     format!("{count} {unit}{plural}")
 }
