@@ -17,6 +17,7 @@ mod docs;
 mod edges;
 mod fallback;
 mod foreign;
+mod fuzz;
 mod guards;
 mod hostile;
 mod limits;
