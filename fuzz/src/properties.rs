@@ -185,7 +185,7 @@ pub fn stats(data: &[u8]) {
     let mut stats = Stats::default();
     for line in text.lines() {
         let belongs = stats.absorb(line);
-        let before = stats.clone();
+        let before = stats;
         assert_eq!(stats.absorb(line), belongs);
         assert_eq!(stats, before, "{line:?}");
     }

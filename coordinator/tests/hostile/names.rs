@@ -81,7 +81,7 @@ const SINGLE: [Field; 18] = [
     }),
     ("marker.path", |project, _| {
         let path = "../../etc/passwd".to_owned();
-        project.marker = Some(v1::Marker { path, kind: 1, ..v1::Marker::default() });
+        project.marker = Some(v1::Marker { path, kind: 1 });
     }),
     ("rsync.options[0]", |project, _| {
         let options = vec!["--filter=merge /etc/shadow".to_owned()];
