@@ -4,11 +4,12 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help demo test build setup-demo setup-test fmt lint doc deny proto-lint unit e2e bench load chaos clean
+.PHONY: help demo test build setup-demo setup-test fmt lint doc deny proto-lint unit e2e fuzz bench load chaos clean
 
 CARGO ?= cargo
 TOOLS := $(CURDIR)/target/tools/bin
 ARGS ?=
+DURATION ?= 30
 export PATH := $(TOOLS):$(PATH)
 
 help: ## What there is
@@ -61,6 +62,9 @@ unit: build ## All tests, end to end included (T=NAME: only those)
 
 e2e: build ## The end-to-end tests alone (T=NAME: only those)
 	cargo-nextest nextest run -p fleet-tests $(T)
+
+fuzz: ## libFuzzer, each target for DURATION seconds (T=NAME: only that one)
+	@fuzz/run.sh $(DURATION) $(T)
 
 bench: ## criterion: the engine and the store, each beside its floor
 	$(CARGO) bench -p fleet -p mirror-coordinator

@@ -43,6 +43,9 @@ const RSYNC_MEMORY_MIB_MIN: u64 = 64;
 /// Most entries of `allow_upstreams`.
 const UPSTREAMS_MAX: usize = 1_000;
 
+/// Longest line of a fault, in characters.
+const FAULT_LINE_CHARS_MAX: usize = 500;
+
 /// One thing that is wrong with a configuration.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Fault {
@@ -53,9 +56,15 @@ pub struct Fault {
 }
 
 impl Fault {
-    /// A fault of `key`.
+    /// A fault of `key`. What a terminal would obey is written out, in both: they may repeat what stands in a file or
+    /// came over the wire.
     pub fn new(key: impl Into<String>, text: impl Into<String>) -> Self {
-        Self { key: key.into(), text: text.into() }
+        let lines = |text: String| {
+            let lines =
+                text.split('\n').map(|line| rsync::text::printable(line.as_bytes(), FAULT_LINE_CHARS_MAX));
+            lines.collect::<Vec<_>>().join("\n")
+        };
+        Self { key: lines(key.into()), text: lines(text.into()) }
     }
 }
 

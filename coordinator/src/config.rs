@@ -272,7 +272,19 @@ fn check(
     let data_dir = folder.join(&config.data_dir);
     config.data_dir = std::path::absolute(&data_dir).unwrap_or(data_dir);
     faults.sort_by_key(|fault| line_of(&fault.at));
+    // They repeat what stands in a file: what a terminal would obey is written out.
+    for fault in &mut faults {
+        fault.at = plain(&fault.at);
+        fault.text = plain(&fault.text);
+    }
     if faults.is_empty() { Ok(config) } else { Err(ConfigError { faults }) }
+}
+
+fn plain(text: &str) -> String {
+    /// Longest line of a fault, in characters.
+    const LINE_CHARS_MAX: usize = 500;
+    let lines = text.split('\n').map(|line| rsync::text::printable(line.as_bytes(), LINE_CHARS_MAX));
+    lines.collect::<Vec<_>>().join("\n")
 }
 
 /// The line of a fault's place, `line 3` or `limits.agent_slots (line 3)`; faults without one come last.

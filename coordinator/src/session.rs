@@ -7,7 +7,11 @@
 
 pub(crate) mod trace;
 
-use std::{net::IpAddr, time::Duration};
+use std::{
+    net::IpAddr,
+    sync::atomic::{AtomicBool, Ordering},
+    time::Duration,
+};
 
 use bytes::Bytes;
 use fleet::{
@@ -29,7 +33,7 @@ use tokio::{
     time::{Instant, sleep_until, timeout},
 };
 use tokio_util::sync::CancellationToken;
-use tonic::{Request, Response, Status, Streaming};
+use tonic::{Code, Request, Response, Status, Streaming};
 use tracing::{Instrument as _, Span};
 
 use crate::{
@@ -79,8 +83,14 @@ impl SessionService for Sessions {
             return Err(Status::permission_denied("only an agent's own certificate opens a session"));
         };
         let span = tracing::info_span!(parent: None, "session", agent = %name);
-        let (connection, address) = (peer.connection, peer.address.ip());
-        let session = Session { services: self.services.clone(), agent, name, connection, address };
+        let session = Session {
+            services: self.services.clone(),
+            agent,
+            name,
+            connection: peer.connection,
+            address: peer.address.ip(),
+            foreign_told: AtomicBool::new(false),
+        };
         let (began, begin) = oneshot::channel();
         // A task of its own: once the driver knows the session it must also hear of its end, even when the
         // caller is gone before the welcome.
@@ -100,6 +110,8 @@ struct Session {
     connection: u64,
     /// Where it dials from.
     address: IpAddr,
+    /// It was told that this agent speaks of another's attempts: once a session, however often it does.
+    foreign_told: AtomicBool,
 }
 
 /// How listening to an agent ended.
@@ -282,7 +294,10 @@ impl Session {
             let request = match heard {
                 Ok(Some(request)) => request,
                 Ok(None) => return Ending::Lost,
-                Err(status) if status.code() == tonic::Code::OutOfRange => return Ending::Refused(status),
+                // Too large, or no message: its sender is still there and should know.
+                Err(status) if matches!(status.code(), Code::OutOfRange | Code::Internal) => {
+                    return Ending::Refused(status);
+                }
                 Err(status) => {
                     tracing::debug!(code = ?status.code(), why = status.message(), "the stream broke");
                     return Ending::Lost;
@@ -469,12 +484,14 @@ impl Session {
         let view = self.services.driver.view();
         let attempt = view.attempt(id)?;
         if attempt.agent != self.agent {
-            tracing::warn!(
-                target: "audit",
-                agent = %self.name,
-                attempt = %id,
-                "an agent reports on another agent's attempt; nothing is changed by it"
-            );
+            if !self.foreign_told.swap(true, Ordering::Relaxed) {
+                tracing::warn!(
+                    target: "audit",
+                    agent = %self.name,
+                    attempt = %id,
+                    "an agent reports on another agent's attempt; nothing is changed by it"
+                );
+            }
             return None;
         }
         Some(Known {

@@ -141,3 +141,15 @@ fn what_waits_for_a_restart_is_named() {
     assert_eq!(old.differing(&new), ["reflection", "limits.agent_slots"]);
     assert!(old.differing(&old).is_empty());
 }
+
+#[test]
+fn faults_repeat_nothing_that_a_terminal_obeys() {
+    let text = "glpc_l\u{1}\u{7f}ten = \"x\"\n";
+    let escaped = "\"grpc_l\\u001b[2Jisten\" = 1\nreflection = \"\\u009b31m\"\n";
+    for text in [text, escaped] {
+        let error = parse(text).unwrap_err();
+        for fault in &error.faults {
+            assert_eq!(fault.to_string().chars().find(|c| c.is_control()), None, "{fault:?}");
+        }
+    }
+}

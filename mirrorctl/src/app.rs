@@ -155,7 +155,7 @@ impl App {
     /// # Errors
     /// A closed or full standard output.
     pub fn answer_json(&self, json: &Json) -> Outcome<()> {
-        self.print(&format!("{json}\n"))
+        self.print_bytes(units::harmless_json(&format!("{json}\n")).as_bytes())
     }
 
     /// Says what was changed in one line, and the next command; or shows the message, when a program reads it.
@@ -198,12 +198,12 @@ impl App {
         }
     }
 
-    /// Writes to standard output.
+    /// Writes text to standard output, made safe for a terminal.
     ///
     /// # Errors
     /// A reader that went away ends the command quietly; any other failure is told.
     pub fn print(&self, text: &str) -> Outcome<()> {
-        self.print_bytes(text.as_bytes())
+        self.print_bytes(units::harmless(text).as_bytes())
     }
 
     /// Writes bytes as they are to standard output.
@@ -230,7 +230,7 @@ impl App {
         };
         let told = Fault { next, ..fault.clone() };
         // Nothing can be said when standard error is gone.
-        let _ = write!(io::stderr(), "{told}");
+        let _ = write!(io::stderr(), "{}", units::harmless(&told.to_string()));
     }
 
     /// This command line with one word replaced, quoted so that it can be pasted; no word is empty, so an empty one
@@ -268,7 +268,7 @@ fn not_logged_in(name: &str, context: &Context, own: Option<&Peer>) -> Option<Fa
 /// A line on standard error.
 pub fn note(text: &str) {
     // Nothing can be said when standard error is gone.
-    let _ = writeln!(io::stderr(), "{text}");
+    let _ = writeln!(io::stderr(), "{}", units::harmless(text));
 }
 
 /// A word as a POSIX shell reads it back.

@@ -5,6 +5,7 @@ use std::io::{self, BufRead, IsTerminal as _, Read as _, Write};
 
 use crate::exit::Exit;
 use crate::fault::{AGAIN, Fault, Outcome};
+use crate::units;
 
 /// Longest answer that is read, in bytes.
 const ANSWER_BYTES_MAX: u64 = 256;
@@ -31,7 +32,8 @@ pub fn confirm(question: &str, wanted: Wanted<'_>, yes: bool) -> Outcome<()> {
             .detail("question", question)
             .next(format!("{AGAIN} --yes")));
     }
-    ask(question, wanted, &mut io::stdin().lock(), &mut io::stderr().lock())
+    let question = units::harmless(question);
+    ask(&question, wanted, &mut io::stdin().lock(), &mut io::stderr().lock())
 }
 
 fn ask(question: &str, wanted: Wanted<'_>, input: &mut impl BufRead, output: &mut impl Write) -> Outcome<()> {

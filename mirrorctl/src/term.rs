@@ -51,6 +51,13 @@ impl Color {
     }
 }
 
+/// Whether a text begins with the sequence of one of the colours.
+#[must_use]
+pub fn begins_with_color(text: &str) -> bool {
+    let all = [Color::Green, Color::Yellow, Color::Red, Color::Magenta, Color::Blue];
+    all.iter().any(|color| text.starts_with(&format!("\x1b[{}m", color.code())))
+}
+
 /// A sign that repeats a state's word.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Sign {

@@ -119,12 +119,62 @@ pub fn moment_and_distance(time: DateTime<Utc>, now: DateTime<Utc>) -> String {
     format!("{} ({distance})", moment(time, now))
 }
 
-/// Text of others, made safe for a terminal: control characters print as `\xNN`.
+/// Whether a terminal does something else with a character than show it: control characters, and those that turn the
+/// direction of writing.
+fn is_obeyed(character: char) -> bool {
+    let turns = matches!(character, '\u{061c}' | '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
+    character.is_control() || turns
+}
+
+/// A whole page or message, made safe for a terminal: all but line ends, tabs and the colours that
+/// [`View::paint`](crate::term::View::paint) makes prints as with [`clean`]. The last thing that text passes, whoever
+/// made its parts.
+#[must_use]
+pub fn harmless(page: &str) -> String {
+    let mut safe = String::with_capacity(page.len());
+    let mut rest = page;
+    while let Some(at) =
+        rest.find(|character: char| is_obeyed(character) && character != '\n' && character != '\t')
+    {
+        let (before, from) = rest.split_at(at);
+        safe.push_str(before);
+        let own = if from.starts_with("\x1b[0m") {
+            4
+        } else if crate::term::begins_with_color(from) {
+            5
+        } else {
+            0
+        };
+        let one = from.chars().next().map_or(from.len(), char::len_utf8);
+        let (part, after) = from.split_at(own.max(one));
+        safe.push_str(&if own > 0 { part.to_owned() } else { clean(part) });
+        rest = after;
+    }
+    safe.push_str(rest);
+    safe
+}
+
+/// JSON, made safe for a terminal: what it would obey stands in strings only, and is written as `\uNNNN`, which is the
+/// same JSON.
+#[must_use]
+pub fn harmless_json(json: &str) -> String {
+    let mut safe = String::with_capacity(json.len());
+    for character in json.chars() {
+        if is_obeyed(character) && !character.is_ascii_control() {
+            safe.push_str(&format!("\\u{:04x}", u32::from(character)));
+        } else {
+            safe.push(character);
+        }
+    }
+    safe.replace('\u{7f}', "\\u007f")
+}
+
+/// Text of others, made safe for a terminal: control characters print as `\xNN`, byte by byte.
 #[must_use]
 pub fn clean(text: &str) -> String {
     let mut safe = String::with_capacity(text.len());
     for character in text.chars() {
-        if character.is_control() {
+        if is_obeyed(character) {
             let mut buffer = [0; 4];
             for byte in character.encode_utf8(&mut buffer).bytes() {
                 safe.push_str(&format!("\\x{byte:02X}"));
@@ -200,6 +250,13 @@ mod tests {
     #[test]
     fn control_bytes_are_shown() {
         assert_eq!(clean("a\x1b[2Jb\n"), "a\\x1B[2Jb\\x0A");
+        assert_eq!(clean("a\u{202e}b\u{9b}"), "a\\xE2\\x80\\xAEb\\xC2\\x9B");
+        let page = "\x1b[31mred\x1b[0m\tx\n\x1b[2J\x1b]0;t\x07\u{202e}\x1b[35";
+        assert_eq!(harmless(page), "\x1b[31mred\x1b[0m\tx\n\\x1B[2J\\x1B]0;t\\x07\\xE2\\x80\\xAE\\x1B[35");
+        assert_eq!(
+            harmless_json("{\"a\": \"\u{9b}\u{202e}\u{7f}\"}\n"),
+            "{\"a\": \"\\u009b\\u202e\\u007f\"}\n"
+        );
         assert_eq!(clean_log(b"one\ttwo\r\n\xffend"), "one\ttwo\\x0D\n\\xFFend");
     }
 }

@@ -47,6 +47,34 @@ const ADD: [&str; 10] = [
 ];
 
 #[test]
+fn no_byte_of_others_reaches_a_terminal_as_it_came() {
+    let fake = Fake::start();
+    for words in [
+        &["agent", "show", "hostile"][..],
+        &["agent", "show", "hostile", "-o", "wide", "--color", "always"],
+        &["agent", "show", "hostile", "-o", "json"],
+        &["agent", "show", "hostile", "-o", "name"],
+        &["project", "show", "hostile"],
+        &["project", "show", "hostile", "-o", "json"],
+        &["project", "show", "unknown"],
+    ] {
+        let (_, out, err) = run(&fake, words);
+        // Our own colours are all that is left.
+        let plain = ["31", "32", "33", "34", "35", "0"]
+            .iter()
+            .fold(format!("{out}{err}"), |text, code| text.replace(&format!("\u{1b}[{code}m"), ""));
+        let obeyed = |c: &char| (c.is_control() && *c != '\n') || *c == '\u{202e}';
+        assert_eq!(plain.chars().find(obeyed), None, "{words:?}: {plain:?}");
+        assert!(plain.contains("[2J"), "{words:?} shows it: {plain}");
+        if words.contains(&"json") {
+            let json: Value = serde_json::from_str(&out).unwrap();
+            let name = json["name"].as_str().unwrap();
+            assert_eq!(name, fake::HOSTILE, "programs get what it is");
+        }
+    }
+}
+
+#[test]
 fn a_project_is_added_as_typed() {
     let fake = Fake::start();
     let (code, out, err) = run(&fake, &[&ADD[..], &["--cron", "minute=*/5", "--rsync-option=-H"]].concat());

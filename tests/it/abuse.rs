@@ -233,8 +233,11 @@ impl Target {
     }
 }
 
-/// What is tried, how many do it, and how.
-fn attacks() -> Vec<(&'static str, usize, fn(Target, usize) -> Attack)> {
+/// A name, how many do it, and how each of them does.
+type Kind = (&'static str, usize, fn(Target, usize) -> Attack);
+
+/// What is tried.
+fn attacks() -> Vec<Kind> {
     const NO_WINDOW: &[u8] = &[0, 4, 0, 0, 0, 0];
     vec![
         ("idle connections", IDLE, |target, _| Box::pin(target.idle(fleet_tests::fleet::GRPC_PORT))),

@@ -19,6 +19,7 @@ mod docs;
 mod edges;
 mod fallback;
 mod foreign;
+mod fuzz;
 mod guards;
 mod hostile;
 mod jail;

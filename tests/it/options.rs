@@ -11,7 +11,7 @@ use std::{
 
 use fleet_tests::{Finished, Rsyncd, address, tree};
 use rsync::{
-    DeleteMode, Deletion, Options, Plan, Publish, Purpose, RsyncUri, Version,
+    DeleteMode, Deletion, Options, Plan, Publish, Purpose, RsyncFeatures, RsyncUri, Version,
     options::WORDS_MAX,
     tables::{DROPPED, FLAGS},
 };
@@ -130,6 +130,39 @@ fn traced(dir: &Path, rsync: &Path, command: &mut Command, destination: &Path) -
 /// A part of the name of every file that nobody may open.
 const BAIT: &str = "bait";
 
+/// A pull as an agent makes it, with these words.
+fn plan(
+    words: &[String],
+    program: &Path,
+    features: RsyncFeatures,
+    daemon: &Rsyncd,
+    destination: &Path,
+) -> Plan {
+    let options = Options::parse_words(words).unwrap_or_else(|bad| panic!("{words:?}: {bad:?}"));
+    let delete = options
+        .is_recursive()
+        .then_some(Deletion { mode: options.delete_mode().unwrap_or(DeleteMode::Delay), limit: 10 });
+    Plan {
+        program: program.to_owned(),
+        features,
+        source: RsyncUri::parse(&daemon.uri()).expect("a URI"),
+        password: false,
+        destination: destination.to_owned(),
+        confine_root: Some(destination.to_owned()),
+        publish: Publish::InPlace,
+        options,
+        delete,
+        io_timeout: Duration::from_secs(60),
+        connect_timeout: Duration::from_secs(10),
+        bwlimit_kib: None,
+        max_alloc: rsync::argv::MAX_ALLOC_DEFAULT,
+        source_address: None,
+        purpose: Purpose::Pull,
+        privileged: false,
+        acls_and_xattrs: true,
+    }
+}
+
 #[test]
 fn whatever_is_accepted_executes_and_opens_nothing_else() {
     let (Some(strace), Some(program)) = (in_path("strace"), in_path("rsync")) else {
@@ -166,29 +199,7 @@ fn whatever_is_accepted_executes_and_opens_nothing_else() {
         drop(fs::remove_dir_all(&destination));
         fs::create_dir(&destination).expect("a directory");
         fs::write(destination.join("old"), "goes\n").expect("a file");
-        let options = Options::parse_words(words).unwrap_or_else(|bad| panic!("{words:?}: {bad:?}"));
-        let delete = options
-            .is_recursive()
-            .then_some(Deletion { mode: options.delete_mode().unwrap_or(DeleteMode::Delay), limit: 10 });
-        let plan = Plan {
-            program: program.clone(),
-            features,
-            source: RsyncUri::parse(&daemon.uri()).expect("a URI"),
-            password: false,
-            destination: destination.clone(),
-            confine_root: Some(destination.clone()),
-            publish: Publish::InPlace,
-            options,
-            delete,
-            io_timeout: Duration::from_secs(60),
-            connect_timeout: Duration::from_secs(10),
-            bwlimit_kib: None,
-            max_alloc: rsync::argv::MAX_ALLOC_DEFAULT,
-            source_address: None,
-            purpose: Purpose::Pull,
-            privileged: false,
-            acls_and_xattrs: true,
-        };
+        let plan = plan(words, &program, features, &daemon, &destination);
         let built = plan.build().unwrap_or_else(|bad| panic!("{words:?}: {bad:?}"));
         let mut command = under_strace();
         command.args(built.argv()).env_clear().envs(built.env().iter().cloned());

@@ -8,7 +8,6 @@ use std::path::{Path, PathBuf};
 use mirror_agent::jail::{REFUSED_CODE, gaps};
 use mirror_agent::rundir::{BUILD, JailSpec, ProgramSpec};
 
-
 use crate::harness::{Run, SUPERVISE, sh};
 
 /// Whether Landlock can be tested here for what needs it; says why not.

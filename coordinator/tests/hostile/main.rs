@@ -6,6 +6,10 @@
 #[path = "../wire_common/mod.rs"]
 mod wire_common;
 
+mod generate;
+mod messages;
+mod names;
+mod sessions;
 mod words;
 
 use mirror_proto::v1::{self, project_service_client::ProjectServiceClient};

@@ -101,7 +101,7 @@ impl Live {
         for (line, text) in self.lines.iter().zip(texts) {
             // What did not change is not drawn again.
             if line.message() != *text {
-                line.set_message(text.clone());
+                line.set_message(units::harmless(text));
                 line.tick();
             }
         }
@@ -183,7 +183,9 @@ fn print(text: &str) -> Outcome<()> {
         return Ok(());
     }
     let mut out = std::io::stdout().lock();
-    out.write_all(text.as_bytes()).and_then(|()| out.flush()).map_err(|_| Fault::reader_gone())
+    out.write_all(units::harmless(text).as_bytes())
+        .and_then(|()| out.flush())
+        .map_err(|_| Fault::reader_gone())
 }
 
 #[cfg(test)]

@@ -5,6 +5,7 @@
 
 mod services;
 
+pub(crate) use services::HOSTILE;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::pin::Pin;

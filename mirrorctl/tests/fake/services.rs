@@ -20,6 +20,8 @@ use tonic_types::{ErrorDetails, StatusExt as _};
 
 use super::Script;
 
+/// What a terminal would obey: it clears, names its window, speaks in eight bits and turns the direction of writing.
+pub(crate) const HOSTILE: &str = "x\u{1b}[2J\u{1b}]0;t\u{7}\u{9b}31m\u{202e}\r\u{8}y";
 const RUN: &str = "01a1f7e0-6a99-7c02-9d1f-8a3b6f20c1de";
 
 #[derive(Clone)]
@@ -111,6 +113,14 @@ impl ProjectService for Services {
     async fn get_project(&self, request: Request<v1::GetProjectRequest>) -> Answer<v1::Project> {
         match request.into_inner().name.as_str() {
             "projects/debian" => Ok(Response::new(held(project("projects/debian")))),
+            "projects/hostile" => {
+                let status = v1::ProjectStatus { unplaced: vec![HOSTILE.to_owned()], ..Default::default() };
+                let labels = [(HOSTILE.to_owned(), HOSTILE.to_owned())].into();
+                let hostile = project(HOSTILE);
+                let display_name = HOSTILE.to_owned();
+                Ok(Response::new(v1::Project { display_name, labels, status: Some(status), ..hostile }))
+            }
+            "projects/unknown" => Err(Status::failed_precondition(HOSTILE)),
             other => Err(Status::not_found(format!("no project {other:?}"))),
         }
     }
@@ -319,7 +329,20 @@ impl RunService for Services {
 
 #[tonic::async_trait]
 impl AgentService for Services {
-    async fn get_agent(&self, _: Request<v1::GetAgentRequest>) -> Answer<v1::Agent> {
+    async fn get_agent(&self, request: Request<v1::GetAgentRequest>) -> Answer<v1::Agent> {
+        if request.into_inner().name == "agents/hostile" {
+            let hostile = || HOSTILE.to_owned();
+            let root = v1::Root { name: hostile(), path: hostile(), ..v1::Root::default() };
+            return Ok(Response::new(v1::Agent {
+                name: hostile(),
+                labels: [(hostile(), hostile())].into(),
+                version: hostile(),
+                rsync_version: hostile(),
+                roots: vec![root],
+                jail_gaps: vec![hostile()],
+                ..v1::Agent::default()
+            }));
+        }
         Ok(Response::new(v1::Agent { name: "agents/edge1".to_owned(), ..v1::Agent::default() }))
     }
 
