@@ -191,7 +191,7 @@ impl Fleet {
     }
 
     fn mark(&mut self, marker: Option<Marker>) {
-        let record = self.engine.project(self.project).unwrap().record.clone();
+        let record = (*self.engine.project(self.project).unwrap().record).clone();
         let spec = Box::new(ProjectSpec { marker, ..record.spec });
         let (project, revision) = (self.project, record.revision);
         let reply = self.ask(Ask::UpdateProject { project, spec, revision, validate_only: false });
@@ -216,7 +216,7 @@ impl Fleet {
 
     /// Declares these upstreams instead.
     fn edit(&mut self, hosts: &[&str]) {
-        let record = self.engine.project(self.project).unwrap().record.clone();
+        let record = (*self.engine.project(self.project).unwrap().record).clone();
         let spec =
             ProjectSpec { upstreams: hosts.iter().map(|host| upstream(host)).collect(), ..record.spec };
         let (project, spec, revision) = (self.project, Box::new(spec), record.revision);
