@@ -333,7 +333,7 @@ impl Config {
                 faults.push(Fault::new(format!("roots.{name}"), text));
             }
         }
-        if let Err(error) = tracing_subscriber::EnvFilter::try_new(&self.log_level) {
+        if let Err(error) = self.log_level.parse::<tracing_subscriber::filter::Targets>() {
             faults.push(Fault::new("log_level", format!("\"{}\": {error}", self.log_level)));
         }
     }

@@ -13,8 +13,9 @@ use opentelemetry_sdk::propagation::TraceContextPropagator;
 use opentelemetry_sdk::trace::SdkTracerProvider;
 use tracing::{Metadata, Span};
 use tracing_opentelemetry::OpenTelemetrySpanExt as _;
+use tracing_subscriber::Layer;
+use tracing_subscriber::filter::{Targets, filter_fn};
 use tracing_subscriber::layer::SubscriberExt as _;
-use tracing_subscriber::{EnvFilter, Layer, filter::filter_fn};
 
 use crate::config::{Config, LogFormat};
 
@@ -67,7 +68,7 @@ impl Telemetry {
             LogFormat::Text => messages.with_target(false).boxed(),
             LogFormat::Json => messages.json().boxed(),
         };
-        let messages = messages.with_filter(EnvFilter::try_new(&config.log_level)?);
+        let messages = messages.with_filter(config.log_level.parse::<Targets>()?);
         tracing::subscriber::set_global_default(tracing_subscriber::registry().with(traces).with(messages))?;
         Ok(Self { provider })
     }

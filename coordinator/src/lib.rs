@@ -286,7 +286,7 @@ fn open_store(config: &Config) -> Result<Opened, OpenError> {
 /// Attempts of these projects go out without their passwords, and their upstreams refuse them.
 fn tell_unreadable(services: &Services) {
     let view = services.driver.view();
-    let seals = seal_key::survey(&services.sealer, view.projects_by_name().map(|project| &project.record));
+    let seals = seal_key::survey(&services.sealer, view.projects_by_name().map(|project| &*project.record));
     for lost in seals.unreadable {
         let seal_key::Unreadable { project, host, first: _ } = lost;
         tracing::error!(%project, %host, "a stored password does not open with the key file; set it again");

@@ -2,6 +2,7 @@
 //! a new file where it was lost. Each step leaves a store and a key file that fit together, wherever it is cut off.
 
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use fleet::{
     id::Name,
@@ -86,7 +87,7 @@ pub fn rotate(config: &Config, forget_older: bool) -> Result<Seals, SealKeyError
             .collect::<Result<_, _>>()?;
         for part in resealed.chunks(COMMIT_UNITS_MAX) {
             let put = |project: &ProjectRecord| {
-                Unit::of(&[Change::Put(Record::Project(Box::new(project.clone())))])
+                Unit::of(&[Change::Put(Record::Project(Arc::new(project.clone())))])
             };
             store.commit(&part.iter().map(put).collect::<Result<Vec<_>, _>>()?)?;
         }
@@ -151,7 +152,7 @@ fn projects(store: &Store) -> Result<Vec<ProjectRecord>, StoreError> {
     let records = store.live()?.into_iter();
     Ok(records
         .filter_map(|record| match record {
-            Record::Project(project) => Some(*project),
+            Record::Project(project) => Some(Arc::unwrap_or_clone(project)),
             _ => None,
         })
         .collect())

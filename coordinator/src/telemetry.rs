@@ -12,7 +12,10 @@ use opentelemetry_sdk::{
     trace::{BatchConfigBuilder, BatchSpanProcessor, SdkTracerProvider},
 };
 use tracing_subscriber::{
-    EnvFilter, Layer as _, Registry, layer::SubscriberExt as _, util::SubscriberInitExt as _,
+    Layer as _, Registry,
+    filter::{LevelFilter, Targets},
+    layer::SubscriberExt as _,
+    util::SubscriberInitExt as _,
 };
 
 use crate::config::{Config, LogFormat};
@@ -63,7 +66,7 @@ impl Drop for Telemetry {
 /// # Errors
 /// What is wrong with it.
 pub fn check_filter(text: &str) -> Result<(), String> {
-    EnvFilter::builder().parse(text).map(drop).map_err(|error| error.to_string())
+    text.parse::<Targets>().map(drop).map_err(|error| error.to_string())
 }
 
 /// Sets up logs, and traces where wanted. Called once, within the runtime.
@@ -71,8 +74,8 @@ pub fn check_filter(text: &str) -> Result<(), String> {
 /// # Errors
 /// [`TelemetryError`].
 pub fn start(config: &Config) -> Result<Telemetry, TelemetryError> {
-    let filter = EnvFilter::builder()
-        .parse(format!("{QUIET},{}", config.log_filter))
+    let filter = format!("{QUIET},{}", config.log_filter)
+        .parse::<Targets>()
         .map_err(|error| TelemetryError::Filter(error.to_string()))?;
     let lines = tracing_subscriber::fmt::layer().with_ansi(coloured()).with_writer(std::io::stderr);
     let lines = match config.log_format {
@@ -81,10 +84,10 @@ pub fn start(config: &Config) -> Result<Telemetry, TelemetryError> {
     };
     let provider = config.otlp_endpoint.as_deref().map(provider).transpose()?;
     let spans = provider.as_ref().map(|provider| {
-        let quiet = NOT_TRACED.iter().fold("info".to_owned(), |text, target| format!("{text},{target}=off"));
+        let quiet = NOT_TRACED.map(|target| (target, LevelFilter::OFF));
         tracing_opentelemetry::layer()
             .with_tracer(provider.tracer(SERVICE))
-            .with_filter(EnvFilter::new(quiet))
+            .with_filter(Targets::new().with_default(LevelFilter::INFO).with_targets(quiet))
     });
     Registry::default().with(lines).with(spans).try_init()?;
     Ok(Telemetry(provider))

@@ -1,6 +1,8 @@
 //! What is stored, and how a decision changes it. Recovery is applying every stored record to an empty
 //! engine, so a record must say all that the engine needs.
 
+use std::sync::Arc;
+
 use crate::{
     agent::{AgentRecord, JoinToken, Root, Session, UserRecord, UserToken},
     attempt::AttemptRecord,
@@ -71,7 +73,8 @@ pub enum Answer {
 #[expect(missing_docs, reason = "each variant holds the record it is named after")]
 pub enum Record {
     Fleet(FleetRecord),
-    Project(Box<ProjectRecord>),
+    /// Shared: the writer's engine, the view and the decision hold the same one.
+    Project(Arc<ProjectRecord>),
     ProjectState(ProjectState),
     Placement(PlacementRecord),
     Agent(AgentRecord),

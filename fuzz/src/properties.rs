@@ -282,12 +282,12 @@ pub fn dates(data: &[u8]) {
 pub fn markers(data: &[u8]) {
     let now = Wall::from(DateTime::<Utc>::from_timestamp(1_800_000_000, 0).expect("a time"));
     for kind in MarkerKind::ALL {
-        match marker::read(kind, data, now) {
+        match marker::of_file(kind, None, Some(data), now) {
             Ok(time) => {
-                assert_eq!(marker::believed(time, now), Ok(time));
+                assert_eq!(marker::of_file(MarkerKind::Mtime, Some(time), None, now), Ok(time));
                 // What comes behind it tells nothing else; unless the last line goes on.
                 if data.ends_with(b"\n") {
-                    assert_eq!(marker::read(kind, &[data, b"\n"].concat(), now), Ok(time));
+                    assert_eq!(marker::of_file(kind, None, Some(&[data, b"\n"].concat()), now), Ok(time));
                 }
             }
             Err(bad) => plain_line(&bad.to_string()),

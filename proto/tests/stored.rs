@@ -2,6 +2,8 @@
 
 mod strategies;
 
+use std::sync::Arc;
+
 use fleet::record::Record;
 use mirror_proto::stored::{StoredFault, Table, decode, encode};
 use proptest::prelude::*;
@@ -62,7 +64,7 @@ fn project() -> Record {
     use proptest::{strategy::ValueTree as _, test_runner::TestRunner};
     let mut runner = TestRunner::deterministic();
     let tree = strategies::project().new_tree(&mut runner).expect("a project");
-    Record::Project(Box::new(tree.current()))
+    Record::Project(Arc::new(tree.current()))
 }
 
 /// The last value of a singular field wins (protobuf's own rule), so appending replaces.

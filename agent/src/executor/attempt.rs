@@ -38,7 +38,7 @@ const LOCK_WAIT_MAX: Duration = Duration::from_secs(30);
 pub(super) const LOCK_PACE: Duration = Duration::from_millis(250);
 /// Shortest and longest pause between two looks at a run: the longest where the kernel tells of its end, else by its
 /// age, so that short runs are seen to end at once and long ones cost nothing.
-const LOOK_PACE: (Duration, Duration) = (Duration::from_millis(10), Duration::from_millis(250));
+const LOOK_PACE: (Duration, Duration) = (Duration::from_millis(10), Duration::from_millis(500));
 /// A comparison reads both trees.
 const TREES_READ: u64 = 2;
 /// A run that cannot be looked at this many times in a row is told of; given up only if that cannot pass, or if it

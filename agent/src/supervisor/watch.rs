@@ -13,9 +13,9 @@ use super::{KILL_WAIT, Program};
 use crate::rundir::{EndedBy, PROGRESS_BYTES, Progress, RunDir, bounded_text, reserved};
 
 /// How often requests and deadlines are looked at when there is no output.
-const TICK: Duration = Duration::from_millis(100);
+const TICK: Duration = Duration::from_millis(250);
 /// Pause after little output before more is taken: each look costs two wake-ups, and the pipe has room meanwhile.
-const OUTPUT_PACE: Duration = Duration::from_millis(20);
+const OUTPUT_PACE: Duration = Duration::from_millis(50);
 /// Output in one look that is not little: a pipe that fills faster is read again at once.
 const OUTPUT_MUCH_BYTES: usize = BUFFER_BYTES / 4;
 /// The usage is sampled this often within `stall_timeout`, ...

@@ -96,7 +96,7 @@ fn put(engine: &Engine, record: &Record, rows: &mut Rows) {
     match record {
         Record::Fleet(new) => fleet(engine.fleet(), new, rows),
         Record::Project(new) => {
-            let old = engine.project(new.uid).map(|project| &project.record);
+            let old = engine.project(new.uid).map(|project| &*project.record);
             project(engine, old, Some(new), rows);
         }
         Record::ProjectState(new) => preferred_upstream(engine, new, rows),
@@ -117,7 +117,7 @@ fn put(engine: &Engine, record: &Record, rows: &mut Rows) {
 fn delete(engine: &Engine, key: &Key, rows: &mut Rows) {
     match key {
         Key::Project(uid) => {
-            project(engine, engine.project(*uid).map(|project| &project.record), None, rows);
+            project(engine, engine.project(*uid).map(|project| &*project.record), None, rows);
         }
         Key::Agent(uid) => agent(engine.agent(*uid), None, rows),
         Key::JoinToken(id) => {

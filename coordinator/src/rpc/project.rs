@@ -8,7 +8,7 @@ mod switch;
 mod why;
 mod words;
 
-use std::{cell::Cell, collections::BTreeMap};
+use std::{cell::Cell, collections::BTreeMap, sync::Arc};
 
 use ::fleet::{
     Engine,
@@ -187,7 +187,7 @@ impl Projects {
         let moved = project
             .and_then(|project| view.record_after_move(self.services.driver.now(), project, agent, to));
         let Some(record) = moved else { return Ok(()) };
-        let bytes = mirror_proto::stored::encode(&Record::Project(Box::new(record))).len();
+        let bytes = mirror_proto::stored::encode(&Record::Project(Arc::new(record))).len();
         if bytes <= VALUE_BYTES_MAX {
             return Ok(());
         }

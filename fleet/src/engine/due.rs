@@ -2,7 +2,7 @@
 //! work, runs that can close, attempts that may start. Each `Tick` does one of these, so that each is a
 //! commit unit of its own and small; the driver repeats it until nothing is due.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use super::{
     effects::Effects,
@@ -200,9 +200,9 @@ impl Engine {
             paused: None,
             revision: project.record.revision + 1,
             update_time: now.wall,
-            ..project.record.clone()
+            ..(*project.record).clone()
         };
-        effects.put(Record::Project(Box::new(record)));
+        effects.put(Record::Project(Arc::new(record)));
     }
 
     fn timer(&self, now: Now, timer: Timer) -> Decision {

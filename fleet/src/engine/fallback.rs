@@ -4,7 +4,7 @@
 //!
 //! An older tree never takes the place of what is served: see `behind.rs`. How hosts answer is in `hosts.rs`.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use super::{
     admit::{Wait, WaitReason},
@@ -223,8 +223,8 @@ impl Engine {
             return Err(Refusal::precondition("ATTEMPT_RUNNING", text));
         }
         let revision = project.record.revision + 1;
-        let record = ProjectRecord { revision, update_time: now.wall, ..project.record.clone() };
-        effects.put(Record::Project(Box::new(record)));
+        let record = ProjectRecord { revision, update_time: now.wall, ..(*project.record).clone() };
+        effects.put(Record::Project(Arc::new(record)));
         effects.put(Record::ProjectState(ProjectState { upstream: stored(place), ..project.state.clone() }));
         for waiting in pulls().filter(|attempt| attempt.state.is_pending()) {
             effects.put(Record::Attempt(asking(

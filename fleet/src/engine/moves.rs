@@ -12,7 +12,7 @@
 //!
 //! Knows no rsync, no link, and no path of a host.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use super::{
     effects::Effects,
@@ -197,7 +197,7 @@ impl Engine {
     ) -> Option<ProjectRecord> {
         let spec = self.spec_with_home(&project.record.spec, agent, to)?;
         let revision = project.record.revision + 1;
-        Some(ProjectRecord { spec, revision, update_time: now.wall, ..project.record.clone() })
+        Some(ProjectRecord { spec, revision, update_time: now.wall, ..(*project.record).clone() })
     }
 
     /// What speaks against the new place.
@@ -320,7 +320,7 @@ impl Engine {
         let (uid, agent) = (attempt.project, attempt.agent);
         let Some(placement) = project.placements.get(&agent) else { return };
         let Some(record) = self.record_after_move(now, project, agent, &way.to) else { return };
-        effects.put(Record::Project(Box::new(record)));
+        effects.put(Record::Project(Arc::new(record)));
         effects.put(Record::Placement(PlacementRecord {
             destination: way.to.clone(),
             half_moved: None,

@@ -1,7 +1,7 @@
 //! What users ask for. Each request is checked whole: all its faults at once, and nothing changed by a
 //! refused one.
 
-use std::{collections::BTreeSet, time::Duration};
+use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
 use super::{
     due::{first_fire, next_fire},
@@ -155,7 +155,7 @@ impl Engine {
         effects.put(Record::ProjectState(state));
         // The project comes first of all its records: the others hang on it.
         let mut decision = effects.decision();
-        decision.changes.insert(0, Change::Put(Record::Project(Box::new(record))));
+        decision.changes.insert(0, Change::Put(Record::Project(Arc::new(record))));
         remember(now, request, Answer::Project(uid), &mut decision);
         decision.reply = Reply::Project(uid);
         Ok(decision)
@@ -213,8 +213,12 @@ impl Engine {
             return Err(Refusal::stale("project", &project.record.name));
         }
         self.check_spec("project not changed", Some(uid), &spec)?;
-        let record =
-            ProjectRecord { spec, revision: revision + 1, update_time: now.wall, ..project.record.clone() };
+        let record = ProjectRecord {
+            spec,
+            revision: revision + 1,
+            update_time: now.wall,
+            ..(*project.record).clone()
+        };
         let mut effects = Effects::of(self);
         self.move_placements(project, &record, &mut effects)?;
         let mut state = project.state_with(&record.spec.upstreams);
@@ -236,7 +240,7 @@ impl Engine {
         if state != project.state {
             effects.put(Record::ProjectState(state));
         }
-        effects.put(Record::Project(Box::new(record)));
+        effects.put(Record::Project(Arc::new(record)));
         effects.reply(Reply::Project(uid));
         Ok(if validate_only { Decision::nothing() } else { effects.decision() })
     }
@@ -314,9 +318,9 @@ impl Engine {
             paused: Some(Pause { by, time: now.wall, reason, until }),
             revision: project.record.revision + 1,
             update_time: now.wall,
-            ..project.record.clone()
+            ..(*project.record).clone()
         };
-        let changes = vec![Change::Put(Record::Project(Box::new(record)))];
+        let changes = vec![Change::Put(Record::Project(Arc::new(record)))];
         Ok(Decision { changes, reply: Reply::Project(uid), ..Decision::nothing() })
     }
 

@@ -1,6 +1,8 @@
 //! Another agent becomes a project's origin. Nothing is promoted by itself: who pulls from the upstream, and
 //! whose tree the others copy, is for people to say.
 
+use std::sync::Arc;
+
 use super::{
     effects::Effects,
     people::{Outcome, check_revision},
@@ -61,10 +63,10 @@ impl Engine {
             spec,
             revision: project.record.revision + 1,
             update_time: now.wall,
-            ..project.record.clone()
+            ..(*project.record).clone()
         };
         self.move_placements(project, &record, &mut effects)?;
-        effects.put(Record::Project(Box::new(record)));
+        effects.put(Record::Project(Arc::new(record)));
         Ok(effects.decision())
     }
 

@@ -11,7 +11,10 @@
 //! lacks the version. The old agent's trees stay on its disk. Knows no host: that both are reachable, or that a disk is
 //! dead, is for people to say.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 use super::{
     CHANGES_MAX,
@@ -332,13 +335,13 @@ impl Engine {
             spec,
             revision: project.record.revision + 1,
             update_time: now.wall,
-            ..project.record.clone()
+            ..(*project.record).clone()
         };
         if placement.role == Role::Origin {
             self.readdress(project, &record, &placement, effects);
             effects.put(Record::Placement(placement));
         }
-        effects.put(Record::Project(Box::new(record)));
+        effects.put(Record::Project(Arc::new(record)));
     }
 }
 

@@ -2,6 +2,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    sync::Arc,
     time::Duration,
 };
 
@@ -29,7 +30,7 @@ use crate::{
 #[derive(Debug, Clone, PartialEq)]
 pub struct Project {
     /// What was declared.
-    pub record: ProjectRecord,
+    pub record: Arc<ProjectRecord>,
     /// What happened.
     pub state: ProjectState,
     /// Its placements.
@@ -168,7 +169,7 @@ impl Engine {
     /// Every live record, as the store must hold them.
     pub fn records(&self) -> impl Iterator<Item = Record> + '_ {
         let projects = self.projects.values().flat_map(|project| {
-            [Record::Project(Box::new(project.record.clone())), Record::ProjectState(project.state.clone())]
+            [Record::Project(Arc::clone(&project.record)), Record::ProjectState(project.state.clone())]
                 .into_iter()
                 .chain(project.placements.values().cloned().map(Record::Placement))
         });
@@ -223,7 +224,7 @@ impl Engine {
         self.rescan();
     }
 
-    fn put_project(&mut self, record: &ProjectRecord) {
+    fn put_project(&mut self, record: &Arc<ProjectRecord>) {
         if let Some(old) = self.projects.get(&record.uid) {
             self.project_names.remove(&old.record.name);
             if let Some(until) = old.record.paused.as_ref().and_then(|pause| pause.until) {
@@ -241,11 +242,11 @@ impl Engine {
                 let (old, new) = (&project.record.spec, &record.spec);
                 moved = (&old.placement, &old.destination) != (&new.placement, &new.destination);
                 renamed = project.record.name != record.name;
-                project.record = record.clone();
+                project.record = Arc::clone(record);
             }
             None => {
                 let project = Project {
-                    record: record.clone(),
+                    record: Arc::clone(record),
                     state: ProjectState::new(record.uid),
                     placements: BTreeMap::new(),
                     runs: BTreeSet::new(),

@@ -229,7 +229,7 @@ fn an_approval_that_does_not_begin_in_time_is_void() {
 #[test]
 fn an_allowance_for_a_local_tree_that_does_not_begin_in_time_is_void() {
     let mut fleet = simple();
-    let record = fleet.engine.project(fleet.project).unwrap().record.clone();
+    let record = (*fleet.engine.project(fleet.project).unwrap().record).clone();
     let spec = Box::new(ProjectSpec { upstreams: Vec::new(), ..record.spec });
     let (project, revision) = (fleet.project, record.revision);
     fleet.ask(Ask::UpdateProject { project, spec, revision, validate_only: false });

@@ -7,7 +7,7 @@ mod records;
 mod run;
 mod schedule;
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use fleet::{
     id::{AgentUid, AttemptId, Epoch, Name, ProjectUid, RunId},
@@ -154,7 +154,7 @@ pub fn decode(table: Table, bytes: &[u8]) -> Result<Record, StoredFault> {
     let record = match table {
         Table::Fleet => message(bytes).and_then(records::read_fleet).map(Record::Fleet),
         Table::Project => {
-            message(bytes).and_then(project::read_record).map(|record| Record::Project(Box::new(record)))
+            message(bytes).and_then(project::read_record).map(|record| Record::Project(Arc::new(record)))
         }
         Table::ProjectState => message(bytes).and_then(project::read_state).map(Record::ProjectState),
         Table::Placement => message(bytes).and_then(records::read_placement).map(Record::Placement),

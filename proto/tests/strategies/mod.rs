@@ -3,7 +3,7 @@
 mod projects;
 mod runs;
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use fleet::{
     agent::{AgentRecord, JoinToken, PasswordHash, TokenNames, UserRecord, UserRole, UserToken},
@@ -24,7 +24,7 @@ pub(crate) use projects::project;
 pub(crate) fn record() -> impl Strategy<Value = Record> {
     prop_oneof![
         fleet_record().prop_map(Record::Fleet).boxed(),
-        project().prop_map(|record| Record::Project(Box::new(record))).boxed(),
+        project().prop_map(|record| Record::Project(Arc::new(record))).boxed(),
         projects::state().prop_map(Record::ProjectState).boxed(),
         placement().prop_map(Record::Placement).boxed(),
         agent().prop_map(Record::Agent).boxed(),

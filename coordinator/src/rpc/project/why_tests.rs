@@ -1,6 +1,6 @@
 //! The sentences of `mirrorctl why`, at Fri 2026-11-20 07:42 UTC.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use fleet::{
     agent::{AgentFacts, AgentRecord, Root, Session},
@@ -191,7 +191,7 @@ fn waiting(record: &ProjectRecord, delay: u64) -> Vec<Change> {
     let attempt = attempt(record, run.id, 1, pending(delay));
     let state = ProjectState::new(record.uid);
     [
-        Record::Project(Box::new(record.clone())),
+        Record::Project(Arc::new(record.clone())),
         Record::ProjectState(state),
         Record::Placement(placement(record, Role::Origin)),
         Record::Run(run),
@@ -518,7 +518,7 @@ fn waits_for_origin(origin: impl FnOnce(PlacementRecord) -> PlacementRecord, mor
     let state = ProjectState { tree: Some(tree), ..ProjectState::new(debian.uid) };
     let mut changes = vec![Change::Put(agent(EDGE1, "edge1", Some(MORNING))), session(EDGE1, &["a1"])];
     let records = [
-        Record::Project(Box::new(debian)),
+        Record::Project(Arc::new(debian)),
         Record::ProjectState(state),
         Record::Placement(origin),
         Record::Placement(replica),
