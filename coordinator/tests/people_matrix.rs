@@ -13,7 +13,7 @@ use design::{DESIGN, descriptors, full};
 use fleet::agent::UserRole;
 use fleet::input::{Reply, UserAsk};
 use mirror_certs::UserToken;
-use mirror_coordinator::rpc::layer::token_id;
+use mirror_coordinator::rpc::gate::token_id;
 use mirror_proto::{status::Fault, v1};
 use prost::Message as _;
 use prost_reflect::{DescriptorPool, DynamicMessage, Value};

@@ -12,7 +12,7 @@ use fleet::agent::UserRole;
 use mirror_coordinator::{
     config::Reflection,
     rpc::{
-        layer,
+        gate,
         policy::{self, Standing, Verdict},
     },
 };
@@ -62,7 +62,7 @@ fn every_method_and_role_is_as_the_design_says() {
 }
 
 #[test]
-fn every_stream_of_users_is_known_to_the_layer() {
+fn every_stream_of_users_is_known_to_the_gate() {
     let mut streams = BTreeSet::new();
     for service in descriptors().services() {
         for method in service.methods().filter(prost_reflect::MethodDescriptor::is_server_streaming) {
@@ -73,7 +73,7 @@ fn every_stream_of_users_is_known_to_the_layer() {
     for other in ["/mirror.v1.SessionService/OpenSession", "/grpc.health.v1.Health/Watch"] {
         assert!(streams.remove(other));
     }
-    assert_eq!(streams, layer::STREAMS.into_iter().map(str::to_owned).collect());
+    assert_eq!(streams, gate::STREAMS.into_iter().map(str::to_owned).collect());
 }
 
 #[test]

@@ -143,7 +143,7 @@ impl Inner {
     }
 
     fn spend(&mut self, now: Mono, event: &AuditEvent) -> bool {
-        if event.who == crate::rpc::layer::NOBODY {
+        if event.who == crate::rpc::gate::NOBODY {
             self.strangers.spend(now, STRANGERS_MAX)
         } else {
             self.members.spend(now, MEMBERS_MAX)

@@ -1,12 +1,14 @@
-//! The gRPC services, one file each, behind one gate (`layer.rs`) and one table (`policy.rs`).
+//! The gRPC services, one file each, behind one gate (`layer.rs`, `gate.rs`) and one table (`policy.rs`).
 //!
 //! A service reads the request with `mirror_proto::convert`, puts one input to the driver or looks at its view, and
 //! shows what came of it. It decides nothing: that is the engine's.
 
 pub mod access;
 pub mod agent;
+mod answer;
 pub mod enrollment;
 pub mod fleet;
+pub mod gate;
 pub mod layer;
 pub mod page;
 pub mod policy;
@@ -40,11 +42,11 @@ use tonic::{
 use tonic_health::{pb::health_server::HealthServer, server::HealthService};
 use tower::layer::util::{Identity as NoLayer, Stack};
 
-use self::layer::{Gate, GateLayer};
 pub use self::{
     access::{By, Scope, acting_on, caller, user},
-    layer::{Caller, Proof},
+    gate::{Caller, Proof},
 };
+use self::{gate::Gate, layer::GateLayer};
 use crate::{Services, config::Reflection, driver::Unavailable, session};
 
 /// Largest request of people, in bytes; a project is under 16 KiB.

@@ -15,7 +15,7 @@ use mirror_coordinator::{
     Coordinator, Handle, StartOptions,
     config::Config,
     init::{NewFleet, init},
-    rpc::layer::token_id,
+    rpc::gate::token_id,
 };
 use mirror_proto::v1::{
     self, agent_service_client::AgentServiceClient, enrollment_service_client::EnrollmentServiceClient,

@@ -20,7 +20,7 @@ use crate::{
     Services,
     audit::origin,
     connections::PeerInfo,
-    rpc::{By, ask, broken, enrollment::address_of, invalid, layer::token_id},
+    rpc::{By, ask, broken, enrollment::address_of, gate::token_id, invalid},
 };
 
 const WHAT: &str = "not logged in";
