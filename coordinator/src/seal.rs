@@ -41,7 +41,7 @@ pub enum SealError {
         "{0} is no key of sealed passwords: wanted are 1 to {KEYS_MAX} lines of 64 hex digits; put back the file, or see `mirror-coordinator seal-key --help`"
     )]
     BadKey(String),
-    /// [`KEYS_MAX`] are there.
+    /// As many keys as it may hold are there.
     #[error("{0} holds {KEYS_MAX} keys already; next: mirror-coordinator seal-key rotate --forget-older")]
     TooManyKeys(String),
     /// The system has no random numbers.
