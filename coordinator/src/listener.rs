@@ -154,9 +154,15 @@ impl AsyncRead for Conn {
             let text = "it has sent more than a connection without a certificate may";
             return Poll::Ready(Err(io::Error::new(io::ErrorKind::QuotaExceeded, text)));
         }
-        let before = buffer.filled().len();
-        let read = on!(self.poll_read(context, buffer));
-        self.budget = self.budget.saturating_sub(buffer.filled().len() - before);
+        let room = buffer.remaining().min(self.budget);
+        let mut part = ReadBuf::new(buffer.initialize_unfilled_to(room));
+        let read = {
+            let part = &mut part;
+            on!(self.poll_read(context, part))
+        };
+        let count = part.filled().len();
+        buffer.advance(count);
+        self.budget -= count;
         read
     }
 }

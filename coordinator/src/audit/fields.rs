@@ -12,7 +12,7 @@ use prost_reflect::{
 /// The package of the contract.
 const PACKAGE: &str = "mirror.v1";
 /// Never shown, at any depth. The first is told by those who compare the records themselves.
-const SECRETS: [&str; 3] = ["password", "token", "secret"];
+const SECRETS: [&str; 4] = ["password", "old_password", "token", "secret"];
 /// Not shown: ids of the records, and what changes with everything else.
 const LEFT_OUT: [&str; 6] = ["etag", "create_time", "update_time", "seen_time", "has_password", "ca_hash"];
 

@@ -12,7 +12,7 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status};
 
 use super::{agent, ask, project, user};
-use crate::{Services, outbox::line::Line};
+use crate::{Services, audit::origin, outbox::line::Line};
 
 /// `mirror.v1.FleetService`.
 #[derive(Debug)]
@@ -57,6 +57,12 @@ impl v1::fleet_service_server::FleetService for Fleet {
     ) -> Result<Response<Self::BackupStream>, Status> {
         let by = user(&request)?;
         tracing::info!(target: "audit", %by, "backup of the store taken");
+        if let Some(origin) = origin::current() {
+            // Nothing changes by it, but all that the fleet knows leaves the house.
+            self.services
+                .driver
+                .record(crate::audit::noted(&origin, "a backup of the store was begun".to_owned()));
+        }
         Ok(Response::new(backup::stream(&self.services)))
     }
 

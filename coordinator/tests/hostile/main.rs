@@ -12,6 +12,7 @@ mod names;
 mod sessions;
 mod words;
 
+use fleet::record::Record;
 use mirror_proto::v1::{self, project_service_client::ProjectServiceClient};
 use tonic::transport::Channel;
 use wire_common::Fleet;
@@ -41,7 +42,7 @@ async fn fleet() -> (Fleet, ProjectServiceClient<Channel>) {
     (fleet, projects)
 }
 
-/// Grows with each change that was stored.
-fn revision(fleet: &Fleet) -> u64 {
-    fleet.handle.services().driver.store().revision()
+/// Everything that the fleet is. The audit log is not: what is refused is recorded there.
+fn records(fleet: &Fleet) -> Vec<Record> {
+    fleet.handle.services().driver.view().records().collect()
 }

@@ -14,7 +14,7 @@ use tonic::{
     transport::Channel,
 };
 
-use super::{fleet, generate, revision};
+use super::{fleet, generate, records};
 
 /// No answer takes nearly as long.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
@@ -105,11 +105,11 @@ async fn every_rpc_answers_every_hostile_message_and_what_is_refused_changes_not
             for (case, bytes) in generate::hostile(&method.input()) {
                 let what = format!("{path} with {case}");
                 let decodable = DynamicMessage::decode(method.input(), bytes.as_slice()).is_ok();
-                let before = revision(&fleet);
+                let before = records(&fleet);
                 asked += 1;
                 if let Err(status) = ask(&channel, &path, bytes).await {
                     is_proper(&what, &status, decodable);
-                    assert_eq!(revision(&fleet), before, "{what} is refused and changes something");
+                    assert_eq!(records(&fleet), before, "{what} is refused and changes something");
                     refused += 1;
                 }
             }

@@ -4,7 +4,7 @@
 use mirror_proto::{status::Fault, v1};
 use tonic::Code;
 
-use super::{fleet, generate::TEXTS, good, revision};
+use super::{fleet, generate::TEXTS, good, records};
 
 /// A field by the name that its fault has, and how a value gets into it.
 type Field = (&'static str, fn(&mut v1::Project, &str));
@@ -116,7 +116,7 @@ async fn faults(
 #[tokio::test]
 async fn hostile_values_are_refused_by_field_and_change_nothing() {
     let (fleet, mut projects) = fleet().await;
-    let before = revision(&fleet);
+    let before = records(&fleet);
     let long = "x".repeat(10_000);
     let texts = TEXTS.iter().copied().chain([long.as_str(), "é", "a b"]);
     for text in texts {
@@ -135,7 +135,7 @@ async fn hostile_values_are_refused_by_field_and_change_nothing() {
         let found = found.unwrap_or_else(|made| panic!("{field} (case {index}) is taken: {made:?}"));
         assert!(found.iter().any(|one| one == field), "{field} (case {index}): {found:?}");
     }
-    assert_eq!(revision(&fleet), before);
+    assert_eq!(records(&fleet), before);
     fleet.end().await;
 }
 

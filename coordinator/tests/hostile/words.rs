@@ -3,7 +3,7 @@
 use mirror_proto::{status::Fault, v1};
 use tonic::Code;
 
-use super::{fleet, good, revision};
+use super::{fleet, good, records};
 
 /// Words of one declaration: so many that all their faults fit into one status.
 const AT_ONCE: usize = 12;
@@ -16,7 +16,7 @@ fn hostile() -> Vec<(String, String)> {
 #[tokio::test]
 async fn every_hostile_word_is_refused_by_its_place_and_reason() {
     let (fleet, mut projects) = fleet().await;
-    let before = revision(&fleet);
+    let before = records(&fleet);
     for many in hostile().chunks(AT_ONCE) {
         let mut project = good("debian", "ftp1");
         let options = many.iter().map(|(word, _)| word.clone()).collect();
@@ -43,6 +43,6 @@ async fn every_hostile_word_is_refused_by_its_place_and_reason() {
         assert!(faults.len() == 1 && faults[0].description.contains(reason), "{word:?}: {faults:?}");
     }
     let list = projects.list_projects(v1::ListProjectsRequest::default()).await.unwrap().into_inner();
-    assert_eq!((list.projects.len(), revision(&fleet)), (0, before));
+    assert_eq!((list.projects.len(), records(&fleet)), (0, before));
     fleet.end().await;
 }
