@@ -223,6 +223,7 @@ pub(crate) async fn dial(
         let connector = connector.clone();
         async move {
             let stream = TcpStream::connect(address).await?;
+            stream.set_nodelay(true)?;
             let name = address.ip().into();
             connector.connect(rustls::pki_types::ServerName::IpAddress(name), stream).await.map(TokioIo::new)
         }
