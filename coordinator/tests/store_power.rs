@@ -17,7 +17,7 @@ use std::{
     path::{Path, PathBuf},
     process::{Child, Command},
     thread,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use mirror_coordinator::store::Store;
@@ -32,6 +32,8 @@ use store_common::{
 const DISK_BYTES: u64 = 96 << 20;
 /// Power cuts.
 const CUTS: u32 = 8;
+/// Longest wait until a stopped process stands still.
+const STOP_WAIT_MAX: Duration = Duration::from_secs(10);
 /// Times that a disk fails and is mended.
 const FAILURES: u64 = 12;
 
@@ -91,6 +93,25 @@ fn signal(pid: u32, signal: Signal) {
     kill_process(pid, signal).unwrap();
 }
 
+/// Stops a process, and waits until each of its threads has: the signal alone is no more than a wish.
+fn stop(pid: u32) {
+    signal(pid, Signal::STOP);
+    let stopped = |task: &Path| {
+        let stat = fs::read_to_string(task.join("stat")).unwrap_or_default();
+        // proc_pid_stat(5): the state follows the name, which may hold anything.
+        stat.rsplit_once(')').is_none_or(|(_, rest)| rest.trim_start().starts_with('T'))
+    };
+    let begun = Instant::now();
+    loop {
+        let tasks = fs::read_dir(format!("/proc/{pid}/task")).unwrap();
+        if tasks.map(|task| task.unwrap().path()).all(|task| stopped(&task)) {
+            return;
+        }
+        assert!(begun.elapsed() < STOP_WAIT_MAX, "it does not stop");
+        thread::yield_now();
+    }
+}
+
 #[test]
 fn child_writes_until_it_is_ended() {
     write_until_ended();
@@ -116,7 +137,7 @@ fn after_a_power_cut_every_acknowledged_write_is_there() {
     for cut in 0..CUTS {
         // Where in its writing it is met is the fault that is tried.
         thread::sleep(Duration::from_millis(rand::rng().random_range(50..400)));
-        signal(writers.0.id(), Signal::STOP);
+        stop(writers.0.id());
         let told = acknowledged(&notes);
         let copied = io::copy(
             &mut File::open(images.join("disk")).unwrap(),

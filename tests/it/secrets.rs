@@ -27,6 +27,9 @@ const REPLICA: usize = 1;
 const RIGHT: &str = "R1ght/p@ss%word+Zq9";
 const WRONG: &str = "Wr0ng/p@ss%word+Xk3";
 const TYPED: &str = "Typ3d-into-a-URI-7h5";
+/// What a person logs in by, and what the person typed before.
+const LOGIN: &str = "L0g-in/with%this+Vb6";
+const MISTYPED: &str = "M1s-typed/with%this+Jn8";
 
 /// An upstream whose module wants user `mirror` with [`RIGHT`].
 fn guarded(fleet: &Fleet) -> Rsyncd {
@@ -113,6 +116,33 @@ fn talkative(collector: &Collector) -> (Fleet, [String; 2]) {
     (fleet, tokens)
 }
 
+/// `mirrorctl` of a person who has only what the first login makes.
+fn as_vera(fleet: &Fleet, args: &[&str]) -> Finished {
+    let mut command = fleet.command("mirrorctl", args);
+    Finished::run(command.env("MIRRORCTL_CONFIG", fleet.path().join("vera/config.toml")))
+}
+
+/// A person is entered, types a wrong password, logs in, looks around and makes a certificate; what was said.
+fn log_in(fleet: &Fleet) -> Vec<u8> {
+    let (right, wrong) = (given(fleet, "password of vera", LOGIN), given(fleet, "mistyped", MISTYPED));
+    let made = fleet.mirrorctl(&["user", "create", "vera", "--role", "viewer", "--password-file", &right]);
+    let login = |file: &str| {
+        let (server, hash) = (fleet.server(), fleet.ca_hash());
+        as_vera(fleet, &["--server", &server, "login", "vera", "--ca-hash", hash, "--password-file", file])
+    };
+    let refused = login(&wrong);
+    assert_ne!(refused.code, 0, "it is not the password");
+    let said = [made.ok(), refused, login(&right).ok(), as_vera(fleet, &["whoami", "-o", "json"]).ok()];
+    said.into_iter().flat_map(|said| [said.stdout, said.stderr].concat().into_bytes()).collect()
+}
+
+/// The token in a person's context.
+fn token_of_vera(fleet: &Fleet) -> String {
+    let text = fs::read_to_string(fleet.path().join("vera/config.toml")).expect("a context");
+    let at = text.find("mut_").expect("a token");
+    text[at..].chars().take_while(|c| c.is_ascii_alphanumeric() || matches!(c, '_' | '-')).collect()
+}
+
 /// Every secret of the fleet. **A new kind of secret is one line here.**
 fn plant(fleet: &Fleet, tokens: &[String], hunt: &mut Hunt) {
     let coordinator = fleet.coordinator_dir();
@@ -122,6 +152,9 @@ fn plant(fleet: &Fleet, tokens: &[String], hunt: &mut Hunt) {
     hunt.plant("upstream password", RIGHT.as_bytes(), &given);
     hunt.plant("wrong upstream password", WRONG.as_bytes(), &given);
     hunt.plant("password typed into a URI", TYPED.as_bytes(), &[]);
+    hunt.plant("login password", LOGIN.as_bytes(), &given);
+    hunt.plant("mistyped password", MISTYPED.as_bytes(), &given);
+    hunt.plant("user's token", token_of_vera(fleet).as_bytes(), &[&fleet.path().join("vera")]);
     for token in tokens {
         hunt.plant("join token", token.as_bytes(), &given);
     }
@@ -170,6 +203,11 @@ fn answers(fleet: &Fleet) -> Vec<u8> {
         &["agent", "show", "ftp1"],
         &["agent", "show", "edge1"],
         &["join-token", "list"],
+        &["user", "list"],
+        &["user", "show", "vera"],
+        &["token", "list", "--user", "vera"],
+        &["cert", "show"],
+        &["audit"],
         &["upstream", "list"],
         &["status"],
         &["why", CONTROL],
@@ -241,10 +279,11 @@ fn observed(fleet: &Fleet, upstream: &Rsyncd) -> BTreeMap<&'static str, Vec<Vec<
     let more = ["--origin", "ftp1", "--replicas", "edge1", "--sentinel", "pool"];
     declare(fleet, upstream, CONTROL, RIGHT, &more);
     declare(fleet, upstream, "wrong", WRONG, &["--origin", "ftp1"]);
+    let said = log_in(fleet);
     work(fleet);
     let seen = watch.end().into_iter().map(|(kind, all)| (kind, all.into_iter().collect()));
     drop(control);
-    seen.collect()
+    seen.chain([("logins", vec![said, CONTROL.as_bytes().to_vec()])]).collect()
 }
 
 /// Ends the fleet in order and backs its store up: its audit, and the backup's file.
