@@ -67,7 +67,7 @@ use crate::{
     chores::BACKUPS,
     config::Config,
     connections::Connections,
-    driver::{Driver, DriverThread},
+    driver::{Begin, Driver, DriverThread},
     identity::{Who, WhoError},
     listener::{Acceptor, Bounds, Conn},
     local::LocalSocket,
@@ -316,11 +316,10 @@ fn begin(
     now: Wall,
 ) -> Result<(Services, DriverThread), StartError> {
     let logs = Arc::new(AttemptLogs::open(&config.data_dir)?);
-    // An older state than agents may have seen begins above every term that could have been lost.
-    let term_at_least = if opened.rewound { u64::try_from(now.0 / 1_000).unwrap_or(0) } else { 0 };
+    let why = if opened.rewound { Begin::Rewound } else { Begin::Started };
     let outbox = Arc::new(Outbox::new(Arc::clone(&who.sealer)));
     let outlet = Arc::clone(&outbox);
-    let (driver, thread) = Driver::start(opened.store, config.limits.clone(), term_at_least, outlet)?;
+    let (driver, thread) = Driver::start(opened.store, config.limits.clone(), why, outlet)?;
     outbox.tell_trust(&who.ca.trust());
     who.ca.complete(driver.view().agents_by_name().filter_map(|agent| certificate_of(agent, &who.ca, now)));
     who.ca.note_in_force(now.to_utc());
