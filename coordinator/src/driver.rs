@@ -44,6 +44,9 @@ pub const BATCH_UNITS_MAX: usize = 512;
 const BATCH_INPUTS_MAX: usize = BATCH_UNITS_MAX / 2;
 /// Commits whose time is remembered.
 pub const COMMIT_TIMES: usize = 1_024;
+/// Commits that take what is still counted when the writer ends: the first one has it, the second the number of what
+/// had no room in it, and no more are needed.
+const LAST_NOTES_COMMITS: usize = 3;
 /// First pause before the store is opened again after a failed commit.
 const REOPEN_INITIAL: Duration = Duration::from_millis(200);
 /// Longest pause between tries to open the store again.
@@ -219,13 +222,14 @@ impl Driver {
 
     /// Records a refusal or a failure, soon; never waits. Equal ones are counted in one event.
     pub fn record_refusal(&self, event: AuditEvent) {
-        self.shared.notes.refused(self.now().mono, event);
-        self.wake();
+        if self.shared.notes.refused(self.now().mono, event) {
+            self.wake();
+        }
     }
 
-    /// Has counts recorded whose time is over; `all`: all of them.
-    pub fn flush_notes(&self, all: bool) {
-        if self.shared.notes.flush(self.now().mono, all) {
+    /// Has counts recorded whose time is over.
+    pub fn flush_notes(&self) {
+        if self.shared.notes.flush(self.now().mono, false) {
             self.wake();
         }
     }
@@ -345,8 +349,8 @@ struct Batch {
     changes: Vec<Change>,
     sends: Vec<Send>,
     answers: Vec<(Answer, Reply)>,
-    /// Events among the units that nothing else tells of.
-    noted: usize,
+    /// What the events among the units that nothing else tells of count, all together.
+    noted: u64,
     steps: usize,
 }
 
@@ -360,7 +364,27 @@ impl Writer {
                 Err(error) => self.start_over(batch, &error),
             }
         }
+        self.record_the_rest();
         tracing::info!("the writer has committed everything and ends");
+    }
+
+    /// Records what waits and what is still counted. Nobody is left who could note any more.
+    fn record_the_rest(&mut self) {
+        for _ in 0..LAST_NOTES_COMMITS {
+            let now = self.shared.clock.now();
+            if !self.shared.notes.flush(now.mono, true) {
+                return;
+            }
+            let mut batch = Batch::default();
+            self.take_notes(now, &mut batch);
+            match self.commit(&batch) {
+                Ok(()) => self.release(now, batch),
+                Err(error) => {
+                    tracing::error!(error = %Chain(&error), events = batch.noted, "the last events are not recorded");
+                    return;
+                }
+            }
+        }
     }
 
     /// Decides the first input, whatever else waits, and whatever is due then.
@@ -385,13 +409,16 @@ impl Writer {
     fn take_notes(&mut self, now: Now, batch: &mut Batch) {
         let mut unit = Unit::default();
         for event in self.shared.notes.take() {
-            let id = self.audited.next(now.wall);
+            let (id, count) = (self.audited.next(now.wall), event.count);
             match add_event(&mut unit, id, now, event) {
-                Ok(()) => (self.audited, batch.noted) = (id, batch.noted + 1),
-                Err(error) => tracing::error!(error = %Chain(&error), "an event cannot be stored"),
+                Ok(()) => (self.audited, batch.noted) = (id, batch.noted.saturating_add(count)),
+                Err(error) => {
+                    tracing::error!(error = %Chain(&error), count, "an event cannot be stored");
+                    self.shared.notes.lost(count);
+                }
             }
         }
-        if batch.noted > 0 {
+        if !unit.ops().is_empty() {
             batch.steps += 1;
             batch.units.push(unit);
         }
@@ -537,6 +564,7 @@ mod tests {
     };
 
     use super::*;
+    use crate::audit::notes::WAITING_MAX;
     use crate::store::{Direction, PAGE_MAX, StoreOptions};
 
     struct Nobody;
@@ -591,6 +619,46 @@ mod tests {
             recorded(&writer.store),
             [(audit::STARTED.to_owned(), 1), (audit::REOPENED.to_owned(), 1)]
         );
+    }
+
+    fn refusal(reason: &str) -> AuditEvent {
+        let event = audit::happened("X.Y", "users/maria", "192.0.2.1:1", "", String::new());
+        AuditEvent { reason: reason.to_owned(), ..event }
+    }
+
+    #[test]
+    fn what_a_failed_commit_had_counted_is_counted_as_lost() {
+        let dir = private_dir();
+        let (mut writer, _queue) = writer(dir.path(), Limits::default());
+        let shared = Arc::clone(&writer.shared);
+        shared.notes.put(AuditEvent { count: 5, ..refusal("a") });
+        shared.notes.put(refusal("b"));
+        let mut batch = Batch::default();
+        writer.take_notes(shared.clock.now(), &mut batch);
+        writer.start_over(batch, &failed());
+        assert!(shared.notes.flush(shared.clock.now().mono, false));
+        let told: Vec<_> = shared.notes.take().into_iter().map(|event| (event.action, event.count)).collect();
+        assert_eq!(told, [(audit::DROPPED.to_owned(), 6)]);
+    }
+
+    #[test]
+    fn what_is_counted_to_the_last_moment_is_recorded_as_the_writer_ends() {
+        const KINDS: usize = WAITING_MAX + 50;
+        let dir = private_dir();
+        let (writer, queue) = writer(dir.path(), Limits::default());
+        let (shared, store) = (Arc::clone(&writer.shared), writer.store.clone());
+        let now = shared.clock.now().mono;
+        for kind in 0..KINDS {
+            // The first one is taken at once, as the writer does; two more are counted.
+            assert!(shared.notes.refused(now, refusal(&kind.to_string())));
+            assert_eq!(shared.notes.take().len(), 1);
+            assert!(!shared.notes.refused(now, refusal(&kind.to_string())));
+            assert!(!shared.notes.refused(now, refusal(&kind.to_string())));
+        }
+        drop(queue);
+        writer.run();
+        let counted = recorded(&store).into_iter().filter(|(action, _)| action != audit::STARTED);
+        assert_eq!(counted.map(|(_, count)| count).sum::<u64>(), 2 * KINDS as u64);
     }
 
     #[test]
