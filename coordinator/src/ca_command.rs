@@ -185,6 +185,14 @@ fn failure(error: RotationError, config: &Path, now: DateTime<Utc>) -> Failure {
     let (code, next) = match &error {
         RotationError::Underway { .. } => (EXIT_CONFLICT, command("show")),
         RotationError::NoRotation => (EXIT_CONFLICT, command("rotate")),
+        RotationError::NotInForce => {
+            let next = format!(
+                "systemctl reload mirror-coordinator, then {}; to cut everybody off: {} --cut {ALL}",
+                command("show"),
+                command("retire")
+            );
+            (EXIT_CONFLICT, next)
+        }
         RotationError::WouldCut(left) => {
             let names: Vec<String> = left.iter().map(|one| resource(&one.identity)).collect();
             let cut = if names.len() > LISTED_MAX { ALL.to_owned() } else { names.join(",") };

@@ -120,6 +120,8 @@ async fn a_running_fleet_moves_to_a_new_ca_and_whoever_stayed_behind_is_cut() {
     // Both are trusted, and the agent that is here hears of it at once.
     let new = rotation::rotate(&fleet.config, now(&fleet)).unwrap().hash;
     assert!(!state(&fleet).is_in_force(), "nobody has told the coordinator");
+    let early = rotation::retire(&fleet.config, &Cut::These(Vec::new()), now(&fleet)).unwrap_err();
+    assert!(matches!(early, RotationError::NotInForce), "nobody can have moved: {early}");
     fleet.handle.reload(&fleet.config).unwrap();
     let told = talk.trust().await;
     assert_eq!(
@@ -165,6 +167,16 @@ async fn a_running_fleet_moves_to_a_new_ca_and_whoever_stayed_behind_is_cut() {
     let (root, who) = rotation::retire(&fleet.config, &cut, now(&fleet)).unwrap();
     assert_eq!((root.hash, who.len()), (new, 1));
     admin.get_status(v1::GetStatusRequest {}).await.unwrap();
+
+    // A reload that fails on its way has told nobody and cut nothing; but nobody is let in by the old one any more.
+    let aside = fleet.file("server.aside");
+    std::fs::rename(fleet.file("server.pem"), &aside).unwrap();
+    std::fs::create_dir(fleet.file("server.pem")).unwrap();
+    assert!(fleet.handle.reload(&fleet.config).is_err());
+    let refused = admin.get_status(v1::GetStatusRequest {}).await.unwrap_err();
+    assert_eq!(Fault::from(&refused).reason, "CA_RETIRED", "{refused}");
+    std::fs::remove_dir(fleet.file("server.pem")).unwrap();
+    std::fs::rename(aside, fleet.file("server.pem")).unwrap();
     let began = Instant::now();
     fleet.handle.reload(&fleet.config).unwrap();
     assert_eq!(trusted(&fleet), [new]);

@@ -264,6 +264,13 @@ impl Gate {
                 format!("the certificate of {} is revoked for ever; do not come back with it", peer.identity);
             return Err(denied("CERTIFICATE_REVOKED", text));
         }
+        if !self.ca.trusts(peer) {
+            let text = format!(
+                "the CA that issued the certificate of {} is trusted no more; agents enrol again, people log in again",
+                peer.identity
+            );
+            return Err(denied("CA_RETIRED", text));
+        }
         if self.driver.now().wall.to_utc() >= peer.not_after {
             // A connection outlives its certificate; a request does not.
             let text = format!("the certificate of {} expired at {}", peer.identity, peer.not_after);
