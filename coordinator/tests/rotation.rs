@@ -108,6 +108,16 @@ async fn shown_to(fleet: &Fleet, pins: &[SpkiHash]) -> Option<SpkiHash> {
     CaBundle::from_pem(&pinned.ca_pem().unwrap()).unwrap().hashes().first().copied()
 }
 
+/// A reload that fails on its way has told nobody and cut nothing: the next one has to.
+fn fail_to_reload(fleet: &Fleet) {
+    let (server, aside) = (fleet.file("server.pem"), fleet.file("server.aside"));
+    std::fs::rename(&server, &aside).unwrap();
+    std::fs::create_dir(&server).unwrap();
+    assert!(fleet.handle.reload(&fleet.config).is_err());
+    std::fs::remove_dir(&server).unwrap();
+    std::fs::rename(aside, server).unwrap();
+}
+
 #[tokio::test]
 async fn a_running_fleet_moves_to_a_new_ca_and_whoever_stayed_behind_is_cut() {
     let fleet = Fleet::start().await;
@@ -167,16 +177,9 @@ async fn a_running_fleet_moves_to_a_new_ca_and_whoever_stayed_behind_is_cut() {
     let (root, who) = rotation::retire(&fleet.config, &cut, now(&fleet)).unwrap();
     assert_eq!((root.hash, who.len()), (new, 1));
     admin.get_status(v1::GetStatusRequest {}).await.unwrap();
-
-    // A reload that fails on its way has told nobody and cut nothing; but nobody is let in by the old one any more.
-    let aside = fleet.file("server.aside");
-    std::fs::rename(fleet.file("server.pem"), &aside).unwrap();
-    std::fs::create_dir(fleet.file("server.pem")).unwrap();
-    assert!(fleet.handle.reload(&fleet.config).is_err());
+    fail_to_reload(&fleet);
     let refused = admin.get_status(v1::GetStatusRequest {}).await.unwrap_err();
     assert_eq!(Fault::from(&refused).reason, "CA_RETIRED", "{refused}");
-    std::fs::remove_dir(fleet.file("server.pem")).unwrap();
-    std::fs::rename(aside, fleet.file("server.pem")).unwrap();
     let began = Instant::now();
     fleet.handle.reload(&fleet.config).unwrap();
     assert_eq!(trusted(&fleet), [new]);

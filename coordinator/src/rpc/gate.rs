@@ -10,7 +10,7 @@ use fleet::{
     id::{AgentUid, Name},
     refusal::{Refusal, RefusalCode},
 };
-use http::HeaderMap;
+use http::{HeaderMap, HeaderValue};
 use mirror_certs::{BACKDATE, DenyList, Identity, Peer, UserToken};
 use tokio_util::sync::CancellationToken;
 
@@ -177,6 +177,28 @@ pub struct Gate {
     pub stopping: CancellationToken,
     /// Streams of users, to be ended with what they were allowed by.
     pub streams: Arc<OpenStreams>,
+}
+
+/// How a caller was let in, to be judged once more when the message is there: between head and message a caller may take
+/// his time, and may be shut out meanwhile. In the extensions of each request of a [`Caller`].
+#[derive(Debug, Clone)]
+pub(super) struct Admitted {
+    pub(super) gate: Arc<Gate>,
+    pub(super) method: &'static str,
+    pub(super) info: Option<PeerInfo>,
+    /// Marked as sensitive: `Debug` hides it.
+    pub(super) authorization: Option<HeaderValue>,
+}
+
+impl Admitted {
+    /// Whether the caller would be let in now as well.
+    ///
+    /// # Errors
+    /// As [`Gate::admit`].
+    pub(super) fn still(&self) -> Result<(), Refusal> {
+        let authorization = self.authorization.as_ref().map(HeaderValue::as_bytes);
+        self.gate.admit(self.method, self.info.as_ref(), authorization).map(drop)
+    }
 }
 
 impl Gate {
@@ -346,6 +368,10 @@ impl Gate {
             return Err(bad());
         }
         let user = view.user(&record.user).filter(|user| !user.disabled).ok_or_else(bad)?;
+        let identity = user.name.as_str().parse().map(Identity::User).map_err(|_| bad())?;
+        if self.deny.is_identity_denied(&identity) {
+            return Err(bad());
+        }
         let proof = Proof::Token { id: record.id.clone(), expires: record.expires.to_utc() };
         Ok(Caller::User { name: user.name.clone(), role: user.role, scope: Scope::Whole, proof })
     }
