@@ -97,7 +97,7 @@ fn the_ca_is_replaced_under_a_running_sync_and_an_agent_that_was_away_follows_by
         "2 holders of certificates would be cut off",
         "agents/edge2",
         "users/admin",
-        "user-certificate --user admin",
+        "mirrorctl cert issue, as admin",
     ] {
         assert!(refused.stderr.contains(part), "{part} is missing:\n{}", refused.stderr);
     }
