@@ -161,9 +161,7 @@ fn listed(left: &[Entry], now: DateTime<Utc>) -> Vec<String> {
                 format!("certificate {state}; away: moves by itself when it is back by {back}, or revoke it")
             }
             Identity::User(name) => {
-                format!(
-                    "certificate until {until}; needs a new one: mirror-coordinator user-certificate --user {name}"
-                )
+                format!("certificate until {until}; needs a new one: mirrorctl cert issue, as {name}")
             }
             Identity::Server => format!("certificate until {until}"),
         };

@@ -56,7 +56,8 @@ fn set_password(name: &str, old_password: &str, password: &str) -> v1::SetPasswo
 async fn with_maria() -> (Fleet, UserServiceClient<Channel>) {
     let fleet = Fleet::start().await;
     let mut admin = users(&fleet, Some(&fleet.root())).await;
-    admin.create_user(create("maria", v1::UserRole::Operator, PASSWORD)).await.unwrap();
+    let maria = admin.create_user(create("maria", v1::UserRole::Operator, PASSWORD)).await.unwrap();
+    assert_eq!(maria.into_inner().ca_hash, fleet.handle.services().ca.ca_hash().to_string());
     (fleet, admin)
 }
 

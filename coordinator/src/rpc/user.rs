@@ -159,7 +159,9 @@ impl v1::user_service_server::UserService for Users {
         };
         self.change(&by, UserAsk::Create { name: name.clone(), role, password }).await?;
         tracing::info!(target: "audit", %by, user = %name, role = super::policy::role_name(role), "user created");
-        self.shown(&name)
+        let mut created = self.shown(&name)?;
+        created.get_mut().ca_hash = self.services.ca.ca_hash().to_string();
+        Ok(created)
     }
 
     async fn get_user(&self, request: Request<v1::GetUserRequest>) -> Result<Response<v1::User>, Status> {
