@@ -227,9 +227,9 @@ impl Driver {
         }
     }
 
-    /// Has counts recorded whose time is over.
-    pub fn flush_notes(&self) {
-        if self.shared.notes.flush(self.now().mono, false) {
+    /// Has counts recorded whose time is over; `all`: all of them.
+    pub fn flush_notes(&self, all: bool) {
+        if self.shared.notes.flush(self.now().mono, all) {
             self.wake();
         }
     }

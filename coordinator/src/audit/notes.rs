@@ -209,7 +209,7 @@ pub async fn run(driver: Driver, stop: CancellationToken) {
     loop {
         tokio::select! {
             () = stop.cancelled() => return,
-            () = tokio::time::sleep(FLUSH_EVERY) => driver.flush_notes(),
+            () = tokio::time::sleep(FLUSH_EVERY) => driver.flush_notes(false),
         }
     }
 }
