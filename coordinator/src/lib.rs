@@ -64,7 +64,7 @@ use tonic_health::{ServingStatus, server::HealthReporter};
 use crate::{
     attempt_logs::{AttemptLogs, LogError},
     authority::{Authority, Change, ledger::Entry},
-    chores::BACKUPS,
+    chores::{BACKUPS, BEFORE_UPGRADE_PREFIX},
     config::Config,
     connections::Connections,
     driver::{Begin, Driver, DriverThread},
@@ -273,6 +273,8 @@ fn open_store(config: &Config) -> Result<Opened, OpenError> {
     let options =
         StoreOptions { create: false, backups: Some(config.file(BACKUPS)), ..StoreOptions::default() };
     let opened = Store::open(&config.file(STORE), &options)?;
+    // Nobody else has the store now, and nothing makes backups of it yet.
+    chores::remove_partial(&config.file(BACKUPS));
     for line in &opened.report {
         tracing::warn!("{line}");
     }
@@ -297,7 +299,7 @@ fn tell_unreadable(services: &Services) {
 
 /// What this version writes the last one may not be able to read: that needs a backup to go back to.
 fn back_up_before_upgrade(config: &Config, store: &Store, last: &str) {
-    let name = format!("before-upgrade-from-{}.{BACKUP_EXTENSION}", last.replace(' ', "-"));
+    let name = format!("{BEFORE_UPGRADE_PREFIX}{}.{BACKUP_EXTENSION}", last.replace(' ', "-"));
     let path = config.file(BACKUPS).join(name);
     match store.backup_to(&path) {
         Ok(made) => {
