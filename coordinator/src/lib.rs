@@ -282,7 +282,8 @@ fn open_store(config: &Config) -> Result<Opened, OpenError> {
         tracing::info!("the last stop was not an orderly one; every live record was checked");
     }
     if let Some(last) = &opened.last_used_by {
-        back_up_before_upgrade(config, &opened.store, last);
+        back_up_before_upgrade(config, &opened.store, last)
+            .map_err(|source| OpenError::Store { dir: config.file(STORE), source })?;
     }
     Ok(opened)
 }
@@ -297,16 +298,22 @@ fn tell_unreadable(services: &Services) {
     }
 }
 
-/// What this version writes the last one may not be able to read: that needs a backup to go back to.
-fn back_up_before_upgrade(config: &Config, store: &Store, last: &str) {
+/// What this version writes the last one may not be able to read: that needs a backup to go back to. Where there is none,
+/// the store stays the last one's by name, and the next start tries again.
+fn back_up_before_upgrade(config: &Config, store: &Store, last: &str) -> Result<(), StoreError> {
     let name = format!("{BEFORE_UPGRADE_PREFIX}{}.{BACKUP_EXTENSION}", last.replace(' ', "-"));
     let path = config.file(BACKUPS).join(name);
     match store.backup_to(&path) {
         Ok(made) => {
-            tracing::info!(last, entries = made.entries, path = %path.display(), "backed up before the upgrade")
+            tracing::info!(last, entries = made.entries, path = %path.display(), "backed up before the upgrade");
+            store.sign()
         }
         Err(error) => {
-            tracing::warn!(last, error = %Chain(&error), "there is no backup from before this upgrade: make one when you can");
+            tracing::warn!(
+                last, error = %Chain(&error),
+                "there is no backup from before this upgrade: make one when you can; the next start tries it too"
+            );
+            Ok(())
         }
     }
 }

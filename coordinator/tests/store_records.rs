@@ -316,6 +316,11 @@ fn a_store_of_an_older_coordinator_is_read_and_named_so_that_it_is_backed_up_fir
     assert_whole(&opened.store);
     fill(&opened.store, 31);
     opened.store.close().unwrap();
+    assert!(matches!(opened.store.sign(), Err(StoreError::Closed)));
+    let opened = open(dir.path());
+    assert_eq!(opened.last_used_by.as_deref(), Some("mirror-coordinator 0.0.9"), "until it is signed");
+    opened.store.sign().unwrap();
+    opened.store.close().unwrap();
     assert_eq!(open(dir.path()).last_used_by, None, "once");
 }
 

@@ -67,6 +67,9 @@ impl Store {
         let last_used_by = last_used_by(&layout).filter(|last| last != PROGRAM && !created);
         let (marker, report) =
             settle(&layout, options, &climbed, report).map_err(io("settling the store"))?;
+        if last_used_by.is_none() {
+            sign(&layout).map_err(io("signing the store"))?;
+        }
         let clean = matches!(found, Found::Whole(marker) if marker.clean);
         let writer = Writer {
             state: State::Ready,
@@ -77,6 +80,18 @@ impl Store {
         };
         let store = Self::new(layout.clone(), options.clone(), climbed.engine, writer);
         Ok(Opened { store, report, clean, created, rewound: climbed.rewound, last_used_by })
+    }
+
+    /// Names this program as the one that used the store last, durably: whatever [`Opened::last_used_by`] was told for
+    /// is done, and the next opening tells of it no more.
+    ///
+    /// # Errors
+    /// When the store is closed or the disk refuses.
+    pub fn sign(&self) -> Result<(), StoreError> {
+        // Held, so that the store is ours as long as it is written to.
+        let writer = self.writer();
+        writer.check()?;
+        sign(&self.0.layout).map_err(|error| StoreError::io("signing the store", error))
     }
 }
 
@@ -117,6 +132,14 @@ fn last_used_by(layout: &Layout) -> Option<String> {
     (version.len() <= VERSION_BYTES_MAX && version.chars().all(plain)).then(|| text.to_owned())
 }
 
+/// Names this program as the one that used the store last.
+fn sign(layout: &Layout) -> io::Result<()> {
+    if last_used_by(layout).as_deref() == Some(PROGRAM) {
+        return Ok(());
+    }
+    files::replace(&layout.version(), format!("{PROGRAM}\n").as_bytes())
+}
+
 fn backups(layout: &Layout, options: &StoreOptions) -> PathBuf {
     options.backups.clone().unwrap_or_else(|| layout.backups())
 }
@@ -132,9 +155,6 @@ fn settle(
     files::sync_dir(&layout.engine())?;
     let marker = Marker { revision: climbed.revision, clean: false, rewound: climbed.rewound };
     let marker = marker.write(&layout.marker())?;
-    if last_used_by(layout).as_deref() != Some(PROGRAM) {
-        files::replace(&layout.version(), format!("{PROGRAM}\n").as_bytes())?;
-    }
     if options.ballast_bytes > 0 {
         match ballast::keep(&layout.ballast(), options.ballast_bytes)? {
             ballast::Ballast::Kept => {}
