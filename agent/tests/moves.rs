@@ -8,7 +8,7 @@
 mod support;
 
 use std::fs;
-use std::os::unix::fs::{MetadataExt as _, symlink};
+use std::os::unix::fs::{MetadataExt as _, PermissionsExt, chown, symlink};
 use std::path::{Path, PathBuf};
 
 use mirror_proto::v1;
@@ -161,6 +161,24 @@ async fn a_tree_moves_verbatim_inside_its_jail_and_the_old_one_stays() {
     let pull = v1::Assignment { destination: "a2:mirror/debian".into(), ..site.pull() };
     assert_eq!(site.run(pull).await.class(), Class::Ok);
     assert_eq!(site.link(), Path::new("../a2/mirror/debian"));
+}
+
+#[tokio::test]
+async fn a_directory_shared_with_a_foreign_group_moves_with_its_mode() {
+    if !rustix::process::geteuid().is_root() {
+        eprintln!("skipped: needs root, who alone gives files away");
+        return;
+    }
+    let mut site = Site::copied().await;
+    let (group, mode) = (12_345, 0o2775);
+    chown(site.old().join("pool"), None, Some(group)).unwrap();
+    fs::set_permissions(site.old().join("pool"), PermissionsExt::from_mode(mode)).unwrap();
+    let order = site.moves();
+    let outcome = site.run(order).await;
+    assert_eq!(outcome.class(), Class::Ok, "{outcome:?}");
+    let moved = fs::metadata(site.new_place().join("pool")).unwrap();
+    assert_eq!((moved.gid(), moved.mode() & 0o7777), (group, mode));
+    site.check_moved();
 }
 
 #[tokio::test]

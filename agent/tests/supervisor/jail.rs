@@ -348,8 +348,8 @@ fn root_keeps_only_what_copies_need() {
         return;
     }
     let (_place, inside, _) = place();
-    let exec_paths =
-        ["/usr/sbin/chroot", "/usr/bin/nice", "/usr/bin/chown", "/usr/bin/true"].map(PathBuf::from);
+    let names = ["sbin/chroot", "bin/nice", "bin/chown", "bin/chmod", "bin/true"];
+    let exec_paths = names.map(|name| Path::new("/usr").join(name));
     let jail = JailSpec {
         write_paths: vec![inside.clone()],
         exec_paths: exec_paths.to_vec(),
@@ -361,4 +361,8 @@ fn root_keeps_only_what_copies_need() {
     assert_eq!(inside_and_outside(faster, &inside, &jail), (Some(1), Some(0)));
     let give_away = "/usr/bin/chown 12345:12345 \"$0/private\"";
     assert_eq!(inside_and_outside(give_away, &inside, &jail), (Some(0), Some(0)));
+    // Of a group that root is not in: the bit would be lost without an error.
+    std::os::unix::fs::chown(&inside, None, Some(12345)).unwrap();
+    let shared = "/usr/bin/chmod 2755 \"$0\" && [ -g \"$0\" ] && /usr/bin/chmod g-s \"$0\"";
+    assert_eq!(inside_and_outside(shared, &inside, &jail), (Some(0), Some(0)));
 }
