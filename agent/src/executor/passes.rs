@@ -282,9 +282,10 @@ fn prepare(shared: &Shared, order: &Order, pass: Pass, number: u32, lock: &Proje
     let path = if fetches { fetched.clone() } else { path };
     let mut spec = match order.moves_from() {
         Some(from) => {
+            let old_root = live.guard.root_of(from).or_else(|fault| early(no_place(&fault)))?;
             let from = live.guard.look_at(from).or_else(|fault| early(no_place(&fault)))?;
-            let pass = local_pass(pass, number);
-            order.local_program(pass, &live.config, &live.version, (&from, &path), root.path(), &lock.path)
+            let (pass, roots) = (local_pass(pass, number), (old_root.path(), root.path()));
+            order.local_program(pass, &live.config, &live.version, (&from, &path), roots, &lock.path)
         }
         None => {
             let purpose = purpose(pass, order);
