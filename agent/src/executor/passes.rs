@@ -9,7 +9,7 @@ use std::time::Duration;
 use fleet::marker::MarkerKind;
 use mirror_proto::v1;
 use mirror_proto::v1::outcome::Class;
-use rsync::{Fault, LocalPass, Purpose};
+use rsync::{LocalPass, Purpose};
 
 use super::Shared;
 use super::attempt::{Early, LOCK_PACE, Machine, early, not_started, rejected};
@@ -17,10 +17,10 @@ use super::findings::Findings;
 use super::guards::{self, Ended, Facts, Pass, Verdict};
 use super::ledger::blocking;
 use super::marker;
-use crate::guard::{DestinationFault, LockFault, ProjectLock, Root, Space};
+use crate::guard::{DestinationFault, LockFault, ProjectLock, Root};
 use crate::journal::Step;
 use crate::order::Order;
-use crate::outcome::{cancelled, of_class, of_local_error};
+use crate::outcome::{cancelled, of_local_error};
 use crate::rundir::{ProgramStatus, RunDir, Secret};
 
 /// Tries of a program that meets "max connections" directly behind another one of the same attempt: a daemon frees the
@@ -264,12 +264,12 @@ fn start(
 fn prepare(shared: &Shared, order: &Order, pass: Pass, number: u32, lock: &ProjectLock) -> Early<RunDir> {
     let live = shared.live();
     let root = live.guard.root_of(&order.destination).or_else(|fault| early(rejected(&fault)))?;
-    // What makes room may begin without any, and what changes nothing needs none.
-    let makes_room = order.reclaim && pass != Pass::Pull;
-    if !order.dry_run && !makes_room && pass != Pass::Count {
+    if pass.needs_room(order) {
         let space =
             root.space().or_else(|error| early(of_local_error("cannot examine the volume", &error)))?;
-        check_space(space, root, order)?;
+        if let Some(lack) = space.below_floor() {
+            return early(guards::no_room(order, root.path(), &lack));
+        }
     }
     let writes = pass.writes(order);
     let path =
@@ -330,14 +330,6 @@ fn local_pass(pass: Pass, round: u32) -> LocalPass {
         Pass::Copy => LocalPass::Repair,
         _ => LocalPass::Verify,
     }
-}
-
-fn check_space(space: Space, root: &Root, order: &Order) -> Early<()> {
-    let Some(lack) = space.below_floor() else { return Ok(()) };
-    let cause = format!("{} holds {}: {lack}", root.path().display(), order.destination);
-    let advice = "free space on the volume, or let mirrorctl project run --reclaim remove what the upstream no longer \
-                  has; nothing was started";
-    early(of_class(Class::DiskFull, &cause, Fault::Fleet, advice))
 }
 
 fn purpose(pass: Pass, order: &Order) -> Purpose {
