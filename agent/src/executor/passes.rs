@@ -16,7 +16,7 @@ use super::attempt::{Early, LOCK_PACE, Machine, early, not_started, rejected};
 use super::findings::Findings;
 use super::guards::{self, Ended, Facts, Pass, Verdict};
 use super::ledger::blocking;
-use super::marker;
+use super::{marker, moving};
 use crate::guard::{DestinationFault, LockFault, ProjectLock, Root};
 use crate::journal::Step;
 use crate::order::Order;
@@ -296,11 +296,12 @@ fn prepare(shared: &Shared, order: &Order, pass: Pass, number: u32, lock: &Proje
     // A jail knows only what is there.
     spec.jail.read_paths.retain(|path| path.is_dir());
     if writes {
-        let marked = match order.moves_from() {
-            Some(_) => root.mark_moving(order.project, &order.destination),
-            None => root.mark_begun(order.project, &order.destination),
-        };
-        marked.or_else(|error| early(of_local_error("cannot note that the tree is begun", &error)))?;
+        match order.moves_from() {
+            Some(_) => moving::claim(root, order)?,
+            None => root
+                .mark_begun(order.project, &order.destination)
+                .or_else(|error| early(of_local_error("cannot note that the tree is begun", &error)))?,
+        }
     }
     if pass == Pass::Pull {
         let journaled = shared.journal.write_here(|journal| journal.step(order.key, Step::Pull));
