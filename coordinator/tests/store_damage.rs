@@ -22,6 +22,9 @@ const NEWEST: u64 = 1_200;
 /// The revision of their backup, where they have one.
 const BACKUP: u64 = 1_000;
 
+/// Bytes of one segment of sled's file, each with a header of its own.
+const SEGMENT_BYTES: u64 = 512 << 10;
+
 /// What is done to a file.
 type Harm = fn(&PathBuf);
 
@@ -48,6 +51,13 @@ fn a_damaged_log_is_repaired_restored_or_refused() {
                 damage(format!("flip at {percent} %"), &|db, length| flip(db, length * percent / 100));
                 damage(format!("zero page at {percent} %"), &|db, length| {
                     zero(db, length * percent / 100 / 4_096 * 4_096, 4_096);
+                });
+            }
+            for segment in
+                0..fs::metadata(originals.path(which).join("sled/db")).unwrap().len() / SEGMENT_BYTES
+            {
+                damage(format!("header of segment {segment} flipped"), &|db, _| {
+                    flip(db, segment * SEGMENT_BYTES + 7);
                 });
             }
             damage("first page zeroed".to_owned(), &|db, _| zero(db, 0, 4_096));

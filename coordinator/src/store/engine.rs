@@ -33,6 +33,10 @@ const LOCK_PAUSE: Duration = Duration::from_millis(20);
 
 /// Bytes of the checksum at the end of sled's parameters.
 const CHECKSUM_BYTES: usize = 4;
+/// Bytes of one segment of sled's file, as [`PARAMETERS`] has it.
+const SEGMENT_BYTES: u64 = 512 << 10;
+/// Bytes of the header that a segment begins with.
+const HEADER_BYTES: usize = 20;
 /// Bytes that are written once more at a time.
 const RENEW_CHUNK: usize = 1 << 20;
 /// Bytes that a renewed file leaves free on the disk.
@@ -204,6 +208,33 @@ pub(crate) fn damaged_parameters(dir: &Path) -> io::Result<Option<PathBuf>> {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
         Err(error) => Err(error),
     }
+}
+
+/// Where in the file that holds the data the headers of segments are damaged, in bytes. sled does not use such a segment
+/// and says nothing of it. With a snapshot it may open whole all the same, go on writing into that segment, and miss at
+/// the next opening what it acknowledged.
+///
+/// A header is a checksum (CRC-32, inverted, little-endian), then what it is of; a segment without one is zeros.
+pub(crate) fn damaged_headers(dir: &Path) -> io::Result<Vec<u64>> {
+    let file = match File::open(data_file(dir)) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        opened => opened?,
+    };
+    let length = file.metadata()?.len();
+    let mut damaged = Vec::new();
+    let mut at = 0;
+    // What a cut left of a header at the end is no segment to sled.
+    while at + HEADER_BYTES as u64 <= length {
+        let mut header = [0; HEADER_BYTES];
+        file.read_exact_at(&mut header, at)?;
+        let (checksum, of) = header.split_at(size_of::<u32>());
+        let sound = (!crc32fast::hash(of)).to_le_bytes() == checksum;
+        if !sound && header != [0; HEADER_BYTES] {
+            damaged.push(at);
+        }
+        at += SEGMENT_BYTES;
+    }
+    Ok(damaged)
 }
 
 /// Puts the file that holds the data on the disk once more, through `copy` beside the engine's directory. After a failed

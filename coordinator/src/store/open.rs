@@ -267,7 +267,12 @@ impl Ladder<'_> {
         }
         let clean = matches!(found, Found::Whole(marker) if marker.clean);
         self.mend_parameters().map_err(|error| self.failed("moving damaged parameters away", error))?;
-        let no_copy = if clean { None } else { self.copy_as_found().err() };
+        let torn = engine::damaged_headers(&self.layout.engine())
+            .map_err(|error| self.failed("looking at the headers of the store's file", error))?;
+        let no_copy = if clean && torn.is_empty() { None } else { self.copy_as_found().err() };
+        if !torn.is_empty() {
+            self.distrust_snapshots(&torn).map_err(|error| self.failed("moving snapshots away", error))?;
+        }
         let mut tried = self.attempt(at_least)?;
         if !matches!(tried, Tried::Sound(..)) && self.snapshots().is_ok_and(|found| !found.is_empty()) {
             drop(tried);
@@ -369,6 +374,21 @@ impl Ladder<'_> {
         let name =
             |path: &PathBuf| path.file_name().is_some_and(|n| engine::is_snapshot(&n.to_string_lossy()));
         Ok(paths.into_iter().filter(name).collect())
+    }
+
+    /// Moves snapshots away that would hide what sled misses of its file.
+    fn distrust_snapshots(&mut self, torn: &[u64]) -> io::Result<()> {
+        let places: Vec<_> = torn.iter().take(FAULTS_TOLD_MAX).map(u64::to_string).collect();
+        self.report.push(format!(
+            "the file of the store's engine is damaged: {} of its segments have no sound header (at byte {})",
+            torn.len(),
+            places.join(", ")
+        ));
+        if !self.snapshots()?.is_empty() {
+            let moved = self.quarantine_snapshots()?;
+            self.report.push(format!("sled's snapshots were moved to {}", moved.display()));
+        }
+        Ok(())
     }
 
     fn quarantine_snapshots(&self) -> io::Result<PathBuf> {
