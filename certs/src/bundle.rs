@@ -109,10 +109,14 @@ impl CaBundle {
     /// no two CAs of a fleet share: for a certificate that a handshake, or [`CaBundle::signed`], has verified.
     #[must_use]
     pub fn issuer_hash(&self, peer: &Peer) -> Option<SpkiHash> {
-        self.0.iter().find_map(|ca| {
-            let parsed = x509::parse(ca).ok()?;
-            (parsed.subject().as_raw() == peer.issuer).then(|| SpkiHash::of_spki(parsed.public_key().raw))
-        })
+        self.names().into_iter().find(|(name, _)| *name == peer.issuer).map(|(_, hash)| hash)
+    }
+
+    /// Name (DER) and key hash of each CA: what [`CaBundle::issuer_hash`] compares, for those who ask often.
+    #[must_use]
+    pub fn names(&self) -> Vec<(Vec<u8>, SpkiHash)> {
+        let parsed = self.0.iter().filter_map(|ca| x509::parse(ca).ok());
+        parsed.map(|ca| (ca.subject().as_raw().to_vec(), SpkiHash::of_spki(ca.public_key().raw))).collect()
     }
 
     fn from_certificates(certificates: Vec<CertificateDer<'static>>) -> Result<Self, BundleError> {

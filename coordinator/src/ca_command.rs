@@ -161,9 +161,7 @@ fn listed(left: &[Entry], now: DateTime<Utc>) -> Vec<String> {
                 format!("certificate {state}; away: moves by itself when it is back by {back}, or revoke it")
             }
             Identity::User(name) => {
-                format!(
-                    "certificate until {until}; needs a new one: mirror-coordinator user-certificate --user {name}"
-                )
+                format!("certificate until {until}; needs a new one: mirrorctl cert issue, as {name}")
             }
             Identity::Server => format!("certificate until {until}"),
         };
@@ -185,6 +183,14 @@ fn failure(error: RotationError, config: &Path, now: DateTime<Utc>) -> Failure {
     let (code, next) = match &error {
         RotationError::Underway { .. } => (EXIT_CONFLICT, command("show")),
         RotationError::NoRotation => (EXIT_CONFLICT, command("rotate")),
+        RotationError::NotInForce => {
+            let next = format!(
+                "systemctl reload mirror-coordinator, then {}; to cut everybody off: {} --cut {ALL}",
+                command("show"),
+                command("retire")
+            );
+            (EXIT_CONFLICT, next)
+        }
         RotationError::WouldCut(left) => {
             let names: Vec<String> = left.iter().map(|one| resource(&one.identity)).collect();
             let cut = if names.len() > LISTED_MAX { ALL.to_owned() } else { names.join(",") };

@@ -86,13 +86,16 @@ impl PeerInfo {
     pub fn vouch(&self, user: &Identity) {
         let Some(nobody) = &self.nobody else { return };
         let Some(connections) = nobody.connections.upgrade() else { return };
+        // Held until it is known whose it is: the connection may end at this moment, and is then taken out by that.
+        let mut open = connections.open();
         nobody.whose.get_or_init(|| {
-            let (key, mut open) = (key_of(user), connections.open());
+            let key = key_of(user);
             // One that has ended meanwhile is counted nowhere: nobody would take it out again.
             let is_open = open.all.contains_key(&self.connection);
             let calls = if is_open { open.own(&key, self) } else { Arc::clone(&self.calls) };
             (key, calls)
         });
+        drop(open);
         nobody.vouched.cancel();
         drop(nobody.place.lock().unwrap_or_else(PoisonError::into_inner).take());
     }
@@ -152,18 +155,21 @@ impl Default for Own {
 }
 
 impl Open {
-    /// Counts a connection among those of an identity, whose oldest one may have to go for it; what it may have open.
+    /// Counts a connection among those of an identity, whose oldest ones may have to go for it; what it may have open.
     fn own(&mut self, key: &str, info: &PeerInfo) -> Arc<Semaphore> {
         let own = self.by_identity.entry(key.to_owned()).or_default();
         own.connections.push_back(info.connection);
         let calls = Arc::clone(&own.calls);
-        let oldest = own.connections.front().copied();
-        if let Some(oldest) = oldest.filter(|_| own.connections.len() > IDENTITY_CONNECTIONS_MAX) {
+        // All that is too much, every time: those that were cut are here until they are over.
+        let surplus = own.connections.len().saturating_sub(IDENTITY_CONNECTIONS_MAX);
+        if surplus > 0 {
             if self.told.is_none_or(|at| at.elapsed() >= TOLD_AGAIN) {
                 tracing::warn!(who = key, address = %info.address, "too many connections of one identity; its oldest are cut");
                 self.told = Some(Instant::now());
             }
-            self.all.get(&oldest).inspect(|info| info.kill.cancel());
+            for oldest in own.connections.iter().take(surplus) {
+                self.all.get(oldest).inspect(|info| info.kill.cancel());
+            }
         }
         calls
     }

@@ -12,7 +12,7 @@ use arc_swap::ArcSwap;
 use chrono::{DateTime, Utc};
 use mirror_certs::{
     CaError, DenyList, DenyListError, Existing, FileError, Identity, IdentityError, IdentityFiles,
-    ServerFiles, ServerTls, TlsError, read_private, renewal_time, write_private,
+    ServerFiles, ServerTls, SpkiHash, TlsError, read_private, renewal_time, write_private,
 };
 
 pub use crate::authority::{CA_CERTIFICATE, CA_KEY, CA_NEXT};
@@ -113,12 +113,13 @@ impl Who {
     }
 
     /// Reads the CA and the server's certificate anew, and makes the latter where it is due, or where another CA issues it
-    /// now; the next connection gets them. The caller cuts what was begun under a CA that is [`Change::Removed`].
+    /// now; the next connection gets them. `adopted`: the CAs of the last time that this and all that follows from it was
+    /// done ([`Authority::adopting`]). The caller cuts what was begun under a CA that is [`Change::Removed`].
     ///
     /// # Errors
-    /// [`WhoError`]; what was in force stays.
-    pub fn reload(&self, now: DateTime<Utc>) -> Result<Change, WhoError> {
-        let change = self.ca.reload()?;
+    /// [`WhoError`]; what could be read of the CA is in force, the rest is as it was, and the change is one still.
+    pub fn reload(&self, adopted: &[SpkiHash], now: DateTime<Utc>) -> Result<Change, WhoError> {
+        let change = self.ca.reload(adopted)?;
         if change != Change::None {
             renew(&self.ca, &self.server, &self.server_names, now)?;
         }

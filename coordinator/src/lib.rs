@@ -143,9 +143,10 @@ impl Services {
     /// are told, and what was begun under a CA that is trusted no more is cut.
     ///
     /// # Errors
-    /// [`WhoError`]; what was in force stays.
+    /// [`WhoError`]; nobody was told and nothing cut, which the next call does.
     pub fn adopt(&self) -> Result<(), WhoError> {
-        let change = self.who.reload(self.driver.now().wall.to_utc())?;
+        let mut adopted = self.ca.adopting();
+        let change = self.who.reload(&adopted, self.driver.now().wall.to_utc())?;
         if change == Change::Removed {
             let cut = self.connections.kill_foreign(&self.ca.bundle());
             tracing::info!(target: "audit", cut, "connections begun under a CA that is trusted no more are cut");
@@ -153,6 +154,7 @@ impl Services {
         if change != Change::None {
             self.outbox.tell_trust(&self.ca.trust());
         }
+        *adopted = self.ca.trust().hashes;
         Ok(())
     }
 }

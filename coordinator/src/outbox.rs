@@ -88,8 +88,9 @@ impl Outbox {
             ca_hashes: trust.hashes.iter().map(ToString::to_string).collect(),
             issuing_ca_hash: trust.issuing.to_string(),
         };
-        self.trust.store(Arc::new(trust.clone()));
+        // Under the lock of the sessions: who is welcomed meanwhile is told by the welcome, or here.
         let mut sessions = self.sessions();
+        self.trust.store(Arc::new(trust.clone()));
         let open: Vec<_> = sessions.iter().map(|(agent, session)| (*agent, session.epoch)).collect();
         for (agent, epoch) in open {
             say(&mut sessions, agent, epoch, Spoken::Trust(trust.clone()));
@@ -186,7 +187,7 @@ impl Outbox {
         }
     }
 
-    fn welcome(&self, agent: AgentUid, epoch: Epoch, message: Spoken) {
+    fn welcome(&self, agent: AgentUid, epoch: Epoch, mut message: v1::Welcome) {
         let (sender, receiver) = line(OUTBOX_LEN);
         let session = Session { epoch, sender, unclaimed: Some(receiver) };
         if self.closed.is_cancelled() {
@@ -198,7 +199,8 @@ impl Outbox {
         if let Some(old) = sessions.insert(agent, session) {
             old.sender.end(closed(CloseReason::Superseded));
         }
-        say(&mut sessions, agent, epoch, message);
+        message.trust = Some(v1::Trust::clone(&self.trust.load()));
+        say(&mut sessions, agent, epoch, Spoken::Welcome(message));
     }
 
     fn close(&self, agent: AgentUid, epoch: Epoch, reason: CloseReason) {
@@ -273,10 +275,9 @@ impl Outlet for Outbox {
             Message::Welcome { term, name } => {
                 let time = Some(convert::wall_to_wire(self.clock.now().wall));
                 let session_epoch = Some(convert::epoch_to_wire(session));
-                let trust = Some(v1::Trust::clone(&self.trust.load()));
                 let agent_name = convert::agent_name(&name);
-                let welcome = v1::Welcome { term, session_epoch, time, agent: agent_name, trust };
-                return self.welcome(agent, session, Spoken::Welcome(welcome));
+                let welcome = v1::Welcome { term, session_epoch, time, agent: agent_name, trust: None };
+                return self.welcome(agent, session, welcome);
             }
             Message::Offer(offer) => {
                 let password = self.password(offer.attempt, offer.pair, &offer.sealed_password);

@@ -63,7 +63,8 @@ fn set_password(name: &str, old_password: &str, password: &str) -> v1::SetPasswo
 async fn with_maria() -> (Fleet, UserServiceClient<Channel>) {
     let fleet = Fleet::start().await;
     let mut admin = users(&fleet, Some(&fleet.root())).await;
-    admin.create_user(create("maria", v1::UserRole::Operator, PASSWORD)).await.unwrap();
+    let maria = admin.create_user(create("maria", v1::UserRole::Operator, PASSWORD)).await.unwrap();
+    assert_eq!(maria.into_inner().ca_hash, fleet.handle.services().ca.ca_hash().to_string());
     (fleet, admin)
 }
 
@@ -307,6 +308,68 @@ async fn an_earlier_users_certificate_and_one_from_before_a_reset_are_refused() 
     let fresh = Papers { certificate: issued.certificate, key: key.pem().to_string() };
     let me = users(&fleet, Some(&fresh)).await.who_am_i(v1::WhoAmIRequest {}).await.unwrap().into_inner();
     assert_eq!(me.proof(), v1::who_am_i_response::Proof::Certificate);
+    fleet.end().await;
+}
+
+/// A call whose head was let in, and whose message comes when its caller is shut out, does nothing.
+#[tokio::test]
+async fn a_message_that_comes_after_its_caller_was_shut_out_is_refused() {
+    let (fleet, mut admin) = with_maria().await;
+    let token = fleet.user_token("maria", HOUR).await;
+    let channel = fleet.dial(None).await;
+    let (say, said) = tokio::sync::mpsc::channel(1);
+    let calling = tokio::spawn({
+        let (channel, token) = (channel.clone(), token.clone());
+        async move {
+            let mut client = tonic::client::Grpc::new(channel);
+            client.ready().await.unwrap();
+            let message = bearing(&token, tokio_stream::wrappers::ReceiverStream::new(said));
+            let codec =
+                tonic_prost::ProstCodec::<v1::IssueCertificateRequest, v1::IssueCertificateResponse>::default(
+                );
+            let method = "/mirror.v1.UserService/IssueCertificate".parse().unwrap();
+            client.client_streaming(message, method, codec).await
+        }
+    });
+    // What is asked later on the same connection is answered: its head was there before.
+    let mut client = UserServiceClient::new(channel);
+    for _ in 0..3 {
+        assert!(who(&mut client, &token).await.is_ok());
+    }
+    admin.set_password(set_password("maria", "", "another horse battery")).await.unwrap();
+    let certificate_request = KeyPair::generate().unwrap().csr_pem().unwrap();
+    say.send(v1::IssueCertificateRequest { certificate_request, ..Default::default() }).await.unwrap();
+    drop(say);
+    let refused = tokio::time::timeout(PATIENCE, calling).await.unwrap().unwrap().unwrap_err();
+    assert_eq!((refused.code(), reason(&refused).as_str()), (Code::Unauthenticated, "TOKEN_NOT_GOOD"));
+    fleet.end().await;
+}
+
+#[tokio::test]
+async fn a_stream_ends_with_the_role_that_it_was_allowed_by() {
+    let (fleet, mut admin) = with_maria().await;
+    let update = |role: v1::UserRole| {
+        let user = v1::User { name: "users/maria".to_owned(), role: role.into(), ..Default::default() };
+        let update_mask = Some(prost_types::FieldMask { paths: vec!["role".to_owned()] });
+        v1::UpdateUserRequest { user: Some(user), update_mask }
+    };
+    admin.update_user(update(v1::UserRole::Admin)).await.unwrap();
+    let token = fleet.user_token("maria", HOUR).await;
+    let mut follower = v1::fleet_service_client::FleetServiceClient::new(fleet.dial(None).await);
+    let watch = bearing(&token, v1::WatchAuditEventsRequest::default());
+    let mut events = follower.watch_audit_events(watch).await.unwrap().into_inner();
+    admin.update_user(update(v1::UserRole::Viewer)).await.unwrap();
+    let end = async {
+        loop {
+            if let Err(end) =
+                events.message().await.map(|event| event.expect("it is not over without a word"))
+            {
+                return end;
+            }
+        }
+    };
+    let end = tokio::time::timeout(PATIENCE, end).await.expect("an end in time");
+    assert_eq!(reason(&end), "SHUT_OUT", "{end}");
     fleet.end().await;
 }
 

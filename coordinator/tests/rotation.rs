@@ -108,6 +108,16 @@ async fn shown_to(fleet: &Fleet, pins: &[SpkiHash]) -> Option<SpkiHash> {
     CaBundle::from_pem(&pinned.ca_pem().unwrap()).unwrap().hashes().first().copied()
 }
 
+/// A reload that fails on its way has told nobody and cut nothing: the next one has to.
+fn fail_to_reload(fleet: &Fleet) {
+    let (server, aside) = (fleet.file("server.pem"), fleet.file("server.aside"));
+    std::fs::rename(&server, &aside).unwrap();
+    std::fs::create_dir(&server).unwrap();
+    assert!(fleet.handle.reload(&fleet.config).is_err());
+    std::fs::remove_dir(&server).unwrap();
+    std::fs::rename(aside, server).unwrap();
+}
+
 #[tokio::test]
 async fn a_running_fleet_moves_to_a_new_ca_and_whoever_stayed_behind_is_cut() {
     let fleet = Fleet::start().await;
@@ -120,6 +130,8 @@ async fn a_running_fleet_moves_to_a_new_ca_and_whoever_stayed_behind_is_cut() {
     // Both are trusted, and the agent that is here hears of it at once.
     let new = rotation::rotate(&fleet.config, now(&fleet)).unwrap().hash;
     assert!(!state(&fleet).is_in_force(), "nobody has told the coordinator");
+    let early = rotation::retire(&fleet.config, &Cut::These(Vec::new()), now(&fleet)).unwrap_err();
+    assert!(matches!(early, RotationError::NotInForce), "nobody can have moved: {early}");
     fleet.handle.reload(&fleet.config).unwrap();
     let told = talk.trust().await;
     assert_eq!(
@@ -165,6 +177,9 @@ async fn a_running_fleet_moves_to_a_new_ca_and_whoever_stayed_behind_is_cut() {
     let (root, who) = rotation::retire(&fleet.config, &cut, now(&fleet)).unwrap();
     assert_eq!((root.hash, who.len()), (new, 1));
     admin.get_status(v1::GetStatusRequest {}).await.unwrap();
+    fail_to_reload(&fleet);
+    let refused = admin.get_status(v1::GetStatusRequest {}).await.unwrap_err();
+    assert_eq!(Fault::from(&refused).reason, "CA_RETIRED", "{refused}");
     let began = Instant::now();
     fleet.handle.reload(&fleet.config).unwrap();
     assert_eq!(trusted(&fleet), [new]);

@@ -219,13 +219,6 @@ impl Context {
     }
 }
 
-/// The hash by which others recognise the context's fleet; `None`: its CA file cannot be read.
-#[must_use]
-pub fn ca_hash(context: &Context) -> Option<String> {
-    let bundle = CaBundle::from_pem(&mirror_certs::read_pem(&context.ca).ok()?).ok()?;
-    bundle.hashes().first().map(ToString::to_string)
-}
-
 /// The context's certificate, where it has one that can be read.
 #[must_use]
 pub fn own_certificate(context: &Context) -> Option<Peer> {

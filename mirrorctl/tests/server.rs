@@ -510,3 +510,67 @@ fn a_certificate_that_is_not_renewed_is_a_warning_and_one_that_has_ended_says_wh
     assert!(err.starts_with("error: the certificate of context default ended"), "{err}");
     assert!(err.ends_with("next: mirrorctl login USER\n"), "{err}");
 }
+
+/// A fake whose context knows the CA of another time alone, the present one's hash, and a file with a password.
+fn after_the_ca_was_replaced() -> (Fake, String, String) {
+    let (fake, other) = (Fake::start(), Fake::start());
+    let ca = fake.directory.path().join("ca.pem");
+    let present = mirror_certs::CaBundle::from_pem(&std::fs::read_to_string(&ca).unwrap()).unwrap();
+    std::fs::rename(&ca, fake.directory.path().join("present.pem")).unwrap();
+    std::fs::copy(other.directory.path().join("ca.pem"), &ca).unwrap();
+    let password = fake.directory.path().join("password");
+    std::fs::write(&password, "correct horse battery\n").unwrap();
+    (fake, present.hashes()[0].to_string(), password.to_str().unwrap().to_owned())
+}
+
+#[test]
+fn whoever_missed_a_new_ca_comes_back_by_the_steps_that_are_told() {
+    let (fake, hash, password) = after_the_ca_was_replaced();
+    let file = std::fs::read_to_string(&fake.config).unwrap();
+    let (_, server) = file.split_once("server = \"").unwrap();
+    let server = server.split('"').next().unwrap();
+    // By token alone: no certificate.
+    let by_token =
+        format!("current = \"default\"\n\n[contexts.default]\nserver = \"{server}\"\nca = \"ca.pem\"\n");
+    std::fs::write(&fake.config, by_token).unwrap();
+    let with_password = |words: &[&str]| run(&fake, &[words, &["--password-file", &password]].concat());
+    let (code, _, err) = with_password(&["login", "maria"]);
+    assert!(code == 4 && err.contains("is not the coordinator of this context"), "{err}");
+
+    let step = |err: &str, start: &str| -> Vec<String> {
+        let line = err.lines().find_map(|line| line.strip_prefix(start)).unwrap_or_else(|| panic!("{err}"));
+        line.split(' ').map(str::to_owned).collect()
+    };
+    let (code, _, err) = with_password(&["--server", server, "login", "maria", "--ca-hash", &hash]);
+    assert_eq!(code, 5, "{err}");
+    let told = step(&err, "next: mirrorctl ");
+    assert_eq!(told, ["--context", "default-2", "--server", server, "login", "maria", "--ca-hash", &hash]);
+    let words: Vec<&str> = told.iter().map(String::as_str).collect();
+    let (code, out, err) = with_password(&words);
+    assert!(code == 0 && out.contains("in context default-2"), "{out}{err}");
+    let told = step(&err, "Next: mirrorctl ");
+    assert_eq!(told, ["context", "use", "default-2"]);
+    assert_eq!(run(&fake, &["context", "use", "default-2"]).0, 0);
+    let (code, _, err) = run(&fake, &["why", "debian"]);
+    assert_eq!(code, 0, "{err}");
+    // Another time the name is another one.
+    let words = ["--context", "default", "--server", server, "login", "maria", "--ca-hash", &hash];
+    let (code, _, err) = with_password(&words);
+    assert!(code == 5 && err.contains("mirrorctl --context default-3 --server "), "{err}");
+}
+
+#[test]
+fn a_first_login_is_told_with_the_cas_hash_of_now() {
+    let (fake, hash, password) = after_the_ca_was_replaced();
+    let ca = fake.directory.path().join("ca.pem");
+    let retired = std::fs::read_to_string(&ca).unwrap();
+    let retired_hash = mirror_certs::CaBundle::from_pem(&retired).unwrap().hashes()[0].to_string();
+    // As a renewal during the rotation has left it: both, the older one first.
+    let present = std::fs::read_to_string(fake.directory.path().join("present.pem")).unwrap();
+    std::fs::write(&ca, format!("{retired}{present}")).unwrap();
+    let words = ["user", "create", "maria", "--role", "viewer", "--password-file", &password];
+    let (code, out, err) = run(&fake, &words);
+    assert_eq!(code, 0, "{out}{err}");
+    assert!(err.contains(&format!(" --ca-hash {hash}  (on maria's own machine)")), "{err}");
+    assert!(!err.contains(&retired_hash), "{err}");
+}

@@ -133,12 +133,20 @@ impl Book {
         }
     }
 
-    /// Who would be cut if the CA `old` were trusted no more: whoever holds a certificate of it that is still of use, and
-    /// has not been seen with one of another CA since. One entry for each, with the latest end, in the order of names.
+    /// Who would be cut if the CA `old` were trusted no more and `next` alone were: whoever holds a certificate of the old
+    /// one that is still of use, and was not seen with one of the next that is. One entry for each, with the latest end, in
+    /// the order of names.
     #[must_use]
-    pub fn left_on(&self, old: SpkiHash, now: DateTime<Utc>, denied: impl Fn(&Entry) -> bool) -> Vec<Entry> {
-        let moved: HashSet<String> =
-            self.entries.iter().filter(|one| one.used && one.issuer != old).map(Entry::who).collect();
+    pub fn left_on(
+        &self,
+        old: SpkiHash,
+        next: SpkiHash,
+        now: DateTime<Utc>,
+        denied: impl Fn(&Entry) -> bool,
+    ) -> Vec<Entry> {
+        // Not just of another CA: one that was retired before is in the list as well.
+        let has_moved = |one: &&Entry| one.used && one.issuer == next && one.is_of_use(now) && !denied(one);
+        let moved: HashSet<String> = self.entries.iter().filter(has_moved).map(Entry::who).collect();
         let mut left: HashMap<String, Entry> = HashMap::new();
         let theirs =
             self.entries.iter().filter(|one| one.issuer == old && one.is_of_use(now) && !denied(one));
@@ -182,7 +190,10 @@ impl Entry {
 #[derive(Debug)]
 pub struct Ledger {
     path: PathBuf,
+    /// Asked at every request, so never held while the disk is waited for.
     seen: Mutex<HashSet<Serial>>,
+    /// One writer at a time, and none while the file is replaced.
+    file: Mutex<()>,
 }
 
 impl Ledger {
@@ -198,7 +209,7 @@ impl Ledger {
             tracing::warn!(lines = book.unreadable, path = %path.display(), "lines of issued certificates are unreadable");
         }
         let seen = book.entries.iter().filter(|one| one.used).map(|one| one.serial.clone()).collect();
-        let ledger = Self { path: path.to_owned(), seen: Mutex::new(seen) };
+        let ledger = Self { path: path.to_owned(), seen: Mutex::new(seen), file: Mutex::default() };
         if book.torn {
             // So that the next line does not join what a crash left of the last one.
             ledger.append("\n");
@@ -232,7 +243,10 @@ impl Ledger {
             identity: peer.identity.clone(),
             until: peer.not_after,
         };
-        self.append(&entry.line());
+        if !self.append(&entry.line()) {
+            // So that it is entered the next time that it is shown.
+            self.seen.lock().unwrap_or_else(PoisonError::into_inner).remove(&peer.serial);
+        }
     }
 
     /// The coordinator trusts these CAs from now on. Nothing is written where it did so already.
@@ -249,23 +263,24 @@ impl Ledger {
     /// When the file cannot be read or replaced; then it is what it was.
     pub fn tidy(&self, now: DateTime<Utc>) -> io::Result<()> {
         // Nothing may be entered between the reading and the replacing.
-        let _seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
+        let _file = self.file.lock().unwrap_or_else(PoisonError::into_inner);
         let text = Book::read(&self.path)?.tidied(now);
         write_private(&self.path, &text, Existing::Replace).map_err(io::Error::other)
     }
 
-    fn append(&self, line: &str) {
-        // One writer at a time, and none while the file is replaced.
-        let _seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
+    /// Says whether it is written; where not, the log says why.
+    fn append(&self, line: &str) -> bool {
+        let _file = self.file.lock().unwrap_or_else(PoisonError::into_inner);
         let written = OpenOptions::new()
             .append(true)
             .create(true)
             .mode(FILE_MODE)
             .open(&self.path)
             .and_then(|mut file| file.write_all(line.as_bytes()));
-        if let Err(error) = written {
+        if let Err(error) = &written {
             tracing::warn!(%error, path = %self.path.display(), "a certificate is missing in the list of those issued");
         }
+        written.is_ok()
     }
 }
 
@@ -316,6 +331,8 @@ mod tests {
 
     struct Desk {
         ledger: Ledger,
+        /// Retired before.
+        former: CertificateAuthority,
         old: CertificateAuthority,
         new: CertificateAuthority,
         _dir: tempfile::TempDir,
@@ -325,7 +342,7 @@ mod tests {
         fn open() -> Self {
             let dir = tempfile::tempdir().unwrap();
             let ledger = Ledger::open(&dir.path().join("issued.txt"));
-            Self { ledger, old: authority(), new: authority(), _dir: dir }
+            Self { ledger, former: authority(), old: authority(), new: authority(), _dir: dir }
         }
 
         /// Issues a certificate so many days after the start and enters it; uses it, where `used`.
@@ -354,7 +371,7 @@ mod tests {
         }
 
         fn left(&self, day: i64) -> Vec<String> {
-            let left = self.book().left_on(self.old.ca_hash(), at(day), |_| false);
+            let left = self.book().left_on(self.old.ca_hash(), self.new.ca_hash(), at(day), |_| false);
             left.iter().map(|one| one.identity.to_string()).collect()
         }
     }
@@ -365,6 +382,10 @@ mod tests {
         for name in ["agent/ftp1", "agent/edge1", "user/maria", "user/old"] {
             desk.issue(&desk.old, name, 0, true);
         }
+        // That somebody came from a CA before says nothing of the next one.
+        for name in ["agent/edge1", "user/maria"] {
+            desk.issue(&desk.former, name, 0, true);
+        }
         assert_eq!(desk.left(1), ["agent/edge1", "agent/ftp1", "user/maria", "user/old"]);
         desk.issue(&desk.new, "agent/FTP1", 10, true);
         desk.issue(&desk.new, "agent/edge1", 10, false);
@@ -374,7 +395,16 @@ mod tests {
         assert_eq!(desk.left(91), ["agent/edge1"]);
         assert_eq!(desk.left(121), [""; 0]);
         let edge1_denied = |one: &Entry| one.identity == who("agent/edge1");
-        assert!(desk.book().left_on(desk.old.ca_hash(), at(91), edge1_denied).is_empty());
+        let (old, new) = (desk.old.ca_hash(), desk.new.ca_hash());
+        assert!(desk.book().left_on(old, new, at(91), edge1_denied).is_empty());
+        // A certificate of the new one that is refused for ever brings nobody over.
+        let new_denied = |one: &Entry| one.identity == who("user/maria") && one.issuer == new;
+        assert!(
+            desk.book()
+                .left_on(old, new, at(20), new_denied)
+                .iter()
+                .any(|one| one.identity == who("user/maria"))
+        );
     }
 
     #[test]
@@ -399,6 +429,18 @@ mod tests {
         );
         desk.ledger.tidy(at(400)).unwrap();
         assert_eq!(desk.book().entries, []);
+    }
+
+    #[test]
+    fn what_the_disk_did_not_take_is_entered_at_the_next_time() {
+        let desk = Desk::open();
+        let path = desk.ledger.path.clone();
+        std::fs::create_dir(&path).unwrap();
+        desk.issue(&desk.old, "agent/ftp1", 0, true);
+        std::fs::remove_dir(&path).unwrap();
+        assert!(desk.ledger.seen.lock().unwrap().is_empty());
+        desk.issue(&desk.old, "agent/ftp1", 1, true);
+        assert_eq!(desk.book().entries.len(), 2);
     }
 
     #[test]

@@ -21,7 +21,7 @@ use std::{
     io,
     os::unix::fs::OpenOptionsExt as _,
     path::{Path, PathBuf},
-    sync::Arc,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
@@ -138,7 +138,8 @@ impl Files {
             Some(next) => current.bundle().union(&next.bundle())?,
             None => current.bundle(),
         };
-        Ok(Keys { current, next, bundle })
+        let names = bundle.names();
+        Ok(Keys { current, next, bundle, names })
     }
 }
 
@@ -149,12 +150,19 @@ struct Keys {
     /// The one that replaces it.
     next: Option<CertificateAuthority>,
     bundle: CaBundle,
+    /// Name and key hash of each, read once: they are looked up for every request.
+    names: Vec<(Vec<u8>, SpkiHash)>,
 }
 
 impl Keys {
     /// Issues for agents and users.
     fn issuing(&self) -> &CertificateAuthority {
         self.next.as_ref().unwrap_or(&self.current)
+    }
+
+    /// The key hash of the CA that issued this certificate, as [`CaBundle::issuer_hash`] has it.
+    fn issuer_hash(&self, peer: &Peer) -> Option<SpkiHash> {
+        self.names.iter().find(|(name, _)| *name == peer.issuer).map(|(_, hash)| *hash)
     }
 
     /// Issues for the coordinator: what every host can check, as long as that is valid at all.
@@ -166,7 +174,7 @@ impl Keys {
     }
 }
 
-/// What changed when the files were read anew.
+/// What is other than what was taken over last.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Change {
     /// The same CAs as before.
@@ -191,6 +199,8 @@ pub struct Authority {
     files: Files,
     trust_domain: TrustDomain,
     keys: ArcSwap<Keys>,
+    /// Key hashes of the CAs whose coming and going everybody was told of.
+    adopted: Mutex<Vec<SpkiHash>>,
     ledger: Ledger,
 }
 
@@ -213,24 +223,31 @@ impl Authority {
             files.read()?
         };
         let (trust_domain, ledger) = (keys.current.trust_domain().clone(), Ledger::open(&files.issued));
-        Ok(Self { files, trust_domain, keys: ArcSwap::from_pointee(keys), ledger })
+        let adopted = Mutex::new(keys.bundle.hashes());
+        Ok(Self { files, trust_domain, keys: ArcSwap::from_pointee(keys), adopted, ledger })
     }
 
-    /// Reads the files anew.
+    /// What was taken over last. Whoever takes a change over holds it from the reading to the last consequence, and then
+    /// puts the new hashes in: one at a time, and what fails in the middle is a change still at the next try.
+    pub fn adopting(&self) -> MutexGuard<'_, Vec<SpkiHash>> {
+        self.adopted.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Reads the files anew; what they say differs so from what was taken over last.
     ///
     /// # Errors
     /// [`AuthorityError`]; what was in force stays.
-    pub fn reload(&self) -> Result<Change, AuthorityError> {
+    pub fn reload(&self, adopted: &[SpkiHash]) -> Result<Change, AuthorityError> {
         let keys = {
             let _lock = self.files.lock()?;
             self.files.settle()?;
             self.files.read()?
         };
-        let (before, after) = (self.keys.load().bundle.hashes(), keys.bundle.hashes());
+        let now = keys.bundle.hashes();
         self.keys.store(Arc::new(keys));
         Ok(match () {
-            () if before.iter().any(|hash| !after.contains(hash)) => Change::Removed,
-            () if before != after => Change::Added,
+            () if adopted.iter().any(|hash| !now.contains(hash)) => Change::Removed,
+            () if adopted != now => Change::Added,
             () => Change::None,
         })
     }
@@ -324,9 +341,16 @@ impl Authority {
         &self.trust_domain
     }
 
+    /// Whether a CA that is trusted has issued this certificate, which a handshake has verified: that one may have begun
+    /// when another CA still was.
+    #[must_use]
+    pub fn trusts(&self, peer: &Peer) -> bool {
+        self.keys.load().issuer_hash(peer).is_some()
+    }
+
     /// Somebody was let in with this certificate.
     pub fn seen(&self, peer: &Peer, now: DateTime<Utc>) {
-        if let Some(issuer) = self.keys.load().bundle.issuer_hash(peer) {
+        if let Some(issuer) = self.keys.load().issuer_hash(peer) {
             self.ledger.used(peer, issuer, now);
         }
     }

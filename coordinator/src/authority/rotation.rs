@@ -40,6 +40,11 @@ pub enum RotationError {
     /// There is only one CA.
     #[error("there is one CA only, so none can be retired; nothing was changed")]
     NoRotation,
+    /// No coordinator has trusted the new one yet.
+    #[error(
+        "no coordinator has taken the new CA over yet, so nobody can have moved to it; nothing was changed"
+    )]
+    NotInForce,
     /// Who would be cut, and is not named.
     #[error("{} would be cut off; nothing was changed", count(.0.len()))]
     WouldCut(Vec<Entry>),
@@ -145,7 +150,10 @@ pub fn show(config: &Config, now: DateTime<Utc>) -> Result<State, RotationError>
         None => (Root::from(&files.read()?.current), None),
     };
     let book = read(&files)?;
-    let left = if next.is_some() { left(config, &book, current.hash, now)? } else { Vec::new() };
+    let left = match next {
+        Some(next) => left(config, &book, current.hash, next.hash, now)?,
+        None => Vec::new(),
+    };
     let domain = files.current_bundle()?.trust_domain().ok();
     let server = read_private(&config.file(SERVER)).ok();
     let server = server.zip(domain).and_then(|(text, domain)| Identity::from_pem(&text, &domain).ok());
@@ -191,8 +199,13 @@ pub fn retire(config: &Config, cut: &Cut, now: DateTime<Utc>) -> Result<(Root, V
     files.settle()?;
     let keys = files.read()?;
     let Some(next) = &keys.next else { return Err(RotationError::NoRotation) };
-    let left = left(config, &read(&files)?, keys.current.ca_hash(), now)?;
+    let (book, old) = (read(&files)?, keys.current.ca_hash());
+    let left = left(config, &book, old, next.ca_hash(), now)?;
     if let Cut::These(named) = cut {
+        // Until a coordinator trusts both nobody can have moved, and without its word nobody knows who there is.
+        if book.trusted.as_ref().is_none_or(|(_, trusted)| *trusted != [old, next.ca_hash()]) {
+            return Err(RotationError::NotInForce);
+        }
         let is = |one: &Entry, name: &String| name.eq_ignore_ascii_case(&resource(&one.identity));
         let strangers = named.iter().filter(|name| !left.iter().any(|one| is(one, name)));
         let strangers: Vec<String> = strangers.cloned().collect();
@@ -233,10 +246,11 @@ fn left(
     config: &Config,
     book: &Book,
     old: SpkiHash,
+    next: SpkiHash,
     now: DateTime<Utc>,
 ) -> Result<Vec<Entry>, RotationError> {
     let denied = DenyList::look(&config.file(DENIED))?;
-    Ok(book.left_on(old, now, |one| denied.is_denied(&one.identity, &one.serial, &one.key)))
+    Ok(book.left_on(old, next, now, |one| denied.is_denied(&one.identity, &one.serial, &one.key)))
 }
 
 /// Files that another user makes would be of no use to the coordinator.

@@ -7,13 +7,14 @@ use std::fmt;
 use fleet::{
     Engine,
     agent::LOCAL_ROOT,
+    engine::Project,
     id::Name,
     refusal::{Refusal, RefusalCode, Violation},
 };
 use mirror_proto::convert;
 use tonic::{Request, Status};
 
-use super::{Caller, invalid, refused};
+use super::{Caller, gate::Admitted, invalid, refused};
 use crate::{Services, audit::origin};
 
 /// Own projects that a refusal names.
@@ -54,12 +55,15 @@ impl fmt::Display for By {
     }
 }
 
-/// Who calls. Only for methods whose row in the table is not open.
+/// Who calls, judged once more now that the message is there. Only for methods whose row in the table is not open.
 ///
 /// # Errors
-/// UNAUTHENTICATED when the layer let through a request without a caller.
+/// UNAUTHENTICATED when the layer let through a request without a caller; what the gate says of one who was shut out since.
 #[allow(clippy::result_large_err, reason = "a Status is what tonic wants")]
 pub fn caller<T>(request: &Request<T>) -> Result<&Caller, Status> {
+    if let Some(admitted) = request.extensions().get::<Admitted>() {
+        admitted.still().map_err(|refusal| refused(&refusal))?;
+    }
     request.extensions().get::<Caller>().ok_or_else(|| {
         refused(&Refusal::new(
             RefusalCode::Unauthenticated,
@@ -156,9 +160,9 @@ pub fn on_user<T>(
 
 /// The projects that name this user as owner, in order, at most `max`.
 pub(super) fn own_projects(view: &Engine, by: &By, max: usize) -> Vec<Name> {
-    let owned = view.projects_by_name().filter(|project| {
-        project.record.spec.owner.as_ref().is_some_and(|owner| owner.folded() == by.folded())
-    });
+    let by = by.folded();
+    let owner = |project: &Project| project.record.spec.owner.as_ref().map(Name::folded);
+    let owned = view.projects_by_name().filter(|project| owner(project).is_some_and(|owner| owner == by));
     owned.map(|project| project.record.name.clone()).take(max).collect()
 }
 

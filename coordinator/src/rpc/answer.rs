@@ -56,7 +56,7 @@ pub(super) async fn stopped(stopping: CancellationToken) -> Status {
 pub(super) async fn shut_out(stream: OpenStream, left: Duration) -> Status {
     let text = tokio::select! {
         () = stream.end.cancelled() => {
-            "the stream ends: its user was disabled, deleted or given another password, or the token was revoked"
+            "the stream ends: its user was disabled, deleted, given another role or password, or the token was revoked"
         }
         () = tokio::time::sleep(left) => "the stream ends: the certificate or token that it was opened by has ended",
     };

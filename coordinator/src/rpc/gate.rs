@@ -10,7 +10,7 @@ use fleet::{
     id::{AgentUid, Name},
     refusal::{Refusal, RefusalCode},
 };
-use http::HeaderMap;
+use http::{HeaderMap, HeaderValue};
 use mirror_certs::{BACKDATE, DenyList, Identity, Peer, UserToken};
 use tokio_util::sync::CancellationToken;
 
@@ -179,6 +179,28 @@ pub struct Gate {
     pub streams: Arc<OpenStreams>,
 }
 
+/// How a caller was let in, to be judged once more when the message is there: between head and message a caller may take
+/// his time, and may be shut out meanwhile. In the extensions of each request of a [`Caller`].
+#[derive(Debug, Clone)]
+pub(super) struct Admitted {
+    pub(super) gate: Arc<Gate>,
+    pub(super) method: &'static str,
+    pub(super) info: Option<PeerInfo>,
+    /// Marked as sensitive: `Debug` hides it.
+    pub(super) authorization: Option<HeaderValue>,
+}
+
+impl Admitted {
+    /// Whether the caller would be let in now as well.
+    ///
+    /// # Errors
+    /// As [`Gate::admit`].
+    pub(super) fn still(&self) -> Result<(), Refusal> {
+        let authorization = self.authorization.as_ref().map(HeaderValue::as_bytes);
+        self.gate.admit(self.method, self.info.as_ref(), authorization).map(drop)
+    }
+}
+
 impl Gate {
     /// Who calls and whether he may; `None`: nobody in particular, on an open method. `authorization` is the header, where
     /// there is one.
@@ -264,6 +286,13 @@ impl Gate {
                 format!("the certificate of {} is revoked for ever; do not come back with it", peer.identity);
             return Err(denied("CERTIFICATE_REVOKED", text));
         }
+        if !self.ca.trusts(peer) {
+            let text = format!(
+                "the CA that issued the certificate of {} is trusted no more; agents enrol again, people log in again",
+                peer.identity
+            );
+            return Err(denied("CA_RETIRED", text));
+        }
         if self.driver.now().wall.to_utc() >= peer.not_after {
             // A connection outlives its certificate; a request does not.
             let text = format!("the certificate of {} expired at {}", peer.identity, peer.not_after);
@@ -339,6 +368,10 @@ impl Gate {
             return Err(bad());
         }
         let user = view.user(&record.user).filter(|user| !user.disabled).ok_or_else(bad)?;
+        let identity = user.name.as_str().parse().map(Identity::User).map_err(|_| bad())?;
+        if self.deny.is_identity_denied(&identity) {
+            return Err(bad());
+        }
         let proof = Proof::Token { id: record.id.clone(), expires: record.expires.to_utc() };
         Ok(Caller::User { name: user.name.clone(), role: user.role, scope: Scope::Whole, proof })
     }

@@ -27,12 +27,13 @@ use tracing_opentelemetry::OpenTelemetrySpanExt as _;
 
 use super::{
     answer::{Caught, Counted, after_panic, late, shut_out, stopped, too_many, until},
-    gate::{Gate, NOBODY, short},
+    gate::{Admitted, Gate, NOBODY, short},
     policy,
 };
 use crate::{
     audit::{self, origin, origin::Origin},
     connections::PeerInfo,
+    driver::Driver,
 };
 
 /// How long the head of an answer may take. Streams answer at once and then go on for as long as they like.
@@ -100,10 +101,11 @@ where
             return Box::pin(async { Ok(too_many().into_http()) });
         };
         // Taken out: nobody behind this layer can log what it holds.
-        let authorization = request.headers_mut().remove(AUTHORIZATION);
-        let authorization = authorization.as_ref().map(HeaderValue::as_bytes);
+        let mut authorization = request.headers_mut().remove(AUTHORIZATION);
+        authorization.iter_mut().for_each(|header| header.set_sensitive(true));
         let cuts = self.gate.streams.cuts();
-        let admit = || self.gate.admit(method, info.as_ref(), authorization);
+        let shown = authorization.as_ref().map(HeaderValue::as_bytes);
+        let admit = || self.gate.admit(method, info.as_ref(), shown);
         let admitted = admit().and_then(|caller| {
             let stream = self.gate.enter_stream(method, caller.as_ref(), cuts, admit)?;
             Ok((caller, stream))
@@ -126,6 +128,8 @@ where
         let trace_id = continue_trace(&span, request.headers());
         let origin = Arc::new(Origin::new(&who, &from, &short(method)).with_ids(request_id, trace_id));
         if let Some(caller) = caller {
+            let gate = Arc::clone(&self.gate);
+            request.extensions_mut().insert(Admitted { gate, method, info, authorization });
             request.extensions_mut().insert(caller);
         }
         // The clone that was asked whether it is ready must be the one that is called.
@@ -151,18 +155,23 @@ where
                 };
                 let answer = answer.map(|body| Body::new(Counted { body, _place: place }));
                 if audit::covers(method) {
-                    let status = Status::from_header_map(answer.headers());
-                    let code = status.as_ref().map_or(Code::Ok, Status::code);
-                    tracing::info!(target: "audit", method, who, from, ?code, "answered");
-                    // What was done is recorded by the driver, in the commit that did it.
-                    if let Some(status) = status.filter(|status| status.code() != Code::Ok) {
-                        driver.record_refusal(audit::not_done(&origin, &status));
-                    }
+                    record(&driver, &origin, method, &answer);
                 }
                 Ok(answer)
             }
             .instrument(span),
         )
+    }
+}
+
+/// Tells how a call was answered. What was done is recorded by the driver, in the commit that did it.
+fn record(driver: &Driver, origin: &Origin, method: &str, answer: &Response<Body>) {
+    let status = Status::from_header_map(answer.headers());
+    let code = status.as_ref().map_or(Code::Ok, Status::code);
+    let (who, from) = (origin.who(), origin.from());
+    tracing::info!(target: "audit", method, who, from, ?code, "answered");
+    if let Some(status) = status.filter(|status| status.code() != Code::Ok) {
+        driver.record_refusal(audit::not_done(origin, &status));
     }
 }
 

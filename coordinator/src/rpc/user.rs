@@ -3,7 +3,7 @@
 
 mod login;
 
-use std::net::IpAddr;
+use std::{collections::HashMap, net::IpAddr};
 
 use ::fleet::{
     Engine,
@@ -11,6 +11,7 @@ use ::fleet::{
     id::Name,
     input::{Ask, UserAsk},
     refusal::{Refusal, RefusalCode, Violation},
+    time::Wall,
 };
 use mirror_certs::{CertificateRequest, Identity, USER_LIFE};
 use mirror_proto::{
@@ -66,17 +67,14 @@ impl Users {
     #[allow(clippy::result_large_err, reason = "a Status is what tonic wants")]
     fn shown(&self, name: &Name) -> Result<Response<v1::User>, Status> {
         let record = self.find(name)?;
-        Ok(Response::new(self.show(&self.services.driver.view(), &record)))
-    }
-
-    fn show(&self, view: &Engine, record: &UserRecord) -> v1::User {
+        let view = self.services.driver.view();
         let now = self.services.driver.now().wall;
         let alive = view.tokens_of(&record.name).into_iter().filter(|token| token.expires > now).count();
         let known = UserView {
             tokens: u32::try_from(alive).unwrap_or(u32::MAX),
-            projects: own_projects(view, &By::from(&record.name), USER_PROJECTS_MAX),
+            projects: own_projects(&view, &By::from(&record.name), USER_PROJECTS_MAX),
         };
-        convert::user_to_wire(record, &known)
+        Ok(Response::new(convert::user_to_wire(&record, &known)))
     }
 
     async fn change(&self, by: &By, wish: UserAsk) -> Result<(), Status> {
@@ -161,7 +159,9 @@ impl v1::user_service_server::UserService for Users {
         };
         self.change(&by, UserAsk::Create { name: name.clone(), role, password }).await?;
         tracing::info!(target: "audit", %by, user = %name, role = super::policy::role_name(role), "user created");
-        self.shown(&name)
+        let mut created = self.shown(&name)?;
+        created.get_mut().ca_hash = self.services.ca.ca_hash().to_string();
+        Ok(created)
     }
 
     async fn get_user(&self, request: Request<v1::GetUserRequest>) -> Result<Response<v1::User>, Status> {
@@ -181,7 +181,11 @@ impl v1::user_service_server::UserService for Users {
         let after: Option<Name> = page.after.as_deref().and_then(|after| after.parse().ok());
         let rows = view.users_by_name().filter(|user| after.as_ref().is_none_or(|after| user.name > *after));
         let (users, next_page_token) = page::cut("users", &page, rows, |user| user.name.to_string());
-        let users = users.into_iter().map(|user| self.show(&view, user)).collect();
+        let mut known = known_of_all(&view, self.services.driver.now().wall);
+        let shown = |user: &UserRecord| {
+            convert::user_to_wire(user, &known.remove(&user.name.folded()).unwrap_or_default())
+        };
+        let users = users.into_iter().map(shown).collect();
         Ok(Response::new(v1::ListUsersResponse { users, next_page_token }))
     }
 
@@ -208,7 +212,8 @@ impl v1::user_service_server::UserService for Users {
         let convert::UserChange { role, disabled } = change;
         let update = UserAsk::Update { user: name.clone(), role, disabled, revision };
         self.change(&by, update).await?;
-        if disabled == Some(true) {
+        if role.is_some() || disabled == Some(true) {
+            // What is open was let through by what the user was before.
             self.services.streams.end_user(&name);
         }
         let role = role.map(super::policy::role_name);
@@ -355,6 +360,23 @@ impl v1::user_service_server::UserService for Users {
         tracing::info!(target: "audit", %by, user = %name, "certificate issued");
         Ok(Response::new(issued))
     }
+}
+
+/// What is shown beside the records of users, of all in one pass, by folded names.
+fn known_of_all(view: &Engine, now: Wall) -> HashMap<String, UserView> {
+    let mut known: HashMap<String, UserView> = HashMap::new();
+    for project in view.projects_by_name() {
+        let Some(owner) = &project.record.spec.owner else { continue };
+        let projects = &mut known.entry(owner.folded()).or_default().projects;
+        if projects.len() < USER_PROJECTS_MAX {
+            projects.push(project.record.name.clone());
+        }
+    }
+    for token in view.user_tokens().filter(|token| token.expires > now) {
+        let tokens = &mut known.entry(token.user.folded()).or_default().tokens;
+        *tokens = tokens.saturating_add(1);
+    }
+    known
 }
 
 /// Who logs in learns of no difference between a wrong user and a wrong password.

@@ -186,6 +186,11 @@ impl Engine {
         tokens
     }
 
+    /// The tokens of all users, those that have ended included, in no order that means anything.
+    pub fn user_tokens(&self) -> impl Iterator<Item = &UserToken> {
+        self.user_tokens.values()
+    }
+
     /// The user token with this id.
     #[must_use]
     pub fn user_token(&self, id: &str) -> Option<&UserToken> {

@@ -22,9 +22,11 @@ const CHUNK_BYTES: usize = 64 << 10;
 const FAILED: &str = "no backup written";
 
 pub(super) async fn backup(app: &App, file: &Path) -> Outcome<Exit> {
-    let partial = Partial(partial_of(file)?);
+    let path = partial_of(file)?;
     // Before anything is asked: where the file cannot be written, nothing is made in vain.
-    let out = create(&partial.0).map_err(|error| not_written(&partial.0, &error))?;
+    let out = create(&path).map_err(|error| not_written(&path, &error))?;
+    // Only now: what somebody else has there is not ours to remove.
+    let partial = Partial(path);
     let client = app.connect().await?;
     let answer = client.fleet().backup(v1::BackupRequest {}).await;
     let parts = answer.map_err(|status| Fault::from_status(FAILED, &status))?.into_inner();
@@ -60,8 +62,14 @@ fn partial_of(file: &Path) -> Outcome<PathBuf> {
     Ok(folder_of(file).join(format!(".{}.partial", name.to_string_lossy())))
 }
 
+/// A new file. One that is there, such as that of a try that was killed, goes first: a backup would get its owner and
+/// its mode, or be written to where a link leads.
 fn create(path: &Path) -> io::Result<File> {
-    OpenOptions::new().write(true).create(true).truncate(true).mode(FILE_MODE).open(path)
+    match fs::remove_file(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        Ok(()) | Err(_) => {}
+    }
+    OpenOptions::new().write(true).create_new(true).mode(FILE_MODE).open(path)
 }
 
 /// Writes what comes, durably.
@@ -158,6 +166,28 @@ mod tests {
         }
         fs::write(&path, &content[1..]).unwrap();
         assert!(check(&path, &summary).unwrap_err().what.contains("bytes and should have"));
+    }
+
+    #[test]
+    fn what_lies_there_gives_a_backup_neither_its_mode_nor_its_place() {
+        use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, symlink};
+        let dir = tempfile::tempdir().unwrap();
+        let (open, link, aim) = (dir.path().join("open"), dir.path().join("link"), dir.path().join("aim"));
+        fs::write(&open, "of a try before").unwrap();
+        fs::set_permissions(&open, fs::Permissions::from_mode(0o644)).unwrap();
+        // Whoever has it open goes on reading the old file.
+        let reader = File::open(&open).unwrap();
+        fs::write(&aim, "somebody's").unwrap();
+        symlink(&aim, &link).unwrap();
+        for path in [&open, &link] {
+            create(path).unwrap().write_all(b"secret").unwrap();
+            let made = fs::symlink_metadata(path).unwrap();
+            assert!(made.is_file(), "{}", path.display());
+            assert_eq!(made.permissions().mode() & 0o7777, FILE_MODE, "{}", path.display());
+            assert_eq!(fs::read(path).unwrap(), b"secret");
+        }
+        assert_ne!(reader.metadata().unwrap().ino(), fs::metadata(&open).unwrap().ino());
+        assert_eq!(fs::read(&aim).unwrap(), b"somebody's");
     }
 
     #[test]

@@ -7,7 +7,7 @@ use mirror_proto::v1;
 use prost_types::Duration;
 
 use super::password;
-use crate::app::App;
+use crate::app::{App, quoted};
 use crate::cli::LoginArgs;
 use crate::client::{Client, own_certificate};
 use crate::config::{self, Context, Edit, Secret};
@@ -35,6 +35,10 @@ pub(super) async fn login(app: &App, args: LoginArgs) -> Outcome<Exit> {
         None => again(app, &args, ttl).await?,
     };
     let until = time(answer.expire_time).map(|until| units::moment_and_distance(until, clock::now()));
+    let next = match config::load(&app.overrides())?.current {
+        Some(current) if current != name => format!("mirrorctl context use {}", quoted(&name)),
+        _ => "mirrorctl status".to_owned(),
+    };
     app.said(
         &format!(
             "Logged in as {} ({}) in context {name}, until {}.",
@@ -42,7 +46,7 @@ pub(super) async fn login(app: &App, args: LoginArgs) -> Outcome<Exit> {
             text::user::role_word(answer.role()),
             until.unwrap_or_default()
         ),
-        "mirrorctl status",
+        &next,
     )?;
     Ok(Exit::Done)
 }
@@ -87,11 +91,21 @@ async fn first(
 ) -> Outcome<(String, v1::LoginResponse)> {
     let overrides = app.overrides();
     let name = overrides.context.clone().unwrap_or_else(|| FIRST_CONTEXT.to_owned());
-    if config::load_if_there(&overrides)?.contexts.contains_key(&name) {
+    let typed = overrides.server.as_deref().unwrap_or_default();
+    let contexts = config::load_if_there(&overrides)?.contexts;
+    if contexts.contains_key(&name) {
         let fault = format!("{FAILED}: context {name} is there already, and --ca-hash makes a new one");
-        return Err(Fault::new(Exit::Conflict, fault).next(format!("mirrorctl login {}", args.user)));
+        // Beside it, because its own CA may be one that the fleet trusts no more: with it there is no way back.
+        let mut others = (2_usize..).map(|number| format!("{name}-{number}"));
+        let other = others.find(|other| !contexts.contains_key(other)).unwrap_or_default();
+        return Err(Fault::new(Exit::Conflict, fault).next(format!(
+            "mirrorctl --context {} --server {} login {} --ca-hash {pin}",
+            quoted(&other),
+            quoted(typed),
+            quoted(&args.user),
+        )));
     }
-    let server = config::with_port(overrides.server.as_deref().unwrap_or_default())?;
+    let server = config::with_port(typed)?;
     let pinned = PinnedBootstrap::new(&[pin])
         .map_err(|error| Fault::new(Exit::Bug, format!("{FAILED}: {}", crate::client::chain(&error))))?;
     let password = ask_password(args)?;

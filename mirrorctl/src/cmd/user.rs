@@ -9,7 +9,7 @@ use tonic::{Code, Status};
 use super::{PAGE_SIZE_MAX, no_such, password};
 use crate::app::App;
 use crate::cli::{RoleArg, UserCommand};
-use crate::client::{Client, ca_hash};
+use crate::client::Client;
 use crate::confirm::{Wanted, confirm};
 use crate::exit::Exit;
 use crate::fault::{Fault, Outcome};
@@ -85,7 +85,7 @@ async fn create(
     })?;
     let made = made.into_inner();
     let word = text::user::role_word(made.role());
-    let next = match (made.has_password, way_in(app)) {
+    let next = match (made.has_password, way_in(app, &made.ca_hash)) {
         (true, Some(way)) => format!("mirrorctl login {bare} {way}  (on {bare}'s own machine)"),
         (true, None) => format!("mirrorctl login {bare}"),
         (false, _) => format!("mirrorctl user reset-password {bare}"),
@@ -94,14 +94,15 @@ async fn create(
     Ok(Exit::Done)
 }
 
-/// What a first login needs besides the user; `None`: this call has no context that knows it.
-fn way_in(app: &App) -> Option<String> {
+/// What a first login needs besides the user; `None`: this call has no context that knows the server. The hash is the
+/// coordinator's word: the context's own file may begin with a CA that has been replaced.
+fn way_in(app: &App, ca_hash: &str) -> Option<String> {
     let overrides = app.overrides();
     if overrides.socket.is_some() {
         return None;
     }
     let (_, context) = config::choose(&config::load(&overrides).ok()?, &overrides).ok()?;
-    Some(format!("--server {} --ca-hash {}", context.server, ca_hash(&context)?))
+    Some(format!("--server {} --ca-hash {ca_hash}", context.server))
 }
 
 async fn list(app: &App) -> Outcome<Exit> {

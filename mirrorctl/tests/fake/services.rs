@@ -485,8 +485,11 @@ impl FleetService for Services {
 
 #[tonic::async_trait]
 impl UserService for Services {
-    async fn create_user(&self, _: Request<v1::CreateUserRequest>) -> Answer<v1::User> {
-        unserved()
+    async fn create_user(&self, request: Request<v1::CreateUserRequest>) -> Answer<v1::User> {
+        let v1::CreateUserRequest { user, password } = request.into_inner();
+        let has_password = !password.is_empty();
+        let ca_hash = self.ca.ca_hash().to_string();
+        Ok(Response::new(v1::User { has_password, ca_hash, ..user.unwrap_or_default() }))
     }
 
     async fn get_user(&self, _: Request<v1::GetUserRequest>) -> Answer<v1::User> {
@@ -509,8 +512,15 @@ impl UserService for Services {
         unserved()
     }
 
-    async fn login(&self, _: Request<v1::LoginRequest>) -> Answer<v1::LoginResponse> {
-        unserved()
+    async fn login(&self, request: Request<v1::LoginRequest>) -> Answer<v1::LoginResponse> {
+        let user = request.into_inner().user;
+        Ok(Response::new(v1::LoginResponse {
+            token: "mut_secret".to_owned(),
+            name: format!("{user}/tokens/1"),
+            role: v1::UserRole::Viewer.into(),
+            ca_certificates: self.ca.cert_pem(),
+            ..v1::LoginResponse::default()
+        }))
     }
 
     async fn logout(&self, _: Request<v1::LogoutRequest>) -> Answer<()> {

@@ -39,7 +39,7 @@ pub struct UserChange {
     pub disabled: Option<bool>,
 }
 
-/// The wire's form of a user.
+/// The wire's form of a user, without `ca_hash`, which only the answer to `CreateUser` has.
 #[must_use]
 pub fn user_to_wire(record: &UserRecord, view: &UserView) -> v1::User {
     let UserRecord { name, role, disabled, password, revision, create_time, update_time, .. } = record;
@@ -53,6 +53,7 @@ pub fn user_to_wire(record: &UserRecord, view: &UserView) -> v1::User {
         etag: etag_of(*revision),
         create_time: Some(wall_to_wire(*create_time)),
         update_time: Some(wall_to_wire(*update_time)),
+        ca_hash: String::new(),
     }
 }
 
