@@ -20,7 +20,8 @@ use fleet_tests::{
 };
 use mirror_certs::{CaBundle, client_config};
 use mirror_coordinator::{
-    http::CONNECTIONS_MAX as HTTP_PLACES, listener::HANDSHAKES_MAX as HANDSHAKE_PLACES,
+    connections::IDENTITY_CONNECTIONS_MAX as IDENTITY_PLACES, http::CONNECTIONS_MAX as HTTP_PLACES,
+    listener::HANDSHAKES_MAX as HANDSHAKE_PLACES,
 };
 use rustls_pki_types::ServerName;
 use tokio::{
@@ -47,6 +48,9 @@ const HERE: Ipv4Addr = Ipv4Addr::LOCALHOST;
 const ELSEWHERE: Ipv4Addr = Ipv4Addr::new(127, 0, 0, 66);
 /// Pause before who was cut or let go comes again.
 const REDIAL_PAUSE: Duration = Duration::from_secs(2);
+/// The same for those who hold requests open: each connection is megabytes of them, and what is tried is that they are
+/// held, not how fast they are made.
+const HOLD_PAUSE: Duration = Duration::from_secs(10);
 /// Memory of the coordinator's process under any of this, in bytes.
 const MEMORY_BYTES_MAX: u64 = 320 << 20;
 /// Descriptors that it may hold afterwards beyond those before: those who looked, and a file of the store.
@@ -131,7 +135,7 @@ struct Target {
     tls: [Arc<ClientConfig>; 2],
     /// Frames, bytes or connections that one abuser got rid of.
     sent: Arc<AtomicU64>,
-    /// Connections that are held open to say nothing, of all abusers.
+    /// Connections that are held open for nothing, of all abusers.
     held: Arc<AtomicUsize>,
 }
 
@@ -255,6 +259,7 @@ impl Target {
         }
         write.write_all(&frame(DATA, 0, 1, &[0, 0, 0, 255, 0])).await?;
         write.flush().await?;
+        let _held = self.hold();
         rest.join_next().await;
         Ok(())
     }
@@ -290,17 +295,23 @@ struct Kind {
     /// Connections that they hold open all together, where that is the abuse: so many have a place, and who comes when
     /// all are taken pushes the oldest one out.
     places: usize,
+    /// Pause before one who was cut comes again.
+    pause: Duration,
     /// What one of them does until he is cut.
     attack: fn(Target, usize) -> Attack,
 }
 
 impl Kind {
     const fn new(what: &'static str, abusers: usize, attack: fn(Target, usize) -> Attack) -> Self {
-        Self { what, abusers, places: 0, attack }
+        Self { what, abusers, places: 0, pause: REDIAL_PAUSE, attack }
     }
 
     const fn holding(self, places: usize) -> Self {
         Self { places, ..self }
+    }
+
+    const fn unhurried(self) -> Self {
+        Self { pause: HOLD_PAUSE, ..self }
     }
 }
 
@@ -334,7 +345,7 @@ impl Abuse {
                 loop {
                     let end = attack(target.clone(), who).await;
                     *last.lock().unwrap_or_else(PoisonError::into_inner) = format!("{end:?}");
-                    tokio::time::sleep(REDIAL_PAUSE).await;
+                    tokio::time::sleep(kind.pause).await;
                 }
             };
             tasks.spawn_on(again_and_again, runtime.handle());
@@ -346,23 +357,21 @@ impl Abuse {
         self.sent.iter().map(|sent| sent.load(Ordering::Relaxed)).sum()
     }
 
-    /// Every abuser has done something, and as many places are taken as there are, but for one in ten: some come and
-    /// go at any moment.
+    /// Every abuser has done something, and at least half of the places are taken: some come and go at any moment.
     fn is_in_force(&self) -> bool {
         let places = self.kind.abusers.min(self.kind.places);
         let held = self.held.load(Ordering::Relaxed);
-        self.sent.iter().all(|sent| sent.load(Ordering::Relaxed) > 0) && held >= places - places / 10
+        self.sent.iter().all(|sent| sent.load(Ordering::Relaxed) > 0) && held >= places / 2
     }
 
     fn tell(&self) -> String {
         let busy = self.sent.iter().filter(|sent| sent.load(Ordering::Relaxed) > 0).count();
         let last_end = self.last_end.lock().unwrap_or_else(PoisonError::into_inner);
         format!(
-            "{}: {busy} of {} sent {}, {} are held open; the last end: {last_end}",
+            "{}: {busy} of {} sent {}; the last end: {last_end}",
             self.kind.what,
             self.kind.abusers,
-            self.sent(),
-            self.held.load(Ordering::Relaxed)
+            self.sent()
         )
     }
 }
@@ -416,8 +425,12 @@ fn attacks() -> Vec<Kind> {
                 if n == 0 { frame(HEADERS, END_HEADERS, 1, &call()) } else { frame(DATA, 0, 1, &[]) }
             }))
         }),
-        Kind::new("requests that are never finished", 300, |target, who| Box::pin(target.wide(who, &[]))),
-        Kind::new("zero windows", 300, |target, who| Box::pin(target.wide(who, NO_WINDOW))),
+        Kind::new("requests that are never finished", 300, |target, who| Box::pin(target.wide(who, &[])))
+            .holding(IDENTITY_PLACES)
+            .unhurried(),
+        Kind::new("zero windows", 300, |target, who| Box::pin(target.wide(who, NO_WINDOW)))
+            .holding(IDENTITY_PLACES)
+            .unhurried(),
         Kind::new("idle connections to the HTTP port", IDLE, |target, _| Box::pin(target.idle(HTTP_PORT)))
             .holding(HTTP_PLACES),
         Kind::new("slow headers at the HTTP port", 400, |target, _| Box::pin(target.http1_slowly())),
@@ -497,7 +510,8 @@ impl Scene {
             (in_time && abuse.is_in_force()).then_some(())
         });
         let (memory, sent) = (memory_of(self.pid), abuse.sent());
-        println!("from {from}: agent, person, probe in {seen:?}; {} MiB", memory >> 20);
+        let held = abuse.held.load(Ordering::Relaxed);
+        println!("from {from}, {held} held: agent, person, probe in {seen:?}; {} MiB", memory >> 20);
         assert!(memory < MEMORY_BYTES_MAX, "{what}: {} MiB", memory >> 20);
         eventually(&format!("{what} went on all the while"), || (abuse.sent() > sent).then_some(()));
         self.runtime.block_on(abuse.tasks.shutdown());
