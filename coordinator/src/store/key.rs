@@ -26,6 +26,8 @@ pub const KEY_BYTES_MAX: usize = 1_024;
 pub(crate) const REVISION: &[u8] = b"mrevision";
 /// Written and removed again as the store opens, to see whether what is written stays.
 pub(crate) const PROBE: &[u8] = b"mprobe";
+/// The table of what is known of the store itself.
+pub(crate) const META_TABLE: u8 = b'm';
 /// Below all keys.
 pub(crate) const FIRST: &[u8] = &[];
 /// Above all keys: no table has this letter.

@@ -21,6 +21,7 @@ mod codec;
 mod engine;
 mod error;
 mod files;
+mod heal;
 mod history;
 mod key;
 mod marker;
@@ -48,7 +49,7 @@ pub use key::KEY_BYTES_MAX;
 pub use restore::{Compacted, compact, restore_from, restore_newest};
 pub use unit::Unit;
 
-use engine::{Engine as _, Pair, Sled};
+use engine::{Engine as _, Headers, Pair, Sled};
 use files::{Layout, Lock};
 use marker::{Marker, MarkerFile};
 
@@ -120,8 +121,17 @@ enum State {
     /// A commit failed, with this as the cause.
     Failed {
         full: bool,
+        damaged: bool,
     },
     Closed,
+}
+
+impl State {
+    /// After an error; damage stays until it is mended.
+    fn failed(self, error: &StoreError) -> Self {
+        let damaged = matches!(self, Self::Failed { damaged: true, .. });
+        Self::Failed { full: error.is_full(), damaged: damaged || error.is_damage() }
+    }
 }
 
 impl Store {
@@ -162,7 +172,7 @@ impl Store {
                 Ok(revision)
             }
             Err(error) => {
-                writer.state = State::Failed { full: error.is_full() };
+                writer.state = writer.state.failed(&error);
                 Err(error)
             }
         }
@@ -182,7 +192,7 @@ impl Store {
         writer.touched = None;
         let mut slot = self.0.engine.write().unwrap_or_else(PoisonError::into_inner);
         drop(slot.take());
-        if writer.state == (State::Failed { full: true }) {
+        if matches!(writer.state, State::Failed { full: true, .. }) {
             let freed = ballast::free(&self.0.layout.ballast())
                 .map_err(|error| StoreError::io("giving up the ballast", error))?;
             if freed {
@@ -192,9 +202,26 @@ impl Store {
         // What the failed commit wrote may be in the kernel's cache alone, and later commits build on it.
         engine::renew(&self.0.layout.engine(), &self.0.layout.renewed())
             .map_err(|error| StoreError::io("writing the store's file once more", error))
-            .inspect_err(|error| writer.state = State::Failed { full: error.is_full() })?;
-        *slot = Some(writer.take_up(Sled::open(&self.0.layout.engine()))?);
+            .inspect_err(|error| writer.state = writer.state.failed(error))?;
+        let opened = if matches!(writer.state, State::Failed { damaged: true, .. }) {
+            self.open_healed()
+        } else {
+            Sled::open(&self.0.layout.engine())
+        };
+        *slot = Some(writer.take_up(opened)?);
         Ok(())
+    }
+
+    /// Opens the engine after a commit that met a damaged page: without mending it the next one would meet it again.
+    fn open_healed(&self) -> Result<Sled, StoreError> {
+        let layout = &self.0.layout;
+        let headers = Headers::read(&layout.engine())
+            .map_err(|error| StoreError::io("looking at the headers of the store's file", error))?;
+        let (engine, healed) = heal::heal(layout, Sled::open(&layout.engine())?, &headers)?;
+        if let Some(healed) = healed {
+            tracing::error!("{healed}");
+        }
+        Ok(engine)
     }
 
     /// Closes the engine, lets `swap` put another one with the same content in its place, and opens that.
@@ -289,10 +316,11 @@ impl Writer {
 
     /// Goes on with an engine that was opened again, unless it holds less than was acknowledged.
     fn take_up(&mut self, opened: Result<Sled, StoreError>) -> Result<Sled, StoreError> {
-        self.state = State::Failed { full: false };
+        let damaged = matches!(self.state, State::Failed { damaged: true, .. });
+        self.state = State::Failed { full: false, damaged };
         let opened = opened.and_then(|engine| Ok((engine.revision()?, engine)));
         let (found, engine) = opened.inspect_err(|error| {
-            self.state = State::Failed { full: error.is_full() };
+            self.state = self.state.failed(error);
         })?;
         if found < self.revision {
             return Err(StoreError::WentBack { found, acknowledged: self.revision });

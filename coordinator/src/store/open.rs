@@ -9,10 +9,10 @@ use std::{
 
 use super::{
     Opened, State, Store, StoreOptions, Writer, backup, ballast, codec,
-    engine::{self, Engine, Sled},
+    engine::{self, Engine, Headers, Sled},
     error::{OpenError, StoreError},
     files::{self, Layout, Lock},
-    key,
+    heal, key,
     marker::{Found, Marker, MarkerFile},
     restore,
 };
@@ -267,12 +267,12 @@ impl Ladder<'_> {
         }
         let clean = matches!(found, Found::Whole(marker) if marker.clean);
         self.mend_parameters().map_err(|error| self.failed("moving damaged parameters away", error))?;
-        let headers = engine::Headers::read(&self.layout.engine())
+        let headers = Headers::read(&self.layout.engine())
             .map_err(|error| self.failed("looking at the headers of the store's file", error))?;
         let in_order = clean && headers.damaged.is_empty();
         let no_copy = if in_order { None } else { self.copy_as_found().err() };
         let mut tried = match self.attempt(at_least)? {
-            Tried::Sound(engine, revision) => self.ascertain(engine, revision, &headers)?,
+            Tried::Sound(engine, revision) => self.heal(engine, revision, &headers)?,
             other => other,
         };
         if !matches!(tried, Tried::Sound(..)) && self.snapshots().is_ok_and(|found| !found.is_empty()) {
@@ -377,32 +377,13 @@ impl Ladder<'_> {
         Ok(paths.into_iter().filter(name).collect())
     }
 
-    /// Looks whether an engine that opened whole would also keep what is written to it, and writes its file anew if not.
-    fn ascertain(
-        &mut self,
-        engine: Sled,
-        revision: u64,
-        headers: &engine::Headers,
-    ) -> Result<Tried, OpenError> {
-        if headers.damaged.is_empty() && !headers.blank {
-            return Ok(Tried::Sound(engine, revision));
-        }
-        let ascertained = engine.keeps_what_is_written(&self.layout.engine()).and_then(|(engine, kept)| {
-            if kept && headers.damaged.is_empty() {
-                return Ok(engine);
+    /// Mends what would harm an engine later that opened whole.
+    fn heal(&mut self, engine: Sled, revision: u64, headers: &Headers) -> Result<Tried, OpenError> {
+        match heal::heal(self.layout, engine, headers) {
+            Ok((engine, healed)) => {
+                self.report.extend(healed.map(|healed| healed.to_string()));
+                Ok(Tried::Sound(engine, revision))
             }
-            restore::rewrite(&engine, &self.layout.fresh())?;
-            drop(engine);
-            let moved = self.quarantine_engine()?;
-            self.report.push(format!(
-                "the file of the store's engine had lost a segment's header: nothing is lost, it was written anew, and \
-                 the damaged one moved to {}",
-                moved.display()
-            ));
-            self.put_fresh()
-        });
-        match ascertained {
-            Ok(engine) => Ok(Tried::Sound(engine, revision)),
             Err(error) if error.is_damage() => {
                 self.report.push(with_causes(&error));
                 Ok(Tried::Damaged)
@@ -458,26 +439,9 @@ impl Ladder<'_> {
     fn put_back(&self, path: &Path) -> Result<Sled, StoreError> {
         restore::import(path, &self.layout.fresh())?;
         if self.layout.engine().exists() {
-            self.quarantine_engine()?;
+            heal::quarantine_engine(self.layout)?;
         }
-        self.put_fresh()
-    }
-
-    /// Moves the engine away, and says where to.
-    fn quarantine_engine(&self) -> Result<PathBuf, StoreError> {
-        let io = |error| StoreError::io("moving the store's damaged file away", error);
-        let quarantine = self.layout.quarantine().map_err(io)?;
-        fs::rename(self.layout.engine(), quarantine.join("sled")).map_err(io)?;
-        files::sync_dir(&quarantine).map_err(io)?;
-        Ok(quarantine)
-    }
-
-    /// Opens the engine that was made beside the one that is gone, in its place.
-    fn put_fresh(&self) -> Result<Sled, StoreError> {
-        let io = |error| StoreError::io("putting the store's new file in its place", error);
-        fs::rename(self.layout.fresh(), self.layout.engine()).map_err(io)?;
-        files::sync_dir(&self.layout.dir).map_err(io)?;
-        Sled::open(&self.layout.engine())
+        heal::put_fresh(self.layout)
     }
 
     fn failed(&self, doing: &str, error: io::Error) -> OpenError {

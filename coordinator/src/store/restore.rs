@@ -1,12 +1,12 @@
 //! What is done while no coordinator runs: restoring a backup into a new directory, and compacting (sled's file
 //! never shrinks, so a store that has pruned much is written anew). Both go through a backup's format.
 
-use std::{fs, io, path::Path};
+use std::{fs, path::Path};
 
 use super::{
     Store, StoreOptions,
     backup::{self, BackupReport},
-    engine::{self, Engine as _, Sled},
+    engine::{self, Sled},
     error::{OpenError, StoreError},
     files::{self, Layout},
     key,
@@ -121,28 +121,17 @@ fn swap(store: &Store, layout: &Layout) -> Result<Compacted, StoreError> {
     Ok(Compacted { before, after: size().map_err(io)? })
 }
 
-/// Writes all that an engine holds into a new engine's directory, durably, and checks that all of it is there.
-pub(crate) fn rewrite(engine: &Sled, dir: &Path) -> Result<(), StoreError> {
-    let io = |error: io::Error| StoreError::io("writing the store's file anew", error);
-    files::make_dir(dir).map_err(io)?;
-    let fresh = Sled::open(dir)?;
-    let mut from = key::FIRST.to_vec();
-    loop {
-        let page = engine.page(&from, key::LAST, IMPORT_BATCH)?;
-        let Some((last, _)) = page.last() else { break };
-        from = key::after(last);
-        fresh.import(page.into_iter().map(|(key, value)| (key, Some(value))).collect())?;
-    }
-    settle(fresh, dir, engine.revision()?)
+/// Makes a new engine, to be filled and then settled.
+pub(crate) fn begin(dir: &Path) -> Result<Sled, StoreError> {
+    files::make_dir(dir).map_err(|error| StoreError::io("making a directory for a new store", error))?;
+    Sled::open(dir)
 }
 
 /// Puts a backup into a new engine's directory, durably, and checks that all of it is there.
 pub(crate) fn import(backup: &Path, dir: &Path) -> Result<BackupReport, StoreError> {
-    let io = |error: io::Error| StoreError::io("restoring a backup", error);
     // Before anything is made: a bad backup leaves no trace.
     backup::verify_backup(backup)?;
-    files::make_dir(dir).map_err(io)?;
-    let engine = Sled::open(dir)?;
+    let engine = begin(dir)?;
     let mut batch = Vec::with_capacity(IMPORT_BATCH);
     let report = backup::read(backup, |key, value| {
         batch.push((key.to_vec(), value.map(<[u8]>::to_vec)));
@@ -157,7 +146,7 @@ pub(crate) fn import(backup: &Path, dir: &Path) -> Result<BackupReport, StoreErr
 }
 
 /// Makes a new engine's directory durable, that must be at this revision.
-fn settle(engine: Sled, dir: &Path, revision: u64) -> Result<(), StoreError> {
+pub(crate) fn settle(engine: Sled, dir: &Path, revision: u64) -> Result<(), StoreError> {
     engine.sync()?;
     let found = engine.revision()?;
     if found != revision {

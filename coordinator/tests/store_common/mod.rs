@@ -152,21 +152,33 @@ pub fn assert_whole(store: &Store) {
     let live: BTreeMap<_, _> =
         store.live().unwrap().into_iter().map(|record| (record.key(), record)).collect();
     assert_eq!(live, live_at(revision), "live records at revision {revision}");
-    let mut past = Vec::new();
-    loop {
-        let before = past.last().map(|run: &RunRecord| run.id);
-        let page = store.runs(P, before, 100).unwrap();
-        if page.is_empty() {
-            break;
-        }
-        past.extend(page);
-    }
+    let past = past_runs(store);
     let expected: Vec<_> =
         (1..=revision.saturating_sub(LIVE_RUNS)).rev().map(|n| run(P, n, RunState::Succeeded)).collect();
     assert_eq!(past, expected, "past runs at revision {revision}");
     for run in past.iter().take(20) {
         let n = run.generation;
         assert_eq!(store.attempts(P, run.id).unwrap(), [attempt(P, n, 1, true)]);
+    }
+}
+
+/// Asserts that each past run that is still there is as it was.
+#[track_caller]
+pub fn assert_past_is_true(store: &Store) {
+    for found in past_runs(store) {
+        assert_eq!(found, run(P, found.generation, RunState::Succeeded));
+    }
+}
+
+fn past_runs(store: &Store) -> Vec<RunRecord> {
+    let mut past = Vec::new();
+    loop {
+        let before = past.last().map(|run: &RunRecord| run.id);
+        let page = store.runs(P, before, 100).unwrap();
+        if page.is_empty() {
+            return past;
+        }
+        past.extend(page);
     }
 }
 
