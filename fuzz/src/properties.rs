@@ -368,7 +368,13 @@ pub fn convert_wire(data: &[u8]) {
     match kind % 8 {
         0 => read::<v1::Project>(bytes, |project| {
             let agent = |_: &Name| Some(AgentUid(1));
-            let context = Context { agent: &agent, seal: &|text| text.as_bytes().to_vec(), current: None };
+            let after = |_: &Name| None;
+            let context = Context {
+                agent: &agent,
+                project: &after,
+                seal: &|text| text.as_bytes().to_vec(),
+                current: None,
+            };
             let (_, first) = convert::project_from_wire(&project, context)?;
             let (_, second) = convert::project_from_wire(&project, context)?;
             assert_eq!(first, second);

@@ -8,7 +8,7 @@ use mirror_proto::v1;
 use mirror_proto::v1::schedule::Cadence;
 use prost_types::{Duration, Timestamp};
 
-use crate::cli::{DstOverlapArg, OverlapArg, ProjectFlags};
+use crate::cli::{DstOverlapArg, ListArgs, OverlapArg, ProjectFlags};
 use crate::fault::Faults;
 use crate::names;
 
@@ -38,6 +38,10 @@ pub fn apply(
     if let Some(display_name) = &flags.display_name {
         project.display_name.clone_from(display_name);
         mask.push("display_name");
+    }
+    if !flags.after.is_empty() {
+        project.after = given(&flags.after).map(|name| names::project(name)).collect();
+        mask.push("after");
     }
     if let Some(owner) = &flags.owner {
         project.owner = if owner.is_empty() { String::new() } else { names::user(owner) };
@@ -94,6 +98,31 @@ pub fn label_filter(labels: &[String], faults: &mut Faults) -> String {
             _ => faults.add("--label", format_args!("{label:?}: write KEY=VALUE without blanks")),
         }
     }
+    terms.join(" ")
+}
+
+/// The filter of a list of projects.
+pub fn project_filter(args: &ListArgs, faults: &mut Faults) -> String {
+    let mut terms = vec![label_filter(&args.labels, faults)];
+    let mut named = |key: &str, flag: &str, name: &Option<String>, may_be_empty: bool| {
+        let Some(name) = name else { return };
+        if !(may_be_empty && name.is_empty()) {
+            names::check_name(flag, name, faults);
+        }
+        terms.push(format!("{key}={name}"));
+    };
+    named("owner", "--owner", &args.owner, true);
+    named("agent", "--agent", &args.agent, false);
+    named("after", "--after", &args.after, false);
+    if let Some(host) = &args.upstream {
+        if host.is_empty() || host.contains(char::is_whitespace) {
+            faults.add("--upstream", format_args!("{host:?}: a host without blanks"));
+        }
+        terms.push(format!("upstream={host}"));
+    }
+    terms.extend(args.paused.then(|| "paused=true".to_owned()));
+    terms.extend(args.archived.then(|| "archived=true".to_owned()));
+    terms.retain(|term| !term.is_empty());
     terms.join(" ")
 }
 
@@ -509,9 +538,10 @@ mod tests {
              |--stall-timeout|1h|--run-timeout|2d|--bandwidth|1000|--max-delete|40000|--retry-attempts|2\
              |--shrink-percent|40|--sentinel|dists|--sentinel|pool|--quota|5000|--marker|mtime:fullfiletimelist-epel|--partial-is-success|known\
              |--retry-backoff|1m|--window|22:00-06:00|--window|01:00-02:00 sat,sun|-l|tier=1|--display-name|Debian GNU|--user|mirror\
-             |--link|pub:debian",
+             |--link|pub:debian|--after|base|--after|extra",
         );
         assert_eq!(faults, [""; 0]);
+        assert_eq!(project.after, ["projects/base", "projects/extra"]);
         let schedule = project.schedule.unwrap();
         assert_eq!(schedule.jitter.unwrap().seconds, 300);
         assert_eq!(schedule.catch_up_window.unwrap().seconds, 86_400);
@@ -678,6 +708,38 @@ mod tests {
             time_or_span("friday", now).unwrap_err(),
             "\"friday\": a time (RFC 3339, 2026-11-20 18:00) or a span (3d)"
         );
+    }
+
+    #[test]
+    fn list_filters() {
+        let mut faults = Faults::default();
+        let args = ListArgs {
+            labels: vec!["tier=1".to_owned()],
+            owner: Some(String::new()),
+            agent: Some("ftp1".to_owned()),
+            upstream: Some("dl.example.org".to_owned()),
+            after: Some("debian".to_owned()),
+            paused: true,
+            archived: true,
+            ..ListArgs::default()
+        };
+        let filter = project_filter(&args, &mut faults);
+        assert_eq!(
+            filter,
+            "labels.tier=1 owner= agent=ftp1 after=debian upstream=dl.example.org paused=true archived=true"
+        );
+        assert!(faults.is_empty());
+        assert_eq!(project_filter(&ListArgs::default(), &mut faults), "");
+        let bad = ListArgs {
+            agent: Some("f tp".to_owned()),
+            after: Some(String::new()),
+            upstream: Some("a b".to_owned()),
+            ..ListArgs::default()
+        };
+        project_filter(&bad, &mut faults);
+        let fault = faults.finish("x", "y").unwrap_err();
+        let flags: Vec<&str> = fault.details.iter().map(|(flag, _)| flag.as_str()).collect();
+        assert_eq!(flags, ["--agent", "--after", "--upstream"]);
     }
 
     #[test]

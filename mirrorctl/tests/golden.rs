@@ -64,6 +64,15 @@ fn status_of_special_fleets() {
     let frozen = v1::FleetStatus { frozen: Some(frozen), ..calm };
     all.push_str("----\n");
     all.push_str(&text::status::page(&view(), &summarize(&frozen, now), false));
+    // What is archived is neither stale nor in need of anybody, however its last run ended and however long ago.
+    let mut held = debian();
+    held.archived = Some(fixtures::archive());
+    let archived =
+        v1::FleetStatus { projects: vec![held, fixtures::ubuntu_at_rest()], ..v1::FleetStatus::default() };
+    all.push_str("----\n");
+    let summary = summarize(&archived, now);
+    assert_eq!((summary.counts.archived, summary.counts.stale, summary.attention.len()), (1, 0, 0));
+    all.push_str(&text::status::page(&view(), &summary, true));
     golden_80("status-special.txt", &all);
 }
 
@@ -77,6 +86,11 @@ fn many_projects_are_folded() {
     }
     let text = text::status::page(&view(), &summarize(&fleet, view().now), false);
     assert!(text.ends_with("108 more projects, 107 fresh, 1 paused: mirrorctl status --all\n"), "{text}");
+    let last = fleet.projects.last_mut().expect("a calm one");
+    last.archived = Some(fixtures::archive());
+    let told = text::status::page(&view(), &summarize(&fleet, view().now), false);
+    let end = "108 more projects, 106 fresh, 1 paused, 1 archived: mirrorctl status --all\n";
+    assert!(told.ends_with(end), "{told}");
     let all = text::status::page(&view(), &summarize(&fleet, view().now), true);
     assert!(all.contains("calm-106") && !all.contains("more projects"));
 }
@@ -118,6 +132,12 @@ fn projects() {
     status.marker_time = wire("2026-11-19T00:12:00Z");
     status.behind_since = wire("2026-11-20T06:30:00Z");
     golden_80("project-show-marker.txt", &text::project::show(&view(), &switched, &[], &[]));
+    let mut archived = fixtures::ubuntu_at_rest();
+    archived.after = vec!["projects/debian".to_owned(), "projects/debian-ports".to_owned()];
+    archived.archived = Some(fixtures::archive());
+    archived.status.as_mut().expect("ubuntu has one").next_fire_times.clear();
+    golden_80("project-show-archived.txt", &text::project::show(&view(), &archived, &[], &[]));
+    golden_80("project-list-archived.txt", &text::project::list(&view(), &[archived]));
     golden_80("project-list-empty.txt", &text::project::list(&view(), &[]));
 }
 

@@ -12,6 +12,8 @@
 //!           report.rs   accepted, ended               timers.rs what is due when
 //!           guard.rs    holds and approvals
 //!           due.rs      fires, timers, replicas with work, closing
+//!           life.rs     names, archived trees
+//!           after.rs    projects that run after others
 //!           reseed.rs   a lost tree copied from another placement
 //!           replace.rs  one agent in another's place
 //!           moves.rs    a tree moved to another place on its agent
@@ -22,6 +24,7 @@
 //! ```
 
 mod admit;
+mod after;
 mod agents;
 mod anew;
 mod autonomy;
@@ -33,6 +36,7 @@ mod fallback;
 mod guard;
 mod homes;
 mod hosts;
+mod life;
 mod moves;
 mod people;
 mod promote;

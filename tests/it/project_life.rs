@@ -1,0 +1,166 @@
+//! A project's life through the real programs: renamed while it runs and while its replica waits, archived, run after
+//! another project, found in lists. Rows A8, A11 and A12 of the mission, and "project after project".
+
+use std::{fs, time::Duration};
+
+use fleet_tests::{Fleet, FleetOptions, eventually_within, tree};
+use serde_json::Value;
+
+/// Room for a busy machine.
+const SOON: Duration = Duration::from_secs(60);
+const CONFLICT: i32 = 5;
+const NOT_FOUND: i32 = 3;
+
+fn with_replica() -> Fleet {
+    let agents = vec!["edge1".to_owned(), "edge2".to_owned()];
+    Fleet::start(FleetOptions { agents, ..FleetOptions::default() }).expect("a fleet starts")
+}
+
+/// All runs of the project, once the newest is in this state.
+fn newest_is(fleet: &Fleet, project: &str, state: &str, least: usize) -> Vec<Value> {
+    eventually_within(SOON, &format!("{project} has {least} runs, the newest {state}"), || {
+        let runs = fleet.runs(project);
+        (runs.len() >= least && runs[0]["state"] == state).then_some(runs)
+    })
+}
+
+fn same_trees(fleet: &Fleet, agent: usize, path: &str) {
+    eventually_within(SOON, &format!("{path} on agent {agent} is as the upstream"), || {
+        let copy = tree::hash(&fleet.root(agent).join(path)).ok()?;
+        (copy == tree::hash(&fleet.upstream_tree()).ok()?).then_some(())
+    });
+}
+
+fn names(fleet: &Fleet, args: &[&str]) -> Vec<String> {
+    let words = [&["project", "list", "-o", "name"], args].concat();
+    let listed = fleet.mirrorctl(&words).ok().stdout;
+    listed.lines().map(|line| line.trim_start_matches("projects/").to_owned()).collect()
+}
+
+/// A11: a new name takes schedule, history and trees along; a run that is on an agent and the replica that is to copy its
+/// tree go on, over a kill of the coordinator, and nothing runs twice.
+#[test]
+fn a_rename_during_a_run_loses_and_doubles_nothing() {
+    let mut fleet = with_replica();
+    fleet.add_project("debian", &["--replicas", "edge2", "--crontab", "0 0 1 1 *", "-l", "tier=1"]).ok();
+    fleet.mirrorctl(&["project", "run", "debian", "--watch"]).ok();
+    let before = newest_is(&fleet, "debian", "SUCCEEDED", 1);
+    // Some seconds at that rate.
+    fs::write(fleet.upstream_tree().join("big"), vec![7_u8; 3 << 20]).expect("the upstream can be written");
+    fleet.mirrorctl(&["project", "edit", "debian", "--bandwidth", "500"]).ok();
+    fleet.mirrorctl(&["project", "run", "debian"]).ok();
+    newest_is(&fleet, "debian", "RUNNING", 2);
+    fleet.mirrorctl(&["project", "rename", "debian", "Debian-main"]).ok();
+    fleet.kill_coordinator();
+    fleet.start_coordinator().expect("it starts again");
+    fleet.await_connected("edge1");
+    fleet.await_connected("edge2");
+    let runs = newest_is(&fleet, "Debian-main", "SUCCEEDED", 2);
+    assert_eq!(runs.len(), 2, "{runs:#?}");
+    assert!(
+        runs.iter()
+            .all(|run| run["name"].as_str().is_some_and(|name| name.starts_with("projects/Debian-main/")))
+    );
+    assert_eq!(runs[0]["attempt_count"], 2, "one pull of the origin, one of the replica: {:#}", runs[0]);
+    let id = |run: &Value| run["name"].as_str().and_then(|name| name.rsplit('/').next().map(str::to_owned));
+    assert_eq!(id(&runs[1]), id(&before[0]), "the run of before is there");
+    same_trees(&fleet, 0, "debian");
+    same_trees(&fleet, 1, "debian");
+    let project = fleet.json(&["project", "show", "debian-MAIN"]);
+    assert_eq!(
+        (project["labels"]["tier"].as_str(), project["destination"].as_str()),
+        (Some("1"), Some("a1:debian"))
+    );
+    assert_eq!(project["schedule"]["cron"]["month"], "1", "{project:#}");
+    assert_eq!(fleet.mirrorctl(&["project", "show", "debian"]).code, NOT_FOUND);
+    let log =
+        fleet.mirrorctl(&["run", "log", &format!("Debian-main/{}", id(&before[0]).expect("an id"))]).ok();
+    assert!(!log.stdout.is_empty(), "the old run's log is found below the new name");
+    let taken = fleet.mirrorctl(&["project", "rename", "Debian-main", "debian-main"]);
+    assert_eq!(taken.code, 0, "another case of its own name: {}", taken.stderr);
+    // And the next run of both goes as ever.
+    fs::write(fleet.upstream_tree().join("next"), "next").expect("the upstream can be written");
+    fleet.mirrorctl(&["project", "run", "debian-main", "--watch"]).ok();
+    same_trees(&fleet, 1, "debian");
+}
+
+/// Project after project: the second one runs after the first one's success, once more for however many there were while
+/// it was going, over a kill of the coordinator; and a circle and a deletion are refused.
+#[test]
+fn a_project_runs_after_another_ones_success() {
+    let mut fleet = Fleet::start(FleetOptions::default()).expect("a fleet starts");
+    fleet.add_project("base", &[]).ok();
+    fleet.add_project("security", &["--after", "base", "--bandwidth", "500"]).ok();
+    let why = fleet.mirrorctl(&["why", "security"]).ok().stdout;
+    assert!(why.contains("it runs after base"), "{why}");
+    fs::write(fleet.upstream_tree().join("big"), vec![7_u8; 2 << 20]).expect("the upstream can be written");
+    fleet.mirrorctl(&["project", "run", "base", "--watch"]).ok();
+    let runs = newest_is(&fleet, "security", "RUNNING", 1);
+    assert_eq!(
+        (runs[0]["trigger"]["kind"].as_str(), runs[0]["trigger"]["by"].as_str()),
+        (Some("PROJECT"), Some("projects/base"))
+    );
+    // Two more versions while it runs are one more run.
+    for _ in 0..2 {
+        fleet.mirrorctl(&["project", "run", "base", "--watch"]).ok();
+    }
+    fleet.kill_coordinator();
+    fleet.start_coordinator().expect("it starts again");
+    let runs = newest_is(&fleet, "security", "SUCCEEDED", 2);
+    assert_eq!(runs.len(), 2, "{runs:#?}");
+    same_trees(&fleet, 0, "security");
+    let listed = fleet.mirrorctl(&["run", "list", "security"]).ok().stdout;
+    assert!(listed.contains("after base"), "{listed}");
+    let circle = fleet.mirrorctl(&["project", "edit", "base", "--after", "security"]);
+    assert!(circle.code == 2 && circle.stderr.contains("--after"), "{}", circle.stderr);
+    assert!(circle.stderr.contains("a circle, base after security after base"), "{}", circle.stderr);
+    let followed = fleet.mirrorctl(&["project", "delete", "base", "--yes"]);
+    assert!(
+        followed.code == CONFLICT && followed.stderr.contains("security would never run again"),
+        "{}",
+        followed.stderr
+    );
+    fleet.mirrorctl(&["project", "edit", "security", "--after", ""]).ok();
+    fleet.mirrorctl(&["project", "delete", "base", "--yes"]).ok();
+}
+
+/// Archived: no fire, no alarm, still served; a person's run is run. A8: the list, filtered and turned round.
+#[test]
+fn an_archived_project_is_left_alone_and_lists_tell_it_apart() {
+    let fleet = with_replica();
+    fleet.add_project("vault", &["--cron", "second=*/2", "-l", "tier=1"]).ok();
+    fleet.add_project("Debian", &["-l", "tier=1"]).ok();
+    fleet.add_project("gnu", &["--after", "debian"]).ok();
+    newest_is(&fleet, "vault", "SUCCEEDED", 1);
+    fleet.mirrorctl(&["project", "archive", "vault", "--reason", "upstream is gone"]).ok();
+    let settled = eventually_within(SOON, "what ran has ended", || {
+        let runs = fleet.runs("vault");
+        runs.iter().all(|run| run["end_time"].is_string()).then_some(runs)
+    });
+    // Five fires later there is no other run: a schedule that fires at the same times tells when they have passed.
+    fleet.add_project("clock", &["--cron", "second=*/2"]).ok();
+    newest_is(&fleet, "clock", "SUCCEEDED", 5);
+    assert_eq!(fleet.runs("vault").len(), settled.len());
+    let status = fleet.json(&["status"]);
+    assert_eq!(status["summary"]["archived"], 1, "{status:#}");
+    let told = fleet.mirrorctl(&["why", "vault"]).ok().stdout;
+    assert!(
+        told.contains("\"upstream is gone\"") && told.contains("mirrorctl project unarchive vault"),
+        "{told}"
+    );
+    // A replica that comes later gets it all the same.
+    fleet.mirrorctl(&["project", "edit", "vault", "--replicas", "edge2"]).ok();
+    same_trees(&fleet, 1, "vault");
+    fleet.mirrorctl(&["project", "run", "vault", "--watch"]).ok();
+    assert_eq!(fleet.runs("vault").len(), settled.len() + 1);
+
+    assert_eq!(names(&fleet, &[]), ["clock", "Debian", "gnu", "vault"]);
+    assert_eq!(names(&fleet, &["--reverse"]), ["vault", "gnu", "Debian", "clock"]);
+    assert_eq!(names(&fleet, &["-l", "tier=1"]), ["Debian", "vault"]);
+    assert_eq!(names(&fleet, &["-l", "tier=1", "--archived"]), ["vault"]);
+    assert_eq!(names(&fleet, &["--after", "debian"]), ["gnu"]);
+    assert_eq!(names(&fleet, &["--agent", "edge2"]), ["vault"]);
+    assert_eq!(names(&fleet, &["--owner", ""]).len(), 4);
+    fleet.mirrorctl(&["project", "unarchive", "vault"]).ok();
+    newest_is(&fleet, "vault", "SUCCEEDED", settled.len() + 2);
+}
