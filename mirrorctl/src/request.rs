@@ -569,6 +569,7 @@ mod tests {
         assert_eq!(project.publish.unwrap().link, "pub:debian");
         let touched = [
             "display_name",
+            "after",
             "labels",
             "upstreams",
             "publish.link",

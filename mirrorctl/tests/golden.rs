@@ -142,6 +142,57 @@ fn projects() {
 }
 
 #[test]
+fn command_lines() {
+    use v1::argument::Origin;
+    let argument = |text: &str, origin: Origin, source: &str| v1::Argument {
+        text: text.to_owned(),
+        origin: origin.into(),
+        source: source.to_owned(),
+    };
+    let origin = v1::CommandLine {
+        agent: "agents/ftp1".to_owned(),
+        role: v1::Role::Origin.into(),
+        program: "/usr/bin/rsync".to_owned(),
+        rsync_version: "3.5.0".to_owned(),
+        arguments: vec![
+            argument("--recursive", Origin::Default, ""),
+            argument("--links", Origin::Default, ""),
+            argument("--perms", Origin::Default, ""),
+            argument("--times", Origin::Default, ""),
+            argument("--hard-links", Origin::Project, "rsync.options"),
+            argument("--safe-links", Origin::Always, ""),
+            argument("--filter=- /iso/ here", Origin::Project, "rsync.options"),
+            argument("--delete-delay", Origin::Default, ""),
+            argument("--max-delete=40000", Origin::Project, "guard.max_delete"),
+            argument("--bwlimit=1000", Origin::Agent, "bandwidth_limit_kib"),
+            argument("--password-file=-", Origin::Secret, ""),
+            argument("--", Origin::Always, ""),
+            argument("rsync://mirror@syncproxy.debian.org/debian/", Origin::Project, "upstreams[0]"),
+            argument("/srv/mirror/debian/", Origin::Project, "destination"),
+        ],
+        limits: vec![argument("stall timeout 30m", Origin::Default, "")],
+        ..v1::CommandLine::default()
+    };
+    let replica = v1::CommandLine {
+        agent: "agents/edge1".to_owned(),
+        role: v1::Role::Replica.into(),
+        arguments: vec![
+            argument("--max-delete=500", Origin::Guard, "by the size of the tree"),
+            argument("rsync://a7-20779@ftp1:8730/3/", Origin::Fleet, "agents/ftp1"),
+        ],
+        ..origin.clone()
+    };
+    let away = v1::CommandLine {
+        agent: "agents/edge2".to_owned(),
+        role: v1::Role::Replica.into(),
+        fault: "it is not connected, and only it knows its own file and rsync".to_owned(),
+        ..v1::CommandLine::default()
+    };
+    let response = v1::ExplainProjectResponse { command_lines: vec![origin, replica, away] };
+    golden_80("project-explain.txt", &text::explain::explain(&view(), &response));
+}
+
+#[test]
 fn checks() {
     let finding = |kind: Kind, severity: Severity, sentence: &str| v1::Finding {
         agent: format!("agents/{}", sentence.split(' ').next().unwrap()),

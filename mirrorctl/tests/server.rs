@@ -154,6 +154,17 @@ fn the_nearest_name_is_told() {
 }
 
 #[test]
+fn a_command_line_that_nobody_could_tell_ends_with_1() {
+    let fake = Fake::start();
+    let (code, _, err) = run(&fake, &["project", "explain", "debian"]);
+    assert_eq!((code, err.as_str()), (0, ""));
+    let (code, out, _) = run(&fake, &["project", "explain", "away"]);
+    assert_eq!(code, 1);
+    assert!(out.starts_with("rsync on edge1") && out.contains("it is not connected"), "{out}");
+    assert_eq!(run(&fake, &["project", "explain", "debain"]).0, 3);
+}
+
+#[test]
 fn a_project_is_renamed_archived_and_worked_on_again() {
     let fake = Fake::start();
     let (code, out, err) = run(&fake, &["project", "rename", "debian", "debian-archive"]);

@@ -3,7 +3,7 @@
 
 use std::{fs, time::Duration};
 
-use fleet_tests::{Fleet, FleetOptions, eventually_within, tree};
+use fleet_tests::{Fleet, FleetOptions, eventually_within, process, tree};
 use serde_json::Value;
 
 /// Room for a busy machine.
@@ -122,6 +122,67 @@ fn a_project_runs_after_another_ones_success() {
     );
     fleet.mirrorctl(&["project", "edit", "security", "--after", ""]).ok();
     fleet.mirrorctl(&["project", "delete", "base", "--yes"]).ok();
+}
+
+/// Explained: the arguments are those of the run, word for word, with where they come from.
+#[test]
+fn what_is_explained_is_what_runs() {
+    let fleet = with_replica();
+    let more = [
+        "--replicas",
+        "edge2",
+        "--max-delete",
+        "4000",
+        "--io-timeout",
+        "5m",
+        "--rsync-option=--exclude=/iso/",
+    ];
+    fleet.add_project("debian", &more).ok();
+    fleet.mirrorctl(&["project", "run", "debian", "--watch"]).ok();
+    let told = fleet.json(&["project", "explain", "debian"]);
+    let lines = told["command_lines"].as_array().expect("a list");
+    assert_eq!(lines.len(), 2, "{told:#}");
+    let from = |line: &Value, text: &str| {
+        let all = line["arguments"].as_array().expect("a list");
+        let one = all.iter().find(|one| one["text"].as_str().is_some_and(|word| word.starts_with(text)));
+        let one = one.unwrap_or_else(|| panic!("no {text} in {line:#}"));
+        (
+            one["origin"].as_str().unwrap_or_default().to_owned(),
+            one["source"].as_str().unwrap_or_default().to_owned(),
+        )
+    };
+    let is = |origin: &str, source: &str| (origin.to_owned(), source.to_owned());
+    let origin = &lines[0];
+    assert_eq!(from(origin, "--recursive"), is("DEFAULT", ""));
+    assert_eq!(from(origin, "--filter=- /iso/"), is("PROJECT", "rsync.options"));
+    assert_eq!(from(origin, "--max-delete=4000"), is("PROJECT", "guard.max_delete"));
+    assert_eq!(from(origin, "--timeout=300"), is("PROJECT", "rsync.io_timeout"));
+    assert_eq!(from(origin, "--contimeout="), is("DEFAULT", ""));
+    assert_eq!(from(origin, "--safe-links"), is("ALWAYS", ""));
+    assert_eq!(from(origin, "rsync://"), is("PROJECT", "upstreams[0]"));
+    assert_eq!(from(&lines[1], "rsync://"), is("FLEET", "agents/edge1"));
+    assert_eq!(from(&lines[1], "--password-file=-"), is("SECRET", ""));
+    // The run's own command line, as its agent has it on disk while it runs.
+    fs::write(fleet.upstream_tree().join("big"), vec![7_u8; 3 << 20]).expect("the upstream can be written");
+    fleet.mirrorctl(&["project", "edit", "debian", "--bandwidth", "500"]).ok();
+    fleet.mirrorctl(&["project", "run", "debian"]).ok();
+    let told = fleet.json(&["project", "explain", "debian"]);
+    assert_eq!(from(&told["command_lines"][0], "--bwlimit=500"), is("PROJECT", "rsync.bandwidth_limit_kib"));
+    let all = told["command_lines"][0]["arguments"].as_array().expect("a list");
+    let words: Vec<&str> = all.iter().filter_map(|one| one["text"].as_str()).collect();
+    let own = fleet.path().display().to_string();
+    eventually_within(SOON, "the pull runs with these words", || {
+        process::living_with(&own).into_iter().find_map(|pid| {
+            let text = fs::read(format!("/proc/{pid}/cmdline")).ok()?;
+            let argv: Vec<String> = text
+                .split(|byte| *byte == 0)
+                .map(|word| String::from_utf8_lossy(word).into_owned())
+                .collect();
+            (argv.get(1..argv.len() - 1)? == words).then_some(())
+        })
+    });
+    let shown = fleet.mirrorctl(&["project", "explain", "debian"]).ok().stdout;
+    assert!(shown.contains("fleet: edge1 serves it") && shown.contains("where it comes from"), "{shown}");
 }
 
 /// Archived: no fire, no alarm, still served; a person's run is run. A8: the list, filtered and turned round.

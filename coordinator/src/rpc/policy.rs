@@ -69,6 +69,7 @@ pub const TABLE: &[(&str, Rule)] = &[
     ("/mirror.v1.ProjectService/SwitchUpstream", OPERATOR),
     ("/mirror.v1.ProjectService/WhyProject", VIEWER),
     ("/mirror.v1.ProjectService/PreviewSchedule", VIEWER),
+    ("/mirror.v1.ProjectService/ExplainProject", VIEWER),
     ("/mirror.v1.ProjectService/CheckProject", OPERATOR),
     ("/mirror.v1.RunService/GetRun", VIEWER),
     ("/mirror.v1.RunService/ListRuns", VIEWER),

@@ -2,6 +2,7 @@
 //! of it is shown from the view. Look-ups never wait for the driver.
 
 mod check;
+mod explain;
 mod filter;
 mod show;
 mod switch;
@@ -589,6 +590,13 @@ impl v1::project_service_server::ProjectService for Projects {
         let exhausted = fires.len() < count;
         let fires = fires.into_iter().map(|fire| convert::fire_to_wire(&schedule.describe(fire))).collect();
         Ok(Response::new(v1::PreviewScheduleResponse { fires, exhausted, notes }))
+    }
+
+    async fn explain_project(
+        &self,
+        request: Request<v1::ExplainProjectRequest>,
+    ) -> Result<Response<v1::ExplainProjectResponse>, Status> {
+        self.explain(&request.get_ref().name).await.map(Response::new)
     }
 
     async fn check_project(

@@ -131,6 +131,11 @@ pub enum ProjectCommand {
         #[arg(long)]
         size: bool,
     },
+    /// What rsync would be called with on each agent, and where each argument comes from
+    Explain {
+        /// The project
+        project: String,
+    },
     /// The next fires of the schedule
     Preview {
         /// The project

@@ -65,6 +65,7 @@ pub(super) async fn run(app: &App, command: ProjectCommand) -> Outcome<Exit> {
         }
         ProjectCommand::Switch { project, to } => switch(app, &project, to).await,
         ProjectCommand::Check { project, size } => super::check::run(app, &project, size).await,
+        ProjectCommand::Explain { project } => super::check::explain(app, &project).await,
         ProjectCommand::Preview { project, count } => preview(app, &project, count).await,
         ProjectCommand::Delete { project, cancel_running } => delete(app, &project, cancel_running).await,
     }
