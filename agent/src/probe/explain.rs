@@ -37,7 +37,7 @@ fn explained(
     // Nobody runs it, so it has the key of no attempt.
     let key = Key { id: AttemptId { run: RunId::NIL, number: 1 }, epoch: Epoch::default() };
     let order = Order::read(key, assignment, with_password)?;
-    let told = |fault: &dyn std::error::Error| vec![outcome::chain(fault)];
+    let told = |fault: &(dyn std::error::Error + 'static)| vec![outcome::chain(fault)];
     let root = live.guard.root_of(&order.destination).map_err(|fault| told(&fault))?;
     let place = live.guard.look_at(&order.destination).map_err(|fault| told(&fault))?;
     let given = Options::parse_words(&assignment.options)
