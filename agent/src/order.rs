@@ -15,9 +15,10 @@ use fleet::refusal::Violation;
 use mirror_proto::convert::{SENTINELS_MAX, is_sentinel, marker_from_wire, wall_from_wire};
 use mirror_proto::v1;
 use mirror_proto::v1::evidence::Kind;
-use rsync::argv::Arg;
 use rsync::options::{DeleteMode, Flag, MAX_DELETE_MAX};
-use rsync::{Deletion, LocalCopy, LocalPass, Options, Origin, Plan, Publish, Purpose, RsyncUri, Version};
+use rsync::{Deletion, LocalCopy, LocalPass, Options, Plan, Publish, Purpose, RsyncUri, Version};
+
+mod explain;
 
 use crate::config::Config;
 use crate::key::Key;
@@ -276,7 +277,7 @@ impl Order {
             write_paths: if writes { vec![destination.to_owned()] } else { Vec::new() },
             read_paths: if dry { vec![destination.to_owned()] } else { Vec::new() },
             connect_ports: port.into_iter().collect(),
-            root: Some(root.to_owned()),
+            roots: vec![root.to_owned()],
             open_files: Some(OPEN_FILES_MAX),
             memory_bytes: Some(config.rsync_memory_bytes),
             processes: Some(PROCESSES_MAX),
@@ -339,43 +340,8 @@ impl Order {
         })
     }
 
-    /// The command line of its pull, each argument with where it comes from. The flags of the default pull are among the options by then; those that the project did not say are defaults here.
-    ///
-    /// # Errors
-    /// As [`Order::program`].
-    pub fn explain(
-        &self,
-        given: &Options,
-        config: &Config,
-        version: &Version,
-        root: &Path,
-        destination: &Path,
-    ) -> Result<(rsync::Command, Vec<Arg>), Vec<String>> {
-        let plan = self.plan(&Purpose::Pull, config, version, root, destination)?;
-        let tell = |faults: Vec<rsync::PlanFault>| faults.iter().map(ToString::to_string).collect::<Vec<_>>();
-        let command = plan.build().map_err(tell)?;
-        // What is an option of the project's without the defaults too, the project has said.
-        let said = Plan { options: given.clone(), delete: None, ..plan }.build().map_err(tell)?;
-        let has_said = |arg: &Arg| said.args().contains(arg);
-        let args = command.args().iter().map(|arg| match arg.origin {
-            Origin::Project if !has_said(arg) && !self.deletes_as_given(given, arg) => {
-                Arg { origin: Origin::Default, ..arg.clone() }
-            }
-            _ => arg.clone(),
-        });
-        let args = args.collect();
-        Ok((command, args))
-    }
-
-    /// How a pull deletes is no option that is built from the words alone.
-    fn deletes_as_given(&self, given: &Options, arg: &Arg) -> bool {
-        let deletes =
-            arg.text.as_bytes().starts_with(b"--delete") || arg.text.as_bytes().starts_with(b"--max-delete");
-        deletes && self.delete.is_some_and(|delete| given.delete_mode() == Some(delete.mode))
-    }
-
-    /// A program to run for a move: from one directory that the caller has opened below a root into another one, or to
-    /// compare both. It reads the one, writes to the other at most, and connects to nothing.
+    /// A program to run for a move: from one directory that the caller has opened below a root into another one, perhaps
+    /// below another root, or to compare both. It reads the one, writes to the other at most, and connects to nothing.
     ///
     /// # Errors
     /// What this agent's own file or rsync does not allow, one sentence each.
@@ -385,7 +351,7 @@ impl Order {
         config: &Config,
         version: &Version,
         (from, to): (&Path, &Path),
-        root: &Path,
+        (old_root, root): (&Path, &Path),
         lock: &Path,
     ) -> Result<ProgramSpec, Vec<String>> {
         let copy = LocalCopy {
@@ -407,7 +373,7 @@ impl Order {
         let jail = JailSpec {
             write_paths,
             read_paths,
-            root: Some(root.to_owned()),
+            roots: vec![old_root.to_owned(), root.to_owned()],
             open_files: Some(OPEN_FILES_MAX),
             memory_bytes: Some(config.rsync_memory_bytes),
             processes: Some(PROCESSES_MAX),
