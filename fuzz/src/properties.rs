@@ -391,8 +391,7 @@ pub fn convert_wire(data: &[u8]) {
         }),
         4 => read::<v1::Exporting>(bytes, |exporting| one(convert::exporting_from_wire(&exporting))),
         5 => read::<v1::ProbeResult>(bytes, |result| {
-            let (_, probed) =
-                convert::probe_result_from_wire("agents/a", result).map_err(|bad| vec![bad])?;
+            let (_, probed) = convert::probe_result_from_wire("agents/a", result).map_err(|bad| vec![bad])?;
             probed.findings.iter().for_each(|finding| plain_line(&finding.sentence));
             let arguments = probed.command_line.iter().flat_map(|line| &line.arguments);
             arguments.for_each(|one| plain_line(&one.text));

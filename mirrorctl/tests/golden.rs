@@ -177,7 +177,7 @@ fn command_lines() {
         agent: "agents/edge1".to_owned(),
         role: v1::Role::Replica.into(),
         arguments: vec![
-            argument("--max-delete=500", Origin::Guard, "by the size of the tree"),
+            argument("--max-delete=500", Origin::Guard, "by the tree's size"),
             argument("rsync://a7-20779@ftp1:8730/3/", Origin::Fleet, "agents/ftp1"),
         ],
         ..origin.clone()

@@ -8,7 +8,7 @@ use crate::text::role_word;
 use crate::units;
 
 /// Columns of the arguments; what they come from stands behind.
-const WIDTH: usize = 50;
+const WIDTH: usize = 42;
 
 /// `mirrorctl project explain`.
 #[must_use]

@@ -90,6 +90,7 @@ pub fn show(view: &View, project: &v1::Project, runs: &[v1::Run], why: &[String]
     if !project.display_name.is_empty() {
         lines.push(("called", project.display_name.clone()));
     }
+    lines.extend(project.archived.as_ref().map(|archive| ("archived", archived(view, archive))));
     lines.extend(owner(project).map(|owner| ("owner", owner.to_owned())));
     lines.extend(upstream_lines(project).map(|line| ("upstream", line)));
     if project.upstreams.is_empty() {
@@ -163,8 +164,8 @@ fn headline(view: &View, project: &v1::Project) -> String {
             status::origin(project).map(|one| format!(" on {}", names::last(&one.agent))).unwrap_or_default();
         text.push_str(&format!(" {}{on}.", view.paint(run_color(bad), &run_word(bad).to_uppercase())));
     }
-    if let Some(archive) = &project.archived {
-        text.push_str(&format!(" {}", archived(view, archive)));
+    if project.archived.is_some() {
+        text.push_str(" ARCHIVED.");
     }
     if let Some(pause) = &project.paused {
         text.push_str(&format!(" {}", paused(view, pause)));
@@ -186,13 +187,13 @@ fn paused(view: &View, pause: &v1::Pause) -> String {
     text
 }
 
-/// `ARCHIVED since 2d by maria: "upstream is gone".`
+/// `since 2d by maria: "upstream is gone"`
 fn archived(view: &View, archive: &v1::Archive) -> String {
     let reason = match archive.reason.as_str() {
         "" => String::new(),
         reason => format!(": \"{}\"", units::clean(reason)),
     };
-    format!("ARCHIVED since {} by {}{reason}.", since(view, archive.time), names::last(&archive.by))
+    format!("since {} by {}{reason}", since(view, archive.time), names::last(&archive.by))
 }
 
 /// The projects after which it runs: `debian, debian-ports`.

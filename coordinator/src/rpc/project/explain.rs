@@ -185,7 +185,7 @@ impl Declared {
         match (one.origin(), name) {
             (Origin::Guard, _) => match self.spec.guard.max_delete {
                 Some(_) => (Origin::Project, "guard.max_delete".to_owned()),
-                None => (Origin::Guard, "by the size of the tree".to_owned()),
+                None => (Origin::Guard, "by the tree's size".to_owned()),
             },
             (Origin::Default, "--timeout") => field(rsync.io_timeout.is_some(), "rsync.io_timeout"),
             (Origin::Default, "--contimeout") => {
