@@ -18,6 +18,8 @@ use mirror_proto::v1::evidence::Kind;
 use rsync::options::{DeleteMode, Flag, MAX_DELETE_MAX};
 use rsync::{Deletion, LocalCopy, LocalPass, Options, Plan, Publish, Purpose, RsyncUri, Version};
 
+mod explain;
+
 use crate::config::Config;
 use crate::key::Key;
 use crate::rundir::{JailSpec, ProgramSpec};
@@ -260,23 +262,63 @@ impl Order {
         destination: &Path,
         lock: &Path,
     ) -> Result<ProgramSpec, Vec<String>> {
-        let Some(source) = self.upstream() else {
-            return Err(vec!["a tree that is moved is pulled from nowhere; fault: the agent's".to_owned()]);
-        };
-        let cap = config.bandwidth_limit_kib;
-        let bandwidth = self.limits.bandwidth_kib;
+        let command = self.command(&purpose, config, version, root, destination)?;
+        let port = self.upstream().map(RsyncUri::port);
         let fetches = matches!(purpose, Purpose::Fetch { .. });
         let writes = fetches || matches!(purpose, Purpose::Pull | Purpose::Reclaim);
         let dry = purpose == Purpose::DryRun;
         let at_most = |most: Duration| Some(self.limits.run.map_or(most, |limit| limit.min(most)));
-        // What would be deleted is wanted whole.
-        let all = |deletion: Deletion| Deletion { limit: MAX_DELETE_MAX.into(), ..deletion };
         let run_timeout = match purpose {
             Purpose::List(_) => at_most(LIST_TIME_MAX),
             Purpose::Fetch { .. } => at_most(MARKER_TIME_MAX),
             Purpose::Pull | Purpose::DryRun | Purpose::Reclaim => self.limits.run,
         };
-        let plan = Plan {
+        let jail = JailSpec {
+            write_paths: if writes { vec![destination.to_owned()] } else { Vec::new() },
+            read_paths: if dry { vec![destination.to_owned()] } else { Vec::new() },
+            connect_ports: port.into_iter().collect(),
+            roots: vec![root.to_owned()],
+            open_files: Some(OPEN_FILES_MAX),
+            memory_bytes: Some(config.rsync_memory_bytes),
+            processes: Some(PROCESSES_MAX),
+            off: !config.jail,
+            ..JailSpec::default()
+        };
+        Ok(ProgramSpec { run_timeout, ..self.spec(&command, jail, root, lock) })
+    }
+
+    /// The command line of a program for it.
+    ///
+    /// # Errors
+    /// As [`Order::program`].
+    fn command(
+        &self,
+        purpose: &Purpose,
+        config: &Config,
+        version: &Version,
+        root: &Path,
+        destination: &Path,
+    ) -> Result<rsync::Command, Vec<String>> {
+        let plan = self.plan(purpose, config, version, root, destination)?;
+        plan.build().map_err(|faults| faults.iter().map(ToString::to_string).collect())
+    }
+
+    fn plan(
+        &self,
+        purpose: &Purpose,
+        config: &Config,
+        version: &Version,
+        root: &Path,
+        destination: &Path,
+    ) -> Result<Plan, Vec<String>> {
+        let Some(source) = self.upstream() else {
+            return Err(vec!["a tree that is moved is pulled from nowhere; fault: the agent's".to_owned()]);
+        };
+        let (cap, bandwidth) = (config.bandwidth_limit_kib, self.limits.bandwidth_kib);
+        let fetches = matches!(purpose, Purpose::Fetch { .. });
+        // What would be deleted is wanted whole.
+        let all = |deletion: Deletion| Deletion { limit: MAX_DELETE_MAX.into(), ..deletion };
+        Ok(Plan {
             program: config.rsync.clone(),
             features: version.features,
             source: source.clone(),
@@ -286,30 +328,16 @@ impl Order {
             confine_root: Some(if fetches { destination } else { root }.to_owned()),
             publish: Publish::InPlace,
             options: self.options.clone(),
-            delete: if dry { self.delete.map(all) } else { self.delete },
+            delete: if *purpose == Purpose::DryRun { self.delete.map(all) } else { self.delete },
             io_timeout: self.limits.io,
             connect_timeout: self.limits.connect,
             bwlimit_kib: bandwidth.into_iter().chain(cap).min(),
             max_alloc: rsync::argv::MAX_ALLOC_DEFAULT,
             source_address: None,
-            purpose,
+            purpose: purpose.clone(),
             privileged: rustix::process::geteuid().is_root(),
             acls_and_xattrs: config.acls_and_xattrs,
-        };
-        let command =
-            plan.build().map_err(|faults| faults.iter().map(ToString::to_string).collect::<Vec<_>>())?;
-        let jail = JailSpec {
-            write_paths: if writes { vec![destination.to_owned()] } else { Vec::new() },
-            read_paths: if dry { vec![destination.to_owned()] } else { Vec::new() },
-            connect_ports: vec![source.port()],
-            roots: vec![root.to_owned()],
-            open_files: Some(OPEN_FILES_MAX),
-            memory_bytes: Some(config.rsync_memory_bytes),
-            processes: Some(PROCESSES_MAX),
-            off: !config.jail,
-            ..JailSpec::default()
-        };
-        Ok(ProgramSpec { run_timeout, ..self.spec(&command, jail, root, lock) })
+        })
     }
 
     /// A program to run for a move: from one directory that the caller has opened below a root into another one, perhaps

@@ -2,6 +2,7 @@
 //! the room for it, judged by this host's own file. Keeps nothing and changes nothing but the agent's own lock file of
 //! probes. Does NOT know attempts: a probe takes no slot and no project's lock, so it holds up no run.
 
+mod explain;
 mod marker;
 mod program;
 mod space;
@@ -54,8 +55,14 @@ impl Prober {
         let Ok(permit) = Arc::clone(&self.free).try_acquire_owned() else {
             let text =
                 format!("{} looks at {PROBES_MAX} projects already; check again later", live.config.name);
-            return v1::ProbeResult { id, findings: vec![finding(Kind::Agent, Severity::Warning, text)] };
+            let findings = vec![finding(Kind::Agent, Severity::Warning, text)];
+            return v1::ProbeResult { id, findings, command_line: None };
         };
+        if let Some(assignment) = &probe.explain {
+            let line = explain::line(Arc::clone(&live), assignment.clone(), probe.explain_password).await;
+            drop(permit);
+            return v1::ProbeResult { id, findings: Vec::new(), command_line: Some(line) };
+        }
         // A task of its own: what it started is ended and removed even if the link breaks meanwhile.
         let looking = tokio::spawn(async move {
             let findings = Look { live: &live, probe: &probe }.all().await;
@@ -67,7 +74,7 @@ impl Prober {
             let text = "the agent failed while it looked; its own messages say more".to_owned();
             vec![finding(Kind::Agent, Severity::Fault, text)]
         });
-        v1::ProbeResult { id, findings }
+        v1::ProbeResult { id, findings, command_line: None }
     }
 }
 

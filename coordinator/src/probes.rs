@@ -8,7 +8,7 @@ use std::{
 };
 
 use fleet::id::{AgentUid, Epoch};
-use mirror_proto::v1;
+use mirror_proto::{convert::Probed, v1};
 use tokio::{
     sync::oneshot,
     time::{Instant, timeout_at},
@@ -52,7 +52,7 @@ struct Waiting {
     agent: AgentUid,
     session: Epoch,
     host: Option<String>,
-    answer: oneshot::Sender<Vec<v1::Finding>>,
+    answer: oneshot::Sender<Probed>,
 }
 
 /// One look that somebody waits for; dropping it forgets it.
@@ -60,7 +60,7 @@ struct Waiting {
 pub struct Ticket {
     probes: Arc<Probes>,
     id: u64,
-    answer: oneshot::Receiver<Vec<v1::Finding>>,
+    answer: oneshot::Receiver<Probed>,
 }
 
 impl Probes {
@@ -87,12 +87,12 @@ impl Probes {
     }
 
     /// An agent has answered. False: nobody waits for that, or it is another agent's.
-    pub fn answer(&self, agent: AgentUid, id: u64, findings: Vec<v1::Finding>) -> bool {
+    pub fn answer(&self, agent: AgentUid, id: u64, probed: Probed) -> bool {
         let mut state = self.state();
         if state.waiting.get(&id).is_none_or(|one| one.agent != agent) {
             return false;
         }
-        state.waiting.remove(&id).is_some_and(|one| one.answer.send(findings).is_ok())
+        state.waiting.remove(&id).is_some_and(|one| one.answer.send(probed).is_ok())
     }
 
     /// A session is over: what was asked over it will not be answered.
@@ -123,9 +123,17 @@ impl Ticket {
     ///
     /// # Errors
     /// [`Unanswered::Gone`] or [`Unanswered::Late`].
-    pub async fn findings(mut self, until: Instant) -> Result<Vec<v1::Finding>, Unanswered> {
+    pub async fn findings(self, until: Instant) -> Result<Vec<v1::Finding>, Unanswered> {
+        self.probed(until).await.map(|probed| probed.findings)
+    }
+
+    /// Waits for the whole answer.
+    ///
+    /// # Errors
+    /// As [`Ticket::findings`].
+    pub async fn probed(mut self, until: Instant) -> Result<Probed, Unanswered> {
         match timeout_at(until, &mut self.answer).await {
-            Ok(Ok(findings)) => Ok(findings),
+            Ok(Ok(probed)) => Ok(probed),
             Ok(Err(_)) => Err(Unanswered::Gone),
             Err(_) => Err(Unanswered::Late),
         }
@@ -158,11 +166,12 @@ mod tests {
         let probes = Arc::new(Probes::default());
         let ticket = probes.begin(FTP1, epoch(1), Some("h".to_owned())).unwrap();
         assert_eq!(probes.connected_to("h"), 1);
-        let found = vec![v1::Finding::default()];
+        let findings = vec![v1::Finding::default()];
+        let found = Probed { findings: findings.clone(), command_line: None };
         assert!(!probes.answer(EDGE1, ticket.id(), found.clone()) && !probes.answer(FTP1, 99, found.clone()));
         assert!(probes.answer(FTP1, ticket.id(), found.clone()));
         assert!(!probes.answer(FTP1, ticket.id(), found.clone()), "once");
-        assert_eq!(ticket.findings(soon()).await, Ok(found));
+        assert_eq!(ticket.findings(soon()).await, Ok(findings));
         assert_eq!(probes.connected_to("h"), 0);
     }
 

@@ -324,9 +324,9 @@ impl Session {
             Heard::LogChunk(chunk) => self.log_chunk(chunk),
             Heard::ProbeResult(result) => {
                 let agent = convert::agent_name(&self.name);
-                let (id, findings) = convert::probe_result_from_wire(&agent, result)
+                let (id, probed) = convert::probe_result_from_wire(&agent, result)
                     .map_err(|fault| refused("probe result refused", fault))?;
-                if !self.services.probes.answer(self.agent, id, findings) {
+                if !self.services.probes.answer(self.agent, id, probed) {
                     tracing::debug!(id, "nobody waits for this look any more");
                 }
                 Ok(())

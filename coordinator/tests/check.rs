@@ -49,7 +49,7 @@ fn finding(kind: Kind, severity: Severity) -> v1::Finding {
 }
 
 async fn answer(talk: &Talk, probe: &v1::Probe, findings: Vec<v1::Finding>) {
-    talk.say(Says::ProbeResult(v1::ProbeResult { id: probe.id, findings })).await;
+    talk.say(Says::ProbeResult(v1::ProbeResult { id: probe.id, findings, command_line: None })).await;
 }
 
 fn with_replica(name: &str) -> v1::Project {

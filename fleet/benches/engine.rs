@@ -133,6 +133,7 @@ fn create(agent: AgentUid, number: usize) -> Input {
         marker: None,
         partial_is_success: String::new(),
         link: None,
+        after: Vec::new(),
         retry: RetrySettings::default(),
     };
     let name = format!("p{number}").parse().expect("a name");

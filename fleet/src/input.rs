@@ -90,6 +90,31 @@ pub enum Ask {
         /// Cancel what runs rather than refuse.
         cancel_running: bool,
     },
+    /// Give a project another name.
+    Rename {
+        /// Which.
+        project: ProjectUid,
+        /// What it is called from now on.
+        name: Name,
+        /// Must be this, where given.
+        revision: Option<u64>,
+    },
+    /// Serve a tree and work on it no more.
+    Archive {
+        /// Which.
+        project: ProjectUid,
+        /// Why.
+        reason: String,
+        /// Must be this, where given.
+        revision: Option<u64>,
+    },
+    /// Work on an archived tree again.
+    Unarchive {
+        /// Which.
+        project: ProjectUid,
+        /// Must be this, where given.
+        revision: Option<u64>,
+    },
     /// Stop a schedule.
     Pause {
         /// Which.

@@ -27,6 +27,12 @@ pub const REPLICA_TARGETS_MAX: usize = 64;
 /// Most upstreams of one project: the one that is preferred and those in its place.
 pub const UPSTREAMS_MAX: usize = 8;
 
+/// Most projects after which one project runs.
+pub const AFTER_MAX: usize = 8;
+
+/// Most projects that run after one project.
+pub const FOLLOWERS_MAX: usize = 64;
+
 /// Longest destination path, in bytes.
 pub const DESTINATION_BYTES_MAX: usize = 512;
 
@@ -232,6 +238,9 @@ pub struct ProjectSpec {
     /// tree. The agent makes it, after its first success, and keeps it; `None`: how readers get at the tree is the
     /// administrator's matter.
     pub link: Option<Destination>,
+    /// The projects after which this one runs: whenever one of them has made a new version of its tree. At most
+    /// [`AFTER_MAX`], none twice, and never in a circle.
+    pub after: Vec<ProjectUid>,
 }
 
 impl ProjectSpec {
@@ -261,6 +270,17 @@ pub struct Pause {
     pub until: Option<Wall>,
 }
 
+/// Since when and why nobody works on a tree any more, which goes on being served.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Archive {
+    /// The user.
+    pub by: String,
+    /// Since when.
+    pub time: Wall,
+    /// Why, as given.
+    pub reason: String,
+}
+
 /// A project as people declared it. Changes only when a person changes it; `revision` is its etag.
 #[derive(Debug, Clone, PartialEq)]
 pub struct ProjectRecord {
@@ -272,6 +292,8 @@ pub struct ProjectRecord {
     pub spec: ProjectSpec,
     /// Set while paused.
     pub paused: Option<Pause>,
+    /// Set while archived: it has no fire, runs only when a person asks, once, and raises no alarm.
+    pub archived: Option<Archive>,
     /// Grows by one with each change.
     pub revision: u64,
     /// When it was declared.

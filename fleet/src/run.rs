@@ -12,7 +12,7 @@ use crate::{
 pub struct Trigger {
     /// What kind of thing asked.
     pub kind: TriggerKind,
-    /// The user, where a person asked; else empty.
+    /// The user, where a person asked; the project as it was called then, where another project's run did; else empty.
     pub by: String,
     /// When; for a schedule the instant of the fire.
     pub time: Wall,
@@ -39,6 +39,8 @@ pub enum TriggerKind {
     Push,
     /// The upstream changed.
     UpstreamChange,
+    /// Another project, after which this one runs, has made a new version of its tree.
+    Project,
 }
 
 /// Where a run stands: the fold of its attempts.

@@ -64,6 +64,7 @@ fn fleet(schedule: Schedule) -> Engine {
         marker: None,
         partial_is_success: String::new(),
         link: None,
+        after: Vec::new(),
         retry: RetrySettings::default(),
     });
     let name = "debian".parse().unwrap();

@@ -136,6 +136,7 @@ impl World {
             marker: None,
             partial_is_success: String::new(),
             link: None,
+            after: Vec::new(),
             retry: RetrySettings::default(),
         };
         let (name, spec) = ("p".parse().unwrap(), Box::new(spec));

@@ -368,7 +368,13 @@ pub fn convert_wire(data: &[u8]) {
     match kind % 8 {
         0 => read::<v1::Project>(bytes, |project| {
             let agent = |_: &Name| Some(AgentUid(1));
-            let context = Context { agent: &agent, seal: &|text| text.as_bytes().to_vec(), current: None };
+            let after = |_: &Name| None;
+            let context = Context {
+                agent: &agent,
+                project: &after,
+                seal: &|text| text.as_bytes().to_vec(),
+                current: None,
+            };
             let (_, first) = convert::project_from_wire(&project, context)?;
             let (_, second) = convert::project_from_wire(&project, context)?;
             assert_eq!(first, second);
@@ -385,9 +391,10 @@ pub fn convert_wire(data: &[u8]) {
         }),
         4 => read::<v1::Exporting>(bytes, |exporting| one(convert::exporting_from_wire(&exporting))),
         5 => read::<v1::ProbeResult>(bytes, |result| {
-            let (_, findings) =
-                convert::probe_result_from_wire("agents/a", result).map_err(|bad| vec![bad])?;
-            findings.iter().for_each(|finding| plain_line(&finding.sentence));
+            let (_, probed) = convert::probe_result_from_wire("agents/a", result).map_err(|bad| vec![bad])?;
+            probed.findings.iter().for_each(|finding| plain_line(&finding.sentence));
+            let arguments = probed.command_line.iter().flat_map(|line| &line.arguments);
+            arguments.for_each(|one| plain_line(&one.text));
             Ok(())
         }),
         6 => read::<v1::Schedule>(bytes, |schedule| {

@@ -1,7 +1,7 @@
 //! Field paths of the wire, as the flags that people typed.
 
 /// A wire path and the flag that fills it. The first entry that fits counts, so longer paths stand before shorter.
-const FLAGS: [(&str, &str); 59] = [
+const FLAGS: [(&str, &str); 61] = [
     ("name", "NAME"),
     ("user.name", "USER"),
     ("user.role", "--role"),
@@ -10,6 +10,8 @@ const FLAGS: [(&str, &str); 59] = [
     ("old_password", "--old-password-file"),
     ("display_name", "--display-name"),
     ("owner", "--owner"),
+    ("after", "--after"),
+    ("new_name", "NEW"),
     ("labels", "--label"),
     ("upstreams.user", "--user"),
     ("upstreams.password", "--password-file"),

@@ -1,6 +1,8 @@
 //! From flags to requests. Pure: what is wrong with a flag is noted, not thrown, so that all faults are told at once;
 //! what is wrong with a value is the coordinator's to say.
 
+mod list;
+
 use chrono::{DateTime, TimeDelta, Utc};
 use fleet::marker::{Marker, MarkerKind};
 use fleet::schedule::{CronFields, Window, parse_date, parse_span};
@@ -11,6 +13,8 @@ use prost_types::{Duration, Timestamp};
 use crate::cli::{DstOverlapArg, OverlapArg, ProjectFlags};
 use crate::fault::Faults;
 use crate::names;
+
+pub use list::{label_filter, project_filter};
 
 /// Passwords that go along with a project. They were read before, since that needs the outside world.
 #[derive(Clone, Default)]
@@ -38,6 +42,10 @@ pub fn apply(
     if let Some(display_name) = &flags.display_name {
         project.display_name.clone_from(display_name);
         mask.push("display_name");
+    }
+    if !flags.after.is_empty() {
+        project.after = given(&flags.after).map(|name| names::project(name)).collect();
+        mask.push("after");
     }
     if let Some(owner) = &flags.owner {
         project.owner = if owner.is_empty() { String::new() } else { names::user(owner) };
@@ -81,20 +89,6 @@ pub fn apply(
         mask.push("retry");
     }
     mask
-}
-
-/// A list filter from labels, `tier=1` as `labels.tier=1`.
-pub fn label_filter(labels: &[String], faults: &mut Faults) -> String {
-    let mut terms = Vec::with_capacity(labels.len());
-    for label in labels {
-        match label.split_once('=') {
-            Some((key, value)) if !key.is_empty() && !value.contains(char::is_whitespace) => {
-                terms.push(format!("labels.{key}={value}"));
-            }
-            _ => faults.add("--label", format_args!("{label:?}: write KEY=VALUE without blanks")),
-        }
-    }
-    terms.join(" ")
 }
 
 /// A time, or a span from now on.
@@ -509,9 +503,10 @@ mod tests {
              |--stall-timeout|1h|--run-timeout|2d|--bandwidth|1000|--max-delete|40000|--retry-attempts|2\
              |--shrink-percent|40|--sentinel|dists|--sentinel|pool|--quota|5000|--marker|mtime:fullfiletimelist-epel|--partial-is-success|known\
              |--retry-backoff|1m|--window|22:00-06:00|--window|01:00-02:00 sat,sun|-l|tier=1|--display-name|Debian GNU|--user|mirror\
-             |--link|pub:debian",
+             |--link|pub:debian|--after|base|--after|extra",
         );
         assert_eq!(faults, [""; 0]);
+        assert_eq!(project.after, ["projects/base", "projects/extra"]);
         let schedule = project.schedule.unwrap();
         assert_eq!(schedule.jitter.unwrap().seconds, 300);
         assert_eq!(schedule.catch_up_window.unwrap().seconds, 86_400);
@@ -539,6 +534,7 @@ mod tests {
         assert_eq!(project.publish.unwrap().link, "pub:debian");
         let touched = [
             "display_name",
+            "after",
             "labels",
             "upstreams",
             "publish.link",
@@ -678,14 +674,5 @@ mod tests {
             time_or_span("friday", now).unwrap_err(),
             "\"friday\": a time (RFC 3339, 2026-11-20 18:00) or a span (3d)"
         );
-    }
-
-    #[test]
-    fn label_filters() {
-        let mut faults = Faults::default();
-        let labels = ["tier=1".to_owned(), "role=edge".to_owned()];
-        assert_eq!(label_filter(&labels, &mut faults), "labels.tier=1 labels.role=edge");
-        label_filter(&["tier".to_owned()], &mut faults);
-        assert!(!faults.is_empty());
     }
 }

@@ -123,6 +123,7 @@ pub struct Counts {
     pub stale: u64,
     pub never: u64,
     pub paused: u64,
+    pub archived: u64,
     pub agents: u64,
     pub connected: u64,
     pub running: u64,
@@ -158,6 +159,7 @@ pub fn summarize(status: &v1::FleetStatus, now: DateTime<Utc>) -> Summary<'_> {
     for project in &status.projects {
         let freshness = freshness(project, now);
         let place = match (project.paused.is_some(), freshness) {
+            _ if project.archived.is_some() => &mut counts.archived,
             (true, _) => &mut counts.paused,
             (false, Freshness::Fresh) => &mut counts.fresh,
             (false, Freshness::Stale) => &mut counts.stale,
@@ -184,7 +186,9 @@ pub fn summarize(status: &v1::FleetStatus, now: DateTime<Utc>) -> Summary<'_> {
 pub fn freshness(project: &v1::Project, now: DateTime<Utc>) -> Freshness {
     let status = project.status.clone().unwrap_or_default();
     let Some(success) = time(status.last_success_time) else { return Freshness::Never };
-    let good = !matches!(status.last_state(), RunState::Failed | RunState::Held);
+    // Of an archived project nothing newer is expected, so what it has is what it is to have.
+    let good =
+        project.archived.is_some() || !matches!(status.last_state(), RunState::Failed | RunState::Held);
     let young = limit(project).is_none_or(|limit| now - success <= limit);
     if good && young { Freshness::Fresh } else { Freshness::Stale }
 }
@@ -214,9 +218,12 @@ pub fn placement_freshness(
     if limit(project).is_none_or(|limit| now - have <= limit) { Freshness::Fresh } else { Freshness::Stale }
 }
 
-/// The age from which on the copy is stale. `None`: it has no schedule, so no age is too old.
+/// The age from which on the copy is stale. `None`: it has no schedule, or is archived, so no age is too old.
 #[must_use]
 pub fn limit(project: &v1::Project) -> Option<TimeDelta> {
+    if project.archived.is_some() {
+        return None;
+    }
     let schedule = project.schedule.as_ref()?;
     let period = match schedule.cadence.as_ref()? {
         Cadence::Manual(()) => return None,
@@ -276,6 +283,10 @@ fn on_origin(project: &v1::Project) -> String {
 }
 
 fn project_attention(project: &v1::Project, freshness: Freshness, now: DateTime<Utc>) -> Option<Attention> {
+    if project.archived.is_some() {
+        // It is served as it is: nobody waits for a newer one.
+        return None;
+    }
     if let Some(held) = hold_attention(project, now) {
         return Some(held);
     }
@@ -355,6 +366,9 @@ fn doing(project: &v1::Project, now: DateTime<Utc>) -> (String, u8) {
     }
     if waits {
         return (waiting(status.wait.as_ref(), now), QUEUED);
+    }
+    if project.archived.is_some() {
+        return ("archived".to_owned(), CALM);
     }
     if project.paused.is_some() {
         return ("paused".to_owned(), CALM);

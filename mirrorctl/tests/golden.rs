@@ -64,6 +64,15 @@ fn status_of_special_fleets() {
     let frozen = v1::FleetStatus { frozen: Some(frozen), ..calm };
     all.push_str("----\n");
     all.push_str(&text::status::page(&view(), &summarize(&frozen, now), false));
+    // What is archived is neither stale nor in need of anybody, however its last run ended and however long ago.
+    let mut held = debian();
+    held.archived = Some(fixtures::archive());
+    let archived =
+        v1::FleetStatus { projects: vec![held, fixtures::ubuntu_at_rest()], ..v1::FleetStatus::default() };
+    all.push_str("----\n");
+    let summary = summarize(&archived, now);
+    assert_eq!((summary.counts.archived, summary.counts.stale, summary.attention.len()), (1, 0, 0));
+    all.push_str(&text::status::page(&view(), &summary, true));
     golden_80("status-special.txt", &all);
 }
 
@@ -77,6 +86,11 @@ fn many_projects_are_folded() {
     }
     let text = text::status::page(&view(), &summarize(&fleet, view().now), false);
     assert!(text.ends_with("108 more projects, 107 fresh, 1 paused: mirrorctl status --all\n"), "{text}");
+    let last = fleet.projects.last_mut().expect("a calm one");
+    last.archived = Some(fixtures::archive());
+    let told = text::status::page(&view(), &summarize(&fleet, view().now), false);
+    let end = "108 more projects, 106 fresh, 1 paused, 1 archived: mirrorctl status --all\n";
+    assert!(told.ends_with(end), "{told}");
     let all = text::status::page(&view(), &summarize(&fleet, view().now), true);
     assert!(all.contains("calm-106") && !all.contains("more projects"));
 }
@@ -118,7 +132,64 @@ fn projects() {
     status.marker_time = wire("2026-11-19T00:12:00Z");
     status.behind_since = wire("2026-11-20T06:30:00Z");
     golden_80("project-show-marker.txt", &text::project::show(&view(), &switched, &[], &[]));
+    let mut archived = fixtures::ubuntu_at_rest();
+    archived.after = vec!["projects/debian".to_owned(), "projects/debian-ports".to_owned()];
+    archived.archived = Some(fixtures::archive());
+    archived.status.as_mut().expect("ubuntu has one").next_fire_times.clear();
+    golden_80("project-show-archived.txt", &text::project::show(&view(), &archived, &[], &[]));
+    golden_80("project-list-archived.txt", &text::project::list(&view(), &[archived]));
     golden_80("project-list-empty.txt", &text::project::list(&view(), &[]));
+}
+
+#[test]
+fn command_lines() {
+    use v1::argument::Origin;
+    let argument = |text: &str, origin: Origin, source: &str| v1::Argument {
+        text: text.to_owned(),
+        origin: origin.into(),
+        source: source.to_owned(),
+    };
+    let origin = v1::CommandLine {
+        agent: "agents/ftp1".to_owned(),
+        role: v1::Role::Origin.into(),
+        program: "/usr/bin/rsync".to_owned(),
+        rsync_version: "3.5.0".to_owned(),
+        arguments: vec![
+            argument("--recursive", Origin::Default, ""),
+            argument("--links", Origin::Default, ""),
+            argument("--perms", Origin::Default, ""),
+            argument("--times", Origin::Default, ""),
+            argument("--hard-links", Origin::Project, "rsync.options"),
+            argument("--safe-links", Origin::Always, ""),
+            argument("--filter=- /iso/ here", Origin::Project, "rsync.options"),
+            argument("--delete-delay", Origin::Default, ""),
+            argument("--max-delete=40000", Origin::Project, "guard.max_delete"),
+            argument("--bwlimit=1000", Origin::Agent, "bandwidth_limit_kib"),
+            argument("--password-file=-", Origin::Secret, ""),
+            argument("--", Origin::Always, ""),
+            argument("rsync://mirror@syncproxy.debian.org/debian/", Origin::Project, "upstreams[0]"),
+            argument("/srv/mirror/debian/", Origin::Project, "destination"),
+        ],
+        limits: vec![argument("stall timeout 30m", Origin::Default, "")],
+        ..v1::CommandLine::default()
+    };
+    let replica = v1::CommandLine {
+        agent: "agents/edge1".to_owned(),
+        role: v1::Role::Replica.into(),
+        arguments: vec![
+            argument("--max-delete=500", Origin::Guard, "by the tree's size"),
+            argument("rsync://a7-20779@ftp1:8730/3/", Origin::Fleet, "agents/ftp1"),
+        ],
+        ..origin.clone()
+    };
+    let away = v1::CommandLine {
+        agent: "agents/edge2".to_owned(),
+        role: v1::Role::Replica.into(),
+        fault: "it is not connected, and only it knows its own file and rsync".to_owned(),
+        ..v1::CommandLine::default()
+    };
+    let response = v1::ExplainProjectResponse { command_lines: vec![origin, replica, away] };
+    golden_80("project-explain.txt", &text::explain::explain(&view(), &response));
 }
 
 #[test]

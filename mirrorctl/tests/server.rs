@@ -154,6 +154,40 @@ fn the_nearest_name_is_told() {
 }
 
 #[test]
+fn a_command_line_that_nobody_could_tell_ends_with_1() {
+    let fake = Fake::start();
+    assert_eq!(run(&fake, &["project", "explain", "debian"]).0, 0);
+    let (code, out, _) = run(&fake, &["project", "explain", "away"]);
+    assert_eq!(code, 1);
+    assert!(out.starts_with("rsync on edge1") && out.contains("it is not connected"), "{out}");
+    assert_eq!(run(&fake, &["project", "explain", "debain"]).0, 3);
+}
+
+#[test]
+fn a_project_is_renamed_archived_and_worked_on_again() {
+    let fake = Fake::start();
+    let (code, out, err) = run(&fake, &["project", "rename", "debian", "debian-archive"]);
+    assert_eq!((code, err.as_str()), (0, "Next: mirrorctl project show debian-archive\n"));
+    assert_eq!(out, "debian is called debian-archive now; its schedule, runs and trees are as they were.\n");
+    let (code, _, err) = run(&fake, &["project", "rename", "debian", "taken"]);
+    assert_eq!(code, 5, "{err}");
+    assert!(err.contains("a project \"taken\" exists"), "{err}");
+    let (code, _, err) = run(&fake, &["project", "rename", "debain", "x"]);
+    assert_eq!(code, 3);
+    assert!(err.ends_with("next: mirrorctl project rename debian x\n"), "{err}");
+    let (code, _, err) = run(&fake, &["project", "rename", "de/bian", "n ew"]);
+    assert!(code == 2 && err.contains("OLD") && err.contains("NEW"), "{err}");
+    let (code, out, _) = run(&fake, &["project", "archive", "debian", "--reason", "gone"]);
+    assert_eq!(code, 0);
+    assert!(out.starts_with("debian archived: served as it is, runs only when asked"), "{out}");
+    let (code, out, _) = run(&fake, &["project", "unarchive", "debian", "-o", "json"]);
+    assert_eq!(
+        (code, serde_json::from_str::<Value>(&out).unwrap()["name"].as_str()),
+        (0, Some("projects/debian"))
+    );
+}
+
+#[test]
 fn watched_runs_end_with_their_own_codes() {
     let fake = Fake::start();
     for (project, code, verdict) in [

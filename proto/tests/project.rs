@@ -15,6 +15,7 @@ use mirror_proto::{
 };
 
 const FTP1: AgentUid = AgentUid(7);
+const BASE: ProjectUid = ProjectUid(9);
 
 struct Fleet;
 
@@ -23,8 +24,8 @@ impl Names for Fleet {
         (uid == FTP1).then(|| name("ftp1"))
     }
 
-    fn project(&self, _: ProjectUid) -> Option<Name> {
-        None
+    fn project(&self, uid: ProjectUid) -> Option<Name> {
+        (uid == BASE).then(|| name("base"))
     }
 }
 
@@ -36,13 +37,17 @@ fn agent_named(wanted: &Name) -> Option<AgentUid> {
     (*wanted == name("ftp1")).then_some(FTP1)
 }
 
+fn project_named(wanted: &Name) -> Option<ProjectUid> {
+    (*wanted == name("base")).then_some(BASE)
+}
+
 /// Not a cipher: it only has to differ from the password.
 fn seal(password: &str) -> Vec<u8> {
     password.bytes().map(|byte| byte ^ 0x5a).collect()
 }
 
 fn context(current: Option<&ProjectSpec>) -> Context<'_> {
-    Context { agent: &agent_named, seal: &seal, current }
+    Context { agent: &agent_named, project: &project_named, seal: &seal, current }
 }
 
 fn upstream(uri: &str) -> v1::Upstream {
@@ -151,6 +156,7 @@ fn record(spec: ProjectSpec) -> ProjectRecord {
         name: name("debian"),
         spec,
         paused: None,
+        archived: None,
         revision: 4,
         create_time: Wall(1_000),
         update_time: Wall(2_000),
@@ -401,4 +407,41 @@ fn a_selector_is_pairs_and_a_forgotten_value_selects_nobody() {
             "{faults:?}"
         );
     }
+}
+
+#[test]
+fn a_project_runs_after_projects_that_are_there_each_once() {
+    let mut wire = full();
+    wire.after = words(&["projects/Base"]);
+    let spec = declared(&wire);
+    assert_eq!(spec.after, [BASE]);
+    // What is shown is what it is called.
+    assert_eq!(project_to_wire(&record(spec), &Fleet, Vec::new()).after, words(&["projects/base"]));
+    for (after, fields) in [
+        (words(&["projects/none"]), vec!["after[0]"]),
+        (words(&["base", "projects/none"]), vec!["after[0]", "after[1]"]),
+        (words(&["projects/base", "projects/BASE"]), vec!["after[1]"]),
+        (words(&["projects/base"; 9]), vec!["after"]),
+    ] {
+        wire.after = after;
+        let faults = spec_from_wire(&wire, context(None)).expect_err("faults");
+        assert_eq!(faults.iter().map(|fault| fault.field.as_str()).collect::<Vec<_>>(), fields);
+    }
+}
+
+/// A12: a mask that names the schedule replaces the whole of it, and leaves the rest as it was.
+#[test]
+fn a_mask_of_the_schedule_replaces_all_of_it_and_nothing_else() {
+    let stored = declared(&full());
+    let current = project_to_wire(&record(stored.clone()), &Fleet, Vec::new());
+    let schedule = v1::Schedule {
+        cadence: Some(v1::schedule::Cadence::Crontab("5 4 * * *".to_owned())),
+        ..v1::Schedule::default()
+    };
+    let update = v1::Project { schedule: Some(schedule), ..v1::Project::default() };
+    let merged = apply_mask(&current, &update, &words(&["schedule"])).expect("a merge");
+    let spec = declared_over(&merged, Some(&stored));
+    assert_ne!(spec.schedule, stored.schedule);
+    assert_eq!((spec.schedule.jitter_seconds, spec.schedule.start), (0, None));
+    assert_eq!(ProjectSpec { schedule: stored.schedule.clone(), ..spec }, stored);
 }

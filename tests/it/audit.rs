@@ -72,6 +72,22 @@ fn steps<'a>(first: &'a str, second: &'a str) -> Vec<(Vec<&'a str>, Left<'a>)> {
         (vec!["upstream", "set", old_host, "--slots", "3"], ("UpdateUpstream", host, ("slots", "", "3"))),
         (replace, ("ReplaceUpstream", debian, ("upstreams[0].uri", URI, NEW_URI))),
         (
+            vec!["project", "archive", "debian", "--reason", "gone"],
+            ("ArchiveProject", debian, ("archived.reason", "", "gone")),
+        ),
+        (
+            vec!["project", "unarchive", "debian"],
+            ("UnarchiveProject", debian, ("archived.reason", "gone", "")),
+        ),
+        (
+            vec!["project", "rename", "debian", "debian-old"],
+            ("RenameProject", debian, ("name", debian, "projects/debian-old")),
+        ),
+        (
+            vec!["project", "rename", "debian-old", "debian"],
+            ("RenameProject", "projects/debian-old", ("name", "projects/debian-old", debian)),
+        ),
+        (
             vec!["project", "delete", "debian", "--yes"],
             ("DeleteProject", debian, ("destination", "a1:debian", "")),
         ),

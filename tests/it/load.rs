@@ -6,7 +6,7 @@ use std::process::Command;
 use fleet_tests::{Finished, program};
 
 /// Beginnings of the rows, in their order.
-const ROWS: [&str; 21] = [
+const ROWS: [&str; 24] = [
     "trigger → rsync exists, API",
     "of the floor: one unary call",
     "of the floor: two records",
@@ -28,6 +28,9 @@ const ROWS: [&str; 21] = [
     "coordinator, idle, 100 projects",
     "agent, idle",
     "mirror-coordinator, stripped",
+    "ListProjects at 300 projects, first page",
+    "ListProjects at 300 projects, next page",
+    "ListProjects at 300 projects, all with a rare label",
 ];
 
 #[test]
@@ -49,7 +52,7 @@ fn an_unknown_part_is_refused_with_the_known_ones() {
     let refused = Finished::run(Command::new(program("fleet-load")).arg("nonsense"));
     assert_eq!(refused.code, 2);
     assert!(
-        refused.stdout.contains("trigger, propagation, burst, commits, overhead, fixed, idle"),
+        refused.stdout.contains("trigger, propagation, burst, commits, overhead, fixed, idle, list"),
         "{}",
         refused.stdout
     );

@@ -31,6 +31,7 @@ mod options;
 mod partition;
 mod people;
 mod phases;
+mod project_life;
 mod refuse;
 mod renew;
 mod replace;

@@ -150,6 +150,9 @@ fn project(engine: &Engine, old: Option<&ProjectRecord>, new: Option<&ProjectRec
     let resource = convert::project_name(&either.name);
     let form =
         |record: &ProjectRecord| fields::of(&convert::project_to_wire(record, engine, Vec::new()), "Project");
+    if let (Some(old), Some(new)) = (old, new) {
+        rows.put(&resource, "name", convert::project_name(&old.name), convert::project_name(&new.name));
+    }
     rows.compare(&resource, old.map(form).as_ref(), new.map(form).as_ref());
     let sealed = |record: Option<&ProjectRecord>, index: usize| {
         let upstream = record.and_then(|record| record.spec.upstreams.get(index));

@@ -2,6 +2,7 @@
 //! of it is shown from the view. Look-ups never wait for the driver.
 
 mod check;
+mod explain;
 mod filter;
 mod show;
 mod switch;
@@ -24,7 +25,7 @@ use ::fleet::{
 use mirror_proto::{convert, status::internal, v1};
 use tonic::{Code, Request, Response, Status};
 
-use self::filter::Filter;
+use self::filter::{Filter, Order};
 pub use self::{
     check::CHECKS_MAX,
     show::{show, show_all},
@@ -96,7 +97,8 @@ impl Projects {
             })
         };
         let agent = |name: &Name| view.agent_named(name).map(|agent| agent.uid);
-        let outcome = read(convert::Context { agent: &agent, seal: &seal, current });
+        let project = |name: &Name| view.project_named(name).map(|project| project.record.uid);
+        let outcome = read(convert::Context { agent: &agent, project: &project, seal: &seal, current });
         match unsealed.take() {
             Some(error) => Err(broken("sealing the password", &error)),
             None => Ok(outcome),
@@ -111,6 +113,7 @@ impl Projects {
             name,
             spec: declared.spec,
             paused: None,
+            archived: None,
             revision: 0,
             create_time: now,
             update_time: now,
@@ -302,20 +305,23 @@ impl v1::project_service_server::ProjectService for Projects {
         &self,
         request: Request<v1::ListProjectsRequest>,
     ) -> Result<Response<v1::ListProjectsResponse>, Status> {
-        let v1::ListProjectsRequest { page_size, page_token, filter } = request.get_ref();
-        let list = format!("projects {filter}");
-        let (page, filter) =
-            match (page::read(&list, *page_size, page_token, PAGE_SIZE), Filter::read(filter)) {
-                (Ok(page), Ok(filter)) => (page, filter),
-                (page, filter) => {
-                    let faults = page.err().into_iter().flatten().chain(filter.err());
-                    return Err(invalid("projects not listed", faults.collect()));
-                }
-            };
+        let v1::ListProjectsRequest { page_size, page_token, filter, order_by } = request.get_ref();
+        let order = Order::read(order_by);
+        let list = format!("projects {order:?} {filter}");
+        let page = page::read(&list, *page_size, page_token, PAGE_SIZE);
+        let (page, filter, order) = match (page, Filter::read(filter), order) {
+            (Ok(page), Ok(filter), Ok(order)) => (page, filter, order),
+            (page, filter, order) => {
+                let faults = page.err().into_iter().flatten();
+                let faults = faults.chain(filter.err().into_iter().flatten()).chain(order.err());
+                return Err(invalid("projects not listed", faults.collect()));
+            }
+        };
         let now = self.services.driver.now();
         let view = self.services.driver.view();
         let after: Option<Name> = page.after.as_deref().and_then(|after| after.parse().ok());
-        let rows = view.projects_after(after.as_ref()).filter(|project| filter.fits(project));
+        let filter = filter.on(&view);
+        let rows = order.rows(&view, after.as_ref()).filter(|project| filter.fits(project));
         let (projects, next_page_token) =
             page::cut(&list, &page, rows, |project| project.record.name.to_string());
         let projects = show_all(&view, now, &self.services.progress, projects);
@@ -357,6 +363,48 @@ impl v1::project_service_server::ProjectService for Projects {
         ask(&self.services, &by, Ask::DeleteProject { project, revision, cancel_running }).await?;
         tracing::info!(target: "audit", %by, project = %name, cancel_running, "project deleted");
         Ok(Response::new(()))
+    }
+
+    async fn rename_project(
+        &self,
+        request: Request<v1::RenameProjectRequest>,
+    ) -> Result<Response<v1::Project>, Status> {
+        const WHAT: &str = "project not renamed";
+        let by = user(&request)?;
+        let v1::RenameProjectRequest { name, new_name, etag } = request.into_inner();
+        let new = convert::parse_project("new_name", &new_name).map_err(|fault| {
+            let others =
+                [convert::parse_project("name", &name).err(), convert::parse_etag("etag", &etag).err()];
+            invalid(WHAT, others.into_iter().flatten().chain([fault]).collect())
+        })?;
+        let (project, old, revision) = self.find_at(WHAT, &name, &etag)?;
+        ask(&self.services, &by, Ask::Rename { project, name: new.clone(), revision }).await?;
+        tracing::info!(target: "audit", %by, project = %old, %new, "project renamed");
+        self.shown(project, Vec::new())
+    }
+
+    async fn archive_project(
+        &self,
+        request: Request<v1::ArchiveProjectRequest>,
+    ) -> Result<Response<v1::Project>, Status> {
+        let by = user(&request)?;
+        let v1::ArchiveProjectRequest { name, reason, etag } = request.into_inner();
+        let (project, name, revision) = self.find_at("project not archived", &name, &etag)?;
+        ask(&self.services, &by, Ask::Archive { project, reason: reason.clone(), revision }).await?;
+        tracing::info!(target: "audit", %by, project = %name, reason, "project archived");
+        self.shown(project, Vec::new())
+    }
+
+    async fn unarchive_project(
+        &self,
+        request: Request<v1::UnarchiveProjectRequest>,
+    ) -> Result<Response<v1::Project>, Status> {
+        let by = user(&request)?;
+        let v1::UnarchiveProjectRequest { name, etag } = request.into_inner();
+        let (project, name, revision) = self.find_at("project not unarchived", &name, &etag)?;
+        ask(&self.services, &by, Ask::Unarchive { project, revision }).await?;
+        tracing::info!(target: "audit", %by, project = %name, "project unarchived");
+        self.shown(project, Vec::new())
     }
 
     async fn pause_project(
@@ -542,6 +590,13 @@ impl v1::project_service_server::ProjectService for Projects {
         let exhausted = fires.len() < count;
         let fires = fires.into_iter().map(|fire| convert::fire_to_wire(&schedule.describe(fire))).collect();
         Ok(Response::new(v1::PreviewScheduleResponse { fires, exhausted, notes }))
+    }
+
+    async fn explain_project(
+        &self,
+        request: Request<v1::ExplainProjectRequest>,
+    ) -> Result<Response<v1::ExplainProjectResponse>, Status> {
+        self.explain(&request.get_ref().name).await.map(Response::new)
     }
 
     async fn check_project(

@@ -88,7 +88,13 @@ impl Replacement {
         }
         let agent = |name: &Name| view.agent_named(name).map(|agent| agent.uid);
         // No password is given here, so none is sealed.
-        let context = convert::Context { agent: &agent, seal: &|_| Vec::new(), current: Some(&record.spec) };
+        let project = |name: &Name| view.project_named(name).map(|project| project.record.uid);
+        let context = convert::Context {
+            agent: &agent,
+            project: &project,
+            seal: &|_| Vec::new(),
+            current: Some(&record.spec),
+        };
         let of_project =
             |fault: Violation| Violation::new(format!("{}.{}", wire.name, fault.field), fault.description);
         let read = convert::spec_from_wire(&wire, context);

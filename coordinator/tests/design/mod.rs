@@ -9,12 +9,15 @@ use prost_reflect::DescriptorPool;
 
 /// A method; who may on what is his own; who may on what is not. As letters in the order none, agent, viewer, owner,
 /// operator, admin. Owners have projects, all users have themselves.
-pub(crate) const DESIGN: [(&str, &str, &str); 57] = [
+pub(crate) const DESIGN: [(&str, &str, &str); 61] = [
     ("ProjectService/CreateProject", "----OA", "----OA"),
     ("ProjectService/GetProject", "--VWOA", "--VWOA"),
     ("ProjectService/ListProjects", "--VWOA", "--VWOA"),
     ("ProjectService/UpdateProject", "----OA", "----OA"),
     ("ProjectService/DeleteProject", "----OA", "----OA"),
+    ("ProjectService/RenameProject", "----OA", "----OA"),
+    ("ProjectService/ArchiveProject", "----OA", "----OA"),
+    ("ProjectService/UnarchiveProject", "----OA", "----OA"),
     ("ProjectService/PauseProject", "---WOA", "----OA"),
     ("ProjectService/ResumeProject", "---WOA", "----OA"),
     ("ProjectService/RunProject", "---WOA", "----OA"),
@@ -24,6 +27,7 @@ pub(crate) const DESIGN: [(&str, &str, &str); 57] = [
     ("ProjectService/SwitchUpstream", "----OA", "----OA"),
     ("ProjectService/WhyProject", "--VWOA", "--VWOA"),
     ("ProjectService/PreviewSchedule", "--VWOA", "--VWOA"),
+    ("ProjectService/ExplainProject", "--VWOA", "--VWOA"),
     ("ProjectService/CheckProject", "----OA", "----OA"),
     ("RunService/GetRun", "--VWOA", "--VWOA"),
     ("RunService/ListRuns", "--VWOA", "--VWOA"),

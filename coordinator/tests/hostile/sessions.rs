@@ -142,7 +142,7 @@ async fn what_comes_out_of_order_changes_nothing() {
         accepted(),
         Says::LogChunk(v1::LogChunk { key: Some(some_key()), data: b"\x1b[31m".to_vec() }),
         Says::Exporting(v1::Exporting { serial: 99, ..v1::Exporting::default() }),
-        Says::ProbeResult(v1::ProbeResult { id: 99, findings: Vec::new() }),
+        Says::ProbeResult(v1::ProbeResult { id: 99, ..v1::ProbeResult::default() }),
         Says::Ended(v1::Ended {
             key: Some(some_key()),
             outcome: Some(v1::Outcome { end_time: Some(prost_types::Timestamp::default()), ..outcome }),

@@ -52,6 +52,7 @@ pub enum WaitReason {
     UpstreamBreaker,
     OutsideWindow,
     DiskSpace,
+    Archived,
 }
 
 /// What is in the way.
@@ -155,6 +156,9 @@ impl Engine {
         let begun = case.run.state != RunState::Queued;
         if case.project.record.paused.is_some() && !case.run.by_person && !begun {
             waits.push(Wait::new(WaitReason::Paused));
+        }
+        if case.project.record.archived.is_some() && !case.run.by_person && !begun {
+            waits.push(Wait::new(WaitReason::Archived));
         }
     }
 

@@ -144,6 +144,7 @@ impl Engine {
         let upstream = project.upstream()?;
         let kept_back = self.fleet.frozen.is_some()
             || project.record.paused.is_some()
+            || project.record.archived.is_some()
             || self.agents.get(&agent)?.draining
             || !upstream.sealed_password.is_empty()
             || spec.schedule.cadence == Cadence::Manual

@@ -141,7 +141,7 @@ impl Engine {
             }
             return Some((run.id, true));
         }
-        let id = RunId::mint(now.wall.0, now.entropy, self.last_run.unwrap_or(RunId::NIL));
+        let id = RunId::mint(now.wall.0, now.entropy, effects.newest_run());
         let origin = project.origin()?;
         let run = RunRecord::queued(id, uid, trigger, now.wall);
         effects.put(Record::Run(RunRecord { by_person, traceparent, wish, ..run }));
@@ -314,14 +314,20 @@ pub(super) fn following_fire(record: &ProjectRecord, now: Now) -> Option<NextFir
     }
 }
 
-/// The fire after now, whatever the cadence counts from; `None`: manual or exhausted.
+/// The fire after now, whatever the cadence counts from; `None`: manual, exhausted or archived.
 pub(super) fn next_fire(record: &ProjectRecord, now: Now) -> Option<NextFire> {
+    if record.archived.is_some() {
+        return None;
+    }
     fire_after(&record.spec.schedule, now.wall, now)
 }
 
-/// The first fire of a schedule that is new or was changed.
+/// The first fire of a schedule that is new or was changed; `None`: as of [`next_fire`].
 pub(super) fn first_fire(record: &ProjectRecord, now: Now) -> Option<NextFire> {
     let schedule = &record.spec.schedule;
+    if record.archived.is_some() {
+        return None;
+    }
     jittered(schedule, schedule.first_at_or_after(now.wall.to_utc())?.into(), now)
 }
 
@@ -329,11 +335,11 @@ pub(super) fn first_fire(record: &ProjectRecord, now: Now) -> Option<NextFire> {
 fn fire_after_end(record: &ProjectRecord, now: Wall) -> Option<Wall> {
     let schedule = &record.spec.schedule;
     match &schedule.cadence {
-        Cadence::Interval { every_seconds, from: IntervalFrom::End } => {
+        Cadence::Interval { every_seconds, from: IntervalFrom::End } if record.archived.is_none() => {
             let next = now.plus(Duration::from_secs(*every_seconds));
             schedule.end.is_none_or(|end| next <= end.into()).then_some(next)
         }
-        Cadence::Interval { from: IntervalFrom::Start, .. } | Cadence::Cron(_) | Cadence::Manual => None,
+        Cadence::Interval { .. } | Cadence::Cron(_) | Cadence::Manual => None,
     }
 }
 

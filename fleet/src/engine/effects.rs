@@ -79,6 +79,15 @@ impl<'a> Effects<'a> {
         }
     }
 
+    /// The newest run that there is, those of this decision included: a new one comes after it.
+    pub(super) fn newest_run(&self) -> RunId {
+        let put = self.changes.iter().filter_map(|change| match change {
+            Change::Put(Record::Run(run)) => Some(run.id),
+            Change::Put(_) | Change::Delete(_) | Change::Volatile(_) => None,
+        });
+        put.chain(self.engine.last_run).max().unwrap_or(RunId::NIL)
+    }
+
     /// Whether this decision has put a run of the project that is open.
     pub(super) fn opens_run(&self, project: ProjectUid) -> bool {
         self.changes.iter().any(|change| match change {

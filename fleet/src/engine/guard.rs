@@ -345,6 +345,10 @@ impl Engine {
         if let Some(pause) = &project.record.paused {
             notes.push(format!("the project is paused by {}; this run runs all the same", pause.by));
         }
+        if let Some(archive) = &project.record.archived {
+            let by = &archive.by;
+            notes.push(format!("the project is archived by {by}; this run runs all the same, and only once"));
+        }
         if let Some(freeze) = &self.fleet.frozen {
             notes.push(format!("the fleet is frozen by {}; the run waits for the thaw", freeze.by));
         }

@@ -12,27 +12,33 @@
 //!           report.rs   accepted, ended               timers.rs what is due when
 //!           guard.rs    holds and approvals
 //!           due.rs      fires, timers, replicas with work, closing
+//!           life.rs     names, archived trees
+//!           after.rs    projects that run after others
 //!           reseed.rs   a lost tree copied from another placement
 //!           replace.rs  one agent in another's place
 //!           moves.rs    a tree moved to another place on its agent
 //!           fallback.rs which upstream an origin pulls from
 //!           homes.rs    where trees should live, against where they do
+//!           explain.rs  what an attempt would be assigned now
 //!           exports.rs  who serves which tree to whom
 //!           admit.rs    who may start, or what it waits for   hosts.rs  how upstream hosts answer
 //! ```
 
 mod admit;
+mod after;
 mod agents;
 mod anew;
 mod autonomy;
 mod behind;
 mod due;
 mod effects;
+mod explain;
 mod exports;
 mod fallback;
 mod guard;
 mod homes;
 mod hosts;
+mod life;
 mod moves;
 mod people;
 mod promote;
@@ -51,6 +57,7 @@ pub use admit::{BLOCKERS_MAX, Blocker, Wait, WaitReason};
 pub use agents::HELLO_ATTEMPTS_MAX;
 pub use anew::ANEW_AT_ONCE;
 pub use autonomy::GAVE_WAY;
+pub use explain::Explained;
 pub use homes::{Obstacle, REPLICAS_MAX};
 pub use hosts::{Breaker, HostFailure, HostState};
 pub use people::SWEEP_MAX;

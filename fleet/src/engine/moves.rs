@@ -286,8 +286,10 @@ impl Engine {
     ) {
         let class = match end {
             End::Succeeded(_) => {
-                self.moved(now, project, way, attempt, effects);
-                return self.close_run(now, run, RunState::Succeeded, effects);
+                // Who lost the placement by a declaration meanwhile has copied it for nothing.
+                let moved = self.moved(now, project, way, attempt, effects);
+                let state = if moved { RunState::Succeeded } else { RunState::Cancelled };
+                return self.close_run(now, run, state, effects);
             }
             End::Cancelled(_) => return self.close_run(now, run, RunState::Cancelled, effects),
             End::Held(_) => return self.close_run(now, run, RunState::Failed, effects),
@@ -308,7 +310,7 @@ impl Engine {
     }
 
     /// The tree lives at the new place: the placement and the declaration say so in the same commit, and what waits for
-    /// its turn on the agent goes there.
+    /// its turn on the agent goes there. False: the project has no tree on the agent any more.
     fn moved(
         &self,
         now: Now,
@@ -316,10 +318,10 @@ impl Engine {
         way: &Move,
         attempt: &AttemptRecord,
         effects: &mut Effects<'_>,
-    ) {
+    ) -> bool {
         let (uid, agent) = (attempt.project, attempt.agent);
-        let Some(placement) = project.placements.get(&agent) else { return };
-        let Some(record) = self.record_after_move(now, project, agent, &way.to) else { return };
+        let Some(placement) = project.placements.get(&agent) else { return false };
+        let Some(record) = self.record_after_move(now, project, agent, &way.to) else { return false };
         effects.put(Record::Project(Arc::new(record)));
         effects.put(Record::Placement(PlacementRecord {
             destination: way.to.clone(),
@@ -331,5 +333,6 @@ impl Engine {
         for waiting in self.attempts_on(uid, agent).filter(|one| one.state.is_pending()) {
             effects.put(Record::Attempt(AttemptRecord { destination: way.to.clone(), ..waiting.clone() }));
         }
+        true
     }
 }

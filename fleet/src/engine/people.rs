@@ -7,6 +7,7 @@ use super::{
     due::{first_fire, next_fire},
     effects::Effects,
     guard::no_origin,
+    life::archived_refusal,
     state::{Engine, Project},
 };
 use crate::{
@@ -39,6 +40,9 @@ impl Engine {
             Ask::DeleteProject { project, revision, cancel_running } => {
                 self.delete_project_of(now, project, revision, cancel_running)
             }
+            Ask::Rename { project, name, revision } => self.rename_project(now, project, name, revision),
+            Ask::Archive { project, reason, revision } => self.archive(now, by, project, reason, revision),
+            Ask::Unarchive { project, revision } => self.unarchive(now, project, revision),
             Ask::Pause { project, reason, until, revision } => {
                 self.pause(now, by, project, reason, until, revision)
             }
@@ -122,13 +126,7 @@ impl Engine {
         if let Some(reply) = self.remembered(now, request.as_ref())? {
             return Ok(Decision { reply, ..Decision::nothing() });
         }
-        if let Some(taken) = self.project_names.get(&name).and_then(|uid| self.projects.get(uid)) {
-            return Err(Refusal::new(
-                RefusalCode::AlreadyExists,
-                "PROJECT_EXISTS",
-                format!("a project \"{}\" exists; names are unique ignoring case", taken.record.name),
-            ));
-        }
+        self.check_free(&name, None)?;
         self.check_spec("project not created", None, &spec)?;
         if validate_only {
             return Ok(Decision::nothing());
@@ -141,6 +139,7 @@ impl Engine {
             name,
             spec,
             paused: paused.then_some(pause),
+            archived: None,
             revision: 1,
             create_time: now.wall,
             update_time: now.wall,
@@ -197,6 +196,7 @@ impl Engine {
             faults.push(Violation::new("owner", format!("no such user \"{owner}\"")));
         }
         faults.extend(self.home_faults(own, spec));
+        faults.extend(self.after_faults(own, spec));
         if faults.is_empty() { Ok(()) } else { Err(Refusal::invalid(what, faults)) }
     }
 
@@ -254,6 +254,7 @@ impl Engine {
     ) -> Outcome {
         let project = self.find_project(uid)?;
         check_revision(project, revision)?;
+        self.check_followed_by_none(project)?;
         let live: Vec<&AttemptRecord> = self.attempts_of_project(uid).collect();
         let out = live.iter().filter(|attempt| attempt.state.is_out()).count();
         if out > 0 && !cancel_running {
@@ -350,6 +351,9 @@ impl Engine {
             return Ok(Decision { reply, ..Decision::nothing() });
         }
         let project = self.find_project(uid)?;
+        if let Some(refusal) = archived_refusal(project, kind) {
+            return Err(refusal);
+        }
         if wish.allow_deletes.is_some_and(|allowed| allowed > defaults::MAX_DELETE_MAX) {
             let text = format!("must be 0 to {}", defaults::MAX_DELETE_MAX);
             return Err(Refusal::invalid("run not started", vec![Violation::new("allow_deletes", text)]));

@@ -215,7 +215,7 @@ impl Engine {
         let pulls = |other: &RunRecord| {
             matches!(other.state, RunState::Queued | RunState::Running) && other.wish.makes_tree()
         };
-        if others.any(pulls) || !effects.retries() {
+        if others.any(pulls) || !effects.retries() || project.record.archived.is_some() {
             self.close_run(now, run, RunState::Cancelled, effects);
         } else {
             self.next_try(project, run, attempt, Duration::ZERO, effects);
@@ -281,6 +281,7 @@ impl Engine {
                 effects.put(Record::Attempt(AttemptRecord { state, ..waiting.clone() }));
             }
         }
+        let traceparent = run.traceparent.clone();
         let has_replicas = project.placements.values().any(|placement| placement.role == Role::Replica);
         let made = RunRecord { current_tree: true, propagate_time: Some(now.wall), ..run };
         if has_replicas {
@@ -288,6 +289,7 @@ impl Engine {
         } else {
             self.close_run(now, made, RunState::Succeeded, effects);
         }
+        self.begin_followers(now, project, &traceparent, effects);
     }
 
     /// A guard stopped it. Nothing propagates, and the run closes unless its hold has just closed by itself.
@@ -338,6 +340,8 @@ impl Engine {
             }
         }
         let again = match verdict {
+            // Nobody waits for it, so nobody tries again by himself.
+            _ if project.record.archived.is_some() => None,
             _ if knocked => (!newer_waits && effects.retries()).then_some(Duration::ZERO),
             Verdict::Again(_) if class == ExitClass::Busy && newer_waits => None,
             Verdict::Again(delay) => effects.retries().then_some(delay),
@@ -384,7 +388,7 @@ impl Engine {
         let until = run.start_time.unwrap_or(run.create_time).plus(defaults::BEHIND_HELD_AFTER);
         if newer_waits {
             self.close_run(now, run, RunState::Cancelled, effects);
-        } else if until <= now.wall {
+        } else if until <= now.wall || project.record.archived.is_some() {
             self.close_run(now, run, RunState::Failed, effects);
         } else {
             let number = run.attempts + 1;

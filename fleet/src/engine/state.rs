@@ -88,6 +88,8 @@ pub struct Engine {
     pub(super) links: BTreeSet<(String, String, ProjectUid)>,
     /// The agents with each label, without revoked ones.
     pub(super) labelled: BTreeMap<(String, String), BTreeSet<AgentUid>>,
+    /// Which projects run after which: the one that is waited for first.
+    pub(super) followers: BTreeSet<(ProjectUid, ProjectUid)>,
     /// Projects that select agents by labels.
     pub(super) selecting: BTreeSet<ProjectUid>,
     /// Placements that are not as declared and can be brought in line.
@@ -236,6 +238,7 @@ impl Engine {
             self.pause_ends.insert((until, record.uid));
         }
         self.link_changed(record.uid, record.spec.link.as_ref());
+        self.after_changed(record.uid, &record.spec.after);
         let (mut moved, mut renamed) = (true, true);
         match self.projects.get_mut(&record.uid) {
             Some(project) => {
@@ -546,6 +549,7 @@ impl Engine {
 
     fn delete_project(&mut self, uid: ProjectUid) {
         self.link_changed(uid, None);
+        self.after_changed(uid, &[]);
         let Some(project) = self.projects.remove(&uid) else { return };
         self.project_names.remove(&project.record.name);
         if let Some(fire) = project.state.next_fire {

@@ -50,6 +50,22 @@ impl Engine {
         self.project_names.range((from, Unbounded)).filter_map(|(_, uid)| self.projects.get(uid))
     }
 
+    /// The projects whose names come before `before`, in falling order.
+    pub fn projects_before<'a>(
+        &'a self,
+        before: Option<&Name>,
+    ) -> impl Iterator<Item = &'a Project> + use<'a> {
+        use std::ops::Bound::{Excluded, Unbounded};
+        let to = before.cloned().map_or(Unbounded, Excluded);
+        self.project_names.range((Unbounded, to)).rev().filter_map(|(_, uid)| self.projects.get(uid))
+    }
+
+    /// The projects that run after this one, in order of their uids.
+    pub fn followers(&self, project: ProjectUid) -> impl Iterator<Item = &Project> {
+        let of_it = (project, ProjectUid(0))..=(project, ProjectUid(u64::MAX));
+        self.followers.range(of_it).filter_map(|(_, follower)| self.projects.get(follower))
+    }
+
     /// The project with this name, ignoring case.
     #[must_use]
     pub fn project_named(&self, name: &Name) -> Option<&Project> {
@@ -261,6 +277,7 @@ fn queue_of(wait: &Wait, attempt: &AttemptRecord) -> Option<Blocker> {
             Some(Blocker::Host(attempt.upstream_host.clone()))
         }
         WaitReason::Paused
+        | WaitReason::Archived
         | WaitReason::Frozen
         | WaitReason::RunActive
         | WaitReason::AgentAway

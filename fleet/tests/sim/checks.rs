@@ -3,6 +3,7 @@
 
 mod alone;
 mod guards;
+mod life;
 mod limits;
 mod markers;
 mod replaced;
@@ -105,6 +106,7 @@ impl Checks {
         self.check_states(store, unit)?;
         self.check_guards(store, unit)?;
         sources::check_switches(store, unit)?;
+        life::check_followers(store, unit)?;
         self.check_markers(store, unit)?;
         self.check_placements(store, unit)
     }
@@ -133,6 +135,7 @@ impl Checks {
             .collect();
         touched.into_iter().try_for_each(|project| {
             self.check_project(store, project)?;
+            life::check_archived(store, project)?;
             sources::check_waiting(store, project)
         })
     }

@@ -88,7 +88,10 @@ fn weight(fault: Fault) -> u64 {
         | Fault::Fenced
         | Fault::Move
         | Fault::Moved
-        | Fault::MoveDamaged => 0,
+        | Fault::MoveDamaged
+        | Fault::Renamed
+        | Fault::Archived
+        | Fault::Followed => 0,
     }
 }
 

@@ -86,10 +86,16 @@ pub(crate) enum Fault {
     DaemonSilent,
     /// A daemon could not serve what it was told to.
     ExportRefused,
+    /// A project got another name.
+    Renamed,
+    /// A project was archived.
+    Archived,
+    /// A project ran because another one had a new tree.
+    Followed,
 }
 
 impl Fault {
-    pub(crate) const ALL: [Self; 38] = [
+    pub(crate) const ALL: [Self; 41] = [
         Self::CutLink,
         Self::HalfOpen,
         Self::PartitionBoth,
@@ -128,6 +134,9 @@ impl Fault {
         Self::Relabelled,
         Self::DaemonSilent,
         Self::ExportRefused,
+        Self::Renamed,
+        Self::Archived,
+        Self::Followed,
     ];
 }
 

@@ -8,7 +8,7 @@ use fleet::{
     input::{AgentInput, Ask, Held, Input, NotTaken},
     outcome::{ExitClass, GuardKind},
     record::{Change, Record, Volatile},
-    run::RunState,
+    run::{RunState, TriggerKind},
 };
 
 use crate::{
@@ -130,6 +130,11 @@ impl World {
                 {
                     self.cover.pair(Meets::Offer, At::Pending);
                     self.count_wish(attempt);
+                }
+                Change::Put(Record::Run(run))
+                    if run.trigger.kind == TriggerKind::Project && run.start_time.is_some() =>
+                {
+                    self.cover.fault(Fault::Followed);
                 }
                 Change::Put(Record::Run(run))
                     if run.wish.moves.is_some() && run.state == RunState::Succeeded =>

@@ -14,7 +14,7 @@ use fleet::{
     id::{Name, ProjectUid, RunId},
     input::{AgentInput, Ask, Decision, Input, Person, Reply, RequestKey},
     record::{Change, Key, Record},
-    refusal::RefusalCode,
+    refusal::{RefusalCode, Violation},
 };
 
 use crate::{
@@ -277,6 +277,8 @@ impl World {
             (Ask::Run { project, .. }, Reply::Run { run, .. }) if self.people.last_asked => {
                 self.people.last_runs.insert(*project, *run);
             }
+            (Ask::Rename { .. }, Reply::Project(_)) => self.cover.fault(Fault::Renamed),
+            (Ask::Archive { .. }, Reply::Project(_)) => self.cover.fault(Fault::Archived),
             (Ask::Approve { .. }, Reply::Refused(refusal)) if refusal.reason == "NOT_NEWEST_HOLD" => {
                 self.cover.fault(Fault::StaleApproval);
             }
@@ -289,7 +291,10 @@ impl World {
                         || text.contains("lies in")
                         || text.contains("none of the project's upstreams")
                 };
-                if !refusal.violations.iter().all(|fault| about_agents(&fault.description)) && !self.calm {
+                // Or a circle of projects, or one that is gone.
+                let good =
+                    |fault: &Violation| about_agents(&fault.description) || fault.field.starts_with("after");
+                if !refusal.violations.iter().all(good) && !self.calm {
                     let wall_went = refusal.violations.iter().all(|fault| fault.field == "until");
                     if !wall_went {
                         self.fail(format!("{ask:?} was refused: {refusal}"));

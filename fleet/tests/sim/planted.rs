@@ -8,7 +8,7 @@ use fleet::{
     input::{AgentInput, Decision, Input, Message, Reply},
     outcome::GuardKind,
     record::{Change, Record, Volatile},
-    run::RunState,
+    run::{RunState, TriggerKind},
 };
 
 use crate::{shell::Coordinator, store::Source};
@@ -94,10 +94,14 @@ pub(crate) enum Planted {
     SwitchIgnored,
     /// What waits for an upstream is not told of a switch.
     SwitchUnsaid,
+    /// The trigger of what runs after a project is lost with the commit that makes the tree.
+    FollowerForgotten,
+    /// An archived project keeps its fire.
+    ArchivedFires,
 }
 
 impl Planted {
-    pub(crate) const ALL: [Self; 39] = [
+    pub(crate) const ALL: [Self; 41] = [
         Self::AnswerBeforeCommit,
         Self::SendBeforeCommit,
         Self::TermNotRaised,
@@ -137,6 +141,8 @@ impl Planted {
         Self::MoveTrusted,
         Self::SwitchIgnored,
         Self::SwitchUnsaid,
+        Self::FollowerForgotten,
+        Self::ArchivedFires,
     ];
 
     /// Bends what the engine is told.
@@ -222,6 +228,10 @@ impl Planted {
             Self::AnySource => take_any_source(engine, changes),
             Self::SwitchIgnored => ignore_switch(engine, decision),
             Self::SwitchUnsaid if source == Source::Person => unsay_switch(engine, changes),
+            Self::FollowerForgotten => forget_followers(engine, changes),
+            Self::ArchivedFires if source == Source::Person => {
+                *changes = keep_fires_of_archived(engine, changes);
+            }
             _ => {}
         }
         None
@@ -290,6 +300,44 @@ fn ignore_switch(engine: &Engine, decision: &mut Decision) {
             offer.source_uri.clone_from(&first.uri);
         }
     }
+}
+
+/// Every run that is there for another project's tree, with all that was put with it.
+fn forget_followers(engine: &Engine, changes: &mut Vec<Change>) {
+    let followers: Vec<ProjectUid> = changes
+        .iter()
+        .filter_map(|change| match change {
+            Change::Put(Record::Run(run))
+                if run.trigger.kind == TriggerKind::Project && engine.run(run.id).is_none() =>
+            {
+                Some(run.project)
+            }
+            _ => None,
+        })
+        .collect();
+    changes.retain(|change| match change {
+        Change::Put(Record::Run(run)) => !followers.contains(&run.project),
+        Change::Put(Record::Attempt(attempt)) => !followers.contains(&attempt.project),
+        Change::Put(Record::ProjectState(state)) => !followers.contains(&state.uid),
+        _ => true,
+    });
+}
+
+/// The changes, without the end of an archived project's fire.
+fn keep_fires_of_archived(engine: &Engine, changes: &[Change]) -> Vec<Change> {
+    let archived = |uid: ProjectUid| {
+        changes.iter().any(|change| {
+            matches!(change, Change::Put(Record::Project(one)) if one.uid == uid && one.archived.is_some())
+        })
+    };
+    let kept = changes.iter().cloned().map(|change| match change {
+        Change::Put(Record::ProjectState(state)) if archived(state.uid) => {
+            let next_fire = engine.project(state.uid).and_then(|project| project.state.next_fire);
+            Change::Put(Record::ProjectState(state.with_fire(next_fire)))
+        }
+        change => change,
+    });
+    kept.collect()
 }
 
 fn unsay_switch(engine: &Engine, changes: &mut Vec<Change>) {

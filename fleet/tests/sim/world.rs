@@ -345,7 +345,10 @@ impl World {
             | Fault::Fenced
             | Fault::Move
             | Fault::Moved
-            | Fault::MoveDamaged => false,
+            | Fault::MoveDamaged
+            | Fault::Renamed
+            | Fault::Archived
+            | Fault::Followed => false,
         };
         if happened {
             self.cover.fault(fault);

@@ -6,6 +6,7 @@
 mod fallback;
 mod fallback_markers;
 mod holds;
+mod life;
 mod moves;
 mod replace;
 mod replace_refused;

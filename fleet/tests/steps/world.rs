@@ -315,6 +315,7 @@ pub(super) fn spec(destination: &str, origins: &[AgentUid], replicas: Vec<Replic
         marker: None,
         partial_is_success: String::new(),
         link: None,
+        after: Vec::new(),
         retry: RetrySettings::default(),
     }
 }

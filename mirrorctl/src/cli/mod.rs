@@ -8,7 +8,7 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 pub use people::{CertCommand, LoginArgs, RoleArg, TokenCommand, UserCommand};
-pub use project::{AddArgs, DstOverlapArg, EditArgs, OverlapArg, ProjectCommand, ProjectFlags};
+pub use project::{AddArgs, DstOverlapArg, EditArgs, ListArgs, OverlapArg, ProjectCommand, ProjectFlags};
 
 use crate::term::ColorChoice;
 

@@ -9,15 +9,8 @@ use clap::{Args, Subcommand, ValueEnum};
 pub enum ProjectCommand {
     /// Declare a tree
     Add(Box<AddArgs>),
-    /// All projects
-    List {
-        /// Only projects with this label; may be repeated
-        #[arg(short = 'l', long = "label", value_name = "KEY=VALUE")]
-        labels: Vec<String>,
-        /// Only projects of this owner; '' is nobody's
-        #[arg(long, value_name = "USER")]
-        owner: Option<String>,
-    },
+    /// All projects, or those that fit
+    List(ListArgs),
     /// One project: how old its copy is, and all that is set
     Show {
         /// The project
@@ -25,6 +18,28 @@ pub enum ProjectCommand {
     },
     /// Change what is given and leave the rest
     Edit(Box<EditArgs>),
+    /// Give it another name; schedule, runs, history and trees stay
+    Rename {
+        /// The project, as it is called now
+        #[arg(value_name = "OLD")]
+        project: String,
+        /// What it is to be called
+        #[arg(value_name = "NEW")]
+        new_name: String,
+    },
+    /// Go on serving the tree, and work on it no more: no fires, no retries, no alarms; runs only when asked
+    Archive {
+        /// The project
+        project: String,
+        /// Why, for those who wonder
+        #[arg(long, default_value = "", hide_default_value = true)]
+        reason: String,
+    },
+    /// Work on an archived tree again
+    Unarchive {
+        /// The project
+        project: String,
+    },
     /// Stop the schedule; running work goes on, fires wait as one run
     #[command(visible_alias = "disable")]
     Pause {
@@ -116,6 +131,11 @@ pub enum ProjectCommand {
         #[arg(long)]
         size: bool,
     },
+    /// What rsync would be called with on each agent, and where each argument comes from
+    Explain {
+        /// The project
+        project: String,
+    },
     /// The next fires of the schedule
     Preview {
         /// The project
@@ -133,6 +153,35 @@ pub enum ProjectCommand {
         #[arg(long)]
         cancel_running: bool,
     },
+}
+
+/// `mirrorctl project list`.
+#[derive(Debug, Default, Args)]
+pub struct ListArgs {
+    /// Only projects with this label; may be repeated
+    #[arg(short = 'l', long = "label", value_name = "KEY=VALUE")]
+    pub labels: Vec<String>,
+    /// Only projects of this owner; '' is nobody's
+    #[arg(long, value_name = "USER")]
+    pub owner: Option<String>,
+    /// Only projects with a tree on this agent
+    #[arg(long, value_name = "AGENT")]
+    pub agent: Option<String>,
+    /// Only projects that have this host among their upstreams
+    #[arg(long, value_name = "HOST")]
+    pub upstream: Option<String>,
+    /// Only projects that run after this one
+    #[arg(long, value_name = "PROJECT")]
+    pub after: Option<String>,
+    /// Only paused projects
+    #[arg(long)]
+    pub paused: bool,
+    /// Only archived projects
+    #[arg(long)]
+    pub archived: bool,
+    /// By falling names
+    #[arg(short, long)]
+    pub reverse: bool,
 }
 
 /// `mirrorctl project add`.
@@ -236,6 +285,10 @@ pub struct ProjectFlags {
     /// Run only when asked
     #[arg(long, help_heading = "Schedule")]
     pub manual: bool,
+    /// Run whenever this project has made a new version of its tree, besides the schedule; may be repeated; on edit the
+    /// given ones replace all, and a single empty one removes all
+    #[arg(long, value_name = "PROJECT", help_heading = "Schedule")]
+    pub after: Vec<String>,
     /// IANA name of the schedule's zone [default: UTC]
     #[arg(long, value_name = "ZONE", help_heading = "Schedule")]
     pub time_zone: Option<String>,

@@ -27,7 +27,7 @@ pub(super) async fn status(app: &App, all: bool, exit_code: bool) -> Outcome<Exi
         Format::Table | Format::Wide => app.print(&text::status::page(&app.view(), &summary, all))?,
     }
     let counts = &summary.counts;
-    let all_fresh = counts.fresh + counts.paused == counts.projects;
+    let all_fresh = counts.fresh + counts.paused + counts.archived == counts.projects;
     Ok(if exit_code && !all_fresh { Exit::BadAnswer } else { Exit::Done })
 }
 

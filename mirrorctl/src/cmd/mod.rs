@@ -8,6 +8,7 @@ mod check;
 mod context;
 mod fleet;
 mod join_token;
+mod life;
 mod login;
 mod manual;
 mod password;
@@ -63,11 +64,16 @@ pub async fn run(app: &App, command: Command) -> Outcome<Exit> {
 
 /// All projects that a filter lets through, in name order.
 async fn all_projects(client: &Client, filter: &str) -> Result<Vec<v1::Project>, Status> {
+    projects_by(client, filter, "").await
+}
+
+/// All projects that a filter lets through, in the order that the API's `order_by` says.
+async fn projects_by(client: &Client, filter: &str, order_by: &str) -> Result<Vec<v1::Project>, Status> {
     let mut projects = Vec::new();
     let mut page_token = String::new();
     loop {
-        let request =
-            v1::ListProjectsRequest { page_size: PAGE_SIZE_MAX, page_token, filter: filter.to_owned() };
+        let (filter, order_by) = (filter.to_owned(), order_by.to_owned());
+        let request = v1::ListProjectsRequest { page_size: PAGE_SIZE_MAX, page_token, filter, order_by };
         let page = client.projects().list_projects(request).await?.into_inner();
         projects.extend(page.projects);
         page_token = page.next_page_token;

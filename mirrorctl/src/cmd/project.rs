@@ -7,9 +7,9 @@ use mirror_proto::v1;
 use prost_types::FieldMask;
 use tonic::{Code, Status};
 
-use super::{all_agents, all_projects, of_project};
+use super::{all_agents, life, of_project, projects_by};
 use crate::app::{App, quoted};
-use crate::cli::{AddArgs, EditArgs, ProjectCommand, ProjectFlags};
+use crate::cli::{AddArgs, EditArgs, ListArgs, ProjectCommand, ProjectFlags};
 use crate::client::Client;
 use crate::confirm::{Wanted, confirm, secret};
 use crate::exit::Exit;
@@ -24,9 +24,12 @@ const PASSWORD_BYTES_MAX: u64 = 4_096;
 pub(super) async fn run(app: &App, command: ProjectCommand) -> Outcome<Exit> {
     match command {
         ProjectCommand::Add(args) => add(app, *args).await,
-        ProjectCommand::List { labels, owner } => list(app, &labels, owner.as_deref()).await,
+        ProjectCommand::List(args) => list(app, &args).await,
         ProjectCommand::Show { project } => show(app, &project).await,
         ProjectCommand::Edit(args) => edit(app, *args).await,
+        ProjectCommand::Rename { project, new_name } => life::rename(app, &project, &new_name).await,
+        ProjectCommand::Archive { project, reason } => life::archive(app, &project, reason).await,
+        ProjectCommand::Unarchive { project } => life::unarchive(app, &project).await,
         ProjectCommand::Pause { project, until, reason } => {
             pause(app, &project, until.as_deref(), reason).await
         }
@@ -62,6 +65,7 @@ pub(super) async fn run(app: &App, command: ProjectCommand) -> Outcome<Exit> {
         }
         ProjectCommand::Switch { project, to } => switch(app, &project, to).await,
         ProjectCommand::Check { project, size } => super::check::run(app, &project, size).await,
+        ProjectCommand::Explain { project } => super::check::explain(app, &project).await,
         ProjectCommand::Preview { project, count } => preview(app, &project, count).await,
         ProjectCommand::Delete { project, cancel_running } => delete(app, &project, cancel_running).await,
     }
@@ -224,11 +228,12 @@ fn read_password(path: &Path) -> std::io::Result<String> {
 }
 
 /// `First fire 12:10 UTC (in 4h).`
-fn fires(project: &v1::Project) -> String {
+pub(super) fn fires(project: &v1::Project) -> String {
     let status = project.status.clone().unwrap_or_default();
     match status.next_fire_times.first().and_then(|fire| time(Some(*fire))) {
         Some(fire) => format!("Next fire {}.", units::moment_and_distance(fire, clock::now())),
         None if project.paused.is_some() => "It is paused.".to_owned(),
+        None if !project.after.is_empty() => format!("It runs after {}.", text::project::after(project)),
         None => "It runs when asked.".to_owned(),
     }
 }
@@ -240,24 +245,19 @@ fn notes(app: &App, project: &v1::Project) {
     }
 }
 
-async fn list(app: &App, labels: &[String], owner: Option<&str>) -> Outcome<Exit> {
+async fn list(app: &App, args: &ListArgs) -> Outcome<Exit> {
     let mut faults = Faults::default();
-    let mut filter = request::label_filter(labels, &mut faults);
-    if let Some(owner) = owner {
-        if !owner.is_empty() {
-            names::check_name("--owner", owner, &mut faults);
-        }
-        filter.push_str(&format!(" owner={owner}"));
-    }
+    let filter = request::project_filter(args, &mut faults);
     faults.finish("nothing listed", "mirrorctl project list --help")?;
+    let order = if args.reverse { "name desc" } else { "" };
     let client = app.connect().await?;
-    let projects = all_projects(&client, &filter)
+    let projects = projects_by(&client, &filter, order)
         .await
         .map_err(|status| Fault::from_status("nothing listed", &status))?;
     let response = v1::ListProjectsResponse { projects, next_page_token: String::new() };
     let names: Vec<&str> = response.projects.iter().map(|project| names::last(&project.name)).collect();
     app.answer(&response, "ListProjectsResponse", &names, |view| {
-        match response.projects.is_empty() && !(labels.is_empty() && owner.is_none()) {
+        match response.projects.is_empty() && !filter.is_empty() {
             true => "No project is like that. Next: mirrorctl project list\n".to_owned(),
             false => text::project::list(view, &response.projects),
         }

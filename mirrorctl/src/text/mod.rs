@@ -4,6 +4,7 @@
 pub mod agent;
 pub mod audit;
 pub mod check;
+pub mod explain;
 pub mod hold;
 pub mod project;
 pub mod run;

@@ -28,7 +28,9 @@ pub fn list(view: &View, projects: &[v1::Project]) -> String {
     let mut table = Table::new(heads);
     for project in projects {
         let status = project.status.clone().unwrap_or_default();
-        let next = if project.paused.is_some() {
+        let next = if project.archived.is_some() {
+            "archived".to_owned()
+        } else if project.paused.is_some() {
             "paused".to_owned()
         } else {
             ahead(view, status.next_fire_times.first().copied())
@@ -88,6 +90,7 @@ pub fn show(view: &View, project: &v1::Project, runs: &[v1::Run], why: &[String]
     if !project.display_name.is_empty() {
         lines.push(("called", project.display_name.clone()));
     }
+    lines.extend(project.archived.as_ref().map(|archive| ("archived", archived(view, archive))));
     lines.extend(owner(project).map(|owner| ("owner", owner.to_owned())));
     lines.extend(upstream_lines(project).map(|line| ("upstream", line)));
     if project.upstreams.is_empty() {
@@ -95,6 +98,9 @@ pub fn show(view: &View, project: &v1::Project, runs: &[v1::Run], why: &[String]
     }
     lines.extend(project.marker.as_ref().map(|marker| ("marker", marker_line(view, project, marker))));
     lines.push(("schedule", schedule_line(view, project)));
+    if !project.after.is_empty() {
+        lines.push(("after", after(project)));
+    }
     let status = project.status.clone().unwrap_or_default();
     if status.placements.is_empty() {
         lines.push(("origin", format!("{}  {}", origin(project), project.destination)));
@@ -158,6 +164,9 @@ fn headline(view: &View, project: &v1::Project) -> String {
             status::origin(project).map(|one| format!(" on {}", names::last(&one.agent))).unwrap_or_default();
         text.push_str(&format!(" {}{on}.", view.paint(run_color(bad), &run_word(bad).to_uppercase())));
     }
+    if project.archived.is_some() {
+        text.push_str(" ARCHIVED.");
+    }
     if let Some(pause) = &project.paused {
         text.push_str(&format!(" {}", paused(view, pause)));
     }
@@ -176,6 +185,21 @@ fn paused(view: &View, pause: &v1::Pause) -> String {
     }
     text.push('.');
     text
+}
+
+/// `since 2d by maria: "upstream is gone"`
+fn archived(view: &View, archive: &v1::Archive) -> String {
+    let reason = match archive.reason.as_str() {
+        "" => String::new(),
+        reason => format!(": \"{}\"", units::clean(reason)),
+    };
+    format!("since {} by {}{reason}", since(view, archive.time), names::last(&archive.by))
+}
+
+/// The projects after which it runs: `debian, debian-ports`.
+#[must_use]
+pub fn after(project: &v1::Project) -> String {
+    project.after.iter().map(|name| names::last(name)).collect::<Vec<_>>().join(", ")
 }
 
 /// The upstream that the origin pulls from: the one that the status names; without one, the first.
@@ -263,6 +287,7 @@ fn schedule_line(view: &View, project: &v1::Project) -> String {
                 line.push_str(&format!(", {}", units::clock(fire, view.now)));
             }
         }
+        None if project.archived.is_some() => line.push_str("; archived"),
         None if project.paused.is_some() => line.push_str("; paused"),
         None => line.push_str("; no more fires"),
     }

@@ -61,6 +61,7 @@ pub fn by(run: &v1::Run) -> String {
         TriggerKind::User => names::last(&trigger.by).to_owned(),
         TriggerKind::Push => "push".to_owned(),
         TriggerKind::UpstreamChange => "upstream".to_owned(),
+        TriggerKind::Project => format!("after {}", names::last(&trigger.by)),
     }
 }
 

@@ -66,8 +66,12 @@ fn frozen_line(view: &View, frozen: &v1::Freeze) -> String {
 fn headline(summary: &Summary<'_>) -> String {
     let counts = &summary.counts;
     let mut parts = vec![format!("{} fresh", units::count(counts.fresh))];
-    for (number, word) in [(counts.stale, "stale"), (counts.never, "never synced"), (counts.paused, "paused")]
-    {
+    for (number, word) in [
+        (counts.stale, "stale"),
+        (counts.never, "never synced"),
+        (counts.paused, "paused"),
+        (counts.archived, "archived"),
+    ] {
         if number > 0 {
             parts.push(format!("{} {word}", units::count(number)));
         }
@@ -186,15 +190,20 @@ fn rest_line(summary: &Summary<'_>, shown: usize) -> String {
         return String::new();
     }
     let hidden: Vec<&ProjectView<'_>> = summary.projects.iter().filter(|project| project.is_calm()).collect();
-    let paused = hidden.iter().filter(|project| project.project.paused.is_some()).count();
-    let fresh =
-        hidden.iter().filter(|one| one.project.paused.is_none() && one.freshness == Freshness::Fresh).count();
+    let is = |one: &&&ProjectView<'_>| (one.project.archived.is_some(), one.project.paused.is_some());
+    let archived = hidden.iter().filter(|one| is(one).0).count();
+    let paused = hidden.iter().filter(|one| is(one) == (false, true)).count();
+    let active = hidden.iter().filter(|one| is(one) == (false, false));
+    let fresh = active.filter(|one| one.freshness == Freshness::Fresh).count();
     let mut parts = vec![format!("{fresh} fresh")];
-    if paused > 0 {
-        parts.push(format!("{paused} paused"));
-    }
-    if rest > fresh + paused {
-        parts.push(format!("{} never synced", rest - fresh - paused));
+    for (number, word) in [
+        (paused, "paused"),
+        (archived, "archived"),
+        (rest.saturating_sub(fresh + paused + archived), "never synced"),
+    ] {
+        if number > 0 {
+            parts.push(format!("{number} {word}"));
+        }
     }
     let projects = if rest == 1 { "project" } else { "projects" };
     format!("{rest} more {projects}, {}: mirrorctl status --all\n", parts.join(", "))
@@ -214,7 +223,7 @@ pub fn json(summary: &Summary<'_>, now: DateTime<Utc>) -> Json {
         })),
         "summary": {
             "projects": counts.projects, "fresh": counts.fresh, "stale": counts.stale, "never": counts.never,
-            "paused": counts.paused, "agents": counts.agents, "connected": counts.connected,
+            "paused": counts.paused, "archived": counts.archived, "agents": counts.agents, "connected": counts.connected,
             "running": counts.running, "queued": counts.queued,
         },
         "attention": summary.attention.iter().map(|one| {
@@ -244,6 +253,9 @@ fn project_json(view: &ProjectView<'_>, now: DateTime<Utc>) -> Json {
         "paused": view.project.paused.as_ref().map(|pause| json!({
             "by": names::last(&pause.by), "time": rfc3339(time(pause.time)), "reason": pause.reason,
             "until": rfc3339(time(pause.until)),
+        })),
+        "archived": view.project.archived.as_ref().map(|archive| json!({
+            "by": names::last(&archive.by), "time": rfc3339(time(archive.time)), "reason": archive.reason,
         })),
         "lag_limit_seconds": crate::status::limit(view.project).map(|limit| limit.num_seconds()),
         "size_bytes": size,

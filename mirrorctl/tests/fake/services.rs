@@ -143,6 +143,40 @@ impl ProjectService for Services {
         Ok(Response::new(()))
     }
 
+    async fn explain_project(
+        &self,
+        request: Request<v1::ExplainProjectRequest>,
+    ) -> Answer<v1::ExplainProjectResponse> {
+        let fault = match request.into_inner().name.as_str() {
+            "projects/debian" => String::new(),
+            "projects/away" => "it is not connected, and only it knows its own file and rsync".to_owned(),
+            name => return Err(Status::not_found(format!("no project {name:?}"))),
+        };
+        let line = v1::CommandLine { agent: "agents/edge1".to_owned(), fault, ..v1::CommandLine::default() };
+        Ok(Response::new(v1::ExplainProjectResponse { command_lines: vec![line] }))
+    }
+
+    async fn rename_project(&self, request: Request<v1::RenameProjectRequest>) -> Answer<v1::Project> {
+        let request = request.into_inner();
+        match (request.name.as_str(), request.new_name.as_str()) {
+            ("projects/debian", "projects/taken") => {
+                Err(Status::already_exists("a project \"taken\" exists; names are unique ignoring case"))
+            }
+            ("projects/debian", new) => Ok(Response::new(project(new))),
+            (name, _) => Err(Status::not_found(format!("no project {name:?}"))),
+        }
+    }
+
+    async fn archive_project(&self, request: Request<v1::ArchiveProjectRequest>) -> Answer<v1::Project> {
+        let archived =
+            Some(v1::Archive { reason: request.get_ref().reason.clone(), ..v1::Archive::default() });
+        Ok(Response::new(v1::Project { archived, ..project(&request.get_ref().name) }))
+    }
+
+    async fn unarchive_project(&self, request: Request<v1::UnarchiveProjectRequest>) -> Answer<v1::Project> {
+        Ok(Response::new(project(&request.get_ref().name)))
+    }
+
     async fn pause_project(&self, request: Request<v1::PauseProjectRequest>) -> Answer<v1::Project> {
         let name = request.into_inner().name;
         if name == "projects/debian" {

@@ -50,6 +50,7 @@ macro_rules! pairs_of {
             User,
             Push,
             UpstreamChange,
+            Project,
         });
 
         pairs!(exit_class: fleet::outcome::ExitClass = $exit_class {
@@ -148,6 +149,7 @@ pub(crate) mod wire {
         UpstreamBreaker,
         OutsideWindow,
         DiskSpace,
+        Archived,
     });
 
     pairs!(user_role: fleet::agent::UserRole = crate::v1::UserRole {
@@ -194,21 +196,21 @@ mod tests {
     fn every_value_has_one_number_on_the_wire() {
         paired(2, wire::role::read, wire::role::number);
         paired(7, wire::run_state::read, wire::run_state::number);
-        paired(4, wire::trigger_kind::read, wire::trigger_kind::number);
+        paired(5, wire::trigger_kind::read, wire::trigger_kind::number);
         paired(21, wire::exit_class::read, wire::exit_class::number);
         paired(7, wire::guard_kind::read, wire::guard_kind::number);
         paired(8, wire::marker_kind::read, wire::marker_kind::number);
         paired(2, wire::interval_from::read, wire::interval_from::number);
         paired(2, wire::overlap_policy::read, wire::overlap_policy::number);
         paired(2, wire::dst_overlap::read, wire::dst_overlap::number);
-        paired(21, wire::wait_reason::read, wire::wait_reason::number);
+        paired(22, wire::wait_reason::read, wire::wait_reason::number);
     }
 
     #[test]
     fn every_value_has_one_number_in_the_store() {
         paired(2, stored::role::read, stored::role::number);
         paired(7, stored::run_state::read, stored::run_state::number);
-        paired(4, stored::trigger_kind::read, stored::trigger_kind::number);
+        paired(5, stored::trigger_kind::read, stored::trigger_kind::number);
         paired(21, stored::exit_class::read, stored::exit_class::number);
         paired(7, stored::guard_kind::read, stored::guard_kind::number);
         paired(8, stored::marker_kind::read, stored::marker_kind::number);

@@ -64,6 +64,7 @@ macro_rules! cadence_part {
 const PATHS: &[(&str, Copy)] = &[
     whole!(display_name),
     whole!(owner),
+    whole!(after),
     whole!(labels),
     whole!(upstreams),
     whole!(destination),
@@ -121,7 +122,7 @@ const PATHS: &[(&str, Copy)] = &[
 ];
 
 /// Fields of a project that nobody changes by an update.
-const FIXED: [&str; 6] = ["name", "paused", "status", "etag", "create_time", "update_time"];
+const FIXED: [&str; 7] = ["name", "paused", "archived", "status", "etag", "create_time", "update_time"];
 
 /// `current` with the masked fields of `update`: what the project would be. An absent password stays absent,
 /// which [`spec_from_wire`](super::spec_from_wire) reads as unchanged.

@@ -5,10 +5,10 @@ use std::{collections::BTreeMap, time::Duration};
 
 use fleet::{
     defaults::{LABEL_CHARS_MAX, MAX_DELETE_MAX, REASON_CHARS_MAX},
-    id::{AgentUid, Name},
+    id::{AgentUid, Name, ProjectUid},
     project::{
-        Destination, GuardSettings, Pause, Pick, PlacementSettings, ProjectRecord, ProjectSpec, Replicas,
-        RetrySettings, RsyncSettings, Target, Upstream,
+        AFTER_MAX, Archive, Destination, GuardSettings, Pause, Pick, PlacementSettings, ProjectRecord,
+        ProjectSpec, Replicas, RetrySettings, RsyncSettings, Target, Upstream,
     },
     refusal::Violation,
 };
@@ -17,7 +17,10 @@ use rsync::{Options, Password, RsyncUri, UriError, options, uri};
 use super::{
     OrNote as _, check_text, fault, labels_from_wire,
     marker::{marker_from_wire, marker_to_wire},
-    names::{Names, agent_name_of, etag_of, parse_agent, parse_project, parse_user, project_name, user_name},
+    names::{
+        Names, agent_name_of, etag_of, parse_agent, parse_project, parse_user, project_name, project_name_of,
+        user_name,
+    },
     quoted,
     schedule::{schedule_from_wire, schedule_to_wire},
     time::{Seconds, duration_to_wire, wall_to_wire},
@@ -46,6 +49,8 @@ pub const SENTINEL_BYTES_MAX: usize = 512;
 pub struct Context<'a> {
     /// The agent with this name.
     pub agent: &'a dyn Fn(&Name) -> Option<AgentUid>,
+    /// The project with this name.
+    pub project: &'a dyn Fn(&Name) -> Option<ProjectUid>,
     /// Seals a password.
     pub seal: &'a dyn Fn(&str) -> Vec<u8>,
     /// What is declared now, on an update. Passwords that are absent, and what the wire does not speak of, are
@@ -103,6 +108,7 @@ pub fn spec_from_wire(wire: &v1::Project, context: Context<'_>) -> Result<Declar
     let partial_is_success =
         wire.retry.as_ref().map_or_else(String::new, |retry| retry.treat_partial_as_success.clone());
     let link = read_link(wire.publish.as_ref()).or_note(&mut faults).flatten();
+    let after = read_after(&wire.after, context).or_note(&mut faults).unwrap_or_default();
     check_text("retry.treat_partial_as_success", &partial_is_success, REASON_CHARS_MAX, &mut faults);
     if !faults.is_empty() {
         return Err(faults);
@@ -123,6 +129,7 @@ pub fn spec_from_wire(wire: &v1::Project, context: Context<'_>) -> Result<Declar
         retry: retry.unwrap_or_default(),
         partial_is_success,
         link,
+        after,
     };
     Ok(Declaration { spec, notes: schedule.notes })
 }
@@ -130,6 +137,26 @@ pub fn spec_from_wire(wire: &v1::Project, context: Context<'_>) -> Result<Declar
 /// Reads `users/{user}`; empty: nobody.
 fn read_owner(wire: &str) -> Result<Option<Name>, Violation> {
     if wire.is_empty() { Ok(None) } else { parse_user("owner", wire).map(Some) }
+}
+
+/// Reads the projects after which one runs. Whether that is a circle is the engine's to say.
+fn read_after(wire: &[String], context: Context<'_>) -> Result<Vec<ProjectUid>, Vec<Violation>> {
+    if wire.len() > AFTER_MAX {
+        let text = format!("{} given; at most {AFTER_MAX}", wire.len());
+        return Err(vec![Violation::new("after", text)]);
+    }
+    let mut faults = Vec::new();
+    let mut after: Vec<ProjectUid> = Vec::with_capacity(wire.len());
+    for (index, text) in wire.iter().enumerate() {
+        let field = format!("after[{index}]");
+        let Some(name) = parse_project(&field, text).or_note(&mut faults) else { continue };
+        match (context.project)(&name) {
+            None => faults.push(fault(field, name.as_str(), "no such project")),
+            Some(uid) if after.contains(&uid) => faults.push(fault(field, name.as_str(), "is given twice")),
+            Some(uid) => after.push(uid),
+        }
+    }
+    if faults.is_empty() { Ok(after) } else { Err(faults) }
 }
 
 fn read_upstreams(wire: &[v1::Upstream], context: Context<'_>) -> Result<Vec<Upstream>, Vec<Violation>> {
@@ -502,7 +529,7 @@ fn read_retry(wire: Option<&v1::RetrySettings>) -> Result<RetrySettings, Vec<Vio
 /// the declaration that has just been read, else none.
 #[must_use]
 pub fn project_to_wire(record: &ProjectRecord, names: &dyn Names, notes: Vec<String>) -> v1::Project {
-    let ProjectRecord { uid: _, name, spec, paused, revision, create_time, update_time } = record;
+    let ProjectRecord { uid: _, name, spec, paused, archived, revision, create_time, update_time } = record;
     let ProjectSpec {
         display_name,
         owner,
@@ -517,6 +544,7 @@ pub fn project_to_wire(record: &ProjectRecord, names: &dyn Names, notes: Vec<Str
         retry,
         partial_is_success,
         link,
+        after,
     } = spec;
     v1::Project {
         name: project_name(name),
@@ -538,7 +566,9 @@ pub fn project_to_wire(record: &ProjectRecord, names: &dyn Names, notes: Vec<Str
             }
         }),
         publish: link.as_ref().map(|link| v1::PublishSettings { link: link.to_string() }),
+        after: after.iter().map(|uid| project_name_of(names, *uid)).collect(),
         paused: paused.as_ref().map(pause_to_wire),
+        archived: archived.as_ref().map(archive_to_wire),
         status: None,
         etag: etag_of(*revision),
         create_time: Some(wall_to_wire(*create_time)),
@@ -625,4 +655,9 @@ fn pause_to_wire(pause: &Pause) -> v1::Pause {
         reason: reason.clone(),
         until: until.map(wall_to_wire),
     }
+}
+
+fn archive_to_wire(archive: &Archive) -> v1::Archive {
+    let Archive { by, time, reason } = archive;
+    v1::Archive { by: user_name(by), time: Some(wall_to_wire(*time)), reason: reason.clone() }
 }

@@ -5,7 +5,7 @@ use fleet::{
     engine::{BLOCKERS_MAX, Blocker, Why},
     id::{Epoch, Name},
     refusal::Violation,
-    run::{Missed, RunRecord, Trigger},
+    run::{Missed, RunRecord, Trigger, TriggerKind},
     time::Wall,
 };
 
@@ -58,7 +58,10 @@ pub fn trigger_to_wire(trigger: &Trigger) -> v1::Trigger {
     let Trigger { kind, by, time, autonomous } = trigger;
     v1::Trigger {
         kind: wire::trigger_kind::number(*kind),
-        by: user_name(by),
+        by: match kind {
+            TriggerKind::Project => format!("projects/{by}"),
+            _ => user_name(by),
+        },
         time: Some(wall_to_wire(*time)),
         autonomous: *autonomous,
     }

@@ -3,11 +3,11 @@
 use std::collections::BTreeMap;
 
 use fleet::{
-    id::AgentUid,
+    id::{AgentUid, ProjectUid},
     marker::Marker,
     project::{
-        GuardSettings, LastRun, NextFire, Pause, Pick, PlacementSettings, ProjectRecord, ProjectSpec,
-        ProjectState, Replicas, RetrySettings, RsyncSettings, Target, Upstream,
+        Archive, GuardSettings, LastRun, NextFire, Pause, Pick, PlacementSettings, ProjectRecord,
+        ProjectSpec, ProjectState, Replicas, RetrySettings, RsyncSettings, Target, Upstream,
     },
     time::Wall,
 };
@@ -21,7 +21,7 @@ use super::{
 use crate::{convert::enums::stored, store};
 
 pub(super) fn record(record: &ProjectRecord) -> store::ProjectRecord {
-    let ProjectRecord { uid, name, spec, paused, revision, create_time, update_time } = record;
+    let ProjectRecord { uid, name, spec, paused, archived, revision, create_time, update_time } = record;
     store::ProjectRecord {
         uid: Some(uid.0),
         name: Some(name.to_string()),
@@ -30,6 +30,7 @@ pub(super) fn record(record: &ProjectRecord) -> store::ProjectRecord {
         revision: Some(*revision),
         create_time_ms: Some(create_time.0),
         update_time_ms: Some(update_time.0),
+        archived: archived.as_ref().map(archive),
     }
 }
 
@@ -39,6 +40,7 @@ pub(super) fn read_record(message: store::ProjectRecord) -> Read<ProjectRecord> 
         name: name("name", message.name)?,
         spec: part("spec", message.spec, read_spec)?,
         paused: maybe("paused", message.paused, read_pause)?,
+        archived: maybe("archived", message.archived, read_archive)?,
         revision: need("revision", message.revision)?,
         create_time: wall("create_time_ms", message.create_time_ms)?,
         update_time: wall("update_time_ms", message.update_time_ms)?,
@@ -60,6 +62,7 @@ fn write_spec(spec: &ProjectSpec) -> store::ProjectSpec {
         retry,
         partial_is_success,
         link,
+        after,
     } = spec;
     store::ProjectSpec {
         display_name: Some(display_name.clone()),
@@ -81,6 +84,7 @@ fn write_spec(spec: &ProjectSpec) -> store::ProjectSpec {
         marker: marker.as_ref().map(write_marker),
         owner: owner.as_ref().map(ToString::to_string),
         link: link.as_ref().map(ToString::to_string),
+        after: after.iter().map(|uid| uid.0).collect(),
     }
 }
 
@@ -103,6 +107,7 @@ fn read_spec(message: store::ProjectSpec) -> Read<ProjectSpec> {
         marker: maybe("marker", message.marker, read_marker)?,
         partial_is_success: message.partial_is_success.unwrap_or_default(),
         link: maybe_destination("link", message.link)?,
+        after: message.after.into_iter().map(ProjectUid).collect(),
         retry: part("retry", message.retry, |retry| {
             Ok(RetrySettings { attempts: retry.attempts, initial_backoff: span(retry.initial_backoff_ns) })
         })?,
@@ -241,6 +246,19 @@ fn read_pause(message: store::Pause) -> Read<Pause> {
         time: wall("time_ms", message.time_ms)?,
         reason: need("reason", message.reason)?,
         until: message.until_ms.map(Wall),
+    })
+}
+
+fn archive(archive: &Archive) -> store::Archive {
+    let Archive { by, time, reason } = archive;
+    store::Archive { by: Some(by.clone()), time_ms: Some(time.0), reason: Some(reason.clone()) }
+}
+
+fn read_archive(message: store::Archive) -> Read<Archive> {
+    Ok(Archive {
+        by: need("by", message.by)?,
+        time: wall("time_ms", message.time_ms)?,
+        reason: need("reason", message.reason)?,
     })
 }
 

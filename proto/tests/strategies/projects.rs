@@ -3,8 +3,8 @@
 use chrono::{DateTime, Utc};
 use fleet::{
     project::{
-        GuardSettings, LastRun, NextFire, Pause, Pick, PlacementSettings, ProjectRecord, ProjectSpec,
-        ProjectState, Replicas, RetrySettings, RsyncSettings, Target, Upstream,
+        Archive, GuardSettings, LastRun, NextFire, Pause, Pick, PlacementSettings, ProjectRecord,
+        ProjectSpec, ProjectState, Replicas, RetrySettings, RsyncSettings, Target, Upstream,
     },
     schedule::{
         Cadence, Cron, CronFields, DstOverlap, IntervalFrom, OverlapPolicy, Schedule, Window, parse_crontab,
@@ -30,12 +30,15 @@ pub(crate) fn project() -> impl Strategy<Value = ProjectRecord> {
         reason,
         until,
     });
-    (project_uid(), name(), spec().boxed(), option::of(pause), any::<u64>(), wall(), wall()).prop_map(
-        |(uid, name, spec, paused, revision, create_time, update_time)| ProjectRecord {
+    let archive = (text(), wall(), text()).prop_map(|(by, time, reason)| Archive { by, time, reason });
+    let stops = (option::of(pause), option::of(archive));
+    (project_uid(), name(), spec().boxed(), stops, any::<u64>(), wall(), wall()).prop_map(
+        |(uid, name, spec, (paused, archived), revision, create_time, update_time)| ProjectRecord {
             uid,
             name,
             spec,
             paused,
+            archived,
             revision,
             create_time,
             update_time,
@@ -53,10 +56,11 @@ fn spec() -> impl Strategy<Value = ProjectSpec> {
             (GuardSettings { max_delete, shrink_percent, sentinels, quota_bytes }, partial)
         });
     let rest = (rsync().boxed(), placement().boxed(), guard, retry, option::of(destination()));
+    let rest = (rest, vec(project_uid(), 0..3));
     let upstreams = (vec(upstream(), 0..3), option::of(marker()));
     (people, upstreams, destination(), schedule().boxed(), rest).prop_map(
         |((display_name, owner, labels), (upstreams, marker), destination, schedule, rest)| {
-            let (rsync, placement, (guard, partial_is_success), retry, link) = rest;
+            let ((rsync, placement, (guard, partial_is_success), retry, link), after) = rest;
             ProjectSpec {
                 display_name,
                 owner,
@@ -71,6 +75,7 @@ fn spec() -> impl Strategy<Value = ProjectSpec> {
                 retry,
                 partial_is_success,
                 link,
+                after,
             }
         },
     )

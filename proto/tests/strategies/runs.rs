@@ -31,6 +31,7 @@ fn trigger() -> impl Strategy<Value = Trigger> {
         Just(TriggerKind::User),
         Just(TriggerKind::Push),
         Just(TriggerKind::UpstreamChange),
+        Just(TriggerKind::Project),
     ];
     (kind, text(), wall(), any::<bool>()).prop_map(|(kind, by, time, autonomous)| Trigger {
         kind,

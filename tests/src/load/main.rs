@@ -12,6 +12,7 @@ mod api;
 mod burst;
 mod commits;
 mod idle;
+mod list;
 mod overhead;
 mod proc;
 mod propagation;
@@ -58,7 +59,7 @@ impl Size {
 type Part = fn(&Runtime, Size) -> Result<Vec<Row>>;
 
 /// What can be measured, by name.
-const PARTS: [(&str, Part); 7] = [
+const PARTS: [(&str, Part); 8] = [
     ("trigger", trigger::rows),
     ("propagation", propagation::rows),
     ("burst", burst::rows),
@@ -66,6 +67,7 @@ const PARTS: [(&str, Part); 7] = [
     ("overhead", overhead::long),
     ("fixed", overhead::fixed),
     ("idle", idle::rows),
+    ("list", list::rows),
 ];
 
 fn main() -> ExitCode {

@@ -8,7 +8,7 @@ use fleet::{
     attempt::{AttemptRecord, AttemptState, Role},
     defaults,
     engine::{Blocker, Project, WaitReason, Why},
-    id::{AgentUid, AttemptId, ProjectUid},
+    id::{AgentUid, AttemptId, ProjectUid, RunId},
     outcome::{ExitClass, GuardKind, Outcome},
     placement::{Hold, PlacementRecord},
     project::Destination,
@@ -56,6 +56,7 @@ impl Teller<'_> {
         let volume = format!("{agent}:{}", attempt.destination.root());
         match why.wait.reason {
             WaitReason::Paused => self.paused("; one run waits for the resume"),
+            WaitReason::Archived => self.archived(),
             WaitReason::Frozen => self.frozen(),
             WaitReason::RunActive => self.run_active(attempt, &subject),
             WaitReason::AgentAway => {
@@ -261,6 +262,20 @@ impl Teller<'_> {
             self.since(pause.time),
             pause.by,
             quoted_reason(&pause.reason)
+        )
+    }
+
+    fn archived(&self) -> String {
+        let Some(archive) = &self.project.record.archived else {
+            return format!("{} was archived a moment ago.", self.name);
+        };
+        format!(
+            "{0} is archived since {1} by {2}{3}: it is served as it is, and runs only when asked. Next: mirrorctl \
+             project unarchive {0}",
+            self.name,
+            self.since(archive.time),
+            archive.by,
+            quoted_reason(&archive.reason)
         )
     }
 
@@ -478,6 +493,9 @@ impl Teller<'_> {
         if !going.is_empty() {
             return format!("{} is running: {}. Next: mirrorctl run watch {0}", self.name, going.join(", "));
         }
+        if self.project.record.archived.is_some() {
+            return self.archived();
+        }
         if self.project.record.paused.is_some() {
             return self.paused("; nothing waits for the resume");
         }
@@ -524,6 +542,26 @@ impl Teller<'_> {
         )
     }
 
+    /// The projects after which it runs, with when that may be: `debian (next fire 12:10 UTC (in 4h))`.
+    fn before(&self) -> String {
+        let before = self.project.record.spec.after.iter().filter_map(|uid| self.view.project(*uid));
+        let told = before.map(|before| {
+            let goes = |id: &RunId| {
+                let run = self.view.run(*id);
+                run.is_some_and(|run| matches!(run.state, RunState::Queued | RunState::Running))
+            };
+            let when = match before.state.next_fire {
+                _ if before.record.archived.is_some() => "archived".to_owned(),
+                _ if before.runs.iter().any(goes) => "a run of it is going or waits".to_owned(),
+                _ if before.record.paused.is_some() => "paused".to_owned(),
+                Some(fire) => format!("its next fire is {}", self.until(Some(fire.at))),
+                None => "it has no fire".to_owned(),
+            };
+            format!("{} ({when})", before.record.name)
+        });
+        told.collect::<Vec<_>>().join(" and ")
+    }
+
     fn not_due(&self) -> String {
         let state = &self.project.state;
         let last_ended = state.last_run.map(|last| (last.state, last.end));
@@ -539,8 +577,13 @@ impl Teller<'_> {
             (None, Some((_, end))) => format!("its last run did not succeed ({} ago)", self.ago(end)),
             (None, None) => "it has never run".to_owned(),
         };
+        let before = self.before();
         let next = match (state.next_fire, &self.project.record.spec.schedule.cadence) {
-            (Some(fire), _) => format!("its next fire is {}", self.until(Some(fire.at))),
+            (Some(fire), _) if before.is_empty() => format!("its next fire is {}", self.until(Some(fire.at))),
+            (Some(fire), _) => {
+                format!("its next fire is {}, and it runs after {before}", self.until(Some(fire.at)))
+            }
+            (None, _) if !before.is_empty() => format!("it runs after {before}"),
             (None, Cadence::Manual) => "it runs only when asked".to_owned(),
             (None, Cadence::Cron(_) | Cadence::Interval { .. }) => {
                 "its schedule has no more fires".to_owned()
@@ -552,8 +595,8 @@ impl Teller<'_> {
             });
         let tree = format!("{tree}{behind}");
         let run = match state.next_fire {
-            Some(_) => String::new(),
-            None => format!(" Next: mirrorctl project run {}", self.name),
+            None if before.is_empty() => format!(" Next: mirrorctl project run {}", self.name),
+            Some(_) | None => String::new(),
         };
         format!("{} is not waiting: {tree} and {next}.{run}", self.name)
     }

@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use fleet::id::AttemptId;
-use mirror_proto::{status::exhausted, v1};
+use mirror_proto::{convert, status::exhausted, v1};
 use tokio::time::{Instant, sleep_until};
 use tonic::Status;
 
@@ -114,7 +114,9 @@ impl Watch {
         let Whole { run, attempts } = &self.whole;
         let (now, progress) = (self.services.driver.now(), &self.services.progress);
         let view = self.services.driver.view();
-        let name = &self.meant.name;
+        // It may have been renamed meanwhile.
+        let name = convert::Names::project(&*view, self.meant.project);
+        let name = name.as_ref().unwrap_or(&self.meant.name);
         let show = |attempt| show_attempt(&view, now, progress, name, attempt);
         v1::WatchRunResponse {
             run: Some(show_run(&view, now, progress, name, run, self.whole.origin())),

@@ -67,8 +67,10 @@ impl Checks {
     fn note_schedules(&mut self, store: &Store, unit: &Unit) {
         for record in unit.puts() {
             if let Record::Project(project) = record {
-                let old = store.project(project.uid).map(|old| &old.spec.schedule);
-                if old != Some(&project.spec.schedule) {
+                let old = store.project(project.uid);
+                // It begins as if it were new when the project is archived no more.
+                let again = old.is_some_and(|old| old.archived.is_some()) && project.archived.is_none();
+                if again || old.map(|old| &old.spec.schedule) != Some(&project.spec.schedule) {
                     *self.schedules.entry(project.uid).or_default() += 1;
                 }
             }
@@ -85,7 +87,7 @@ impl Checks {
     ) -> Result<(), String> {
         let Some(fire) = old.next_fire else { return Ok(()) };
         let (missed, skipped) = (new.missed_fires > old.missed_fires, new.skipped_fires > old.skipped_fires);
-        let ran = new.wanted > old.wanted;
+        let ran = new.wanted > old.wanted && !super::life::is_triggered(store, unit, project);
         if unit.source != Source::Tick || !(missed || skipped || ran) {
             return check_spread(&self.limits.catch_up_spread, unit, fire, new);
         }

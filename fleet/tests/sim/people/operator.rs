@@ -120,6 +120,9 @@ impl World {
         if record.paused.is_some() {
             return Some(Ask::Resume { project: uid, revision: None });
         }
+        if record.archived.is_some() {
+            return Some(Ask::Unarchive { project: uid, revision: None });
+        }
         let mut spec = record.spec.clone();
         spec.schedule = Schedule::new(Cadence::Manual, spec.schedule.time_zone);
         let busy = self.coordinator.store.live_attempts(uid).any(|attempt| attempt.state.is_out());

@@ -58,14 +58,17 @@ enum Do {
     Replace,
     Move,
     Switch,
+    Rename,
+    Archive,
+    Unarchive,
 }
 
-const DEEDS: [(Do, u64); 22] = [
+const DEEDS: [(Do, u64); 25] = [
     (Do::Create, 40),
     (Do::Update, 24),
     (Do::Delete, 14),
     (Do::Run, 90),
-    (Do::Cancel, 80),
+    (Do::Cancel, 84),
     (Do::Pause, 8),
     (Do::Resume, 10),
     (Do::Freeze, 1),
@@ -83,15 +86,24 @@ const DEEDS: [(Do, u64); 22] = [
     (Do::Replace, 14),
     (Do::Move, 70),
     (Do::Switch, 24),
+    (Do::Rename, 5),
+    (Do::Archive, 3),
+    (Do::Unarchive, 12),
 ];
 
 /// How often each deed is done in one seed's world.
 pub(crate) fn draw_weights(rng: &mut Prng) -> Vec<u64> {
     let keep = |rng: &mut Prng, (deed, weight): (Do, u64)| {
-        let always = matches!(deed, Do::Create | Do::Run | Do::Thaw | Do::Resume);
+        let always = matches!(deed, Do::Create | Do::Run | Do::Thaw | Do::Resume | Do::Unarchive);
         if always || rng.chance(750) { weight } else { 0 }
     };
     DEEDS.into_iter().map(|deed| keep(rng, deed)).collect()
+}
+
+/// What a project was called at first: what hosts do for it goes by that, whatever it is called now.
+pub(crate) fn base_of(name: &Name) -> Name {
+    let base = name.as_str().rsplit('-').next().unwrap_or_default();
+    base.parse().expect("a part of a good name")
 }
 
 /// Whether a project takes a partial transfer for a success: some do, and always.
@@ -121,8 +133,17 @@ impl World {
 
     /// Somebody asks for something that disturbs this attempt.
     pub(crate) fn person_meddles(&mut self, project: ProjectUid, agent: AgentUid) {
-        let deeds =
-            [Do::Cancel, Do::Cancel, Do::Cancel, Do::Delete, Do::Delete, Do::Update, Do::Revoke, Do::Revoke];
+        let deeds = [
+            Do::Cancel,
+            Do::Cancel,
+            Do::Cancel,
+            Do::Cancel,
+            Do::Delete,
+            Do::Delete,
+            Do::Update,
+            Do::Revoke,
+            Do::Revoke,
+        ];
         let deed = *self.rng.pick(&deeds).expect("not empty");
         if let Some(ask) = self.think(deed, Some(project), Some(agent)) {
             self.ask(ask);
@@ -188,6 +209,15 @@ impl World {
                 let uri = self.rng.pick(declared)?.uri.clone();
                 Ask::SwitchUpstream { project, uri, revision: None }
             }
+            Do::Rename => {
+                let project = project?;
+                self.people.next += 1;
+                let base = base_of(&self.coordinator.store.project(project)?.name);
+                let name = format!("r{}-{base}", self.people.next).parse().ok()?;
+                Ask::Rename { project, name, revision: None }
+            }
+            Do::Archive => Ask::Archive { project: project?, reason: "gone".to_owned(), revision: None },
+            Do::Unarchive => Ask::Unarchive { project: project?, revision: None },
             Do::Resume => Ask::Resume { project: project?, revision: None },
             Do::Freeze => Ask::Freeze { reason: "power".to_owned() },
             Do::Thaw => Ask::Thaw,
@@ -268,7 +298,7 @@ impl World {
             .projects_by_name()
             .flat_map(|project| {
                 let have = project.placements.values().filter(|one| one.have_tree.is_some());
-                have.map(|one| (project.record.uid, project.record.name.to_string(), one.agent))
+                have.map(|one| (project.record.uid, base_of(&project.record.name).to_string(), one.agent))
             })
             .collect();
         let (project, name, agent) = self.rng.pick(&all)?.clone();
@@ -339,8 +369,9 @@ impl World {
     fn update(&mut self, project: ProjectUid) -> Option<Ask> {
         let record = self.coordinator.store.project(project)?.clone();
         let mut spec = record.spec;
-        let drawn = self.spec(&record.name)?;
-        match self.rng.below(5) {
+        let drawn = self.spec(&base_of(&record.name))?;
+        match self.rng.below(6) {
+            5 => spec.after = drawn.after,
             4 => spec.upstreams = drawn.upstreams,
             0 => spec.schedule = drawn.schedule,
             1 => spec.placement.replicas = drawn.placement.replicas,
@@ -417,11 +448,23 @@ impl World {
             marker: marker_of(name),
             partial_is_success: if passes_partial(name) { "known".to_owned() } else { String::new() },
             link: None,
+            after: self.before(),
             retry: RetrySettings {
                 attempts: self.rng.chance(500).then(|| u32::try_from(self.rng.between(1, 4)).expect("small")),
                 initial_backoff: self.rng.chance(500).then_some(Duration::from_secs(20)),
             },
         })
+    }
+
+    /// Mostly no project to run after; sometimes one or two, which may be a circle.
+    fn before(&mut self) -> Vec<ProjectUid> {
+        let mut all = self.projects();
+        let wanted = if self.rng.chance(350) { 1 + self.rng.index(2) } else { 0 };
+        let mut drawn = Vec::new();
+        while drawn.len() < wanted && !all.is_empty() {
+            drawn.push(all.remove(self.rng.index(all.len())));
+        }
+        drawn
     }
 
     /// None, or some in any order, two of them on one host.
