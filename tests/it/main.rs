@@ -31,6 +31,7 @@ mod options;
 mod partition;
 mod people;
 mod phases;
+mod pushes;
 mod refuse;
 mod renew;
 mod replace;

@@ -3,6 +3,7 @@
 
 mod check;
 mod filter;
+mod push;
 mod show;
 mod switch;
 mod why;
@@ -25,6 +26,7 @@ use mirror_proto::{convert, status::internal, v1};
 use tonic::{Code, Request, Response, Status};
 
 use self::filter::Filter;
+pub(crate) use self::push::push;
 pub use self::{
     check::CHECKS_MAX,
     show::{show, show_all},
@@ -411,6 +413,13 @@ impl v1::project_service_server::ProjectService for Projects {
             }
             other => Err(unexpected(&other)),
         }
+    }
+
+    async fn push_project(
+        &self,
+        request: Request<v1::PushProjectRequest>,
+    ) -> Result<Response<v1::PushProjectResponse>, Status> {
+        push(&self.services, request).await.map(Response::new)
     }
 
     async fn promote_origin(

@@ -9,7 +9,7 @@ use prost_reflect::DescriptorPool;
 
 /// A method; who may on what is his own; who may on what is not. As letters in the order none, agent, viewer, owner,
 /// operator, admin. Owners have projects, all users have themselves.
-pub(crate) const DESIGN: [(&str, &str, &str); 57] = [
+pub(crate) const DESIGN: [(&str, &str, &str); 61] = [
     ("ProjectService/CreateProject", "----OA", "----OA"),
     ("ProjectService/GetProject", "--VWOA", "--VWOA"),
     ("ProjectService/ListProjects", "--VWOA", "--VWOA"),
@@ -18,6 +18,7 @@ pub(crate) const DESIGN: [(&str, &str, &str); 57] = [
     ("ProjectService/PauseProject", "---WOA", "----OA"),
     ("ProjectService/ResumeProject", "---WOA", "----OA"),
     ("ProjectService/RunProject", "---WOA", "----OA"),
+    ("ProjectService/PushProject", "---WOA", "----OA"),
     ("ProjectService/PromoteOrigin", "----OA", "----OA"),
     ("ProjectService/ReseedPlacement", "----OA", "----OA"),
     ("ProjectService/MovePlacement", "----OA", "----OA"),
@@ -66,6 +67,9 @@ pub(crate) const DESIGN: [(&str, &str, &str); 57] = [
     ("UserService/RevokeToken", "--VWOA", "-----A"),
     ("UserService/WhoAmI", "--VWOA", "--VWOA"),
     ("UserService/IssueCertificate", "--VWOA", "-----A"),
+    ("UserService/CreatePushToken", "-----A", "-----A"),
+    ("UserService/ListPushTokens", "-----A", "-----A"),
+    ("UserService/DeletePushToken", "-----A", "-----A"),
     ("Health/Check", "NGVWOA", "NGVWOA"),
 ];
 
