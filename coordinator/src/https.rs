@@ -105,9 +105,12 @@ async fn connection(
     let talk = async {
         listener::prepare(&stream).map_err(|error| error.to_string())?;
         let shake = TlsAcceptor::from(tls.config()).accept(stream);
-        let shaken = timeout(HANDSHAKE_TIMEOUT, shake).await;
-        let stream =
-            shaken.map_err(|_| "a TLS handshake took too long")?.map_err(|error| error.to_string())?;
+        let shaken = tokio::select! {
+            shaken = timeout(HANDSHAKE_TIMEOUT, shake) => shaken.map_err(|_| "a TLS handshake took too long")?,
+            // Nothing has been asked yet.
+            () = stop.cancelled() => return Ok(()),
+        };
+        let stream = shaken.map_err(|error| error.to_string())?;
         let mut server = auto::Builder::new(TokioExecutor::new()).http1_only();
         server
             .http1()

@@ -2,7 +2,12 @@
 //! does nothing else. Issue 5, part 4; of document 1 rows A15 (an explicit sync, by a program) and A22 (who has a token of
 //! one tree acts on that tree alone); C2.3: no push is lost, and none runs twice.
 
-use std::{fs, path::PathBuf, process::Command, thread};
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    process::Command,
+    thread,
+};
 
 use fleet_tests::{Finished, Fleet, FleetOptions, eventually, tree};
 use serde_json::Value;
@@ -52,7 +57,7 @@ impl Answer {
 }
 
 /// `curl` for `/v1/projects/NAME/push`.
-pub(crate) fn curl(fleet: &Fleet, project: &str, header: &PathBuf, more: &[&str]) -> Answer {
+pub(crate) fn curl(fleet: &Fleet, project: &str, header: &Path, more: &[&str]) -> Answer {
     let mut command = Command::new("curl");
     command.args(["-sS", "-m", "60", "-X", "POST", "-w", "\n%{http_code}", "--cacert"]);
     command.arg(fleet.coordinator_dir().join("ca.pem")).arg("-H").arg(format!("@{}", header.display()));
