@@ -36,6 +36,7 @@ fn main() -> io::Result<()> {
             "mirror.v1.EnrollRequest",
             "mirror.v1.JoinToken",
             "mirror.v1.ExportUser",
+            "mirror.v1.PushToken",
             "mirror.v1.CreateUserRequest",
             "mirror.v1.SetPasswordRequest",
             "mirror.v1.LoginRequest",

@@ -58,8 +58,8 @@ pub use revocation::{DENIALS_MAX, Denial, Denied, DenyList, DenyListError, Opene
 pub use serial::{Serial, SerialError};
 pub use spki::{SpkiHash, SpkiHashError};
 pub use tls::{
-    ClientFiles, ClientTls, IdentityFiles, ServerFiles, ServerTls, TlsError, client_config,
+    ClientFiles, ClientTls, IdentityFiles, ServerFiles, ServerTls, TlsError, WebTls, client_config,
     handshake_trouble, server_config,
 };
-pub use token::{JoinToken, Token, TokenError, TokenKind, UserToken};
+pub use token::{JoinToken, PushToken, Token, TokenError, TokenKind, UserToken};
 pub use x509::MalformedCertificate;

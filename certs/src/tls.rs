@@ -1,6 +1,6 @@
-//! rustls configurations for the one gRPC port, and their reload while connections go on.
+//! rustls configurations for the one gRPC port and the HTTPS port beside it, and their reload while connections go on.
 //!
-//! Both ends: TLS 1.3 only, HTTP/2 by ALPN, **no resumption** (a resumed session skips the certificate check, so a
+//! Both ends of the gRPC port: TLS 1.3 only, HTTP/2 by ALPN, **no resumption** (a resumed session skips the certificate check, so a
 //! revoked peer would come back in), aws-lc-rs named explicitly rather than installed for the process.
 //!
 //! Knows no sockets. An accept loop calls [`ServerTls::config`] for each connection and a connector calls
@@ -26,6 +26,13 @@ pub(crate) const ALPN_HTTP2: &[u8] = b"h2";
 
 /// Protocol versions of both ends.
 pub(crate) const VERSIONS: &[&rustls::SupportedProtocolVersion] = &[&rustls::version::TLS13];
+
+/// The one protocol of the HTTPS port: RFC 9112.
+const ALPN_HTTP1: &[u8] = b"http/1.1";
+
+/// Protocol versions of the HTTPS port: webhooks come from programs that others made, some of them old.
+const WEB_VERSIONS: &[&rustls::SupportedProtocolVersion] =
+    &[&rustls::version::TLS13, &rustls::version::TLS12];
 
 /// Why there is no (new) configuration. A running one is kept.
 #[derive(Debug, thiserror::Error)]
@@ -140,6 +147,54 @@ impl ServerFiles {
             None => Ok(bundle),
         }
     }
+}
+
+/// The TLS configuration of the HTTPS port, reloadable: for programs that are known by a token, or not at all. No client
+/// certificate is asked for, so resumption skips no check.
+#[derive(Debug)]
+pub struct WebTls {
+    files: IdentityFiles,
+    current: ArcSwap<ServerConfig>,
+}
+
+impl WebTls {
+    /// Reads the files. All certificates of the certificate's file are sent, in their order: the port's own comes first.
+    ///
+    /// # Errors
+    /// [`TlsError`].
+    pub fn load(files: IdentityFiles) -> Result<Self, TlsError> {
+        let current = ArcSwap::from_pointee(read_web(&files)?);
+        Ok(Self { files, current })
+    }
+
+    /// The configuration for the next connection.
+    #[must_use]
+    pub fn config(&self) -> Arc<ServerConfig> {
+        self.current.load_full()
+    }
+
+    /// Reads the files again. Open connections go on with what they began with.
+    ///
+    /// # Errors
+    /// [`TlsError`]; the configuration before is kept.
+    pub fn reload(&self) -> Result<(), TlsError> {
+        self.current.store(Arc::new(read_web(&self.files)?));
+        Ok(())
+    }
+}
+
+fn read_web(files: &IdentityFiles) -> Result<ServerConfig, TlsError> {
+    let certificates = file::read_pem(&files.certificate)?;
+    let chain: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(certificates.as_bytes()).collect();
+    let chain = chain.ok().filter(|chain| !chain.is_empty()).ok_or(TlsError::NoCertificate)?;
+    let key = file::read_private(&files.key)?;
+    let key = PrivateKeyDer::from_pem_slice(key.as_bytes()).map_err(|_| TlsError::NoKey)?;
+    let mut config = ServerConfig::builder_with_provider(provider())
+        .with_protocol_versions(WEB_VERSIONS)?
+        .with_no_client_auth()
+        .with_single_cert(chain, key)?;
+    config.alpn_protocols = vec![ALPN_HTTP1.to_vec()];
+    Ok(config)
 }
 
 /// The TLS configuration of an agent or a user, reloadable: a renewed certificate is used by the next dial, before the

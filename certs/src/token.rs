@@ -1,6 +1,6 @@
 //! Tokens: secrets that are made here, shown once and stored as a hash. With a join token a new host asks for its first
-//! certificate; with a user token a person is known for some hours. Uses, lifetime and whom they are bound to are kept
-//! with the hash by the coordinator.
+//! certificate; with a user token a person is known for some hours; with a push token a program pushes one project. Uses,
+//! lifetime and whom they are bound to are kept with the hash by the coordinator.
 //!
 //! A plain SHA-256 is enough for storage: 192 random bits cannot be guessed, slowly or quickly.
 
@@ -55,6 +55,18 @@ pub type JoinToken = Token<Join>;
 
 /// By it a user is known for some hours.
 pub type UserToken = Token<User>;
+
+/// Of a [`PushToken`].
+#[derive(Debug, Clone)]
+pub enum Push {}
+
+impl TokenKind for Push {
+    const PREFIX: &'static str = "mpt_";
+    const NAME: &'static str = "push token";
+}
+
+/// By it a program pushes one project, and does nothing else.
+pub type PushToken = Token<Push>;
 
 /// Why there is no token. Repeats no part of the text: it may be a real token with a typing error.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]

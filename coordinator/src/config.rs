@@ -75,6 +75,12 @@ pub struct Config {
     pub grpc_listen: SocketAddr,
     /// The plaintext port for probes.
     pub http_listen: SocketAddr,
+    /// The HTTPS port for pushes; `None`: none.
+    pub https_listen: Option<SocketAddr>,
+    /// The HTTPS port's certificate; `None`: the server's own. Never without [`Config::https_key`].
+    pub https_certificate: Option<PathBuf>,
+    /// The key of [`Config::https_certificate`].
+    pub https_key: Option<PathBuf>,
     /// Socket of the coordinator's own host; relative to `data_dir`. `None`: none.
     pub admin_socket: Option<PathBuf>,
     /// Who may use reflection.
@@ -109,6 +115,9 @@ impl Default for Config {
             server_names: Vec::new(),
             grpc_listen: SocketAddr::from(([0, 0, 0, 0], 7443)),
             http_listen: SocketAddr::from(([127, 0, 0, 1], 7480)),
+            https_listen: None,
+            https_certificate: None,
+            https_key: None,
             admin_socket: Some(PathBuf::from(ADMIN_SOCKET)),
             reflection: Reflection::Users,
             log_format: LogFormat::Text,
@@ -269,6 +278,11 @@ fn check(
         let text = format!("\"{}\": is the address of grpc_listen too", config.http_listen);
         faults.push(Fault { at: "http_listen".to_owned(), text });
     }
+    faults.extend(https_faults(&config));
+    for path in [&mut config.https_certificate, &mut config.https_key].into_iter().flatten() {
+        let whole = folder.join(&*path);
+        *path = std::path::absolute(&whole).unwrap_or(whole);
+    }
     let data_dir = folder.join(&config.data_dir);
     config.data_dir = std::path::absolute(&data_dir).unwrap_or(data_dir);
     faults.sort_by_key(|fault| line_of(&fault.at));
@@ -278,6 +292,24 @@ fn check(
         fault.text = plain(&fault.text);
     }
     if faults.is_empty() { Ok(config) } else { Err(ConfigError { faults }) }
+}
+
+/// What of the HTTPS port does not fit the rest.
+fn https_faults(config: &Config) -> Vec<Fault> {
+    let fault = |at: &str, text: String| Fault { at: at.to_owned(), text };
+    let mut faults = Vec::new();
+    let others = [("grpc_listen", config.grpc_listen), ("http_listen", config.http_listen)];
+    for (other, taken) in others {
+        if config.https_listen == Some(taken) && taken.port() != 0 {
+            faults.push(fault("https_listen", format!("\"{taken}\": is the address of {other} too")));
+        }
+    }
+    match (&config.https_certificate, &config.https_key) {
+        (Some(_), None) => faults.push(fault("https_key", "is wanted with https_certificate".to_owned())),
+        (None, Some(_)) => faults.push(fault("https_certificate", "is wanted with https_key".to_owned())),
+        (Some(_), Some(_)) | (None, None) => {}
+    }
+    faults
 }
 
 fn plain(text: &str) -> String {

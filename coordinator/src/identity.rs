@@ -12,7 +12,7 @@ use arc_swap::ArcSwap;
 use chrono::{DateTime, Utc};
 use mirror_certs::{
     CaError, DenyList, DenyListError, Existing, FileError, Identity, IdentityError, IdentityFiles,
-    ServerFiles, ServerTls, SpkiHash, TlsError, read_private, renewal_time, write_private,
+    ServerFiles, ServerTls, SpkiHash, TlsError, WebTls, read_private, renewal_time, write_private,
 };
 
 pub use crate::authority::{CA_CERTIFICATE, CA_KEY, CA_NEXT};
@@ -59,6 +59,9 @@ pub enum WhoError {
     /// TLS does not take the files.
     #[error("could not set TLS up")]
     Tls(#[from] TlsError),
+    /// The HTTPS port's own files are unusable.
+    #[error("could not use {0} as certificate and key of the HTTPS port (https_certificate, https_key)")]
+    Web(PathBuf, #[source] TlsError),
     /// The deny list is unusable.
     #[error("could not use the deny list")]
     DenyList(#[from] DenyListError),
@@ -74,6 +77,8 @@ pub struct Who {
     pub ca: Arc<Authority>,
     /// The port's TLS, reloadable.
     pub tls: Arc<ServerTls>,
+    /// The HTTPS port's TLS, reloadable; `None`: there is no such port.
+    pub web: Option<Arc<WebTls>>,
     /// The CAs that are handed to those who enrol, PEM.
     pub bundle_pem: Arc<ArcSwap<String>>,
     /// Who is refused for ever.
@@ -101,7 +106,9 @@ impl Who {
         let identity = IdentityFiles { certificate: server.clone(), key: server.clone() };
         let (ca_file, next_ca) = (config.file(CA_CERTIFICATE), Some(config.file(CA_NEXT)));
         let tls = ServerTls::load(ServerFiles { identity, ca: ca_file, next_ca })?;
+        let web = config.https_listen.map(|_| load_web(config)).transpose()?.map(Arc::new);
         Ok(Self {
+            web,
             bundle_pem: Arc::new(ArcSwap::from_pointee(ca.bundle().to_pem())),
             ca: Arc::new(ca),
             tls: Arc::new(tls),
@@ -124,6 +131,7 @@ impl Who {
             renew(&self.ca, &self.server, &self.server_names, now)?;
         }
         self.tls.reload()?;
+        self.reload_web();
         self.bundle_pem.store(Arc::new(self.ca.bundle().to_pem()));
         if change != Change::None {
             self.ca.note_in_force(now);
@@ -142,8 +150,27 @@ impl Who {
         if renewed {
             self.tls.reload()?;
         }
+        // Its files may be somebody else's, who renews them by himself.
+        self.reload_web();
         Ok(renewed)
     }
+
+    /// Reads the HTTPS port's files anew. What is wrong with them is told and keeps nobody from anything else: the port
+    /// goes on with what it has.
+    fn reload_web(&self) {
+        if let Some(Err(error)) = self.web.as_ref().map(|web| web.reload()) {
+            let error = crate::Chain(&error);
+            tracing::error!(%error, "the HTTPS port's certificate or key cannot be read; it goes on with the old ones");
+        }
+    }
+}
+
+/// The HTTPS port's TLS: files of its own, else the server's certificate.
+fn load_web(config: &Config) -> Result<WebTls, WhoError> {
+    let own = config.https_certificate.clone().zip(config.https_key.clone());
+    let (certificate, key) = own.unwrap_or_else(|| (config.file(SERVER), config.file(SERVER)));
+    let shown = certificate.clone();
+    WebTls::load(IdentityFiles { certificate, key }).map_err(|error| WhoError::Web(shown, error))
 }
 
 fn load_ca(config: &Config) -> Result<Authority, WhoError> {

@@ -24,6 +24,7 @@ pub mod context;
 pub mod crowd;
 pub mod driver;
 pub mod http;
+pub mod https;
 pub mod identity;
 pub mod init;
 pub mod listener;
@@ -34,6 +35,7 @@ pub mod open_streams;
 pub mod outbox;
 pub mod passwords;
 pub mod probes;
+pub mod pushes;
 pub mod rpc;
 pub mod seal;
 pub mod seal_key;
@@ -76,6 +78,7 @@ use crate::{
     outbox::Outbox,
     passwords::Passwords,
     probes::Probes,
+    pushes::Pushes,
     seal::Sealer,
     store::{BACKUP_EXTENSION, OpenError, Opened, Store, StoreError, StoreOptions},
     store_watch::StoreWatch,
@@ -122,6 +125,8 @@ pub struct Services {
     pub streams: Arc<OpenStreams>,
     /// Failed logins.
     pub logins: Arc<Logins>,
+    /// How fast who pushes.
+    pub pushes: Arc<Pushes>,
     /// Hashes and compares passwords, a few at once.
     pub passwords: Passwords,
     /// Agents' certificates that are on two hosts.
@@ -349,6 +354,7 @@ fn begin(
         connections: Arc::default(),
         streams: Arc::default(),
         logins: Arc::default(),
+        pushes: Arc::default(),
         passwords: Passwords::default(),
         twins: Arc::default(),
         watchdog: Arc::default(),
@@ -398,6 +404,7 @@ struct Running {
     ticker: Ticker,
     grpc_address: SocketAddr,
     http_address: SocketAddr,
+    https_address: Option<SocketAddr>,
     tasks: JoinSet<()>,
 }
 
@@ -405,6 +412,11 @@ impl Running {
     async fn start(services: &Services, options: StartOptions) -> Result<Self, StartError> {
         let (grpc, grpc_address) = bind("grpc_listen", services.config.grpc_listen).await?;
         let (http, http_address) = bind("http_listen", services.config.http_listen).await?;
+        let https = match services.config.https_listen.zip(services.who.web.clone()) {
+            Some((address, tls)) => Some((bind("https_listen", address).await?, tls)),
+            None => None,
+        };
+        let https_address = https.as_ref().map(|((_, address), _)| *address);
         let router = rpc::server(services)?;
         let ticker = Ticker::start(services.clone()).await?;
         let (stop, mut tasks) = (services.stopping.clone(), JoinSet::new());
@@ -425,12 +437,18 @@ impl Running {
                 tracing::error!(%error, "the port for probes is gone");
             }
         });
+        if let Some(((listener, _), tls)) = https {
+            tasks.spawn(https::serve(listener, tls, services.clone(), stop.clone()));
+        }
         tasks.spawn(audit::notes::run(services.driver.clone(), stop.clone()));
         if options.clock {
             tasks.spawn(clock::run(services.driver.clone(), stop.clone()));
         }
-        tracing::info!(grpc = %grpc_address, http = %http_address, ca_hash = %services.ca.ca_hash(), "ready");
-        Ok(Self { ticker, grpc_address, http_address, tasks })
+        let https = https_address.map(tracing::field::display);
+        tracing::info!(
+            grpc = %grpc_address, http = %http_address, https, ca_hash = %services.ca.ca_hash(), "ready"
+        );
+        Ok(Self { ticker, grpc_address, http_address, https_address, tasks })
     }
 }
 
@@ -453,6 +471,12 @@ impl Handle {
     #[must_use]
     pub fn http_address(&self) -> SocketAddr {
         self.running.http_address
+    }
+
+    /// Where release scripts and webhooks push; `None`: nowhere.
+    #[must_use]
+    pub fn https_address(&self) -> Option<SocketAddr> {
+        self.running.https_address
     }
 
     /// What the services use.

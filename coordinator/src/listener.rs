@@ -364,7 +364,7 @@ impl Acceptor {
 
 /// The next connection. Errors are waited out: some are the dead connection's own, the others (no descriptors, no
 /// memory) would come back at once. `told`: when the latter was said last.
-async fn accept(listener: &TcpListener, told: &mut Option<Instant>) -> (TcpStream, SocketAddr) {
+pub(crate) async fn accept(listener: &TcpListener, told: &mut Option<Instant>) -> (TcpStream, SocketAddr) {
     loop {
         match listener.accept().await {
             Ok(accepted) => return accepted,
@@ -388,7 +388,8 @@ fn is_of_one_connection(error: &io::Error) -> bool {
     )
 }
 
-fn prepare(stream: &TcpStream) -> io::Result<()> {
+/// Sets what every connection has: no delay, and signs of life.
+pub(crate) fn prepare(stream: &TcpStream) -> io::Result<()> {
     stream.set_nodelay(true)?;
     let socket = socket2::SockRef::from(stream);
     socket.set_tcp_keepalive(&socket2::TcpKeepalive::new().with_time(TCP_KEEPALIVE))?;

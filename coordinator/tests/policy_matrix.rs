@@ -62,6 +62,16 @@ fn every_method_and_role_is_as_the_design_says() {
 }
 
 #[test]
+fn a_push_token_pushes_and_does_nothing_else() {
+    for method in served() {
+        let verdict = policy::decide(&method, Standing::PushToken, Reflection::Users);
+        let open = policy::decide(&method, Standing::Nobody, Reflection::Users) == Verdict::Allowed;
+        let wanted = open || method == "/mirror.v1.ProjectService/PushProject";
+        assert_eq!(verdict == Verdict::Allowed, wanted, "{method}: {verdict:?}");
+    }
+}
+
+#[test]
 fn every_stream_of_users_is_known_to_the_gate() {
     let mut streams = BTreeSet::new();
     for service in descriptors().services() {

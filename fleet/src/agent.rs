@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, fmt};
 
 use crate::{
     defaults::{self, Limits},
-    id::{AgentUid, Epoch, Name},
+    id::{AgentUid, Epoch, Name, ProjectUid},
     time::Wall,
 };
 
@@ -230,6 +230,35 @@ pub struct UserToken {
     pub expires: Wall,
     /// The address that it was asked for from.
     pub from: String,
+}
+
+/// A secret by which a program pushes one project, and does nothing else; only its hash is known.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PushToken {
+    /// No secret; names it in lists.
+    pub id: String,
+    /// The one project it is good for.
+    pub project: ProjectUid,
+    /// SHA-256 of the token, hex.
+    pub hash: String,
+    /// Who has it, as people wrote; may be empty.
+    pub note: String,
+    /// When it was made.
+    pub create_time: Wall,
+    /// When it becomes useless; `None`: when it is deleted.
+    pub expires: Option<Wall>,
+    /// The user who made it.
+    pub by: String,
+    /// When it pushed last.
+    pub last_used: Option<Wall>,
+}
+
+impl PushToken {
+    /// Whether it pushes at this time.
+    #[must_use]
+    pub fn is_good(&self, now: Wall) -> bool {
+        self.expires.is_none_or(|expires| expires > now)
+    }
 }
 
 /// What a user may do, from least to most.

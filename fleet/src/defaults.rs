@@ -126,6 +126,17 @@ pub const USER_TOKEN_TTL: Duration = Duration::from_secs(12 * HOUR);
 pub const USER_TOKEN_TTL_MAX: Duration = Duration::from_secs(30 * DAY);
 /// Most tokens of one user at a time: who logs in once more loses the oldest.
 pub const USER_TOKENS_MAX: usize = 20;
+/// A push token's longest life, where it is given one; without one it is good until it is deleted.
+pub const PUSH_TOKEN_TTL_MAX: Duration = Duration::from_secs(400 * DAY);
+/// Most push tokens of one project at a time.
+pub const PUSH_TOKENS_MAX: usize = 20;
+/// Most push tokens of all projects together.
+pub const PUSH_TOKENS_IN_ALL_MAX: usize = 20_000;
+/// Pushes of one project by one token or user that are taken at any pace; later ones are taken at the pace of
+/// [`PUSH_INTERVAL`].
+pub const PUSH_BURST: u32 = 60;
+/// One more push of a project by one token or user is taken for each of these spans.
+pub const PUSH_INTERVAL: Duration = Duration::from_secs(10);
 /// Shortest password, in characters.
 pub const PASSWORD_CHARS_MIN: usize = 12;
 /// Longest password, in bytes. All of them count: none is cut.

@@ -146,6 +146,26 @@ pub enum Ask {
         /// W3C trace context; empty: none.
         traceparent: String,
     },
+    /// Start a run because there is something new to copy. It waits where a schedule's fire would.
+    Push(Push),
+    /// Make a push token; the shell made the secret.
+    CreatePushToken {
+        /// No secret.
+        id: String,
+        /// SHA-256 of the secret, hex.
+        hash: String,
+        /// The one project it is good for.
+        project: ProjectUid,
+        /// Who has it.
+        note: String,
+        /// For how long; `None`: until it is deleted.
+        ttl: Option<Duration>,
+    },
+    /// Make a push token useless.
+    DeletePushToken {
+        /// Which.
+        id: String,
+    },
     /// Allow what a guard found, once.
     Approve {
         /// Of which project.
@@ -276,6 +296,21 @@ pub enum Ask {
     },
     /// Something about users.
     User(UserAsk),
+}
+
+/// A push of a project.
+#[derive(Debug, Clone)]
+pub struct Push {
+    /// Which.
+    pub project: ProjectUid,
+    /// The push token that it is asked for by; `None`: a user asks.
+    pub token: Option<String>,
+    /// Who pushes has had what may be pushed at a time: only a run that waits already may answer.
+    pub over_limit: bool,
+    /// For the same answer twice.
+    pub request: Option<RequestKey>,
+    /// W3C trace context; empty: none.
+    pub traceparent: String,
 }
 
 /// What a person asks for about users. Whether he may is the shell's matter; that an admin remains is the engine's.

@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use crate::{
-    agent::{AgentRecord, JoinToken, Root, Session, UserRecord, UserToken},
+    agent::{AgentRecord, JoinToken, PushToken, Root, Session, UserRecord, UserToken},
     attempt::AttemptRecord,
     engine::Timer,
     id::{AgentUid, AttemptId, Epoch, ProjectUid, RunId},
@@ -81,6 +81,7 @@ pub enum Record {
     JoinToken(JoinToken),
     User(UserRecord),
     UserToken(UserToken),
+    PushToken(PushToken),
     Request(RequestRecord),
     Run(RunRecord),
     Attempt(AttemptRecord),
@@ -99,6 +100,7 @@ pub enum Key {
     JoinToken(String),
     User(String),
     UserToken(String),
+    PushToken(String),
     Request(String),
     Run(ProjectUid, RunId),
     Attempt(ProjectUid, AttemptId),
@@ -118,6 +120,7 @@ impl Record {
             Self::JoinToken(r) => Key::JoinToken(r.id.clone()),
             Self::User(r) => Key::User(r.name.folded()),
             Self::UserToken(r) => Key::UserToken(r.id.clone()),
+            Self::PushToken(r) => Key::PushToken(r.id.clone()),
             Self::Request(r) => Key::Request(r.key.clone()),
             Self::Run(r) => Key::Run(r.project, r.id),
             Self::Attempt(r) => Key::Attempt(r.project, r.id),
@@ -140,6 +143,7 @@ impl Record {
             | Self::JoinToken(_)
             | Self::User(_)
             | Self::UserToken(_)
+            | Self::PushToken(_)
             | Self::Request(_)
             | Self::Upstream(_) => true,
         }

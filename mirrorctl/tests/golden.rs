@@ -501,6 +501,18 @@ fn users_tokens_and_oneself() {
     };
     let tokens = [token("0f3a7c21d9e04b55", true), token("77aa01c4e5f60912", false)];
     golden_80("token-list.txt", &text::user::tokens(&view(), &tokens));
+    let push = |id: &str, used: bool| v1::PushToken {
+        name: format!("pushTokens/{id}"),
+        project: "projects/debian".to_owned(),
+        note: if used { "release script on build1".to_owned() } else { String::new() },
+        create_time: wire("2026-11-19T06:42:10Z"),
+        expire_time: if used { None } else { wire("2026-12-20T07:42:10Z") },
+        last_use_time: if used { wire("2026-11-20T06:42:10Z") } else { None },
+        by: "users/anna".to_owned(),
+        ..v1::PushToken::default()
+    };
+    let tokens = [push("0f3a7c21d9e04b55", true), push("77aa01c4e5f60912", false)];
+    golden_80("push-token-list.txt", &text::user::push_tokens(&view(), &tokens));
     let me = v1::WhoAmIResponse {
         name: "users/maria".to_owned(),
         role: v1::UserRole::Owner.into(),

@@ -378,6 +378,38 @@ fn join_tokens_can_be_captured() {
 }
 
 #[test]
+fn push_tokens_can_be_captured_listed_and_ended() {
+    let fake = Fake::start();
+    let (code, out, err) = run(&fake, &["push-token", "create", "debian", "--note", "build1"]);
+    assert_eq!((code, out.as_str()), (0, "mpt_secret\n"));
+    assert!(err.contains("Good for pushes of debian and nothing else, until it is deleted"), "{err}");
+    assert!(err.contains("/v1/projects/debian/push") && !err.contains("mpt_secret"), "{err}");
+    let (code, _, err) = run(&fake, &["push-token", "create", "deb/ian", "--ttl", "soon"]);
+    assert!(code == 2 && err.contains("deb/ian"), "{code} {err}");
+    let (_, out, _) = run(&fake, &["push-token", "list", "debian", "-o", "name"]);
+    assert_eq!(out, "7f3a\n80bb\n", "all pages");
+    let (code, out, _) = run(&fake, &["push-token", "delete", "7f3a", "--yes"]);
+    assert_eq!((code, out.as_str()), (0, "Push token 7f3a is useless now.\n"));
+    let (code, _, _) = run(&fake, &["push-token", "delete", "7f3a"]);
+    assert_eq!(code, 7, "nobody was asked");
+}
+
+#[test]
+fn a_push_says_what_waits() {
+    let fake = Fake::start();
+    let (code, out, err) = run(&fake, &["project", "push", "debian"]);
+    let said = "Pushed: run 01a1f7e0-6a99 of debian waits (coalesced) and copies it too.\n";
+    assert_eq!((code, out.as_str()), (0, said));
+    assert!(err.contains("Note: the project is paused by maria; the run waits for the resume"), "{err}");
+    assert!(err.ends_with("Next: mirrorctl run watch debian\n"), "{err}");
+    let (_, out, _) = run(&fake, &["project", "push", "fedora"]);
+    assert!(out.starts_with("Pushed: run 01a1f7e0-6a99 of fedora is queued.\n"), "{out}");
+    let (_, out, _) = run(&fake, &["project", "push", "fedora", "-o", "json"]);
+    let json: Value = serde_json::from_str(&out).unwrap();
+    assert!(json["run"].as_str().unwrap().starts_with("projects/fedora/runs/"), "{json}");
+}
+
+#[test]
 fn logs_are_rsyncs_own_words() {
     let fake = Fake::start();
     let (code, out, _) = run(&fake, &["run", "log", "debian"]);

@@ -80,6 +80,22 @@ impl fmt::Debug for v1::JoinToken {
     }
 }
 
+impl fmt::Debug for v1::PushToken {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { name, token, project, note, create_time, expire_time, by, last_use_time } = self;
+        f.debug_struct("PushToken")
+            .field("name", name)
+            .field("token", &hide(token))
+            .field("project", project)
+            .field("note", note)
+            .field("create_time", create_time)
+            .field("expire_time", expire_time)
+            .field("by", by)
+            .field("last_use_time", last_use_time)
+            .finish()
+    }
+}
+
 impl fmt::Debug for v1::CreateUserRequest {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { user, password } = self;

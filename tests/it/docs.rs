@@ -281,6 +281,13 @@ fn the_command_lines_about_the_life_of_a_project_work_as_written() {
     follow(&mut hosts, "docs/projects.md");
 }
 
+#[test]
+fn the_command_lines_about_pushes_work_as_written() {
+    let mut hosts = Hosts::new();
+    follow(&mut hosts, "docs/getting-started.md");
+    follow(&mut hosts, "docs/pushes.md");
+}
+
 /// A page about a fleet that is there already: its lines are run against one, and print what it shows.
 #[test]
 fn the_command_lines_of_the_audit_page_work_as_written() {

@@ -32,6 +32,7 @@ mod partition;
 mod people;
 mod phases;
 mod project_life;
+mod pushes;
 mod refuse;
 mod renew;
 mod replace;

@@ -98,12 +98,17 @@ fn each_does_what_the_role_may_and_is_refused_the_rest() {
     wim.run(&["project", "pause", "debian", "--reason", "array swap"]).ok();
     wim.run(&["project", "resume", "debian"]).ok();
     wim.run(&["project", "run", "debian", "--watch"]).ok();
+    wim.run(&["project", "push", "debian"]).ok();
+    fleet.await_run("debian", "SUCCEEDED");
     assert_eq!(wim.json(&["project", "list", "--owner", "wim"])["projects"][0]["name"], "projects/debian");
     wim.is_refused(
         &["project", "pause", "fedora", "--reason", "x"],
         "you may not pause fedora: you own debian",
     );
     wim.is_refused(&["project", "run", "fedora"], "you may not run fedora: you own debian");
+    wim.is_refused(&["project", "push", "fedora"], "you may not push fedora: you own debian");
+    vera.is_refused(&["project", "push", "debian"], "owner for projects of your own");
+    wim.is_refused(&["push-token", "create", "debian"], "it needs the role admin");
     wim.is_refused(&["project", "edit", "debian", "--owner", "vera"], "it needs the role operator");
     let run = fleet.newest_run("debian")["name"].as_str().expect("a run").to_owned();
     let refused = wim.run(&["run", "cancel", &run, "--yes"]);

@@ -17,7 +17,10 @@ use fleet_tests::{
 use rustix::process::Signal;
 use serde_json::Value;
 
-use crate::trace::{Collector, environment};
+use crate::{
+    pushes,
+    trace::{Collector, environment},
+};
 
 /// A word that is no secret and stands in every kind of place: the hunt that does not find it there sees nothing.
 const CONTROL: &str = "control-q7w2k9x4";
@@ -101,6 +104,7 @@ fn talkative(collector: &Collector) -> (Fleet, [String; 2]) {
     let options =
         FleetOptions { agents: agents.map(str::to_owned).to_vec(), environment, ..FleetOptions::default() };
     let mut fleet = Fleet::prepare(options).expect("a fleet");
+    pushes::listen(&fleet);
     fleet.start_coordinator().expect("the coordinator starts");
     let tokens = [ORIGIN, REPLICA].map(|index| {
         let token = enroll_by_file(&fleet, index, agents[index]);
@@ -136,6 +140,22 @@ fn log_in(fleet: &Fleet) -> Vec<u8> {
     said.into_iter().flat_map(|said| [said.stdout, said.stderr].concat().into_bytes()).collect()
 }
 
+/// A program pushes by a token in a file, over HTTPS: its own project, another one, and in the form of a webhook; what was
+/// said, and the token.
+fn push(fleet: &Fleet) -> (Vec<u8>, String) {
+    let made = fleet.json(&["push-token", "create", CONTROL, "--note", CONTROL]);
+    let token = made["token"].as_str().expect("a token").to_owned();
+    let header = pushes::header_file(fleet, "push header", &format!("Authorization: Bearer {token}\n"));
+    let hook = pushes::header_file(fleet, "hook header", &format!("X-Gitlab-Token: {token}\n"));
+    let said = [(CONTROL, &header), (CONTROL, &hook), ("wrong", &header), ("no-such", &hook)];
+    let said = said.map(|(project, header)| {
+        let answer = pushes::curl(fleet, project, header, &[]);
+        assert_eq!(answer.code.starts_with("20"), project == CONTROL, "{answer:?}");
+        answer.body
+    });
+    (said.concat().into_bytes(), token)
+}
+
 /// The token in a person's context.
 fn token_of_vera(fleet: &Fleet) -> String {
     let text = fs::read_to_string(fleet.path().join("vera/config.toml")).expect("a context");
@@ -155,6 +175,8 @@ fn plant(fleet: &Fleet, tokens: &[String], hunt: &mut Hunt) {
     hunt.plant("login password", LOGIN.as_bytes(), &given);
     hunt.plant("mistyped password", MISTYPED.as_bytes(), &given);
     hunt.plant("user's token", token_of_vera(fleet).as_bytes(), &[&fleet.path().join("vera")]);
+    let pushes = fs::read_to_string(fleet.path().join("given/push token")).expect("a token");
+    hunt.plant("push token", pushes.as_bytes(), &given);
     for token in tokens {
         hunt.plant("join token", token.as_bytes(), &given);
     }
@@ -206,6 +228,7 @@ fn answers(fleet: &Fleet) -> Vec<u8> {
         &["agent", "show", "ftp1"],
         &["agent", "show", "edge1"],
         &["join-token", "list"],
+        &["push-token", "list"],
         &["user", "list"],
         &["user", "show", "vera"],
         &["token", "list", "--user", "vera"],
@@ -285,7 +308,10 @@ fn observed(fleet: &Fleet, upstream: &Rsyncd) -> BTreeMap<&'static str, Vec<Vec<
     let more = ["--origin", "ftp1", "--replicas", "edge1", "--sentinel", "pool"];
     declare(fleet, upstream, CONTROL, RIGHT, &more);
     declare(fleet, upstream, "wrong", WRONG, &["--origin", "ftp1"]);
-    let said = log_in(fleet);
+    let mut said = log_in(fleet);
+    let (pushed, token) = push(fleet);
+    said.extend(pushed);
+    given(fleet, "push token", &token);
     work(fleet);
     let seen = watch.end().into_iter().map(|(kind, all)| (kind, all.into_iter().collect()));
     drop(control);

@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use chrono::SecondsFormat;
 use fleet::{
     Engine,
-    agent::{AgentRecord, JoinToken, UserRecord, UserToken},
+    agent::{AgentRecord, JoinToken, PushToken, UserRecord, UserToken},
     placement::PlacementRecord,
     project::{ProjectRecord, ProjectState},
     record::{Change, FleetRecord, Freeze, Key, Record},
@@ -108,6 +108,7 @@ fn put(engine: &Engine, record: &Record, rows: &mut Rows) {
         }
         Record::User(new) => user(engine.user(&new.name), Some(new), rows),
         Record::UserToken(new) => user_token(engine.user_token(&new.id), Some(new), rows),
+        Record::PushToken(new) => push_token(engine, engine.push_token(&new.id), Some(new), rows),
         Record::Run(new) => run(engine, new, rows),
         Record::Upstream(new) => upstream(engine.upstream(&new.host), Some(new), rows),
         Record::Request(_) | Record::Attempt(_) => {}
@@ -125,6 +126,7 @@ fn delete(engine: &Engine, key: &Key, rows: &mut Rows) {
         }
         Key::User(name) => user(name.parse().ok().and_then(|name| engine.user(&name)), None, rows),
         Key::UserToken(id) => user_token(engine.user_token(id), None, rows),
+        Key::PushToken(id) => push_token(engine, engine.push_token(id), None, rows),
         Key::Upstream(host) => upstream(engine.upstream(host), None, rows),
         Key::Fleet
         | Key::ProjectState(_)
@@ -257,6 +259,17 @@ fn user_token(old: Option<&UserToken>, new: Option<&UserToken>, rows: &mut Rows)
             .unwrap_or_default()
     };
     rows.put(&convert::user_token_name(&either.user, &either.id), "expires", expires(old), expires(new));
+}
+
+/// Who pushes, without the token itself. That it was used, the run tells.
+fn push_token(engine: &Engine, old: Option<&PushToken>, new: Option<&PushToken>, rows: &mut Rows) {
+    let Some(either) = new.or(old) else { return };
+    let form = |token: &PushToken| {
+        let mut fields = fields::of(&convert::push_token_to_wire(token, engine), "PushToken");
+        fields.remove("last_use_time");
+        fields
+    };
+    rows.compare(&convert::push_token_name(&either.id), old.map(form).as_ref(), new.map(form).as_ref());
 }
 
 fn upstream(old: Option<&UpstreamRecord>, new: Option<&UpstreamRecord>, rows: &mut Rows) {

@@ -1,6 +1,6 @@
 //! The table of keys: for each its name, meaning, check and present value.
 
-use std::{net::SocketAddr, time::Duration};
+use std::{net::SocketAddr, path::Path, time::Duration};
 
 use clap::Arg;
 use fleet::defaults::VOLUME_RESERVE_PERCENT_MAX;
@@ -136,6 +136,36 @@ pub const KEYS: &[Key] = &[
             Ok(())
         },
         show: |config| config.http_listen.to_string(),
+    },
+    Key {
+        name: "https_listen",
+        value: "ADDRESS:PORT|off",
+        about: "Where release scripts and webhooks push (HTTPS; docs/pushes.md). off: nowhere",
+        set: |config, text| {
+            config.https_listen = if text == "off" { None } else { Some(address(text)?) };
+            Ok(())
+        },
+        show: |config| config.https_listen.map_or_else(|| "off".to_owned(), |address| address.to_string()),
+    },
+    Key {
+        name: "https_certificate",
+        value: "FILE",
+        about: "PEM file of the HTTPS port's certificate and those that lead from it to a known CA, in this order; read again on reload and each hour. Not set: the server's own, of the fleet's CA",
+        set: |config, text| {
+            config.https_certificate = (!text.is_empty()).then(|| text.into());
+            Ok(())
+        },
+        show: |config| shown_path(config.https_certificate.as_deref()),
+    },
+    Key {
+        name: "https_key",
+        value: "FILE",
+        about: "PEM file of that certificate's private key, for the coordinator's account alone; may be the same file",
+        set: |config, text| {
+            config.https_key = (!text.is_empty()).then(|| text.into());
+            Ok(())
+        },
+        show: |config| shown_path(config.https_key.as_deref()),
     },
     Key {
         name: "admin_socket",
@@ -369,6 +399,10 @@ pub const KEYS: &[Key] = &[
         show: |config| config.housekeeping.certificate.clone(),
     },
 ];
+
+fn shown_path(path: Option<&Path>) -> String {
+    path.map_or_else(String::new, |path| path.display().to_string())
+}
 
 /// `ADDRESS:PORT`; `:PORT` means every address.
 fn address(text: &str) -> Result<SocketAddr, String> {

@@ -17,6 +17,9 @@ use tonic::{Request, Status};
 use super::{Caller, gate::Admitted, invalid, refused};
 use crate::{Services, audit::origin};
 
+/// What a push token is told that asks for anything else.
+const PUSHES_ONLY: &str = "a push token pushes its one project, and does nothing else";
+
 /// Own projects that a refusal names.
 const SHOWN_MAX: usize = 5;
 
@@ -123,6 +126,29 @@ pub fn acting_on<T>(
     Err(denied("NOT_OWNER", format!("you may not {verb} {}: {own}", found.record.name)))
 }
 
+/// Who pushes this project, and the id of the push token that it is done by. A push token learns of no other project
+/// whether it exists.
+///
+/// # Errors
+/// As [`acting_on`]; PERMISSION_DENIED for a push token of another project.
+#[allow(clippy::result_large_err, reason = "a Status is what tonic wants")]
+pub fn pushing<T>(
+    services: &Services,
+    request: &Request<T>,
+    project: Result<Name, Violation>,
+) -> Result<(By, Option<String>), Status> {
+    let Caller::PushToken { id, project: own } = caller(request)? else {
+        return acting_on(services, request, "push", project).map(|by| (by, None));
+    };
+    let view = services.driver.view();
+    let named = project.ok().and_then(|name| view.project_named(&name)).map(|project| project.record.uid);
+    if named == Some(*own) {
+        return Ok((By(convert::push_token_name(id)), Some(id.clone())));
+    }
+    let own = convert::project_name_of(&*view, *own);
+    Err(denied("NOT_ITS_PROJECT", format!("{PUSHES_ONLY}; this one's is {own}")))
+}
+
 /// Who acts, and on which user: the one that is named, oneself where none is. `named` is the field's name and text.
 ///
 /// # Errors
@@ -137,7 +163,7 @@ pub fn on_user<T>(
     let (by, scope) = known(caller)?;
     let own = match caller {
         Caller::User { name, .. } => Some(name.clone()),
-        Caller::LocalRoot | Caller::Agent(..) => None,
+        Caller::LocalRoot | Caller::Agent(..) | Caller::PushToken { .. } => None,
     };
     let named = named.transpose().map_err(|fault| invalid(&format!("could not {verb}"), vec![fault]))?;
     if let Some(user) = named.as_ref().or(own.as_ref()) {
@@ -171,6 +197,7 @@ fn known(caller: &Caller) -> Result<(By, Scope), Status> {
     match caller {
         Caller::User { name, scope, .. } => Ok((By::from(name), *scope)),
         Caller::LocalRoot => Ok((By(LOCAL_ROOT.to_owned()), Scope::Whole)),
+        Caller::PushToken { .. } => Err(denied("NOT_ALLOWED", PUSHES_ONLY.to_owned())),
         Caller::Agent(..) => Err(denied("NOT_FOR_AGENTS", "agents may not; it is for users".to_owned())),
     }
 }

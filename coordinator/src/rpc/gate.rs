@@ -7,11 +7,12 @@ use std::{sync::Arc, time::Duration};
 use chrono::{DateTime, SubsecRound as _, Utc};
 use fleet::{
     agent::{LOCAL_ROOT, UserRole},
-    id::{AgentUid, Name},
+    id::{AgentUid, Name, ProjectUid},
     refusal::{Refusal, RefusalCode},
 };
 use http::{HeaderMap, HeaderValue};
-use mirror_certs::{BACKDATE, DenyList, Identity, Peer, UserToken};
+use mirror_certs::{BACKDATE, DenyList, Identity, Peer, PushToken, UserToken};
+use mirror_proto::convert;
 use tokio_util::sync::CancellationToken;
 
 use super::{
@@ -66,6 +67,13 @@ pub enum Caller {
         /// By what the user is known.
         proof: Proof,
     },
+    /// A program with a push token.
+    PushToken {
+        /// Which; no secret.
+        id: String,
+        /// The one project that it pushes.
+        project: ProjectUid,
+    },
     /// Whoever opened the coordinator's own socket: root, or the coordinator's own account. May do what admins may.
     LocalRoot,
 }
@@ -110,6 +118,7 @@ impl Caller {
     fn standing(&self) -> Standing {
         match self {
             Self::Agent(..) => Standing::Agent,
+            Self::PushToken { .. } => Standing::PushToken,
             Self::User { role, .. } => Standing::User(*role),
             Self::LocalRoot => Standing::User(UserRole::Admin),
         }
@@ -129,7 +138,7 @@ impl Caller {
     fn identity(&self) -> Option<Identity> {
         match self {
             Self::User { name, .. } => name.as_str().parse().ok().map(Identity::User),
-            Self::Agent(..) | Self::LocalRoot => None,
+            Self::Agent(..) | Self::PushToken { .. } | Self::LocalRoot => None,
         }
     }
 
@@ -137,7 +146,7 @@ impl Caller {
     fn scoped(mut self, method: &str) -> Self {
         if let Self::User { role, scope, .. } = &mut self {
             *scope = match policy::rule(method) {
-                Some(Rule::Owner) if *role < UserRole::Operator => Scope::OwnProjects,
+                Some(Rule::Owner | Rule::Push) if *role < UserRole::Operator => Scope::OwnProjects,
                 Some(Rule::Oneself) if *role < UserRole::Admin => Scope::Oneself,
                 _ => Scope::Whole,
             };
@@ -157,6 +166,7 @@ impl std::fmt::Display for Caller {
         match self {
             Self::Agent(_, name, _) => write!(f, "agents/{name}"),
             Self::User { name, .. } => write!(f, "users/{name}"),
+            Self::PushToken { id, .. } => f.write_str(&convert::push_token_name(id)),
             Self::LocalRoot => f.write_str(LOCAL_ROOT),
         }
     }
@@ -275,8 +285,7 @@ impl Gate {
     /// The caller's own id of its request, where it sent one that can be read; else one of ours.
     pub(super) fn request_id(&self, headers: &HeaderMap) -> String {
         let sent = headers.get(REQUEST_ID).and_then(|value| value.to_str().ok());
-        let sent =
-            sent.and_then(|text| mirror_proto::convert::parse_request_id(REQUEST_ID, text).ok().flatten());
+        let sent = sent.and_then(|text| convert::parse_request_id(REQUEST_ID, text).ok().flatten());
         sent.unwrap_or_else(|| format!("{:016x}", self.driver.now().entropy))
     }
 
@@ -349,17 +358,38 @@ impl Gate {
         Ok(Caller::User { name: user.name.clone(), role: user.role, scope: Scope::Whole, proof })
     }
 
-    /// Who logged in by the token in this header. Why one is not good is told to nobody.
+    /// Whose token is in this header. Why one is not good is told to nobody.
     fn identify_token(&self, header: &[u8]) -> Result<Caller, Refusal> {
+        let text = std::str::from_utf8(header).ok().and_then(|text| {
+            let scheme = text.get(..BEARER.len())?;
+            scheme.eq_ignore_ascii_case(BEARER).then(|| &text[BEARER.len()..])
+        });
+        match text.map(str::parse::<PushToken>) {
+            Some(Ok(token)) => self.identify_push_token(&token),
+            Some(Err(_)) | None => self.identify_user_token(text),
+        }
+    }
+
+    /// What pushes by this token.
+    fn identify_push_token(&self, token: &PushToken) -> Result<Caller, Refusal> {
+        let (view, now) = (self.driver.view(), self.driver.now().wall);
+        let found = view.push_token(token_id(&token.hash()));
+        let good = found.filter(|record| token.matches(&record.hash) && record.is_good(now));
+        let record = good.ok_or_else(|| {
+            let text = "the push token is not good (any more): it ended or was deleted, or its project was; an admin \
+                        makes another one: mirrorctl push-token create PROJECT";
+            Refusal::new(RefusalCode::Unauthenticated, "TOKEN_NOT_GOOD", text)
+        })?;
+        Ok(Caller::PushToken { id: record.id.clone(), project: record.project })
+    }
+
+    /// Who logged in by this token.
+    fn identify_user_token(&self, text: Option<&str>) -> Result<Caller, Refusal> {
         let bad = || {
             let text = "the token is not good (any more): it ended, was revoked, or its user was disabled or given \
                         another password; log in again: mirrorctl login";
             Refusal::new(RefusalCode::Unauthenticated, "TOKEN_NOT_GOOD", text)
         };
-        let text = std::str::from_utf8(header).ok().and_then(|text| {
-            let scheme = text.get(..BEARER.len())?;
-            scheme.eq_ignore_ascii_case(BEARER).then(|| &text[BEARER.len()..])
-        });
         let token: UserToken = text.ok_or_else(bad)?.parse().map_err(|_| bad())?;
         let view = self.driver.view();
         let now = self.driver.now().wall;

@@ -65,17 +65,6 @@ pub struct Gated<S> {
     inner: S,
 }
 
-impl<S> Gated<S> {
-    /// What who is not let in is told; it is recorded.
-    fn refuse(&self, origin: &Origin, refusal: &Refusal) -> Status {
-        let (who, from, method) = (origin.who(), origin.from(), origin.action());
-        tracing::warn!(target: "audit", method, who, from, reason = refusal.reason, "refused");
-        let status = super::refused(refusal);
-        self.gate.driver.record_refusal(audit::not_done(origin, &status));
-        status
-    }
-}
-
 type Answering = Pin<Box<dyn Future<Output = Result<Response<Body>, Infallible>> + Send>>;
 
 impl<S> Service<Request<Body>> for Gated<S>
@@ -117,7 +106,7 @@ where
                 let who = who.as_deref().unwrap_or(NOBODY);
                 let origin = Origin::new(who, &from, &short(method));
                 let origin = origin.with_ids(self.gate.request_id(request.headers()), String::new());
-                let status = self.refuse(&origin, &refusal);
+                let status = refuse(&self.gate.driver, &origin, &refusal);
                 return Box::pin(async move { Ok(status.into_http()) });
             }
         };
@@ -155,7 +144,7 @@ where
                 };
                 let answer = answer.map(|body| Body::new(Counted { body, _place: place }));
                 if audit::covers(method) {
-                    record(&driver, &origin, method, &answer);
+                    record(&driver, &origin, method, Status::from_header_map(answer.headers()));
                 }
                 Ok(answer)
             }
@@ -164,9 +153,17 @@ where
     }
 }
 
+/// What who is not let in is told; it is recorded.
+pub(super) fn refuse(driver: &Driver, origin: &Origin, refusal: &Refusal) -> Status {
+    let (who, from, method) = (origin.who(), origin.from(), origin.action());
+    tracing::warn!(target: "audit", method, who, from, reason = refusal.reason, "refused");
+    let status = super::refused(refusal);
+    driver.record_refusal(audit::not_done(origin, &status));
+    status
+}
+
 /// Tells how a call was answered. What was done is recorded by the driver, in the commit that did it.
-fn record(driver: &Driver, origin: &Origin, method: &str, answer: &Response<Body>) {
-    let status = Status::from_header_map(answer.headers());
+pub(super) fn record(driver: &Driver, origin: &Origin, method: &str, status: Option<Status>) {
     let code = status.as_ref().map_or(Code::Ok, Status::code);
     let (who, from) = (origin.who(), origin.from());
     tracing::info!(target: "audit", method, who, from, ?code, "answered");
@@ -176,7 +173,7 @@ fn record(driver: &Driver, origin: &Origin, method: &str, answer: &Response<Body
 }
 
 /// Makes the caller's span the parent, where it sent a `traceparent`; the trace's id, empty without one.
-fn continue_trace(span: &tracing::Span, headers: &HeaderMap) -> String {
+pub(super) fn continue_trace(span: &tracing::Span, headers: &HeaderMap) -> String {
     let parent = TraceContextPropagator::new().extract(&Headers(headers));
     let sent = parent.span().span_context().clone();
     if let Err(error) = span.set_parent(parent) {

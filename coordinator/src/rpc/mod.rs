@@ -17,6 +17,7 @@ pub mod request;
 pub mod run;
 pub mod upstream;
 pub mod user;
+pub(crate) mod web;
 
 use std::{sync::Arc, time::Duration};
 
@@ -135,19 +136,23 @@ pub(crate) async fn deny(services: &Services, denial: Denial) -> Result<(), Stat
 /// The server with everything in it.
 pub type Served = Router<Stack<GateLayer, NoLayer>>;
 
-/// What the gRPC port serves: every service behind the gate, health, and reflection where the configuration allows.
-///
-/// # Errors
-/// When the contract's own descriptor cannot be read: a bug.
-pub fn server(services: &Services) -> Result<Served, tonic_reflection::server::Error> {
-    let gate = Gate {
+/// What stands in front of all services, on whatever port.
+fn gate(services: &Services) -> Gate {
+    Gate {
         driver: services.driver.clone(),
         deny: Arc::clone(&services.deny),
         ca: Arc::clone(&services.ca),
         reflection: services.config.reflection,
         stopping: services.stopping.clone(),
         streams: Arc::clone(&services.streams),
-    };
+    }
+}
+
+/// What the gRPC port serves: every service behind the gate, health, and reflection where the configuration allows.
+///
+/// # Errors
+/// When the contract's own descriptor cannot be read: a bug.
+pub fn server(services: &Services) -> Result<Served, tonic_reflection::server::Error> {
     Ok(Server::builder()
         .http2_keepalive_interval(Some(KEEPALIVE_INTERVAL))
         .http2_keepalive_timeout(Some(KEEPALIVE_TIMEOUT))
@@ -157,7 +162,7 @@ pub fn server(services: &Services) -> Result<Served, tonic_reflection::server::E
         .http2_max_pending_accept_reset_streams(Some(RESETS_UNSEEN_MAX))
         .http2_max_local_error_reset_streams(Some(RESETS_OWN_MAX))
         .http2_max_header_list_size(HEADERS_BYTES_MAX)
-        .layer(GateLayer(Arc::new(gate)))
+        .layer(GateLayer(Arc::new(gate(services))))
         .add_routes(routes(services)?))
 }
 

@@ -20,6 +20,8 @@ pub enum Rule {
     User(UserRole),
     /// Owners of the project (`access.rs` looks which), and users of at least [`UserRole::Operator`].
     Owner,
+    /// The same, and push tokens of the project.
+    Push,
     /// Users, each for himself (`access.rs` looks whom the request names), and admins for all.
     Oneself,
 }
@@ -31,6 +33,8 @@ pub enum Standing {
     Nobody,
     /// An agent of this fleet.
     Agent,
+    /// A program with a push token.
+    PushToken,
     /// A user with this role.
     User(UserRole),
 }
@@ -50,6 +54,16 @@ const VIEWER: Rule = Rule::User(UserRole::Viewer);
 const OPERATOR: Rule = Rule::User(UserRole::Operator);
 const ADMIN: Rule = Rule::User(UserRole::Admin);
 
+/// Methods for operators and admins that change nothing.
+const LOOKS_ONLY: [&str; 6] = [
+    "/ListJoinTokens",
+    "/ListPushTokens",
+    "/CheckProject",
+    "/ListUsers",
+    "/ListAuditEvents",
+    "/WatchAuditEvents",
+];
+
 /// The table. Order: service by service, as in the contract.
 pub const TABLE: &[(&str, Rule)] = &[
     ("/mirror.v1.ProjectService/CreateProject", OPERATOR),
@@ -63,6 +77,7 @@ pub const TABLE: &[(&str, Rule)] = &[
     ("/mirror.v1.ProjectService/PauseProject", Rule::Owner),
     ("/mirror.v1.ProjectService/ResumeProject", Rule::Owner),
     ("/mirror.v1.ProjectService/RunProject", Rule::Owner),
+    ("/mirror.v1.ProjectService/PushProject", Rule::Push),
     ("/mirror.v1.ProjectService/PromoteOrigin", OPERATOR),
     ("/mirror.v1.ProjectService/ReseedPlacement", OPERATOR),
     ("/mirror.v1.ProjectService/MovePlacement", OPERATOR),
@@ -113,6 +128,9 @@ pub const TABLE: &[(&str, Rule)] = &[
     ("/mirror.v1.UserService/RevokeToken", Rule::Oneself),
     ("/mirror.v1.UserService/WhoAmI", VIEWER),
     ("/mirror.v1.UserService/IssueCertificate", Rule::Oneself),
+    ("/mirror.v1.UserService/CreatePushToken", ADMIN),
+    ("/mirror.v1.UserService/ListPushTokens", ADMIN),
+    ("/mirror.v1.UserService/DeletePushToken", ADMIN),
     ("/grpc.health.v1.Health/Check", Rule::Open),
     ("/grpc.health.v1.Health/Watch", Rule::Open),
     ("/grpc.reflection.v1.ServerReflection/ServerReflectionInfo", Rule::Reflection),
@@ -135,16 +153,12 @@ pub fn name(path: &str) -> &'static str {
 #[must_use]
 pub fn changes_something(method: &str) -> bool {
     match rule(method) {
-        Some(Rule::Owner) => true,
+        Some(Rule::Owner | Rule::Push) => true,
         Some(Rule::Oneself) => {
             ["/SetPassword", "/RevokeToken", "/IssueCertificate"].iter().any(|name| method.ends_with(name))
         }
         Some(Rule::User(least)) => {
-            let looks_only =
-                ["/ListJoinTokens", "/CheckProject", "/ListUsers", "/ListAuditEvents", "/WatchAuditEvents"]
-                    .iter()
-                    .any(|name| method.ends_with(name));
-            least >= UserRole::Operator && !looks_only
+            least >= UserRole::Operator && !LOOKS_ONLY.iter().any(|name| method.ends_with(name))
         }
         Some(Rule::Open | Rule::Reflection | Rule::Agent) | None => false,
     }
@@ -165,17 +179,20 @@ pub fn decide(method: &str, standing: Standing, reflection: Reflection) -> Verdi
         (rule, _) => rule,
     };
     match (rule, standing) {
-        (Rule::Open, _) | (Rule::Agent, Standing::Agent) => Verdict::Allowed,
+        (Rule::Open, _) | (Rule::Agent, Standing::Agent) | (Rule::Push, Standing::PushToken) => {
+            Verdict::Allowed
+        }
         (_, Standing::Nobody) => Verdict::NoIdentity,
+        (_, Standing::PushToken) => Verdict::Forbidden("it pushes its one project, and does nothing else"),
         (Rule::Agent, Standing::User(_)) => Verdict::Forbidden("only agents may, each for itself"),
-        (Rule::User(_) | Rule::Owner | Rule::Oneself | Rule::Reflection, Standing::Agent) => {
+        (Rule::User(_) | Rule::Owner | Rule::Push | Rule::Oneself | Rule::Reflection, Standing::Agent) => {
             Verdict::Forbidden("agents may not; it is for users")
         }
         (Rule::User(least), Standing::User(role)) if role >= least => Verdict::Allowed,
-        (Rule::Owner, Standing::User(role)) if role >= UserRole::Owner => Verdict::Allowed,
+        (Rule::Owner | Rule::Push, Standing::User(role)) if role >= UserRole::Owner => Verdict::Allowed,
         (Rule::Oneself, Standing::User(_)) => Verdict::Allowed,
         (Rule::User(least), Standing::User(_)) => Verdict::Forbidden(needs(least)),
-        (Rule::Owner, Standing::User(_)) => {
+        (Rule::Owner | Rule::Push, Standing::User(_)) => {
             Verdict::Forbidden("it needs the role operator or admin, or owner for projects of your own")
         }
         (Rule::Reflection, Standing::User(_)) => Verdict::Forbidden(needs(UserRole::Viewer)),

@@ -4,6 +4,7 @@
 mod check;
 mod explain;
 mod filter;
+mod push;
 mod show;
 mod switch;
 mod why;
@@ -26,6 +27,7 @@ use mirror_proto::{convert, status::internal, v1};
 use tonic::{Code, Request, Response, Status};
 
 use self::filter::{Filter, Order};
+pub(crate) use self::push::push;
 pub use self::{
     check::CHECKS_MAX,
     show::{show, show_all},
@@ -459,6 +461,13 @@ impl v1::project_service_server::ProjectService for Projects {
             }
             other => Err(unexpected(&other)),
         }
+    }
+
+    async fn push_project(
+        &self,
+        request: Request<v1::PushProjectRequest>,
+    ) -> Result<Response<v1::PushProjectResponse>, Status> {
+        push(&self.services, request).await.map(Response::new)
     }
 
     async fn promote_origin(

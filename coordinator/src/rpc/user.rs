@@ -2,6 +2,7 @@
 //! through here and stay nowhere: what is stored are their hashes.
 
 mod login;
+mod push_tokens;
 
 use std::{collections::HashMap, net::IpAddr};
 
@@ -291,7 +292,7 @@ impl v1::user_service_server::UserService for Users {
         self.find(&name)?;
         let current = match caller(&request)? {
             Caller::User { proof, .. } => proof.token(),
-            Caller::Agent(..) | Caller::LocalRoot => None,
+            Caller::Agent(..) | Caller::PushToken { .. } | Caller::LocalRoot => None,
         };
         let now = self.services.driver.now().wall;
         let view = self.services.driver.view();
@@ -335,7 +336,7 @@ impl v1::user_service_server::UserService for Users {
                 has_password: view.user(name).map(|user| user.password.is_some()),
                 ..shown
             },
-            Caller::LocalRoot | Caller::Agent(..) => v1::WhoAmIResponse {
+            Caller::LocalRoot | Caller::Agent(..) | Caller::PushToken { .. } => v1::WhoAmIResponse {
                 name: by.to_string(),
                 role: v1::UserRole::Admin.into(),
                 proof: Wire::Socket.into(),
@@ -359,6 +360,27 @@ impl v1::user_service_server::UserService for Users {
         }
         tracing::info!(target: "audit", %by, user = %name, "certificate issued");
         Ok(Response::new(issued))
+    }
+
+    async fn create_push_token(
+        &self,
+        request: Request<v1::CreatePushTokenRequest>,
+    ) -> Result<Response<v1::PushToken>, Status> {
+        push_tokens::create(&self.services, request).await.map(Response::new)
+    }
+
+    async fn list_push_tokens(
+        &self,
+        request: Request<v1::ListPushTokensRequest>,
+    ) -> Result<Response<v1::ListPushTokensResponse>, Status> {
+        push_tokens::list(&self.services, request.get_ref()).map(Response::new)
+    }
+
+    async fn delete_push_token(
+        &self,
+        request: Request<v1::DeletePushTokenRequest>,
+    ) -> Result<Response<()>, Status> {
+        push_tokens::delete(&self.services, request).await.map(Response::new)
     }
 }
 

@@ -33,7 +33,7 @@ pub(crate) const FIRST: &[u8] = &[];
 /// Above all keys: no table has this letter.
 pub(crate) const LAST: &[u8] = &[0xff];
 /// The tables whose every record the engine needs.
-pub(crate) const LIVE_TABLES: [u8; 12] = *b"fpslgjukqrah";
+pub(crate) const LIVE_TABLES: [u8; 13] = *b"fpslgjuktqrah";
 /// The tables that are read in pages only.
 pub(crate) const HISTORY_TABLES: [u8; 2] = *b"RA";
 
@@ -60,6 +60,7 @@ pub(crate) fn of(key: &Key, age: Age) -> Vec<u8> {
         Key::JoinToken(id) => text(b'j', id),
         Key::User(name) => text(b'u', name),
         Key::UserToken(id) => text(b'k', id),
+        Key::PushToken(id) => text(b't', id),
         Key::Request(key) => text(b'q', key),
         Key::Run(project, run) => of_run(*project, *run, age),
         Key::Attempt(project, attempt) => of_attempt(*project, *attempt, age),
@@ -78,6 +79,7 @@ pub(crate) fn table(key: &[u8]) -> Option<Table> {
         b'j' => Some(Table::JoinToken),
         b'u' => Some(Table::User),
         b'k' => Some(Table::UserToken),
+        b't' => Some(Table::PushToken),
         b'q' => Some(Table::Request),
         b'h' => Some(Table::Upstream),
         LIVE_RUN | PAST_RUN => Some(Table::Run),
@@ -153,6 +155,7 @@ pub(crate) fn describe(key: &[u8]) -> String {
         b'j' => "join token",
         b'u' => "user",
         b'k' => "user token",
+        b't' => "push token",
         b'q' => "request",
         b'h' => "upstream host",
         LIVE_RUN => "live run",
@@ -174,7 +177,9 @@ pub(crate) fn describe(key: &[u8]) -> String {
             ids.map(|((uid, run), count)| format!("{run}/{count} of project {uid}"))
         }
         b'f' => Some(String::new()),
-        b'm' | b'j' | b'u' | b'k' | b'q' | b'h' => Some(format!("{:?}", String::from_utf8_lossy(rest))),
+        b'm' | b'j' | b'u' | b'k' | b't' | b'q' | b'h' => {
+            Some(format!("{:?}", String::from_utf8_lossy(rest)))
+        }
         _ => None,
     };
     let ids = ids.unwrap_or_else(|| format!("with the key {}", hex::encode(key)));
@@ -256,6 +261,7 @@ mod tests {
             Key::JoinToken("t".to_owned()),
             Key::User("u".to_owned()),
             Key::UserToken("k".to_owned()),
+            Key::PushToken("t".to_owned()),
             Key::Request("q".to_owned()),
             Key::Run(P, run(1)),
             Key::Attempt(P, AttemptId { run: run(1), number: 2 }),
@@ -270,6 +276,6 @@ mod tests {
             assert!(!describe(&bytes).contains("unknown"), "{}", describe(&bytes));
             assert_eq!(HISTORY_TABLES.contains(&bytes[0]), has_history(key));
         }
-        assert_eq!(describe(&of(&keys[10], Age::Past)), format!("past attempt {}/2 of project 7", run(1)));
+        assert_eq!(describe(&of(&keys[11], Age::Past)), format!("past attempt {}/2 of project 7", run(1)));
     }
 }

@@ -21,6 +21,7 @@ pub(crate) const DESIGN: [(&str, &str, &str); 61] = [
     ("ProjectService/PauseProject", "---WOA", "----OA"),
     ("ProjectService/ResumeProject", "---WOA", "----OA"),
     ("ProjectService/RunProject", "---WOA", "----OA"),
+    ("ProjectService/PushProject", "---WOA", "----OA"),
     ("ProjectService/PromoteOrigin", "----OA", "----OA"),
     ("ProjectService/ReseedPlacement", "----OA", "----OA"),
     ("ProjectService/MovePlacement", "----OA", "----OA"),
@@ -70,6 +71,9 @@ pub(crate) const DESIGN: [(&str, &str, &str); 61] = [
     ("UserService/RevokeToken", "--VWOA", "-----A"),
     ("UserService/WhoAmI", "--VWOA", "--VWOA"),
     ("UserService/IssueCertificate", "--VWOA", "-----A"),
+    ("UserService/CreatePushToken", "-----A", "-----A"),
+    ("UserService/ListPushTokens", "-----A", "-----A"),
+    ("UserService/DeletePushToken", "-----A", "-----A"),
     ("Health/Check", "NGVWOA", "NGVWOA"),
 ];
 

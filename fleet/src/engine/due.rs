@@ -115,10 +115,7 @@ impl Engine {
             state.wanted += 1;
             effects.put(Record::ProjectState(state));
         }
-        let mut waiting = project.runs.iter().filter_map(|id| self.runs.get(id));
-        let joins =
-            |run: &&RunRecord| run.state == RunState::Queued && run.wish.makes_tree() && wish.makes_tree();
-        if let Some(run) = waiting.find(joins) {
+        if let Some(run) = self.waiting_run(project).filter(|_| wish.makes_tree()) {
             // Only runs that nothing but the schedule wanted are called the schedule's.
             let first = run.trigger.kind != TriggerKind::Schedule
                 || matches!(trigger.kind, TriggerKind::Schedule | TriggerKind::User);
@@ -147,6 +144,12 @@ impl Engine {
         effects.put(Record::Run(RunRecord { by_person, traceparent, wish, ..run }));
         effects.put(Record::Attempt(self.new_attempt(project, origin.agent, id, 1, id, 1, Duration::ZERO)));
         Some((id, false))
+    }
+
+    /// The run that triggers join: it makes a tree, and has not begun.
+    pub(super) fn waiting_run(&self, project: &Project) -> Option<&RunRecord> {
+        let runs = project.runs.iter().filter_map(|id| self.runs.get(id));
+        runs.into_iter().find(|run| run.state == RunState::Queued && run.wish.makes_tree())
     }
 
     /// A try that waits for admission.

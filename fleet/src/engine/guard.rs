@@ -148,14 +148,14 @@ impl Engine {
             let trigger = Trigger { kind: TriggerKind::User, by, time: now.wall, autonomous: false };
             let triggered = self.trigger(now, project, trigger, wish, traceparent, &mut effects);
             let (run, coalesced) = triggered.ok_or_else(|| no_origin(project))?;
-            effects.reply(self.run_reply(project, run, coalesced));
+            effects.reply(self.run_reply(project, run, coalesced, false));
             return Ok(effects.decision());
         }
         for (placement, hold) in newest {
             let hold = Some(Hold { approved_until: Some(expires), ..hold.clone() });
             effects.put(Record::Placement(PlacementRecord { hold, gave_up_on: None, ..placement.clone() }));
         }
-        effects.reply(self.run_reply(project, run, false));
+        effects.reply(self.run_reply(project, run, false, false));
         Ok(effects.decision())
     }
 
@@ -339,11 +339,19 @@ pub(super) fn short(run: RunId) -> String {
 }
 
 impl Engine {
-    /// The answer to whoever asked for a run.
-    pub(super) fn run_reply(&self, project: &Project, run: RunId, coalesced: bool) -> Reply {
+    /// The answer to whoever asked for a run. `waits_paused`: while the project is paused it waits.
+    pub(super) fn run_reply(
+        &self,
+        project: &Project,
+        run: RunId,
+        coalesced: bool,
+        waits_paused: bool,
+    ) -> Reply {
         let mut notes = Vec::new();
         if let Some(pause) = &project.record.paused {
-            notes.push(format!("the project is paused by {}; this run runs all the same", pause.by));
+            let what =
+                if waits_paused { "the run waits for the resume" } else { "this run runs all the same" };
+            notes.push(format!("the project is paused by {}; {what}", pause.by));
         }
         if let Some(archive) = &project.record.archived {
             let by = &archive.by;

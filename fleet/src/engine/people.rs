@@ -50,6 +50,11 @@ impl Engine {
             Ask::Run { project, kind, wish, request, traceparent } => {
                 self.run_project(now, by, project, kind, wish, request, traceparent)
             }
+            Ask::Push(push) => self.push(now, by, push),
+            Ask::CreatePushToken { id, hash, project, note, ttl } => {
+                self.create_push_token(now, by, id, hash, project, note, ttl)
+            }
+            Ask::DeletePushToken { id } => self.delete_push_token(id),
             Ask::Approve { project, run, reason, saw, traceparent } => {
                 self.approve_run(now, by, project, run, &reason, saw.as_ref(), traceparent)
             }
@@ -95,7 +100,11 @@ impl Engine {
     }
 
     /// The remembered answer to a request id that was used before.
-    fn remembered(&self, now: Now, request: Option<&RequestKey>) -> Result<Option<Reply>, Refusal> {
+    pub(super) fn remembered(
+        &self,
+        now: Now,
+        request: Option<&RequestKey>,
+    ) -> Result<Option<Reply>, Refusal> {
         let Some(request) = request else { return Ok(None) };
         let Some(old) = self.requests.get(&request.key).filter(|old| old.expires > now.wall) else {
             return Ok(None);
@@ -291,6 +300,9 @@ impl Engine {
         for agent in project.placements.keys() {
             effects.delete(Key::Placement(uid, *agent));
         }
+        for token in self.push_tokens().filter(|token| token.project == uid) {
+            effects.delete(Key::PushToken(token.id.clone()));
+        }
         effects.delete(Key::ProjectState(uid));
         effects.delete(Key::Project(uid));
         Ok(effects.decision())
@@ -373,7 +385,7 @@ impl Engine {
         let trigger = Trigger { kind, by, time: now.wall, autonomous: false };
         let triggered = self.trigger(now, project, trigger, wish, traceparent, &mut effects);
         let (run, coalesced) = triggered.ok_or_else(|| no_origin(project))?;
-        let reply = self.run_reply(project, run, coalesced);
+        let reply = self.run_reply(project, run, coalesced, false);
         let coalesced = matches!(reply, Reply::Run { coalesced: true, .. });
         let mut decision = effects.decision();
         remember(now, request, Answer::Run { project: uid, run, coalesced }, &mut decision);
@@ -545,7 +557,7 @@ impl Engine {
         Ok(Decision { changes: vec![Change::Delete(Key::JoinToken(id))], ..Decision::nothing() })
     }
 
-    /// Forgets answers and tokens of both kinds that have expired, and mends schedules that a wrong clock has sent into the far
+    /// Forgets answers and tokens of all kinds that have expired, and mends schedules that a wrong clock has sent into the far
     /// future; at most [`SWEEP_MAX`] at a time.
     pub(super) fn sweep(&self, now: Now) -> Decision {
         let requests = self.requests.values().filter(|request| request.expires <= now.wall);
@@ -554,8 +566,11 @@ impl Engine {
         let tokens = tokens.map(|token| Change::Delete(Key::JoinToken(token.id.clone())));
         let logins = self.user_tokens.values().filter(|token| token.expires <= now.wall);
         let logins = logins.map(|token| Change::Delete(Key::UserToken(token.id.clone())));
+        let pushes = self.push_tokens.values().filter(|token| !token.is_good(now.wall));
+        let pushes = pushes.map(|token| Change::Delete(Key::PushToken(token.id.clone())));
         let strayed = self.projects.values().filter_map(|project| self.strayed(now, project));
-        let changes = requests.chain(tokens).chain(logins).chain(strayed).take(SWEEP_MAX).collect();
+        let changes =
+            requests.chain(tokens).chain(logins).chain(pushes).chain(strayed).take(SWEEP_MAX).collect();
         Decision { changes, ..Decision::nothing() }
     }
 
@@ -573,7 +588,7 @@ impl Engine {
 /// Most expired things forgotten in one commit unit.
 pub const SWEEP_MAX: usize = 64;
 
-fn remember(now: Now, request: Option<RequestKey>, answer: Answer, decision: &mut Decision) {
+pub(super) fn remember(now: Now, request: Option<RequestKey>, answer: Answer, decision: &mut Decision) {
     if let Some(RequestKey { key, payload }) = request {
         let expires = now.wall.plus(defaults::REQUEST_TTL);
         decision.changes.push(Change::Put(Record::Request(RequestRecord { key, payload, answer, expires })));

@@ -14,7 +14,7 @@ use super::{
     usage::Usage,
 };
 use crate::{
-    agent::{AgentRecord, JoinToken, Session, UserRecord, UserToken},
+    agent::{AgentRecord, JoinToken, PushToken, Session, UserRecord, UserToken},
     attempt::AttemptRecord,
     defaults::{self, Limits},
     id::{AgentUid, AttemptId, Epoch, Name, ProjectUid, RunId},
@@ -51,6 +51,7 @@ pub struct Engine {
     pub(super) tokens: BTreeMap<String, JoinToken>,
     pub(super) users: BTreeMap<String, UserRecord>,
     pub(super) user_tokens: BTreeMap<String, UserToken>,
+    pub(super) push_tokens: BTreeMap<String, PushToken>,
     pub(super) requests: BTreeMap<String, RequestRecord>,
     pub(super) runs: BTreeMap<RunId, RunRecord>,
     pub(super) attempts: BTreeMap<AttemptId, AttemptRecord>,
@@ -181,6 +182,7 @@ impl Engine {
             .chain(self.tokens.values().cloned().map(Record::JoinToken))
             .chain(self.users.values().cloned().map(Record::User))
             .chain(self.user_tokens.values().cloned().map(Record::UserToken))
+            .chain(self.push_tokens.values().cloned().map(Record::PushToken))
             .chain(self.requests.values().cloned().map(Record::Request))
             .chain(self.runs.values().cloned().map(Record::Run))
             .chain(self.attempts.values().cloned().map(Record::Attempt))
@@ -202,6 +204,9 @@ impl Engine {
             }
             Record::UserToken(token) => {
                 self.user_tokens.insert(token.id.clone(), token.clone());
+            }
+            Record::PushToken(token) => {
+                self.push_tokens.insert(token.id.clone(), token.clone());
             }
             Record::Request(request) => {
                 self.requests.insert(request.key.clone(), request.clone());
@@ -524,6 +529,9 @@ impl Engine {
             }
             Key::UserToken(id) => {
                 self.user_tokens.remove(id);
+            }
+            Key::PushToken(id) => {
+                self.push_tokens.remove(id);
             }
             Key::Request(key) => {
                 self.requests.remove(key);

@@ -8,7 +8,7 @@ use super::{
     usage::count,
 };
 use crate::{
-    agent::{AgentRecord, JoinToken, Session, UserRecord, UserToken},
+    agent::{AgentRecord, JoinToken, PushToken, Session, UserRecord, UserToken},
     attempt::AttemptRecord,
     defaults::Limits,
     id::{AgentUid, AttemptId, Name, ProjectUid, RunId},
@@ -211,6 +211,17 @@ impl Engine {
     #[must_use]
     pub fn user_token(&self, id: &str) -> Option<&UserToken> {
         self.user_tokens.get(id)
+    }
+
+    /// All push tokens, those that have ended included, in order of their ids.
+    pub fn push_tokens(&self) -> impl Iterator<Item = &PushToken> {
+        self.push_tokens.values()
+    }
+
+    /// The push token with this id.
+    #[must_use]
+    pub fn push_token(&self, id: &str) -> Option<&PushToken> {
+        self.push_tokens.get(id)
     }
 
     /// When a waiting attempt's pause ends, if it has one.

@@ -129,6 +129,7 @@ impl Checks {
                 | Key::JoinToken(_)
                 | Key::User(_)
                 | Key::UserToken(_)
+                | Key::PushToken(_)
                 | Key::Request(_)
                 | Key::Upstream(_) => None,
             })

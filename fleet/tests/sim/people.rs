@@ -12,7 +12,7 @@ use std::{
 use fleet::{
     agent::TokenNames,
     id::{Name, ProjectUid, RunId},
-    input::{AgentInput, Ask, Decision, Input, Person, Reply, RequestKey},
+    input::{AgentInput, Ask, Decision, Input, Person, Push, Reply, RequestKey},
     record::{Change, Key, Record},
     refusal::{RefusalCode, Violation},
 };
@@ -64,6 +64,7 @@ fn mark(record: &Record) -> Option<u64> {
         | Record::JoinToken(_)
         | Record::User(_)
         | Record::UserToken(_)
+        | Record::PushToken(_)
         | Record::Request(_)
         | Record::Upstream(_) => None,
     }
@@ -153,7 +154,9 @@ impl World {
     fn ask(&mut self, mut ask: Ask) {
         let id = self.next_id();
         let mut used = None;
-        if let Ask::CreateProject { request, validate_only: false, .. } | Ask::Run { request, .. } = &mut ask
+        if let Ask::CreateProject { request, validate_only: false, .. }
+        | Ask::Run { request, .. }
+        | Ask::Push(Push { request, .. }) = &mut ask
             && !self.calm
             && self.rng.chance(600)
         {

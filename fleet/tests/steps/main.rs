@@ -8,6 +8,7 @@ mod fallback_markers;
 mod holds;
 mod life;
 mod moves;
+mod pushes;
 mod replace;
 mod replace_refused;
 mod reseed;

@@ -108,6 +108,9 @@ pub enum Command {
     /// Secrets by which hosts join the fleet
     #[command(subcommand)]
     JoinToken(JoinTokenCommand),
+    /// Secrets by which release scripts and webhooks push one project
+    #[command(subcommand)]
+    PushToken(PushTokenCommand),
     /// The hosts that origins pull from, and how much of them the fleet may take
     #[command(subcommand)]
     Upstream(UpstreamCommand),
@@ -313,6 +316,32 @@ pub enum JoinTokenCommand {
     /// Make a token useless
     Delete {
         /// The token's id, from join-token list
+        token: String,
+    },
+}
+
+/// `mirrorctl push-token`.
+#[derive(Debug, Subcommand)]
+pub enum PushTokenCommand {
+    /// Make a secret by which a program pushes one project and does nothing else; it is shown once
+    Create {
+        /// The project
+        project: String,
+        /// How long it is good for, 1m to 400d [default: until it is deleted]
+        #[arg(long, value_name = "SPAN")]
+        ttl: Option<String>,
+        /// Who gets it, to tell tokens apart
+        #[arg(long, default_value = "", hide_default_value = true, value_name = "TEXT")]
+        note: String,
+    },
+    /// Tokens that are good, with their last use; never the secrets
+    List {
+        /// Of this project alone
+        project: Option<String>,
+    },
+    /// Make a token useless
+    Delete {
+        /// The token's id, from push-token list
         token: String,
     },
 }

@@ -75,6 +75,11 @@ pub enum ProjectCommand {
         #[arg(long, value_name = "N")]
         allow_deletes: Option<u64>,
     },
+    /// Say that there is something new to copy: like run, but it waits while the project is paused
+    Push {
+        /// The project
+        project: String,
+    },
     /// Make another agent the origin; the old one stands by
     Promote {
         /// The project

@@ -13,6 +13,7 @@ mod login;
 mod manual;
 mod password;
 mod project;
+mod push_token;
 mod run;
 pub mod schedule;
 mod token;
@@ -42,6 +43,7 @@ pub async fn run(app: &App, command: Command) -> Outcome<Exit> {
         Command::Run(command) => run::run(app, command).await,
         Command::Agent(command) => agent::run(app, command).await,
         Command::JoinToken(command) => join_token::run(app, command).await,
+        Command::PushToken(command) => push_token::run(app, command).await,
         Command::Upstream(command) => upstream::run(app, command).await,
         Command::Status { all, exit_code } => fleet::status(app, all, exit_code).await,
         Command::Why { project } => fleet::why(app, &project).await,

@@ -44,6 +44,7 @@ pub(super) async fn run(app: &App, command: ProjectCommand) -> Outcome<Exit> {
             };
             start(app, &project, request, watch).await
         }
+        ProjectCommand::Push { project } => push(app, &project).await,
         ProjectCommand::Promote { project, to, force } => promote(app, &project, &to, force).await,
         ProjectCommand::Reseed { project, agent, from, watch } => {
             let request = v1::ReseedPlacementRequest {
@@ -365,6 +366,30 @@ async fn start(app: &App, typed: &str, request: v1::RunProjectRequest, follow: b
     }
     app.changed(&response, "RunProjectResponse", &[&run.name], &what, &next)?;
     if follow { watch::follow(app, client, run.name).await } else { Ok(Exit::Done) }
+}
+
+async fn push(app: &App, typed: &str) -> Outcome<Exit> {
+    let request = v1::PushProjectRequest {
+        name: names::checked_project(typed)?,
+        request_id: uuid::Uuid::new_v4().to_string(),
+    };
+    let client = app.connect().await?;
+    let response = match client.projects().push_project(request).await {
+        Ok(response) => response.into_inner(),
+        Err(status) => return Err(of_project(app, &client, typed, "not pushed", &status).await),
+    };
+    let (id, project) = (names::short_run(&response.run), names::project_of(&response.run));
+    let what = if response.coalesced {
+        format!("Pushed: run {id} of {project} waits (coalesced) and copies it too.")
+    } else {
+        format!("Pushed: run {id} of {project} is queued.")
+    };
+    for note in &response.notes {
+        app.hint(&format!("Note: {}", units::clean(note)));
+    }
+    let next = format!("mirrorctl run watch {project}");
+    app.changed(&response, "PushProjectResponse", &[&response.run], &what, &next)?;
+    Ok(Exit::Done)
 }
 
 async fn promote(app: &App, typed: &str, to: &str, force: bool) -> Outcome<Exit> {

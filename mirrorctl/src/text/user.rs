@@ -81,6 +81,27 @@ pub fn tokens(view: &View, tokens: &[v1::UserToken]) -> String {
     table.render(view)
 }
 
+/// `mirrorctl push-token list`.
+#[must_use]
+pub fn push_tokens(view: &View, tokens: &[v1::PushToken]) -> String {
+    if tokens.is_empty() {
+        return "No push tokens. Next: mirrorctl push-token create PROJECT\n".to_owned();
+    }
+    let mut table = Table::new(["ID", "PROJECT", "USED", "ENDS", "BY", "NOTE"]);
+    for token in tokens {
+        let used = token.last_use_time.map_or_else(|| "never".to_owned(), |used| since(view, Some(used)));
+        table.row([
+            names::last(&token.name).into(),
+            names::last(&token.project).into(),
+            used.into(),
+            ahead(view, token.expire_time).into(),
+            names::last(&token.by).into(),
+            units::clean(&token.note).into(),
+        ]);
+    }
+    table.render(view)
+}
+
 /// `mirrorctl whoami`.
 #[must_use]
 pub fn me(view: &View, me: &v1::WhoAmIResponse) -> String {

@@ -197,6 +197,19 @@ impl ProjectService for Services {
         Ok(Response::new(v1::RunProjectResponse { run: Some(run), coalesced: false, notes: Vec::new() }))
     }
 
+    async fn push_project(
+        &self,
+        request: Request<v1::PushProjectRequest>,
+    ) -> Answer<v1::PushProjectResponse> {
+        let v1::PushProjectRequest { name, request_id } = request.into_inner();
+        if request_id.is_empty() {
+            return Err(Status::invalid_argument("a push without a request id"));
+        }
+        let notes = vec!["the project is paused by maria; the run waits for the resume".to_owned()];
+        let run = format!("{name}/runs/{RUN}");
+        Ok(Response::new(v1::PushProjectResponse { run, coalesced: name == "projects/debian", notes }))
+    }
+
     async fn promote_origin(&self, _request: Request<v1::PromoteOriginRequest>) -> Answer<v1::Project> {
         unserved()
     }
@@ -528,6 +541,27 @@ impl UserService for Services {
 
     async fn get_user(&self, _: Request<v1::GetUserRequest>) -> Answer<v1::User> {
         unserved()
+    }
+
+    async fn create_push_token(&self, request: Request<v1::CreatePushTokenRequest>) -> Answer<v1::PushToken> {
+        let v1::CreatePushTokenRequest { project, note, ttl: _ } = request.into_inner();
+        let (name, token) = ("pushTokens/7f3a".to_owned(), "mpt_secret".to_owned());
+        Ok(Response::new(v1::PushToken { name, token, project, note, ..v1::PushToken::default() }))
+    }
+
+    async fn list_push_tokens(
+        &self,
+        request: Request<v1::ListPushTokensRequest>,
+    ) -> Answer<v1::ListPushTokensResponse> {
+        let v1::ListPushTokensRequest { project, page_token, .. } = request.into_inner();
+        let (id, next) = if page_token.is_empty() { ("7f3a", "more") } else { ("80bb", "") };
+        let token = v1::PushToken { name: format!("pushTokens/{id}"), project, ..v1::PushToken::default() };
+        let (push_tokens, next_page_token) = (vec![token], next.to_owned());
+        Ok(Response::new(v1::ListPushTokensResponse { push_tokens, next_page_token }))
+    }
+
+    async fn delete_push_token(&self, _: Request<v1::DeletePushTokenRequest>) -> Answer<()> {
+        Ok(Response::new(()))
     }
 
     async fn list_users(&self, _: Request<v1::ListUsersRequest>) -> Answer<v1::ListUsersResponse> {

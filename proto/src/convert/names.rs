@@ -82,10 +82,20 @@ pub fn join_token_name(id: &str) -> String {
     format!("joinTokens/{id}")
 }
 
-/// `users/{user}`; empty for nobody, and [`LOCAL_ROOT`] as it is: that is no user.
+/// What the name of a push token begins with.
+const PUSH_TOKENS: &str = "pushTokens/";
+
+/// `pushTokens/{id}`.
+#[must_use]
+pub fn push_token_name(id: &str) -> String {
+    format!("{PUSH_TOKENS}{id}")
+}
+
+/// `users/{user}`; empty for nobody, and [`LOCAL_ROOT`] and push tokens as they are: those are no users.
 #[must_use]
 pub fn user_name(user: &str) -> String {
-    if user.is_empty() || user == LOCAL_ROOT { user.to_owned() } else { format!("users/{user}") }
+    let is_user = !user.is_empty() && user != LOCAL_ROOT && !user.starts_with(PUSH_TOKENS);
+    if is_user { format!("users/{user}") } else { user.to_owned() }
 }
 
 /// `users/{user}/tokens/{id}`.
@@ -209,6 +219,18 @@ pub fn parse_join_token(field: &str, text: &str) -> Result<String, Violation> {
     Ok(id.to_owned())
 }
 
+/// Reads `pushTokens/{id}`; the answer is the id.
+///
+/// # Errors
+/// Another form, or an id of other letters than `[A-Za-z0-9_-]`.
+pub fn parse_push_token(field: &str, text: &str) -> Result<String, Violation> {
+    let [id] = parts(field, text, ["pushTokens"], "pushTokens/{id}")?;
+    if !is_token_id(id) {
+        return Err(fault(field, id, "is no id of a push token; see the list of them"));
+    }
+    Ok(id.to_owned())
+}
+
 /// Reads a bare name, such as that of an agent that enrols.
 ///
 /// # Errors
@@ -308,6 +330,7 @@ mod tests {
         assert_eq!(parse_project("name", &project_name(&debian)), Ok(debian.clone()));
         assert_eq!(parse_agent("name", &agent_name(&debian)), Ok(debian.clone()));
         assert_eq!(parse_join_token("name", &join_token_name("a1-_Z")), Ok("a1-_Z".to_owned()));
+        assert_eq!(parse_push_token("name", &push_token_name("a1-_Z")), Ok("a1-_Z".to_owned()));
         let run = run_name(&debian, run_id());
         assert_eq!(parse_run("name", &run), Ok((debian.clone(), RunRef::Id(run_id()))));
         assert_eq!(parse_run("name", "projects/debian/runs/-"), Ok((debian.clone(), RunRef::Newest)));
@@ -337,6 +360,7 @@ mod tests {
             assert!(parse_run_or_attempt("name", &text).is_err(), "{bad}");
         }
         assert!(parse_join_token("name", "joinTokens/a b").is_err());
+        assert!(parse_push_token("name", "joinTokens/ab").is_err());
     }
 
     #[test]
@@ -346,6 +370,7 @@ mod tests {
         let token = user_token_name(&maria, "0f3a");
         assert_eq!(parse_user_token("name", &token), Ok((maria, "0f3a".to_owned())));
         assert_eq!((user_name(LOCAL_ROOT).as_str(), user_name("").as_str()), ("local root", ""));
+        assert_eq!(user_name(&push_token_name("0f3a")), "pushTokens/0f3a");
         for bad in ["users/", "users/local root", "users/a/tokens", "users/a/tokens/", "users/a/tokens/a b"] {
             assert!(parse_user("name", bad).is_err() && parse_user_token("name", bad).is_err(), "{bad}");
         }

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use fleet::{
-    agent::{UserRecord, UserRole, UserToken},
+    agent::{PushToken, UserRecord, UserRole, UserToken},
     defaults::USER_TOKEN_TTL,
     id::Name,
     refusal::Violation,
@@ -13,7 +13,10 @@ use super::{
     OrNote as _,
     enums::wire,
     fault,
-    names::{etag_of, parse_name, parse_user, project_name, user_name, user_token_name},
+    names::{
+        Names, etag_of, parse_name, parse_user, project_name, project_name_of, push_token_name, user_name,
+        user_token_name,
+    },
     time::{duration_from_wire, wall_to_wire},
 };
 use crate::v1;
@@ -73,6 +76,22 @@ pub fn user_token_to_wire(token: &UserToken, current: bool) -> v1::UserToken {
         expire_time: Some(wall_to_wire(*expires)),
         address: from.clone(),
         current,
+    }
+}
+
+/// The wire's form of a push token, without the secret: nobody knows it any more.
+#[must_use]
+pub fn push_token_to_wire(token: &PushToken, names: &dyn Names) -> v1::PushToken {
+    let PushToken { id, project, hash: _, note, create_time, expires, by, last_used } = token;
+    v1::PushToken {
+        name: push_token_name(id),
+        token: String::new(),
+        project: project_name_of(names, *project),
+        note: note.clone(),
+        create_time: Some(wall_to_wire(*create_time)),
+        expire_time: expires.map(wall_to_wire),
+        by: user_name(by),
+        last_use_time: last_used.map(wall_to_wire),
     }
 }
 

@@ -34,6 +34,7 @@ pub enum Table {
     JoinToken,
     User,
     UserToken,
+    PushToken,
     Request,
     Run,
     Attempt,
@@ -42,7 +43,7 @@ pub enum Table {
 
 impl Table {
     /// All of them.
-    pub const ALL: [Self; 12] = [
+    pub const ALL: [Self; 13] = [
         Self::Fleet,
         Self::Project,
         Self::ProjectState,
@@ -51,6 +52,7 @@ impl Table {
         Self::JoinToken,
         Self::User,
         Self::UserToken,
+        Self::PushToken,
         Self::Request,
         Self::Run,
         Self::Attempt,
@@ -69,6 +71,7 @@ impl Table {
             Record::JoinToken(_) => Self::JoinToken,
             Record::User(_) => Self::User,
             Record::UserToken(_) => Self::UserToken,
+            Record::PushToken(_) => Self::PushToken,
             Record::Request(_) => Self::Request,
             Record::Run(_) => Self::Run,
             Record::Attempt(_) => Self::Attempt,
@@ -88,6 +91,7 @@ impl Table {
             Key::JoinToken(_) => Self::JoinToken,
             Key::User(_) => Self::User,
             Key::UserToken(_) => Self::UserToken,
+            Key::PushToken(_) => Self::PushToken,
             Key::Request(_) => Self::Request,
             Key::Run(..) => Self::Run,
             Key::Attempt(..) => Self::Attempt,
@@ -107,6 +111,7 @@ impl Table {
             Self::JoinToken => "join token",
             Self::User => "user",
             Self::UserToken => "user token",
+            Self::PushToken => "push token",
             Self::Request => "request",
             Self::Run => "run",
             Self::Attempt => "attempt",
@@ -139,6 +144,7 @@ pub fn encode(record: &Record) -> Vec<u8> {
         Record::JoinToken(record) => records::join_token(record).encode_to_vec(),
         Record::User(record) => records::user(record).encode_to_vec(),
         Record::UserToken(record) => records::user_token(record).encode_to_vec(),
+        Record::PushToken(record) => records::push_token(record).encode_to_vec(),
         Record::Request(record) => records::request(record).encode_to_vec(),
         Record::Run(record) => run::record(record).encode_to_vec(),
         Record::Attempt(record) => run::attempt(record).encode_to_vec(),
@@ -162,6 +168,7 @@ pub fn decode(table: Table, bytes: &[u8]) -> Result<Record, StoredFault> {
         Table::JoinToken => message(bytes).and_then(records::read_join_token).map(Record::JoinToken),
         Table::User => message(bytes).and_then(records::read_user).map(Record::User),
         Table::UserToken => message(bytes).and_then(records::read_user_token).map(Record::UserToken),
+        Table::PushToken => message(bytes).and_then(records::read_push_token).map(Record::PushToken),
         Table::Request => message(bytes).and_then(records::read_request).map(Record::Request),
         Table::Run => message(bytes).and_then(run::read_record).map(Record::Run),
         Table::Attempt => message(bytes).and_then(run::read_attempt).map(Record::Attempt),

@@ -1,7 +1,7 @@
 //! The fleet's own record, placements, agents, join tokens, users and remembered answers.
 
 use fleet::{
-    agent::{AgentRecord, JoinToken, PasswordHash, TokenNames, UserRecord, UserToken},
+    agent::{AgentRecord, JoinToken, PasswordHash, PushToken, TokenNames, UserRecord, UserToken},
     placement::{Behind, Hold, PlacementRecord},
     record::{Answer, FleetRecord, Freeze, RequestRecord},
     time::Wall,
@@ -288,6 +288,33 @@ pub(super) fn read_user_token(message: store::UserToken) -> Read<UserToken> {
         create_time: wall("create_time_ms", message.create_time_ms)?,
         expires: wall("expires_ms", message.expires_ms)?,
         from: need("from", message.from)?,
+    })
+}
+
+pub(super) fn push_token(record: &PushToken) -> store::PushToken {
+    let PushToken { id, project, hash, note, create_time, expires, by, last_used } = record;
+    store::PushToken {
+        id: Some(id.clone()),
+        project_uid: Some(project.0),
+        hash: Some(hash.clone()),
+        note: Some(note.clone()).filter(|note| !note.is_empty()),
+        create_time_ms: Some(create_time.0),
+        expires_ms: expires.map(|expires| expires.0),
+        by: Some(by.clone()),
+        last_used_ms: last_used.map(|used| used.0),
+    }
+}
+
+pub(super) fn read_push_token(message: store::PushToken) -> Read<PushToken> {
+    Ok(PushToken {
+        id: need("id", message.id)?,
+        project: project_uid("project_uid", message.project_uid)?,
+        hash: need("hash", message.hash)?,
+        note: message.note.unwrap_or_default(),
+        create_time: wall("create_time_ms", message.create_time_ms)?,
+        expires: message.expires_ms.map(Wall),
+        by: need("by", message.by)?,
+        last_used: message.last_used_ms.map(Wall),
     })
 }
 

@@ -6,7 +6,7 @@ mod runs;
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use fleet::{
-    agent::{AgentRecord, JoinToken, PasswordHash, TokenNames, UserRecord, UserRole, UserToken},
+    agent::{AgentRecord, JoinToken, PasswordHash, PushToken, TokenNames, UserRecord, UserRole, UserToken},
     attempt::Role,
     id::{AgentUid, AttemptId, Epoch, Name, ProjectUid, RunId},
     placement::{Behind, Hold, PlacementRecord},
@@ -31,6 +31,7 @@ pub(crate) fn record() -> impl Strategy<Value = Record> {
         join_token().prop_map(Record::JoinToken).boxed(),
         user().prop_map(Record::User).boxed(),
         user_token().prop_map(Record::UserToken).boxed(),
+        push_token().prop_map(Record::PushToken).boxed(),
         request().prop_map(Record::Request).boxed(),
         runs::run().prop_map(Record::Run).boxed(),
         runs::attempt().prop_map(Record::Attempt).boxed(),
@@ -225,6 +226,22 @@ fn user_token() -> impl Strategy<Value = UserToken> {
             create_time,
             expires,
             from,
+        },
+    )
+}
+
+fn push_token() -> impl Strategy<Value = PushToken> {
+    let times = (wall(), option::of(wall()), option::of(wall()));
+    (text(), project_uid(), text(), text(), text(), times).prop_map(
+        |(id, project, hash, note, by, (create_time, expires, last_used))| PushToken {
+            id,
+            project,
+            hash,
+            note,
+            create_time,
+            expires,
+            by,
+            last_used,
         },
     )
 }

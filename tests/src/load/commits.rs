@@ -288,6 +288,7 @@ fn key(key: &Key) -> Vec<u8> {
         Key::JoinToken(text)
         | Key::User(text)
         | Key::UserToken(text)
+        | Key::PushToken(text)
         | Key::Request(text)
         | Key::Upstream(text) => [b"t", text.as_bytes()].concat(),
         Key::Run(project, run) => {

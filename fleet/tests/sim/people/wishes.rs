@@ -6,7 +6,7 @@ use std::{collections::BTreeMap, sync::LazyLock, time::Duration};
 use fleet::{
     engine::Project,
     id::{AgentUid, Name, ProjectUid, RunId},
-    input::{AgentReplacement, Ask, Input},
+    input::{AgentReplacement, Ask, Input, Push},
     marker::{Marker, MarkerKind},
     project::{
         GuardSettings, Pick, PlacementSettings, ProjectSpec, Replicas, RetrySettings, RsyncSettings, Target,
@@ -172,12 +172,12 @@ impl World {
                 let kinds =
                     [TriggerKind::User, TriggerKind::User, TriggerKind::Push, TriggerKind::UpstreamChange];
                 let kind = *self.rng.pick(&kinds)?;
-                Ask::Run {
-                    project: project?,
-                    kind,
-                    wish: self.wish(),
-                    request: None,
-                    traceparent: String::new(),
+                let (project, wish, traceparent) = (project?, self.wish(), String::new());
+                if kind == TriggerKind::Push && wish == Wish::default() {
+                    let (token, over_limit) = (None, false);
+                    Ask::Push(Push { project, token, over_limit, request: None, traceparent })
+                } else {
+                    Ask::Run { project, kind, wish, request: None, traceparent }
                 }
             }
             Do::Cancel => {

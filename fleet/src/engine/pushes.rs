@@ -1,0 +1,141 @@
+//! Pushes, and the tokens by which programs push. A push is a trigger like a schedule's fire: it joins the run that waits,
+//! and waits while the project is paused. How fast who pushes is the shell's matter; what becomes of a push that comes
+//! too fast is decided here, after all that came before it.
+
+use std::time::Duration;
+
+use super::{
+    effects::Effects,
+    guard::no_origin,
+    life::archived_refusal,
+    people::{Outcome, remember},
+    state::{Engine, Project},
+};
+use crate::{
+    agent::PushToken,
+    defaults,
+    id::{ProjectUid, RunId},
+    input::{Decision, Push, Reply},
+    record::{Answer, Change, Key, Record},
+    refusal::{Refusal, RefusalCode, Violation},
+    run::{Trigger, TriggerKind, Wish},
+    time::{Now, Wall},
+};
+
+/// A push token's shortest life.
+const TTL_MIN: Duration = Duration::from_secs(60);
+
+/// The reason of a push that came too fast and found no run that waits: the shell says when to push again.
+pub const PUSHED_TOO_OFTEN: &str = "PUSHED_TOO_OFTEN";
+
+impl Engine {
+    pub(super) fn push(&self, now: Now, by: String, push: Push) -> Outcome {
+        let Push { project: uid, token, over_limit, request, traceparent } = push;
+        let token = token.map(|id| self.good_push_token(now.wall, &id, uid)).transpose()?;
+        if let Some(reply) = self.remembered(now, request.as_ref())? {
+            return Ok(Decision { reply, ..Decision::nothing() });
+        }
+        let project = self.find_project(uid)?;
+        archived_refusal(project, TriggerKind::Push).map_or(Ok(()), Err)?;
+        let mut effects = Effects::of(self);
+        let (run, coalesced) = if over_limit {
+            // It has not begun, so it copies what this push tells of: nothing is lost, and nothing written.
+            let waiting = self.waiting_run(project).ok_or_else(|| too_often(project))?;
+            (waiting.id, true)
+        } else {
+            let trigger = Trigger { kind: TriggerKind::Push, by, time: now.wall, autonomous: false };
+            let triggered = self.trigger(now, project, trigger, Wish::default(), traceparent, &mut effects);
+            if let Some(token) = token {
+                effects.put(Record::PushToken(PushToken { last_used: Some(now.wall), ..token.clone() }));
+            }
+            triggered.ok_or_else(|| no_origin(project))?
+        };
+        let reply = self.push_reply(project, run, coalesced);
+        let coalesced = matches!(reply, Reply::Run { coalesced: true, .. });
+        let mut decision = effects.decision();
+        remember(now, request, Answer::Run { project: uid, run, coalesced }, &mut decision);
+        decision.reply = reply;
+        Ok(decision)
+    }
+
+    fn push_reply(&self, project: &Project, run: RunId, coalesced: bool) -> Reply {
+        let by_person = self.runs.get(&run).is_some_and(|run| run.by_person);
+        self.run_reply(project, run, coalesced, !by_person)
+    }
+
+    /// The token, as long as it is good for this project. The shell asked before; it may have been deleted since.
+    fn good_push_token(&self, now: Wall, id: &str, project: ProjectUid) -> Result<&PushToken, Refusal> {
+        let good = |token: &&PushToken| token.project == project && token.is_good(now);
+        self.push_token(id).filter(good).ok_or_else(|| {
+            Refusal::new(
+                RefusalCode::Unauthenticated,
+                "TOKEN_NOT_GOOD",
+                "the push token is not good any more",
+            )
+        })
+    }
+
+    #[expect(clippy::too_many_arguments, reason = "they are the fields of one request")]
+    pub(super) fn create_push_token(
+        &self,
+        now: Now,
+        by: String,
+        id: String,
+        hash: String,
+        project: ProjectUid,
+        note: String,
+        ttl: Option<Duration>,
+    ) -> Outcome {
+        let name = &self.find_project(project)?.record.name;
+        let mut faults = Vec::new();
+        if ttl.is_some_and(|ttl| !(TTL_MIN..=defaults::PUSH_TOKEN_TTL_MAX).contains(&ttl)) {
+            let text = "must be 1 minute to 400 days; without one it is good until it is deleted";
+            faults.push(Violation::new("ttl", text));
+        }
+        if note.chars().count() > defaults::LABEL_CHARS_MAX || note.chars().any(char::is_control) {
+            let text = format!("at most {} characters, none of them control", defaults::LABEL_CHARS_MAX);
+            faults.push(Violation::new("note", text));
+        }
+        if !faults.is_empty() {
+            return Err(Refusal::invalid("no push token made", faults));
+        }
+        if self.push_tokens.contains_key(&id) {
+            let text = "the token's id is taken; ask again";
+            return Err(Refusal::new(RefusalCode::AlreadyExists, "TOKEN_EXISTS", text));
+        }
+        let own = self.push_tokens().filter(|token| token.project == project).count();
+        if own >= defaults::PUSH_TOKENS_MAX {
+            return Err(too_many(format!("\"{name}\" has {own} push tokens already; delete some")));
+        }
+        if self.push_tokens.len() >= defaults::PUSH_TOKENS_IN_ALL_MAX {
+            let all = self.push_tokens.len();
+            return Err(too_many(format!("there are {all} push tokens already; delete some")));
+        }
+        let expires = ttl.map(|ttl| now.wall.plus(ttl));
+        let create_time = now.wall;
+        let token = PushToken { id, project, hash, note, create_time, expires, by, last_used: None };
+        Ok(Decision { changes: vec![Change::Put(Record::PushToken(token))], ..Decision::nothing() })
+    }
+
+    pub(super) fn delete_push_token(&self, id: String) -> Outcome {
+        if !self.push_tokens.contains_key(&id) {
+            return Err(Refusal::not_found("push token", id));
+        }
+        Ok(Decision { changes: vec![Change::Delete(Key::PushToken(id))], ..Decision::nothing() })
+    }
+}
+
+fn too_often(project: &Project) -> Refusal {
+    let text = format!(
+        "{0} not pushed: more than {1} pushes came faster than one in {2} s, and no run of it waits that would do for \
+         this one too; nothing is recorded, push it again",
+        project.record.name,
+        defaults::PUSH_BURST,
+        defaults::PUSH_INTERVAL.as_secs()
+    );
+    Refusal::new(RefusalCode::ResourceExhausted, PUSHED_TOO_OFTEN, text)
+}
+
+fn too_many(text: String) -> Refusal {
+    Refusal::new(RefusalCode::ResourceExhausted, "TOO_MANY_TOKENS", text)
+}
