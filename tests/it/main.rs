@@ -8,6 +8,7 @@
 )]
 
 mod abuse;
+mod accounts;
 mod audit;
 mod autonomy;
 mod chaos;
@@ -38,6 +39,7 @@ mod replicas;
 mod reseed;
 mod road;
 mod rotate;
+mod schedules;
 mod secrets;
 mod store;
 mod survive;

@@ -322,7 +322,7 @@ pub(super) fn next_fire(record: &ProjectRecord, now: Now) -> Option<NextFire> {
 /// The first fire of a schedule that is new or was changed.
 pub(super) fn first_fire(record: &ProjectRecord, now: Now) -> Option<NextFire> {
     let schedule = &record.spec.schedule;
-    jittered(schedule, schedule.first_at_or_after(now.wall.to_utc())?.into(), now)
+    jittered(schedule, schedule.first_of_all(now.wall.to_utc())?.into(), now)
 }
 
 /// When an interval that counts from the end of a run fires next, now that one has ended.

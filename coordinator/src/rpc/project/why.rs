@@ -17,7 +17,7 @@ use fleet::{
     time::{Now, Wall},
 };
 
-use super::words::{bytes, commas, moment, ordinal, relative, span};
+use super::words::{bytes, commas, exact, moment, ordinal, relative, span};
 
 /// What only the history knows.
 #[derive(Debug, Default)]
@@ -540,7 +540,7 @@ impl Teller<'_> {
             (None, None) => "it has never run".to_owned(),
         };
         let next = match (state.next_fire, &self.project.record.spec.schedule.cadence) {
-            (Some(fire), _) => format!("its next fire is {}", self.until(Some(fire.at))),
+            (Some(fire), _) => format!("its next fire is {}{}", self.until(Some(fire.at)), self.spread()),
             (None, Cadence::Manual) => "it runs only when asked".to_owned(),
             (None, Cadence::Cron(_) | Cadence::Interval { .. }) => {
                 "its schedule has no more fires".to_owned()
@@ -556,6 +556,15 @@ impl Teller<'_> {
             None => format!(" Next: mirrorctl project run {}", self.name),
         };
         format!("{} is not waiting: {tree} and {next}.{run}", self.name)
+    }
+
+    /// Why the next fire is not at the time that the schedule names.
+    fn spread(&self) -> String {
+        let schedule = &self.project.record.spec.schedule;
+        match schedule.phase_seconds {
+            0 => String::new(),
+            phase => format!(", {} into its spread of {}", exact(phase), exact(schedule.spread_in_force())),
+        }
     }
 }
 
