@@ -3,7 +3,7 @@
 
 use std::{fs, os::unix::fs::PermissionsExt as _};
 
-use fleet_tests::{Fleet, FleetOptions, Rsyncd, address, eventually, process::living_with, tree};
+use fleet_tests::{Finished, Fleet, FleetOptions, Rsyncd, address, eventually, process::living_with, tree};
 
 /// An upstream with two modules for user `mirror` and one for everybody.
 fn upstream(fleet: &Fleet) -> Rsyncd {
@@ -49,7 +49,11 @@ fn several_projects_pull_from_one_account_and_others_from_none() {
         assert_eq!(upstream["has_password"].as_bool().unwrap_or_default(), !user.is_empty(), "{upstream}");
     }
     // There, an update could neither clear a password nor name another user.
-    fleet.mirrorctl(&["project", "edit", "rawhide", "--from", &format!("{base}/open/"), "--user", ""]).ok();
+    let none = fleet.path().join("no-password");
+    fs::write(&none, "").expect("a file");
+    let (open, none) = (format!("{base}/open/"), none.display().to_string());
+    let words = ["project", "edit", "rawhide", "--from", &open, "--user", "", "--password-file", &none];
+    fleet.mirrorctl(&words).ok();
     let shown = fleet.json(&["project", "show", "rawhide"]);
     assert_eq!(shown["upstreams"][0]["user"].as_str().unwrap_or_default(), "");
 }
@@ -84,26 +88,32 @@ fn of_options(arguments: &[String]) -> Vec<&str> {
     known.filter(|word| ours.iter().any(|begin| word.starts_with(begin))).collect()
 }
 
+/// A fleet with a project that takes long, and these options.
+fn slow(options: &[&str]) -> Fleet {
+    let fleet = Fleet::start(FleetOptions { files: 300, file_bytes: 16_384, ..FleetOptions::default() })
+        .expect("a fleet starts");
+    fleet.add_project("debian", &[&["--bandwidth", "100"][..], options].concat()).ok();
+    fleet
+}
+
+fn edit(fleet: &Fleet, more: &[&str]) -> Finished {
+    fleet.mirrorctl(&[&["project", "edit", "debian"][..], more].concat())
+}
+
+/// The arguments of a run that is begun and cancelled.
+fn runs_with(fleet: &Fleet) -> Vec<String> {
+    fleet.mirrorctl(&["project", "run", "debian"]).ok();
+    let words = eventually("rsync runs", || arguments(fleet));
+    fleet.mirrorctl(&["run", "cancel", "debian"]).ok();
+    eventually("it has ended", || arguments(fleet).is_none().then_some(()));
+    words
+}
+
 /// A5: absent are our default flags; what is given replaces or follows them, in its order, and deletes as it says.
 #[test]
 fn options_in_three_parts_reach_rsync_as_they_were_given() {
-    let fleet = Fleet::start(FleetOptions { files: 300, file_bytes: 16_384, ..FleetOptions::default() })
-        .expect("a fleet starts");
-    let edit = |more: &[&str]| fleet.mirrorctl(&[&["project", "edit", "debian"][..], more].concat());
-    let runs_with = || {
-        fleet.mirrorctl(&["project", "run", "debian"]).ok();
-        let words = eventually("rsync runs", || arguments(&fleet));
-        fleet.mirrorctl(&["run", "cancel", "debian"]).ok();
-        eventually("it has ended", || arguments(&fleet).is_none().then_some(()));
-        words
-    };
-    fleet
-        .add_project(
-            "debian",
-            &["--bandwidth", "100", "--rsync-option=--exclude=/b", "--rsync-option=--exclude=/a"],
-        )
-        .ok();
-    let ours = runs_with();
+    let fleet = slow(&["--rsync-option=--exclude=/b", "--rsync-option=--exclude=/a"]);
+    let ours = runs_with(&fleet);
     assert_eq!(
         of_options(&ours),
         [
@@ -122,16 +132,10 @@ fn options_in_three_parts_reach_rsync_as_they_were_given() {
         "{ours:?}"
     );
 
-    edit(&[
-        "--rsync-default=-rt",
-        "--rsync-default=--exclude=/first",
-        "--rsync-option=--exclude=/z",
-        "--rsync-option=-c",
-        "--rsync-option=--exclude=/y",
-        "--rsync-delete=--delete-after",
-    ])
-    .ok();
-    let theirs = runs_with();
+    let defaults = ["--rsync-default=-rt", "--rsync-default=--exclude=/first"];
+    let basic = ["--rsync-option=--exclude=/z", "--rsync-option=-c", "--rsync-option=--exclude=/y"];
+    edit(&fleet, &[&defaults[..], &basic, &["--rsync-delete=--delete-after"]].concat()).ok();
+    let theirs = runs_with(&fleet);
     assert_eq!(
         of_options(&theirs),
         [
@@ -148,27 +152,36 @@ fn options_in_three_parts_reach_rsync_as_they_were_given() {
     let shown = fleet.mirrorctl(&["project", "show", "debian"]).ok().stdout;
     assert!(shown.contains("--recursive --times --exclude=/first (instead of the defaults)"), "{shown}");
 
-    // No defaults at all, said on an update as on a creation; and nothing is deleted.
-    edit(&["--rsync-default=", "--rsync-option=-rt", "--rsync-delete=none"]).ok();
-    let bare = runs_with();
-    assert_eq!(of_options(&bare), ["--recursive", "--times"], "{bare:?}");
-
-    let twice = edit(&["--rsync-default=-rtc", "--rsync-option=--checksum", "--rsync-option=--delete-after"]);
-    assert_eq!(twice.code, 2, "{twice:?}");
-    assert!(
-        twice.stderr.contains("--rsync-option") && twice.stderr.contains("no option may stand in two parts"),
-        "{twice:?}"
-    );
-    assert!(twice.stderr.contains("it is given as rsync.delete"), "all at once: {twice:?}");
-    let denied = edit(&["--rsync-default=-a", "--rsync-default=--rsh=/bin/sh"]);
-    assert!(denied.code == 2 && denied.stderr.contains("--rsync-default"), "{denied:?}");
-
-    // And back to ours.
-    edit(&["--no-default-options=false", "--rsync-option=", "--rsync-delete=default"]).ok();
-    let again = runs_with();
+    // Back to ours.
+    edit(&fleet, &["--no-default-options=false", "--rsync-option=", "--rsync-delete=default"]).ok();
+    let again = runs_with(&fleet);
     let without_filters = |words: &[String]| {
         let kept = of_options(words).into_iter().filter(|word| !word.starts_with("--filter=- /"));
         kept.map(str::to_owned).collect::<Vec<_>>()
     };
     assert_eq!(without_filters(&again), without_filters(&ours));
+}
+
+/// A5: there, "no defaults" could be said on a creation only, and any text reached a shell.
+#[test]
+fn no_defaults_can_be_said_on_creation_and_update_and_no_option_twice() {
+    let none = ["--rsync-default=", "--rsync-option=-rt", "--rsync-delete=none"];
+    let fleet = slow(&none);
+    let created = runs_with(&fleet);
+    assert_eq!(of_options(&created), ["--recursive", "--times"], "{created:?}");
+    edit(&fleet, &["--no-default-options=false", "--rsync-option=", "--rsync-delete=default"]).ok();
+    edit(&fleet, &none).ok();
+    let updated = runs_with(&fleet);
+    assert_eq!(of_options(&updated), ["--recursive", "--times"], "{updated:?}");
+
+    let twice =
+        edit(&fleet, &["--rsync-default=-rtc", "--rsync-option=--checksum", "--rsync-option=--delete-after"]);
+    assert_eq!(twice.code, 2, "{twice:?}");
+    assert!(
+        twice.stderr.contains("--rsync-option") && twice.stderr.contains("no option may stand in two parts"),
+        "{twice:?}"
+    );
+    assert!(twice.stderr.contains("belongs into the delete part"), "all at once: {twice:?}");
+    let denied = edit(&fleet, &["--rsync-default=-a", "--rsync-default=--rsh=/bin/sh"]);
+    assert!(denied.code == 2 && denied.stderr.contains("--rsync-default"), "{denied:?}");
 }

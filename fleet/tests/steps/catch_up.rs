@@ -19,7 +19,7 @@ const PROJECTS: u64 = 120;
 const MINUTE: Duration = Duration::from_secs(60);
 
 fn hourly() -> Schedule {
-    Schedule::cron(Cron::parse("minute=0".parse().unwrap()).unwrap(), chrono_tz::UTC)
+    Schedule::cron(Cron::parse("minute=30".parse().unwrap()).unwrap(), chrono_tz::UTC)
 }
 
 fn fire(world: &World, project: ProjectUid) -> Wall {

@@ -39,7 +39,7 @@ pub(super) fn read_parts(wire: &v1::RsyncSettings) -> Result<Parts, Vec<Violatio
         faults.push(Violation::new(field, text));
     }
     if delete == Some(None) && !wire.no_defaults && given.is_none() {
-        let text = "NONE needs words in place of our default flags, such as -rlptH and --delay-updates in rsync.defaults";
+        let text = "NONE needs words in place of our default flags, such as -rlptH and --delay-updates in the default part";
         faults.push(Violation::new("rsync.delete", text));
     }
     if !faults.is_empty() {
@@ -98,7 +98,7 @@ fn check_together(
         let mode = words.and_then(Options::delete_mode).filter(|_| delete.is_some() || defaults.is_some());
         if let Some(mode) = mode {
             let text = format!(
-                "\"{}\": with rsync.defaults or rsync.delete it is given as rsync.delete",
+                "\"{}\": belongs into the delete part, where that or the default part is given",
                 mode.word()
             );
             faults.push(Violation::new(field, text));
@@ -115,7 +115,7 @@ fn check_together(
     let twice: Vec<&Opt> = basic.iter().filter(same).collect();
     for option in &twice {
         let text = format!(
-            "\"{}\": is given in rsync.defaults, too; no option may stand in two parts",
+            "\"{}\": stands in the default part, too; no option may stand in two parts",
             option.word()
         );
         faults.push(Violation::new("rsync.options", text));
@@ -214,7 +214,7 @@ mod tests {
             (&["--delete-after"], Some(&["-a"][..]), Mode::Unspecified),
         ] {
             let found = faults(&wire(options, defaults, delete));
-            assert!(found.len() == 1 && found[0].1.contains("given as rsync.delete"), "{found:?}");
+            assert!(found.len() == 1 && found[0].1.contains("belongs into the delete part"), "{found:?}");
         }
         let contrary = faults(&wire(&["--inplace"], Some(&["-a", "--delay-updates"]), Mode::Unspecified));
         assert!(contrary[0].1.contains("contradicts"), "{contrary:?}");

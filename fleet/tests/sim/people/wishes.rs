@@ -14,7 +14,7 @@ use fleet::{
     },
     record::Record,
     run::{TriggerKind, Wish},
-    schedule::{Cadence, Cron, IntervalFrom, Named, OverlapPolicy, Schedule, parse_zone},
+    schedule::{Cadence, Cron, IntervalFrom, OverlapPolicy, Schedule, parse_zone},
 };
 
 use crate::{
@@ -450,15 +450,11 @@ impl World {
         let cadence = match self.rng.below(5) {
             0 => Cadence::Manual,
             1 => Cadence::Interval { every_seconds: self.rng.between(60, 20_000), from },
-            2 if self.rng.chance(300) => Cadence::Cron(Box::new(self.rng.pick(&Named::ALL[..2])?.cron())),
             _ => Cadence::Cron(Box::new(self.rng.pick(&CRONS)?.clone())),
         };
         let mut schedule = Schedule::new(cadence, zone);
         if self.rng.chance(300) {
             schedule.jitter_seconds = u32::try_from(self.rng.below(3_000)).ok()?;
-        }
-        if self.rng.chance(200) {
-            schedule.spread_seconds = Some(self.rng.below(10_000));
         }
         if self.rng.chance(200) {
             schedule.catch_up_window_seconds = Some(self.rng.below(30_000));
