@@ -463,7 +463,11 @@ fn project_preview() {
     let response = v1::PreviewScheduleResponse {
         fires: vec![
             fire("2026-11-20T12:27:12Z", "2026-11-20T13:27:12+01:00", ""),
-            fire("2026-11-20T18:27:12Z", "2026-11-20T19:27:12+01:00", "waits for the window at 2026-11-20 22:00 +01:00"),
+            fire(
+                "2026-11-20T18:27:12Z",
+                "2026-11-20T19:27:12+01:00",
+                "waits for the window at 2026-11-20 22:00 +01:00",
+            ),
         ],
         exhausted: false,
         notes: vec!["spread: this project's fires come 17m12s after their time, within 1h".to_owned()],
