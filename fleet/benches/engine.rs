@@ -3,7 +3,11 @@
 
 #![allow(missing_docs, reason = "criterion's macros make undocumented items")]
 
-use std::{collections::BTreeMap, hint::black_box, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    hint::black_box,
+    time::Duration,
+};
 
 use chrono::{DateTime, Utc};
 use criterion::{BatchSize, Criterion, criterion_group, criterion_main};
@@ -14,12 +18,14 @@ use fleet::{
     id::AgentUid,
     input::{AgentInput, Ask, Input, Person},
     project::{PlacementSettings, ProjectSpec, RetrySettings, RsyncSettings, Target, Upstream},
-    schedule::{Cron, Schedule},
+    schedule::{Cron, Named, Schedule},
     time::{Mono, Now, Wall},
 };
 
 /// Projects in the larger benches.
 const PROJECTS: usize = 10_000;
+/// Schedules that are armed.
+const ARMED: u64 = 100_000;
 
 fn schedule(fields: &str) -> Schedule {
     let fields = fields.parse().expect("fields are named");
@@ -173,5 +179,32 @@ fn burst(criterion: &mut Criterion) {
     group.finish();
 }
 
-criterion_group!(benches, next_fire, burst);
+/// 100,000 schedules of several kinds, half of them spread: each finds its first fire and takes its place in one ordered
+/// set, as the engine arms them.
+fn arm(criterion: &mut Criterion) {
+    let kinds = [
+        schedule("minute=10 hour=*/6"),
+        schedule("hour=3 minute=30"),
+        schedule("day_of_week=mon-fri hour=2"),
+        Schedule::cron(Named::Hourly.cron(), chrono_tz::Europe::Berlin),
+        Schedule::cron(Named::Daily.cron(), chrono_tz::UTC),
+        schedule("day=last fri"),
+    ];
+    let schedules: Vec<Schedule> = (0..ARMED)
+        .zip(kinds.iter().cycle())
+        .map(|(uid, kind)| kind.clone().of_project(uid, 1, None))
+        .collect();
+    let mut group = criterion.benchmark_group("100,000 projects");
+    group.sample_size(10);
+    group.bench_function("arm", |bencher| {
+        bencher.iter(|| {
+            let fires = schedules.iter().zip(0_u64..);
+            let fires = fires.filter_map(|(schedule, uid)| Some((schedule.first_of_all(instant())?, uid)));
+            fires.collect::<BTreeSet<_>>()
+        });
+    });
+    group.finish();
+}
+
+criterion_group!(benches, next_fire, arm, burst);
 criterion_main!(benches);

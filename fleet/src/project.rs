@@ -139,6 +139,32 @@ pub struct RsyncSettings {
     pub run_timeout: Option<Duration>,
     /// KiB/s; 0: none.
     pub bandwidth_limit_kib: u64,
+    /// Canonical words in place of the default flags, in front of `options`, possibly none. `None`: the default flags, or
+    /// what `no_defaults` says. With it there is no delete mode among the words.
+    pub defaults: Option<Vec<String>>,
+    /// The delete mode as a canonical word; empty: nothing is deleted. With it there is none among the words. `None`: what
+    /// stands among `options`; where none does, the default.
+    pub delete: Option<String>,
+}
+
+/// The delete mode of a pull that says nothing of it. Words are opaque here, so this is the one that is known.
+const DELETE_DEFAULT: &str = "--delete-delay";
+
+impl RsyncSettings {
+    /// The words that an agent gets: the default part, the basic part, the delete part.
+    #[must_use]
+    pub fn words(&self) -> Vec<String> {
+        let of_parts = self.defaults.is_some().then_some(DELETE_DEFAULT);
+        let delete = self.delete.as_deref().or(of_parts).filter(|word| !word.is_empty());
+        let before = self.defaults.iter().flatten().chain(&self.options).cloned();
+        before.chain(delete.map(str::to_owned)).collect()
+    }
+
+    /// Whether those words replace the agents' default flags.
+    #[must_use]
+    pub const fn replaces_defaults(&self) -> bool {
+        self.no_defaults || self.defaults.is_some()
+    }
 }
 
 /// One agent that holds the tree.

@@ -1,7 +1,7 @@
 //! Field paths of the wire, as the flags that people typed.
 
 /// A wire path and the flag that fills it. The first entry that fits counts, so longer paths stand before shorter.
-const FLAGS: [(&str, &str); 61] = [
+const FLAGS: [(&str, &str); 65] = [
     ("name", "NAME"),
     ("user.name", "USER"),
     ("user.role", "--role"),
@@ -27,9 +27,13 @@ const FLAGS: [(&str, &str); 61] = [
     ("schedule.catch_up_window", "--catch-up"),
     ("schedule.dst_overlap", "--dst-overlap"),
     ("schedule.windows", "--window"),
+    ("schedule.spread", "--spread"),
+    ("schedule.named", "--every"),
     ("schedule", "--cron"),
     ("rsync.options", "--rsync-option"),
     ("rsync.no_defaults", "--no-default-options"),
+    ("rsync.defaults", "--rsync-default"),
+    ("rsync.delete", "--rsync-delete"),
     ("rsync.connect_timeout", "--connect-timeout"),
     ("rsync.io_timeout", "--io-timeout"),
     ("rsync.stall_timeout", "--stall-timeout"),
@@ -128,6 +132,9 @@ mod tests {
             ("schedule.crontab", "--crontab"),
             ("schedule.interval.every", "--every"),
             ("rsync.options[3]", "--rsync-option"),
+            ("rsync.defaults.words[3]", "--rsync-default"),
+            ("rsync.delete", "--rsync-delete"),
+            ("schedule.spread", "--spread"),
             ("placement.origins[0].agent", "--origin"),
             ("placement.origins", "--origin"),
             ("placement.origins[1].agent", "--standby"),

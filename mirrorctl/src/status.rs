@@ -228,7 +228,7 @@ pub fn limit(project: &v1::Project) -> Option<TimeDelta> {
     let period = match schedule.cadence.as_ref()? {
         Cadence::Manual(()) => return None,
         Cadence::Interval(interval) => span(interval.every)?,
-        Cadence::Cron(_) | Cadence::Crontab(_) => {
+        Cadence::Cron(_) | Cadence::Crontab(_) | Cadence::Named(_) => {
             let status = project.status.as_ref()?;
             let fires: Vec<_> = status.next_fire_times.iter().filter_map(|fire| time(Some(*fire))).collect();
             // The longest of the next gaps: weekday schedules rest at the weekend.

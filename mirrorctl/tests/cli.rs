@@ -99,6 +99,11 @@ fn other_forms_and_exhausted_schedules() {
     let every =
         json(&["schedule", "next", "--every", "6h", "--now", "2026-11-20", "--count", "2", "-o", "json"]);
     assert_eq!(every["fires"], serde_json::json!(["2026-11-20T00:00:00+00:00", "2026-11-20T06:00:00+00:00"]));
+    let keys: Vec<&String> = every.as_object().unwrap().keys().collect();
+    assert_eq!(keys, ["fires", "exhausted", "notes"], "and nothing else");
+    let weekly = json(&["schedule", "next", "--every", "weekly", "--now", "2026-11-20", "-o", "json"]);
+    assert_eq!(weekly["fires"][0], "2026-11-23T00:00:00+00:00");
+    assert!(weekly["notes"][0].as_str().unwrap().contains("its own moment"), "{weekly}");
     let never = json(&["schedule", "next", "--field", "month=2", "--field", "day=30", "-o", "json"]);
     assert_eq!((&never["fires"], &never["exhausted"]), (&serde_json::json!([]), &Value::Bool(true)));
     assert_eq!(never["notes"].as_array().unwrap().len(), 1);

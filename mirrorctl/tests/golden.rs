@@ -523,3 +523,42 @@ fn users_tokens_and_oneself() {
     };
     golden_80("whoami.txt", &text::user::me(&view(), &me));
 }
+
+/// The next fires with what clocks do to them, and who falls together.
+#[test]
+fn project_preview() {
+    let at = |text: &str| {
+        let time: chrono::DateTime<chrono::Utc> = text.parse().unwrap();
+        Some(prost_types::Timestamp { seconds: time.timestamp(), nanos: 0 })
+    };
+    let fire = |time: &str, local: &str, remark: &str| v1::Fire {
+        time: at(time),
+        local_time: local.to_owned(),
+        remark: remark.to_owned(),
+    };
+    let collision = |project: &str, shared: &[&str], other: &str, fires| v1::Collision {
+        project: format!("projects/{project}"),
+        shared: shared.iter().map(|name| (*name).to_owned()).collect(),
+        time: at("2026-11-20T12:27:12Z"),
+        other_time: at(other),
+        fires,
+    };
+    let response = v1::PreviewScheduleResponse {
+        fires: vec![
+            fire("2026-11-20T12:27:12Z", "2026-11-20T13:27:12+01:00", ""),
+            fire(
+                "2026-11-20T18:27:12Z",
+                "2026-11-20T19:27:12+01:00",
+                "waits for the window at 2026-11-20 22:00 +01:00",
+            ),
+        ],
+        exhausted: false,
+        notes: vec!["spread: this project's fires come 17m12s after their time, within 1h".to_owned()],
+        collisions: vec![
+            collision("fedora", &["agents/ftp1"], "2026-11-20T12:25:00Z", 1),
+            collision("ubuntu", &["agents/ftp1", "upstreams/ftp.example.net"], "2026-11-20T12:30:00Z", 4),
+        ],
+        collision_count: 52,
+    };
+    golden("project-preview.txt", &text::project::preview(&view(), &response));
+}

@@ -110,6 +110,7 @@ fn full() -> v1::Project {
             stall_timeout: span(1_800),
             run_timeout: span(86_400),
             bandwidth_limit_kib: 1_000,
+            ..v1::RsyncSettings::default()
         }),
         placement: Some(v1::PlacementSettings {
             origins: vec![target("agents/ftp1", "a2:pub/debian")],
@@ -274,6 +275,35 @@ fn at_most_eight_upstreams_and_at_least_one_origin_are_wanted() {
         wire.upstreams.extend(["rsync://h/m", "rsync://h1/m", "rsync://me@H/m/"].map(upstream));
     });
     assert!(field == "upstreams[3].uri" && text.ends_with("is given twice"), "{field} {text}");
+}
+
+/// A5 of the mission: what was given in three parts is shown in three parts, and an agent gets the words in order.
+#[test]
+fn three_parts_of_options_come_back_as_given_and_reach_agents_in_order() {
+    let wire = v1::Project {
+        rsync: Some(v1::RsyncSettings {
+            options: words(&["--exclude=/iso/", "--include=*.deb"]),
+            defaults: Some(v1::OptionWords { words: words(&["-avH", "--delay-updates"]) }),
+            delete: v1::DeleteMode::After.into(),
+            ..v1::RsyncSettings::default()
+        }),
+        ..minimal()
+    };
+    let rsync = declared(&wire).rsync;
+    let canonical = [
+        "--archive",
+        "--hard-links",
+        "--delay-updates",
+        "--exclude=/iso/",
+        "--include=*.deb",
+        "--delete-after",
+    ];
+    assert!(rsync.words() == canonical && rsync.replaces_defaults(), "{rsync:?}");
+    let none = declared(&minimal()).rsync;
+    assert!(none.words().is_empty() && !none.replaces_defaults(), "our default flags");
+    let silent = v1::RsyncSettings { delete: 0, ..wire.rsync.clone().unwrap() };
+    let silent = declared(&v1::Project { rsync: Some(silent), ..minimal() }).rsync;
+    assert_eq!(silent.words().last().unwrap(), "--delete-delay", "each part has its own default");
 }
 
 #[test]

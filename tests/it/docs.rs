@@ -289,13 +289,11 @@ fn the_command_lines_about_pushes_work_as_written() {
 }
 
 /// A page about a fleet that is there already: its lines are run against one, and print what it shows.
-#[test]
-fn the_command_lines_of_the_audit_page_work_as_written() {
-    const PAGE: &str = "docs/audit.md";
+fn follow_on_a_fleet(page: &str) {
     let fleet = fleet_tests::Fleet::start(fleet_tests::FleetOptions::default()).expect("a fleet starts");
     let mut printed = String::new();
     let mut run = 0;
-    for block in blocks(PAGE) {
+    for block in blocks(page) {
         match block.tag.as_str() {
             "sh" => {
                 printed.clear();
@@ -310,11 +308,26 @@ fn the_command_lines_of_the_audit_page_work_as_written() {
                     run += 1;
                 }
             }
-            "text" => check_shown(PAGE, &block.text, &printed),
-            other => panic!("{PAGE} has a block of kind {other:?}: say sh or text"),
+            "text" => check_shown(page, &block.text, &printed),
+            other => panic!("{page} has a block of kind {other:?}: say sh or text"),
         }
     }
-    assert!(run > 5, "{PAGE}: only {run} lines were run");
+    assert!(run > 5, "{page}: only {run} lines were run");
+}
+
+#[test]
+fn the_command_lines_of_the_audit_page_work_as_written() {
+    follow_on_a_fleet("docs/audit.md");
+}
+
+#[test]
+fn the_command_lines_about_schedules_work_as_written() {
+    follow_on_a_fleet("docs/schedules.md");
+}
+
+#[test]
+fn the_command_lines_about_rsyncs_options_work_as_written() {
+    follow_on_a_fleet("docs/rsync-options.md");
 }
 
 #[test]

@@ -8,6 +8,7 @@
 )]
 
 mod abuse;
+mod accounts;
 mod audit;
 mod autonomy;
 mod chaos;
@@ -40,6 +41,7 @@ mod replicas;
 mod reseed;
 mod road;
 mod rotate;
+mod schedules;
 mod secrets;
 mod store;
 mod survive;

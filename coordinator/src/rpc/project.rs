@@ -4,6 +4,7 @@
 mod check;
 mod explain;
 mod filter;
+mod preview;
 mod push;
 mod show;
 mod switch;
@@ -26,21 +27,20 @@ use ::fleet::{
 use mirror_proto::{convert, status::internal, v1};
 use tonic::{Code, Request, Response, Status};
 
-use self::filter::{Filter, Order};
 pub(crate) use self::push::push;
 pub use self::{
     check::CHECKS_MAX,
     show::{show, show_all},
+};
+use self::{
+    filter::{Filter, Order},
+    preview::{Asked, Others},
 };
 use super::{By, acting_on, ask, broken, invalid, page, refused, request::key, run, run::history, user};
 use crate::{Services, audit::origin, session::trace, store::VALUE_BYTES_MAX};
 
 /// Projects on a page when the caller names no number.
 const PAGE_SIZE: usize = 100;
-/// Fires of a preview when the caller names no number.
-const PREVIEW_FIRES: usize = 3;
-/// Most fires of a preview.
-const PREVIEW_FIRES_MAX: usize = 100;
 /// Tries of an update without an etag, when others change the project at the same time.
 const UPDATE_TRIES: usize = 5;
 
@@ -580,25 +580,24 @@ impl v1::project_service_server::ProjectService for Projects {
     ) -> Result<Response<v1::PreviewScheduleResponse>, Status> {
         const WHAT: &str = "schedule not previewed";
         let v1::PreviewScheduleRequest { name, schedule, count } = request.into_inner();
-        let count = preview_count(count).map_err(|fault| invalid(WHAT, vec![fault]))?;
+        let count = preview::count(count).map_err(|fault| invalid(WHAT, vec![fault]))?;
+        let read = schedule.map(|schedule| convert::schedule_from_wire(Some(&schedule)));
+        let read = read.transpose().map_err(|faults| invalid(WHAT, faults))?;
         let now = self.services.driver.now().wall;
-        let (schedule, from, notes) = match schedule {
-            Some(schedule) => {
-                let read =
-                    convert::schedule_from_wire(Some(&schedule)).map_err(|faults| invalid(WHAT, faults))?;
-                (read.schedule, now, read.notes)
-            }
-            None => {
+        let (asked, others) = match (read, name.as_str()) {
+            (Some(read), "") => (Asked::given(read, None, now, count), Others::default()),
+            (read, name) => {
                 let view = self.services.driver.view();
-                let project = find(&view, WHAT, "name", &name)?;
-                let from = project.state.next_fire.map_or(now, |fire| fire.scheduled.max(now));
-                (project.record.spec.schedule.clone(), from, Vec::new())
+                let project = find(&view, WHAT, "name", name)?;
+                let asked = match read {
+                    Some(read) => Asked::given(read, Some(project), now, count),
+                    None => Asked::stored(project, now, count),
+                };
+                (asked, Others::of(&view, project))
             }
         };
-        let fires: Vec<_> = schedule.fires(from.to_utc()).take(count).collect();
-        let exhausted = fires.len() < count;
-        let fires = fires.into_iter().map(|fire| convert::fire_to_wire(&schedule.describe(fire))).collect();
-        Ok(Response::new(v1::PreviewScheduleResponse { fires, exhausted, notes }))
+        let shown = tokio::task::spawn_blocking(move || preview::answer(asked, others)).await;
+        shown.map(Response::new).map_err(|error| internal("PREVIEW_FAILED", &error.to_string()))
     }
 
     async fn explain_project(
@@ -614,16 +613,5 @@ impl v1::project_service_server::ProjectService for Projects {
     ) -> Result<Response<v1::CheckProjectResponse>, Status> {
         let by = user(&request)?;
         self.look(&by, request.into_inner()).await.map(Response::new)
-    }
-}
-
-fn preview_count(count: i32) -> Result<usize, Violation> {
-    match usize::try_from(count) {
-        Ok(0) => Ok(PREVIEW_FIRES),
-        Ok(count) if count <= PREVIEW_FIRES_MAX => Ok(count),
-        Ok(_) | Err(_) => {
-            let rule = format!("\"{count}\": must be 1 to {PREVIEW_FIRES_MAX}, or 0 for {PREVIEW_FIRES}");
-            Err(Violation::new("count", rule))
-        }
     }
 }

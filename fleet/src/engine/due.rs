@@ -331,7 +331,7 @@ pub(super) fn first_fire(record: &ProjectRecord, now: Now) -> Option<NextFire> {
     if record.archived.is_some() {
         return None;
     }
-    jittered(schedule, schedule.first_at_or_after(now.wall.to_utc())?.into(), now)
+    jittered(schedule, schedule.first_of_all(now.wall.to_utc())?.into(), now)
 }
 
 /// When an interval that counts from the end of a run fires next, now that one has ended.

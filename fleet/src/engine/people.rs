@@ -22,6 +22,7 @@ use crate::{
     record::{Answer, Change, FleetRecord, Freeze, Key, Record, RequestRecord, Volatile},
     refusal::{Refusal, RefusalCode, Violation},
     run::{RunRecord, RunState, Trigger, TriggerKind, Wish},
+    schedule::Schedule,
     time::{Now, Wall},
 };
 
@@ -146,7 +147,7 @@ impl Engine {
         let record = ProjectRecord {
             uid,
             name,
-            spec,
+            spec: at_its_phase(spec, uid, None),
             paused: paused.then_some(pause),
             archived: None,
             revision: 1,
@@ -223,7 +224,7 @@ impl Engine {
         }
         self.check_spec("project not changed", Some(uid), &spec)?;
         let record = ProjectRecord {
-            spec,
+            spec: at_its_phase(spec, uid, Some(&project.record.spec.schedule)),
             revision: revision + 1,
             update_time: now.wall,
             ..(*project.record).clone()
@@ -583,6 +584,12 @@ impl Engine {
         let far = armed.scheduled > right.scheduled.plus(defaults::FIRE_STRAYED);
         far.then(|| Change::Put(Record::ProjectState(project.state.clone().with_fire(Some(right)))))
     }
+}
+
+/// What was declared, with the fires at this project's own place in the spread.
+fn at_its_phase(spec: ProjectSpec, uid: ProjectUid, old: Option<&Schedule>) -> ProjectSpec {
+    let origin = spec.placement.origins.first().map_or(0, |origin| origin.agent.0);
+    ProjectSpec { schedule: spec.schedule.of_project(uid.0, origin, old), ..spec }
 }
 
 /// Most expired things forgotten in one commit unit.

@@ -9,6 +9,7 @@ use std::str::FromStr;
 
 use chrono::{Datelike, NaiveDate, NaiveDateTime, NaiveTime, Timelike};
 
+use super::Named;
 use super::bits::{Bits, Years};
 use super::expression::{self, FIELDS, Spec};
 
@@ -198,6 +199,7 @@ pub struct Cron {
     minutes: Bits,
     seconds: Bits,
     hour_is_fixed: bool,
+    named: Option<Named>,
 }
 
 impl Cron {
@@ -238,8 +240,19 @@ impl Cron {
             minutes: minute.numbers,
             seconds: second.numbers,
             hour_is_fixed: hour.only_plain_numbers,
+            named: None,
             fields,
         })
+    }
+
+    /// This trigger, as the one that a name stands for.
+    pub(super) fn called(self, named: Named) -> Self {
+        Self { named: Some(named), ..self }
+    }
+
+    /// The name it was given by; `None`: by its fields.
+    pub const fn named(&self) -> Option<Named> {
+        self.named
     }
 
     /// The fields as given, for echo and store.

@@ -20,9 +20,11 @@ mod cron;
 mod crontab;
 mod dates;
 mod expression;
+mod named;
 mod preview;
 mod search;
 mod span;
+mod spread;
 mod tzdata;
 mod windows;
 mod zones;
@@ -35,8 +37,10 @@ pub use cron::{
 };
 pub use crontab::{CRONTAB_BYTES_MAX, parse_crontab};
 pub use dates::{DATE_BYTES_MAX, DateFault, ParsedDate, parse_date};
+pub use named::{Named, NamedFault};
 pub use preview::Fire;
 pub use span::{SPAN_SECONDS_MAX, SpanFault, parse_span};
+pub use spread::{SPREAD_SECONDS_MAX, phase_seconds};
 pub use tzdata::in_zone;
 pub use windows::{BadWindow, WINDOWS_MAX, Window};
 pub use zones::parse_zone;
@@ -120,6 +124,12 @@ pub struct Schedule {
     pub catch_up_window_seconds: Option<u64>,
     /// When runs that nobody asked for may begin, at most [`WINDOWS_MAX`]; none: always.
     pub windows: Vec<Window>,
+    /// Width in seconds of the time after each fire in which projects are spread, up to [`SPREAD_SECONDS_MAX`]; `None` is
+    /// [`Schedule::spread_in_force`]'s default.
+    pub spread_seconds: Option<u64>,
+    /// How far each fire lies behind what the cadence says, in seconds: this project's place in the spread. Set by
+    /// [`Schedule::of_project`], 0 in a schedule that belongs to no project.
+    pub phase_seconds: u64,
 }
 
 impl Schedule {
@@ -135,6 +145,8 @@ impl Schedule {
             overlap_policy: OverlapPolicy::BufferOne,
             catch_up_window_seconds: None,
             windows: Vec::new(),
+            spread_seconds: None,
+            phase_seconds: 0,
         }
     }
 
@@ -153,8 +165,16 @@ impl Schedule {
             Cadence::Interval { .. } => at,
             Cadence::Cron(cron) => {
                 let both = self.dst_overlap_in_force() == DstOverlap::Both;
-                let fire = search::first_fire(cron, self.time_zone, both, at.timestamp())?;
-                DateTime::from_timestamp(fire, 0)?
+                let phase = self.phase();
+                let from = at.timestamp() - phase.num_seconds();
+                let fire =
+                    DateTime::from_timestamp(search::first_fire(cron, self.time_zone, both, from)?, 0)?;
+                let spread = fire.checked_add_signed(phase)?;
+                // Its phase takes no fire over the end: the last ones come at the end instead.
+                match self.end.map(|end| end.trunc_subsecs(0)) {
+                    Some(end) if (fire..spread).contains(&end) && at <= end => end,
+                    Some(_) | None => spread,
+                }
             }
         };
         self.end.is_none_or(|end| fire <= end).then_some(fire)
@@ -221,6 +241,8 @@ impl Schedule {
         check(jitter > JITTER_SECONDS_MAX, "jitter", seconds(jitter.into()), "must be 24h at most");
         let window = self.catch_up_window_seconds.unwrap_or(0);
         check(window > CATCH_UP_SECONDS_MAX, "catch_up_window", seconds(window), "must be 366d at most");
+        let spread = self.spread_seconds.unwrap_or(0);
+        check(spread > SPREAD_SECONDS_MAX, "spread", seconds(spread), "must be 366d at most");
         let windows = self.windows.len();
         let rule = format!("at most {WINDOWS_MAX} are accepted");
         check(windows > WINDOWS_MAX, "windows", format!("{windows} given"), &rule);

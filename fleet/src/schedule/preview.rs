@@ -45,10 +45,15 @@ impl Schedule {
 
     fn remark(&self, fire: DateTime<Utc>) -> Option<String> {
         let Cadence::Cron(cron) = &self.cadence else { return None };
+        // What a change of the clock does, it does to the time by the fields.
+        let fire = fire.checked_sub_signed(self.phase())?;
         let wall = in_zone(self.time_zone, fire).naive_local();
         if !cron.matches(wall) {
             let skipped = search::skipped_reading(self.time_zone, fire.timestamp())?;
-            return Some(format!("{} does not exist that day: shifted", clock(skipped)));
+            // Of a fire that its phase would have taken over the end, nothing is to be said.
+            return cron
+                .matches(skipped)
+                .then(|| format!("{} does not exist that day: shifted", clock(skipped)));
         }
         let Read::Twice(first) = read_at(self.time_zone, wall) else { return None };
         let which = match self.dst_overlap_in_force() {

@@ -437,8 +437,8 @@ pub struct NextArgs {
     /// A crontab line's five fields, or @daily and its like
     #[arg(long, value_name = "LINE", conflicts_with_all = ["fields", "every"])]
     pub crontab: Option<String>,
-    /// A fixed distance, as in 6h
-    #[arg(long, value_name = "SPAN", conflicts_with = "fields")]
+    /// A fixed distance, as in 6h; or hourly, daily, weekly, monthly, yearly
+    #[arg(long, value_name = "SPAN|NAME", conflicts_with = "fields")]
     pub every: Option<String>,
     /// IANA name of the zone [default: UTC]
     #[arg(long, value_name = "ZONE")]

@@ -284,8 +284,9 @@ pub struct ProjectFlags {
     /// Fire at these times, as in '10 */6 * * *' or @daily
     #[arg(long, value_name = "LINE", conflicts_with_all = ["every", "manual"], help_heading = "Schedule")]
     pub crontab: Option<String>,
-    /// Fire this long after the last run ended, as in 6h
-    #[arg(long, value_name = "SPAN", conflicts_with = "manual", help_heading = "Schedule")]
+    /// Fire this long after the last run ended, as in 6h; or hourly, daily, weekly, monthly, yearly: once in each, at the
+    /// project's own moment
+    #[arg(long, value_name = "SPAN|NAME", conflicts_with = "manual", help_heading = "Schedule")]
     pub every: Option<String>,
     /// Run only when asked
     #[arg(long, help_heading = "Schedule")]
@@ -303,6 +304,11 @@ pub struct ProjectFlags {
     /// No fire after this time
     #[arg(long, value_name = "TIME", allow_hyphen_values = true, help_heading = "Schedule")]
     pub end: Option<String>,
+    /// Fire at the project's own moment within this after each time, so that not all projects begin together: 20m, or
+    /// period for all of the time up to the next; none fires at the times themselves [default: period with --every
+    /// daily and its like, otherwise none]
+    #[arg(long, value_name = "SPAN|period|none", help_heading = "Schedule")]
+    pub spread: Option<String>,
     /// Delay each fire by a random time up to this
     #[arg(long, value_name = "SPAN", help_heading = "Schedule")]
     pub jitter: Option<String>,
@@ -324,6 +330,14 @@ pub struct ProjectFlags {
     /// replace all, and a single empty one removes all
     #[arg(long = "rsync-option", value_name = "WORD", allow_hyphen_values = true, help_heading = "rsync")]
     pub rsync_options: Vec<String>,
+    /// A word in place of our default flags, in front of the other words, as in --rsync-default=-avH; may be repeated,
+    /// order is kept, '' is none at all; on edit the given ones replace all (--no-default-options=false: ours again)
+    #[arg(long = "rsync-default", value_name = "WORD", allow_hyphen_values = true, help_heading = "rsync")]
+    pub rsync_defaults: Vec<String>,
+    /// What a run deletes of what the upstream no longer has, in rsync's words: delay, after, during, excluded; none
+    /// where --rsync-default is given; default [default: delay]
+    #[arg(long = "rsync-delete", value_name = "MODE", allow_hyphen_values = true, help_heading = "rsync")]
+    pub rsync_delete: Option<String>,
     /// The words replace the default flags instead of following them
     #[arg(long, value_name = "BOOL", num_args = 0..=1, default_missing_value = "true", require_equals = true,
           help_heading = "rsync")]

@@ -2,7 +2,7 @@
 
 use chrono::{DateTime, SecondsFormat, TimeDelta, Utc};
 use fleet::schedule::{
-    Cadence, Cron, CronFields, DstOverlap, FieldFault, Fire, IntervalFrom, Schedule, parse_crontab,
+    Cadence, Cron, CronFields, DstOverlap, FieldFault, Fire, IntervalFrom, Named, Schedule, parse_crontab,
     parse_date, parse_span, parse_zone,
 };
 use serde_json::json;
@@ -83,6 +83,13 @@ pub fn next(args: &NextArgs, present: DateTime<Utc>) -> Outcome<Answer> {
 /// The cadence of the one form that was given; fields when none was, as all-default cron fields are a definition, too.
 fn cadence(args: &NextArgs, faults: &mut Faults, notes: &mut Vec<String>) -> Option<Cadence> {
     if let Some(text) = &args.every {
+        if let Ok(named) = text.parse::<Named>() {
+            notes.push(format!(
+                "in a fleet each project fires at its own moment within its period after these times; {named} with \
+                 --spread none fires at them"
+            ));
+            return Some(Cadence::Cron(Box::new(named.cron())));
+        }
         let every_seconds = faults.check("--every", parse_span(text))?;
         notes.push(
             "an interval counts from the end of the last run; shown as if runs took no time".to_owned(),

@@ -162,6 +162,10 @@ pub fn cadence(schedule: Option<&v1::Schedule>) -> String {
         Some(Cadence::Interval(interval)) => {
             format!("every {}", span(interval.every).map_or_else(|| "?".to_owned(), units::span))
         }
+        Some(Cadence::Named(number)) => v1::NamedCadence::try_from(*number)
+            .map_or("?", |named| named.as_str_name())
+            .trim_start_matches("NAMED_CADENCE_")
+            .to_lowercase(),
         Some(Cadence::Manual(())) | None => "manual".to_owned(),
     }
 }

@@ -266,6 +266,16 @@ fn schedule_line(view: &View, project: &v1::Project) -> String {
     }
     let zone = if schedule.time_zone.is_empty() { "UTC" } else { &schedule.time_zone };
     line.push_str(&format!(", {zone}"));
+    let moved = span(schedule.phase).filter(|phase| !phase.is_zero());
+    let width = span(schedule.spread).filter(|width| !width.is_zero());
+    match (moved, width) {
+        (Some(phase), Some(width)) => {
+            line.push_str(&format!(", {} into its spread of {}", units::span(phase), units::span(width)));
+        }
+        (Some(phase), None) => line.push_str(&format!(", {} into its period", units::span(phase))),
+        (None, Some(width)) => line.push_str(&format!(", spread over {}", units::span(width))),
+        (None, None) => {}
+    }
     if let Some(jitter) = span(schedule.jitter).filter(|jitter| !jitter.is_zero()) {
         line.push_str(&format!(", jitter {}", units::span(jitter)));
     }
@@ -348,9 +358,25 @@ fn spread_line(project: &v1::Project) -> Option<String> {
 
 fn rsync_line(rsync: &v1::RsyncSettings) -> Option<String> {
     let mut parts = Vec::new();
+    if let Some(defaults) = &rsync.defaults {
+        let words = if defaults.words.is_empty() { "nothing".to_owned() } else { defaults.words.join(" ") };
+        parts.push(format!("{words} (instead of the defaults)"));
+    }
     if !rsync.options.is_empty() {
-        let place = if rsync.no_defaults { "instead of the defaults" } else { "after the defaults" };
+        let place = match (&rsync.defaults, rsync.no_defaults) {
+            (Some(_), _) => "after these",
+            (None, true) => "instead of the defaults",
+            (None, false) => "after the defaults",
+        };
         parts.push(format!("{} ({place})", rsync.options.join(" ")));
+    }
+    match rsync.delete() {
+        v1::DeleteMode::Unspecified => {}
+        v1::DeleteMode::None => parts.push("deletes nothing".to_owned()),
+        mode => {
+            let name = mode.as_str_name().trim_start_matches("DELETE_MODE_").to_lowercase();
+            parts.push(format!("--delete-{name}"));
+        }
     }
     for (word, limit) in [
         ("connect timeout", rsync.connect_timeout),
@@ -409,10 +435,37 @@ pub fn preview(view: &View, response: &v1::PreviewScheduleResponse) -> String {
             "No more fires after that.\n"
         });
     }
+    text.push_str(&collisions(view, response));
     for line in &response.notes {
         text.push_str(&format!("Note: {}\n", units::clean(line)));
     }
     text
+}
+
+/// Other projects that fire together with this one, the earliest first.
+fn collisions(view: &View, response: &v1::PreviewScheduleResponse) -> String {
+    if response.collision_count == 0 {
+        return String::new();
+    }
+    let mut table = Table::new(["PROJECT", "SHARED", "WITH OURS AT", "ITS OWN AT", ">TIMES"]);
+    for collision in &response.collisions {
+        let clock = |at| time(at).map(|at| units::moment(at, view.now)).unwrap_or_default();
+        let shared: Vec<&str> = collision.shared.iter().map(|name| names::last(name)).collect();
+        table.row([
+            Cell::from(names::last(&collision.project)),
+            shared.join(" ").into(),
+            clock(collision.time).into(),
+            clock(collision.other_time).into(),
+            collision.fires.to_string().into(),
+        ]);
+    }
+    let others = plural(response.collision_count.into(), "other project falls", "other projects fall");
+    let told = response.collisions.len();
+    let rest = match usize::try_from(response.collision_count).unwrap_or(told).saturating_sub(told) {
+        0 => String::new(),
+        more => format!("and {more} more\n"),
+    };
+    format!("\n{others} within 5m of it in the next 24h:\n{}{rest}", table.render(view))
 }
 
 /// One fire: local time, how far ahead, what a clock change does to it.

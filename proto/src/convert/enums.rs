@@ -103,6 +103,14 @@ macro_rules! pairs_of {
             End,
         });
 
+        pairs!(named_cadence: fleet::schedule::Named = crate::$package::NamedCadence {
+            Hourly,
+            Daily,
+            Weekly,
+            Monthly,
+            Yearly,
+        });
+
         pairs!(overlap_policy: fleet::schedule::OverlapPolicy = crate::$package::OverlapPolicy {
             BufferOne,
             Skip,
@@ -201,6 +209,7 @@ mod tests {
         paired(7, wire::guard_kind::read, wire::guard_kind::number);
         paired(8, wire::marker_kind::read, wire::marker_kind::number);
         paired(2, wire::interval_from::read, wire::interval_from::number);
+        paired(5, wire::named_cadence::read, wire::named_cadence::number);
         paired(2, wire::overlap_policy::read, wire::overlap_policy::number);
         paired(2, wire::dst_overlap::read, wire::dst_overlap::number);
         paired(22, wire::wait_reason::read, wire::wait_reason::number);
@@ -215,6 +224,7 @@ mod tests {
         paired(7, stored::guard_kind::read, stored::guard_kind::number);
         paired(8, stored::marker_kind::read, stored::marker_kind::number);
         paired(2, stored::interval_from::read, stored::interval_from::number);
+        paired(5, stored::named_cadence::read, stored::named_cadence::number);
         paired(2, stored::overlap_policy::read, stored::overlap_policy::number);
         paired(2, stored::dst_overlap::read, stored::dst_overlap::number);
         paired(4, stored::user_role::read, stored::user_role::number);

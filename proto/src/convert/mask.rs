@@ -10,6 +10,9 @@ use crate::v1::{self, schedule::Cadence};
 const PATHS_MAX: usize = 100;
 const MASK: &str = "update_mask";
 
+/// What the server tells among what people set.
+const TOLD: [&str; 2] = ["schedule.notes", "schedule.phase"];
+
 /// Copies one field from the update.
 type Copy = fn(&mut v1::Project, &v1::Project);
 
@@ -83,6 +86,7 @@ const PATHS: &[(&str, Copy)] = &[
     cadence_part!(interval, Interval, Interval.every),
     cadence_part!(interval, Interval, Interval.from),
     cadence!(manual, Manual),
+    cadence!(named, Named),
     part!(schedule.time_zone),
     part!(schedule.start_time),
     part!(schedule.end_time),
@@ -91,6 +95,7 @@ const PATHS: &[(&str, Copy)] = &[
     part!(schedule.catch_up_window),
     part!(schedule.dst_overlap),
     part!(schedule.windows),
+    part!(schedule.spread),
     whole!(rsync),
     part!(rsync.options),
     part!(rsync.no_defaults),
@@ -99,6 +104,12 @@ const PATHS: &[(&str, Copy)] = &[
     part!(rsync.stall_timeout),
     part!(rsync.run_timeout),
     part!(rsync.bandwidth_limit_kib),
+    part!(rsync.defaults),
+    ("rsync.defaults.words", |to, from| {
+        let new = from.rsync.clone().unwrap_or_default().defaults.unwrap_or_default();
+        to.rsync.get_or_insert_default().defaults = Some(new);
+    }),
+    part!(rsync.delete),
     whole!(placement),
     part!(placement.origins),
     part!(placement.replicas),
@@ -157,7 +168,7 @@ fn why_not(path: &str) -> &'static str {
     match first {
         "*" => "name each field to change; what a newer server knows besides must stay as it is",
         "upstreams" | "labels" => "is changed as a whole only: name it without what stands behind it",
-        "schedule" if path == "schedule.notes" => "is told by the server and cannot be set",
+        "schedule" if TOLD.contains(&path) => "is told by the server and cannot be set",
         _ if FIXED.contains(&first) => "cannot be changed by an update",
         _ => "is no field of a project",
     }
@@ -194,7 +205,7 @@ mod tests {
         let mut all = Vec::new();
         collect(&project, "", &mut all);
         let fixed = |path: &String| {
-            FIXED.contains(&path.split('.').next().unwrap_or_default()) || path == "schedule.notes"
+            FIXED.contains(&path.split('.').next().unwrap_or_default()) || TOLD.contains(&path.as_str())
         };
         let (refused, mut accepted): (Vec<String>, Vec<String>) = all.into_iter().partition(fixed);
         let mut known: Vec<String> = PATHS.iter().map(|(path, _)| (*path).to_owned()).collect();

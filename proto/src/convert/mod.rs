@@ -9,6 +9,7 @@ mod marker;
 mod mask;
 mod names;
 mod outcome;
+mod parts;
 mod project;
 mod run;
 mod schedule;

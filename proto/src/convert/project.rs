@@ -12,7 +12,7 @@ use fleet::{
     },
     refusal::Violation,
 };
-use rsync::{Options, Password, RsyncUri, UriError, options, uri};
+use rsync::{Password, RsyncUri, UriError, options, uri};
 
 use super::{
     OrNote as _, check_text, fault, labels_from_wire,
@@ -21,6 +21,7 @@ use super::{
         Names, agent_name_of, etag_of, parse_agent, parse_project, parse_user, project_name, project_name_of,
         user_name,
     },
+    parts::{Parts, delete_to_wire, read_parts},
     quoted,
     schedule::{schedule_from_wire, schedule_to_wire},
     time::{Seconds, duration_to_wire, wall_to_wire},
@@ -289,11 +290,7 @@ pub fn read_destination(field: &str, text: &str) -> Result<Destination, Violatio
 fn read_rsync(wire: Option<&v1::RsyncSettings>) -> Result<RsyncSettings, Vec<Violation>> {
     let Some(wire) = wire else { return Ok(RsyncSettings::default()) };
     let mut faults = Vec::new();
-    let options = read_options(&wire.options).or_note(&mut faults);
-    if wire.no_defaults && options.as_ref().is_some_and(Vec::is_empty) {
-        let text = "without default flags options are needed: rsync would copy nothing";
-        faults.push(Violation::new("rsync.no_defaults", text));
-    }
+    let parts = read_parts(wire).or_note(&mut faults);
     let mut span = |field: &str, bounds: Seconds, value: &Option<prost_types::Duration>| {
         let read = bounds.read(&format!("rsync.{field}"), value.as_ref());
         read.or_note(&mut faults).flatten().map(Duration::from_secs)
@@ -306,37 +303,19 @@ fn read_rsync(wire: Option<&v1::RsyncSettings>) -> Result<RsyncSettings, Vec<Vio
         let rule = format!("must be at most {} (KiB/s), or 0 for no limit", options::BWLIMIT_KIB_MAX);
         faults.push(fault("rsync.bandwidth_limit_kib", &wire.bandwidth_limit_kib.to_string(), rule));
     }
-    let settings = options.filter(|_| faults.is_empty()).map(|options| RsyncSettings {
-        options,
-        no_defaults: wire.no_defaults,
-        connect_timeout,
-        io_timeout,
-        stall_timeout,
-        run_timeout,
-        bandwidth_limit_kib: wire.bandwidth_limit_kib,
-    });
+    let settings =
+        parts.filter(|_| faults.is_empty()).map(|Parts { options, defaults, delete }| RsyncSettings {
+            options,
+            defaults,
+            delete,
+            no_defaults: wire.no_defaults,
+            connect_timeout,
+            io_timeout,
+            stall_timeout,
+            run_timeout,
+            bandwidth_limit_kib: wire.bandwidth_limit_kib,
+        });
     settings.ok_or(faults)
-}
-
-/// The canonical words. A fault of one word names its place; a contradiction between words names them all.
-fn read_options(words: &[String]) -> Result<Vec<String>, Vec<Violation>> {
-    let together = match Options::parse_words(words) {
-        Ok(options) => return Ok(options.render()),
-        Err(faults) => faults,
-    };
-    let mut faults = Vec::new();
-    let mut of_one_word = Vec::new();
-    for (index, word) in words.iter().enumerate().take(options::WORDS_MAX) {
-        for bad in Options::parse_words(&[word]).err().into_iter().flatten() {
-            faults.push(Violation::new(format!("rsync.options[{index}]"), bad.to_string()));
-            of_one_word.push(bad);
-        }
-    }
-    let between = together.iter().filter(|bad| !of_one_word.contains(bad));
-    faults.extend(between.map(|bad| Violation::new("rsync.options", bad.to_string())));
-    // The same word many times over is one fault.
-    faults.dedup();
-    Err(faults)
 }
 
 fn read_placement(
@@ -595,6 +574,8 @@ fn rsync_to_wire(settings: &RsyncSettings) -> v1::RsyncSettings {
         stall_timeout,
         run_timeout,
         bandwidth_limit_kib,
+        defaults,
+        delete,
     } = settings;
     v1::RsyncSettings {
         options: options.clone(),
@@ -604,6 +585,8 @@ fn rsync_to_wire(settings: &RsyncSettings) -> v1::RsyncSettings {
         stall_timeout: stall_timeout.map(duration_to_wire),
         run_timeout: run_timeout.map(duration_to_wire),
         bandwidth_limit_kib: *bandwidth_limit_kib,
+        defaults: defaults.clone().map(|words| v1::OptionWords { words }),
+        delete: delete_to_wire(delete.as_deref()).into(),
     }
 }
 

@@ -6,8 +6,8 @@ use fleet::{
     refusal::Violation,
     schedule::{
         CATCH_UP_SECONDS_MAX, Cadence, Cron, CronFields, EVERY_SECONDS_MAX, EVERY_SECONDS_MIN, FieldFault,
-        Fire, JITTER_SECONDS_MAX, OverlapPolicy, Schedule, WINDOWS_MAX, Window, YEAR_MAX, YEAR_MIN,
-        parse_crontab, parse_date, parse_zone,
+        Fire, JITTER_SECONDS_MAX, OverlapPolicy, SPREAD_SECONDS_MAX, Schedule, WINDOWS_MAX, Window, YEAR_MAX,
+        YEAR_MIN, parse_crontab, parse_date, parse_zone,
     },
 };
 
@@ -21,6 +21,7 @@ use crate::v1::{self, schedule::Cadence as WireCadence};
 
 const EVERY: Seconds = Seconds { min: EVERY_SECONDS_MIN, max: EVERY_SECONDS_MAX };
 const JITTER: Seconds = Seconds { min: 0, max: JITTER_SECONDS_MAX as u64 };
+const SPREAD: Seconds = Seconds { min: 0, max: SPREAD_SECONDS_MAX };
 const WEEK: [&str; 7] = ["mon", "tue", "wed", "thu", "fri", "sat", "sun"];
 const CATCH_UP: Seconds = Seconds { min: 0, max: CATCH_UP_SECONDS_MAX };
 
@@ -59,12 +60,23 @@ pub fn schedule_from_wire(wire: Option<&v1::Schedule>) -> Result<ReadSchedule, V
     schedule.overlap_policy = overlap.or_note(&mut faults).flatten().unwrap_or(OverlapPolicy::BufferOne);
     let dst = read_enum("schedule.dst_overlap", wire.dst_overlap, wire::dst_overlap::read);
     schedule.dst_overlap = dst.or_note(&mut faults).flatten();
+    schedule.spread_seconds =
+        SPREAD.read("schedule.spread", wire.spread.as_ref()).or_note(&mut faults).flatten();
+    schedule.phase_seconds =
+        SPREAD.read("schedule.phase", wire.phase.as_ref()).or_note(&mut faults).flatten().unwrap_or(0);
     schedule.windows = read_windows(&wire.windows).or_note(&mut faults).unwrap_or_default();
     // What the parts mean together is judged only when each is right.
     if faults.is_empty() {
         faults.extend(schedule.faults().iter().map(|fault| field_fault("schedule", fault)));
     }
-    if faults.is_empty() { Ok(ReadSchedule { schedule, notes }) } else { Err(faults) }
+    if !faults.is_empty() {
+        return Err(faults);
+    }
+    let (schedule, cut) = schedule.with_spread_inside_the_period();
+    if cut {
+        notes.push("the spread is one period of the schedule at most, and was made that".to_owned());
+    }
+    Ok(ReadSchedule { schedule, notes })
 }
 
 /// The wire's form of a schedule; a crontab line comes out as the cron fields it meant.
@@ -80,6 +92,8 @@ pub fn schedule_to_wire(schedule: &Schedule, notes: Vec<String>) -> v1::Schedule
         overlap_policy,
         catch_up_window_seconds,
         windows,
+        spread_seconds,
+        phase_seconds,
     } = schedule;
     let seconds = |seconds| duration_to_wire(std::time::Duration::from_secs(seconds));
     v1::Schedule {
@@ -93,6 +107,8 @@ pub fn schedule_to_wire(schedule: &Schedule, notes: Vec<String>) -> v1::Schedule
         dst_overlap: dst_overlap.map_or(0, wire::dst_overlap::number),
         notes,
         windows: windows.iter().map(window_to_wire).collect(),
+        spread: spread_seconds.map(seconds),
+        phase: (*phase_seconds > 0).then(|| seconds(*phase_seconds)),
     }
 }
 
@@ -162,6 +178,14 @@ fn read_cadence(wire: Option<&WireCadence>, notes: &mut Vec<String>) -> Result<C
             let parsed = Cron::parse(fields).map_err(|bad| crontab_faults(&bad))?;
             Ok(Cadence::Cron(Box::new(parsed)))
         }
+        Some(WireCadence::Named(number)) => {
+            let named =
+                read_enum("schedule.named", *number, wire::named_cadence::read).map_err(|bad| vec![bad])?;
+            let named = named.ok_or_else(|| {
+                vec![Violation::new("schedule.named", "must be HOURLY, DAILY, WEEKLY, MONTHLY or YEARLY")]
+            })?;
+            Ok(Cadence::Cron(Box::new(named.cron())))
+        }
         Some(WireCadence::Interval(interval)) => {
             let mut faults = Vec::new();
             let every = EVERY
@@ -188,6 +212,9 @@ fn cadence_to_wire(cadence: &Cadence) -> WireCadence {
             from: wire::interval_from::number(*from),
         }),
         Cadence::Cron(cron) => {
+            if let Some(named) = cron.named() {
+                return WireCadence::Named(wire::named_cadence::number(named));
+            }
             let CronFields { year, month, day, week, day_of_week, hour, minute, second } =
                 cron.fields().clone();
             let text = Option::unwrap_or_default;
@@ -416,6 +443,8 @@ mod tests {
             dst_overlap: v1::DstOverlap::Both.into(),
             notes: vec!["ignored".to_owned()],
             windows: vec![window("22:00", "06:00", &[]), window("00:00", "12:30", &["sat", "sun"])],
+            spread: seconds(300),
+            phase: seconds(77),
         };
         let read = schedule_from_wire(Some(&wire)).unwrap();
         assert!(read.notes.len() == 1 && read.notes[0].contains("IST is read as +05:30"), "{:?}", read.notes);
@@ -424,6 +453,32 @@ mod tests {
         assert_eq!(echo.end_time, "2027-11-20T12:30:00Z");
         assert_eq!(echo.windows, wire.windows);
         assert_eq!(schedule_from_wire(Some(&echo)).unwrap().schedule, read.schedule);
+    }
+
+    #[test]
+    fn a_named_cadence_comes_back_by_its_name() {
+        let named =
+            |number| v1::Schedule { cadence: Some(WireCadence::Named(number)), ..v1::Schedule::default() };
+        let wire = named(v1::NamedCadence::Daily.into());
+        let read = schedule_from_wire(Some(&wire)).unwrap().schedule;
+        assert_eq!((read.spread_in_force(), read.spread_seconds), (86_400, None));
+        let echo = schedule_to_wire(&read, Vec::new());
+        assert_eq!((echo.cadence, echo.spread, echo.phase), (wire.cadence, None, None));
+        for number in [0, 6, -1] {
+            assert_eq!(faults(named(number))[0].0, "schedule.named");
+        }
+    }
+
+    #[test]
+    fn a_spread_stays_inside_the_period_and_says_so() {
+        let spread =
+            |span| v1::Schedule { spread: span, cadence: cron("0", "*/6"), ..v1::Schedule::default() };
+        let read = schedule_from_wire(Some(&spread(seconds(366 * 86_400)))).unwrap();
+        assert_eq!(read.schedule.spread_seconds, Some(6 * 3_600));
+        assert!(read.notes[0].contains("one period of the schedule at most"), "{:?}", read.notes);
+        let read = schedule_from_wire(Some(&spread(seconds(600)))).unwrap();
+        assert_eq!((read.schedule.spread_seconds, read.notes.len()), (Some(600), 0));
+        assert_eq!(faults(spread(seconds(367 * 86_400)))[0].0, "schedule.spread");
     }
 
     #[test]

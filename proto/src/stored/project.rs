@@ -154,6 +154,8 @@ fn write_rsync(settings: &RsyncSettings) -> store::RsyncSettings {
         stall_timeout,
         run_timeout,
         bandwidth_limit_kib,
+        defaults,
+        delete,
     } = settings;
     store::RsyncSettings {
         options: options.clone(),
@@ -163,6 +165,8 @@ fn write_rsync(settings: &RsyncSettings) -> store::RsyncSettings {
         stall_timeout_ns: stall_timeout.map(nanos),
         run_timeout_ns: run_timeout.map(nanos),
         bandwidth_limit_kib: Some(*bandwidth_limit_kib),
+        defaults: defaults.clone().map(|words| store::OptionWords { words }),
+        delete: delete.clone(),
     }
 }
 
@@ -175,6 +179,8 @@ fn read_rsync(message: store::RsyncSettings) -> Read<RsyncSettings> {
         stall_timeout: span(message.stall_timeout_ns),
         run_timeout: span(message.run_timeout_ns),
         bandwidth_limit_kib: need("bandwidth_limit_kib", message.bandwidth_limit_kib)?,
+        defaults: message.defaults.map(|defaults| defaults.words),
+        delete: message.delete,
     })
 }
 

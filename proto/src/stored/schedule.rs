@@ -20,6 +20,8 @@ pub(super) fn schedule(schedule: &Schedule) -> store::Schedule {
         overlap_policy,
         catch_up_window_seconds,
         windows,
+        spread_seconds,
+        phase_seconds,
     } = schedule;
     store::Schedule {
         cadence: Some(write_cadence(cadence)),
@@ -31,6 +33,8 @@ pub(super) fn schedule(schedule: &Schedule) -> store::Schedule {
         overlap_policy: Some(stored::overlap_policy::number(*overlap_policy)),
         catch_up_window_seconds: *catch_up_window_seconds,
         windows: windows.iter().map(ToString::to_string).collect(),
+        spread_seconds: *spread_seconds,
+        phase_seconds: (*phase_seconds > 0).then_some(*phase_seconds),
     }
 }
 
@@ -48,6 +52,8 @@ pub(super) fn read_schedule(message: store::Schedule) -> Read<Schedule> {
         overlap_policy: choice("overlap_policy", message.overlap_policy, stored::overlap_policy::read)?,
         catch_up_window_seconds: message.catch_up_window_seconds,
         windows: list("windows", message.windows, read_window)?,
+        spread_seconds: message.spread_seconds,
+        phase_seconds: message.phase_seconds.unwrap_or(0),
     })
 }
 
@@ -63,6 +69,9 @@ fn write_cadence(cadence: &Cadence) -> StoredCadence {
             from: Some(stored::interval_from::number(*from)),
         }),
         Cadence::Cron(cron) => {
+            if let Some(named) = cron.named() {
+                return StoredCadence::Named(stored::named_cadence::number(named));
+            }
             let CronFields { year, month, day, week, day_of_week, hour, minute, second } =
                 cron.fields().clone();
             StoredCadence::Cron(store::Cron { year, month, day, week, day_of_week, hour, minute, second })
@@ -77,6 +86,10 @@ fn read_cadence(message: StoredCadence) -> Read<Cadence> {
             every_seconds: need("every_seconds", interval.every_seconds).at("interval")?,
             from: choice("from", interval.from, stored::interval_from::read).at("interval")?,
         }),
+        StoredCadence::Named(number) => {
+            let named = choice("named", Some(number), stored::named_cadence::read)?;
+            Ok(Cadence::Cron(Box::new(named.cron())))
+        }
         StoredCadence::Cron(cron) => {
             let store::Cron { year, month, day, week, day_of_week, hour, minute, second } = cron;
             let fields = CronFields { year, month, day, week, day_of_week, hour, minute, second };

@@ -7,7 +7,8 @@ use fleet::{
         ProjectSpec, ProjectState, Replicas, RetrySettings, RsyncSettings, Target, Upstream,
     },
     schedule::{
-        Cadence, Cron, CronFields, DstOverlap, IntervalFrom, OverlapPolicy, Schedule, Window, parse_crontab,
+        Cadence, Cron, CronFields, DstOverlap, IntervalFrom, Named, OverlapPolicy, Schedule, Window,
+        parse_crontab,
     },
 };
 use proptest::{
@@ -88,8 +89,9 @@ fn upstream() -> impl Strategy<Value = Upstream> {
 
 fn rsync() -> impl Strategy<Value = RsyncSettings> {
     let timeouts = (maybe_span(), maybe_span(), maybe_span(), maybe_span());
-    (vec(text(), 0..4), any::<bool>(), timeouts, any::<u64>()).prop_map(
-        |(options, no_defaults, timeouts, bandwidth_limit_kib)| RsyncSettings {
+    let parts = (option::of(vec(text(), 0..3)), option::of(text()));
+    (vec(text(), 0..4), any::<bool>(), timeouts, any::<u64>(), parts).prop_map(
+        |(options, no_defaults, timeouts, bandwidth_limit_kib, (defaults, delete))| RsyncSettings {
             options,
             no_defaults,
             connect_timeout: timeouts.0,
@@ -97,6 +99,8 @@ fn rsync() -> impl Strategy<Value = RsyncSettings> {
             stall_timeout: timeouts.2,
             run_timeout: timeouts.3,
             bandwidth_limit_kib,
+            defaults,
+            delete,
         },
     )
 }
@@ -128,7 +132,8 @@ fn schedule() -> impl Strategy<Value = Schedule> {
     let overlap = prop_oneof![Just(OverlapPolicy::BufferOne), Just(OverlapPolicy::Skip)];
     let dst = option::of(prop_oneof![Just(DstOverlap::Once), Just(DstOverlap::Both)]);
     let window = (option::of(instant()), option::of(instant()));
-    let more = (option::of(any::<u64>()), vec(open_window(), 0..3));
+    let spread = (option::of(any::<u64>()), any::<u64>());
+    let more = (option::of(any::<u64>()), vec(open_window(), 0..3), spread);
     (cadence(), zone, window, any::<u32>(), overlap, dst, more).prop_map(
         |(
             cadence,
@@ -137,7 +142,7 @@ fn schedule() -> impl Strategy<Value = Schedule> {
             jitter_seconds,
             overlap_policy,
             dst_overlap,
-            (catch_up, windows),
+            (catch_up, windows, (spread_seconds, phase_seconds)),
         )| {
             Schedule {
                 start,
@@ -147,6 +152,8 @@ fn schedule() -> impl Strategy<Value = Schedule> {
                 dst_overlap,
                 catch_up_window_seconds: catch_up,
                 windows,
+                spread_seconds,
+                phase_seconds,
                 ..Schedule::new(cadence, time_zone)
             }
         },
@@ -172,6 +179,7 @@ fn cadence() -> impl Strategy<Value = Cadence> {
         (any::<u64>(), from).prop_map(|(every_seconds, from)| Cadence::Interval { every_seconds, from }),
         prop_oneof![fields(), crontab]
             .prop_map(|fields| Cadence::Cron(Box::new(Cron::parse(fields).expect("good fields")))),
+        select(&Named::ALL[..]).prop_map(|named| Cadence::Cron(Box::new(named.cron()))),
     ]
 }
 

@@ -17,7 +17,7 @@ use fleet::{
     time::{Now, Wall},
 };
 
-use super::words::{bytes, commas, moment, ordinal, relative, span};
+use super::words::{bytes, commas, exact, moment, ordinal, relative, span};
 
 /// What only the history knows.
 #[derive(Debug, Default)]
@@ -579,9 +579,12 @@ impl Teller<'_> {
         };
         let before = self.before();
         let next = match (state.next_fire, &self.project.record.spec.schedule.cadence) {
-            (Some(fire), _) if before.is_empty() => format!("its next fire is {}", self.until(Some(fire.at))),
+            (Some(fire), _) if before.is_empty() => {
+                format!("its next fire is {}{}", self.until(Some(fire.at)), self.spread())
+            }
             (Some(fire), _) => {
-                format!("its next fire is {}, and it runs after {before}", self.until(Some(fire.at)))
+                let (at, spread) = (self.until(Some(fire.at)), self.spread());
+                format!("its next fire is {at}{spread}, and it runs after {before}")
             }
             (None, _) if !before.is_empty() => format!("it runs after {before}"),
             (None, Cadence::Manual) => "it runs only when asked".to_owned(),
@@ -599,6 +602,15 @@ impl Teller<'_> {
             Some(_) | None => String::new(),
         };
         format!("{} is not waiting: {tree} and {next}.{run}", self.name)
+    }
+
+    /// Why the next fire is not at the time that the schedule names.
+    fn spread(&self) -> String {
+        let schedule = &self.project.record.spec.schedule;
+        match schedule.phase_seconds {
+            0 => String::new(),
+            phase => format!(", {} into its spread of {}", exact(phase), exact(schedule.spread_in_force())),
+        }
     }
 }
 

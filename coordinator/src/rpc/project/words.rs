@@ -51,6 +51,20 @@ pub(super) fn ordinal(place: u32) -> String {
     format!("{place}{ending}")
 }
 
+/// Seconds to the last one: `3h17m12s`, `7d`, `0s`.
+pub(super) fn exact(seconds: u64) -> String {
+    let mut rest = seconds;
+    let mut text = String::new();
+    for (size, unit) in [(86_400, 'd'), (3_600, 'h'), (60, 'm'), (1, 's')] {
+        let (number, left) = (rest / size, rest % size);
+        rest = left;
+        if number > 0 {
+            text.push_str(&format!("{number}{unit}"));
+        }
+    }
+    if text.is_empty() { "0s".to_owned() } else { text }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
