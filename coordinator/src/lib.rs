@@ -46,7 +46,12 @@ pub mod twins;
 pub mod user_certificate;
 pub mod watch;
 
-use std::{fmt, io, net::SocketAddr, sync::Arc, time::Duration};
+use std::{
+    fmt, io,
+    net::SocketAddr,
+    sync::{Arc, OnceLock},
+    time::Duration,
+};
 
 use arc_swap::ArcSwap;
 use fleet::{agent::AgentRecord, time::Wall};
@@ -126,6 +131,8 @@ pub struct Services {
     pub passwords: Passwords,
     /// Agents' certificates that are on two hosts.
     pub twins: Arc<Twins>,
+    /// Housekeeping, as soon as it has begun.
+    pub housekeeping: Arc<OnceLock<Arc<Ticker>>>,
     /// What the schedule watchdog found.
     pub watchdog: Arc<Watchdog>,
     /// What is to be said of the store.
@@ -343,6 +350,7 @@ fn begin(
         logins: Arc::default(),
         passwords: Passwords::default(),
         twins: Arc::default(),
+        housekeeping: Arc::default(),
         watchdog: Arc::default(),
         store_watch,
         stopping: CancellationToken::new(),
@@ -387,7 +395,7 @@ async fn bind(key: &'static str, address: SocketAddr) -> Result<(TcpListener, So
 /// The listeners and tasks of a coordinator.
 #[derive(Debug)]
 struct Running {
-    ticker: Ticker,
+    ticker: Arc<Ticker>,
     grpc_address: SocketAddr,
     http_address: SocketAddr,
     tasks: JoinSet<()>,
@@ -398,7 +406,8 @@ impl Running {
         let (grpc, grpc_address) = bind("grpc_listen", services.config.grpc_listen).await?;
         let (http, http_address) = bind("http_listen", services.config.http_listen).await?;
         let router = rpc::server(services)?;
-        let ticker = Ticker::start(services.clone()).await?;
+        let ticker = Arc::new(Ticker::start(services.clone()).await?);
+        let ticker = Arc::clone(services.housekeeping.get_or_init(|| ticker));
         let (stop, mut tasks) = (services.stopping.clone(), JoinSet::new());
         let acceptor = Acceptor {
             bounds: Bounds::default(),

@@ -1,7 +1,7 @@
 //! Field paths of the wire, as the flags that people typed.
 
 /// A wire path and the flag that fills it. The first entry that fits counts, so longer paths stand before shorter.
-const FLAGS: [(&str, &str); 59] = [
+const FLAGS: [(&str, &str); 65] = [
     ("name", "NAME"),
     ("user.name", "USER"),
     ("user.role", "--role"),
@@ -52,9 +52,15 @@ const FLAGS: [(&str, &str); 59] = [
     ("from", "OLD"),
     ("to", "NEW"),
     ("replacement", "NEW"),
+    ("agent.name", "AGENT"),
+    ("agent.labels", "--label"),
+    ("agent.max_running", "--max-running"),
+    ("agent.max_serving", "--max-serving"),
+    ("agent.bandwidth_limit_kib", "--bandwidth"),
     ("agent", "--name"),
     ("force", "--force"),
     ("pattern", "--pattern"),
+    ("cidrs", "--cidr"),
     ("uses", "--uses"),
     ("ttl", "--ttl"),
     ("reason", "--reason"),

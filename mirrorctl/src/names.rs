@@ -73,6 +73,12 @@ pub fn join_token(name: &str) -> String {
     format!("joinTokens/{}", name.strip_prefix("joinTokens/").unwrap_or(name))
 }
 
+/// `housekeepingJobs/…`.
+#[must_use]
+pub fn housekeeping_job(name: &str) -> String {
+    format!("housekeepingJobs/{}", name.strip_prefix("housekeepingJobs/").unwrap_or(name))
+}
+
 /// The last part of a name: `edge1` of `agents/edge1`.
 #[must_use]
 pub fn last(name: &str) -> &str {

@@ -8,12 +8,14 @@
 )]
 
 mod abuse;
+mod agents;
 mod audit;
 mod autonomy;
 mod chaos;
 mod check;
 mod clients;
 mod contain;
+mod day_one;
 mod deploy;
 mod docs;
 mod edges;

@@ -9,7 +9,7 @@ use prost_reflect::DescriptorPool;
 
 /// A method; who may on what is his own; who may on what is not. As letters in the order none, agent, viewer, owner,
 /// operator, admin. Owners have projects, all users have themselves.
-pub(crate) const DESIGN: [(&str, &str, &str); 57] = [
+pub(crate) const DESIGN: [(&str, &str, &str); 61] = [
     ("ProjectService/CreateProject", "----OA", "----OA"),
     ("ProjectService/GetProject", "--VWOA", "--VWOA"),
     ("ProjectService/ListProjects", "--VWOA", "--VWOA"),
@@ -32,8 +32,10 @@ pub(crate) const DESIGN: [(&str, &str, &str); 57] = [
     ("RunService/TailRunLog", "--VWOA", "--VWOA"),
     ("RunService/CancelRun", "---WOA", "----OA"),
     ("RunService/ApproveRun", "---WOA", "----OA"),
+    ("AgentService/CreateAgent", "----OA", "----OA"),
     ("AgentService/GetAgent", "--VWOA", "--VWOA"),
     ("AgentService/ListAgents", "--VWOA", "--VWOA"),
+    ("AgentService/UpdateAgent", "----OA", "----OA"),
     ("AgentService/DrainAgent", "----OA", "----OA"),
     ("AgentService/UndrainAgent", "----OA", "----OA"),
     ("AgentService/RevokeAgent", "-----A", "-----A"),
@@ -54,6 +56,8 @@ pub(crate) const DESIGN: [(&str, &str, &str); 57] = [
     ("FleetService/ListAuditEvents", "-----A", "-----A"),
     ("FleetService/WatchAuditEvents", "-----A", "-----A"),
     ("FleetService/Backup", "-----A", "-----A"),
+    ("FleetService/ListHousekeepingJobs", "--VWOA", "--VWOA"),
+    ("FleetService/RunHousekeepingJob", "----OA", "----OA"),
     ("UserService/CreateUser", "-----A", "-----A"),
     ("UserService/GetUser", "--VWOA", "-----A"),
     ("UserService/ListUsers", "-----A", "-----A"),

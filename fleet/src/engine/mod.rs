@@ -12,6 +12,7 @@
 //!           report.rs   accepted, ended               timers.rs what is due when
 //!           guard.rs    holds and approvals
 //!           due.rs      fires, timers, replicas with work, closing
+//!           declared.rs agents as people declare them, and their caps
 //!           reseed.rs   a lost tree copied from another placement
 //!           replace.rs  one agent in another's place
 //!           moves.rs    a tree moved to another place on its agent
@@ -26,6 +27,7 @@ mod agents;
 mod anew;
 mod autonomy;
 mod behind;
+mod declared;
 mod due;
 mod effects;
 mod exports;
