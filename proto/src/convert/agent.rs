@@ -44,10 +44,11 @@ pub struct AgentView<'a> {
 #[must_use]
 pub fn agent_to_wire(record: &AgentRecord, view: AgentView<'_>) -> v1::Agent {
     let facts = view.session.map(|session| &session.facts);
-    let known = view.last_known.filter(|_| facts.is_none());
-    let version = facts.map(|facts| &facts.version).or(known.map(|known| &known.version));
-    let rsync = facts.map(|facts| &facts.rsync_version).or(known.map(|known| &known.rsync_version));
-    let roots = facts.map(|facts| &facts.roots).or(known.map(|known| &known.roots));
+    let (version, rsync_version, roots) = match (facts, view.last_known) {
+        (Some(facts), _) => (facts.version.as_str(), facts.rsync_version.as_str(), facts.roots.as_slice()),
+        (None, Some(known)) => (known.version.as_str(), known.rsync_version.as_str(), known.roots.as_slice()),
+        (None, None) => ("", "", &[][..]),
+    };
     let seen = view.session.map(|session| session.since).or(record.last_seen);
     let expires = facts.and_then(|facts| facts.certificate_expires).unwrap_or(record.certificate_expires);
     v1::Agent {
@@ -57,12 +58,12 @@ pub fn agent_to_wire(record: &AgentRecord, view: AgentView<'_>) -> v1::Agent {
         seen_time: seen.map(wall_to_wire),
         draining: record.draining,
         revoked: record.revoked.is_some(),
-        version: version.cloned().unwrap_or_default(),
-        rsync_version: rsync.cloned().unwrap_or_default(),
+        version: version.to_owned(),
+        rsync_version: rsync_version.to_owned(),
         running: view.running,
         slots: facts.map_or(0, |facts| facts.slots),
         placements: view.placements,
-        roots: roots.into_iter().flatten().map(root_to_wire).collect(),
+        roots: roots.iter().map(root_to_wire).collect(),
         certificate_expire_time: (!record.is_declared_only()).then(|| wall_to_wire(expires)),
         etag: etag_of(record.revision),
         create_time: Some(wall_to_wire(record.create_time)),

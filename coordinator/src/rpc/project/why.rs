@@ -404,11 +404,10 @@ impl Teller<'_> {
     }
 
     fn uplink(&self, why: &Why, subject: &str) -> String {
-        let source = why.wait.blockers.first().and_then(|blocker| match blocker {
-            Blocker::Agent(source) => Some(*source),
-            _ => None,
-        });
-        let limit = source.map_or(self.view.limits().origin_uplink, |source| self.view.serving_max(source));
+        let limit = match why.wait.blockers.first() {
+            Some(Blocker::Agent(source)) => self.view.serving_max(*source),
+            _ => self.view.limits().origin_uplink,
+        };
         let place = ordinal(why.position);
         format!("{subject} is {place} in line for {}'s uplink ({limit} of {limit} in use).", self.origin())
     }
