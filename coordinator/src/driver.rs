@@ -669,7 +669,8 @@ mod tests {
         let (mut writer, queue) = writer(dir.path(), limits);
         let names = TokenNames::One("ftp1".parse().unwrap());
         let (id, ttl) = ("t".to_owned(), Duration::from_secs(600));
-        let token = Ask::CreateJoinToken { id, hash: "h".to_owned(), names, uses: 1, ttl };
+        let token =
+            Ask::CreateJoinToken { id, hash: "h".to_owned(), names, uses: 1, ttl, networks: Vec::new() };
         let enroll = AgentInput::Enroll {
             token_hash: "h".to_owned(),
             name: "ftp1".parse().unwrap(),
@@ -677,6 +678,7 @@ mod tests {
             key_hash: String::new(),
             serial: String::new(),
             expires: writer.shared.clock.now().wall,
+            from: None,
         };
         let many = std::iter::repeat_with(|| person(Ask::Thaw)).take(BATCH_UNITS_MAX);
         for input in [person(token), Input::Agent(enroll)].into_iter().chain(many) {

@@ -48,7 +48,12 @@ pub mod twins;
 pub mod user_certificate;
 pub mod watch;
 
-use std::{fmt, io, net::SocketAddr, sync::Arc, time::Duration};
+use std::{
+    fmt, io,
+    net::SocketAddr,
+    sync::{Arc, OnceLock},
+    time::Duration,
+};
 
 use arc_swap::ArcSwap;
 use fleet::{agent::AgentRecord, time::Wall};
@@ -131,6 +136,8 @@ pub struct Services {
     pub passwords: Passwords,
     /// Agents' certificates that are on two hosts.
     pub twins: Arc<Twins>,
+    /// Housekeeping, as soon as it has begun.
+    pub housekeeping: Arc<OnceLock<Arc<Ticker>>>,
     /// What the schedule watchdog found.
     pub watchdog: Arc<Watchdog>,
     /// What is to be said of the store.
@@ -357,6 +364,7 @@ fn begin(
         pushes: Arc::default(),
         passwords: Passwords::default(),
         twins: Arc::default(),
+        housekeeping: Arc::default(),
         watchdog: Arc::default(),
         store_watch,
         stopping: CancellationToken::new(),
@@ -401,7 +409,7 @@ async fn bind(key: &'static str, address: SocketAddr) -> Result<(TcpListener, So
 /// The listeners and tasks of a coordinator.
 #[derive(Debug)]
 struct Running {
-    ticker: Ticker,
+    ticker: Arc<Ticker>,
     grpc_address: SocketAddr,
     http_address: SocketAddr,
     https_address: Option<SocketAddr>,
@@ -418,7 +426,8 @@ impl Running {
         };
         let https_address = https.as_ref().map(|((_, address), _)| *address);
         let router = rpc::server(services)?;
-        let ticker = Ticker::start(services.clone()).await?;
+        let ticker = Arc::new(Ticker::start(services.clone()).await?);
+        let ticker = Arc::clone(services.housekeeping.get_or_init(|| ticker));
         let (stop, mut tasks) = (services.stopping.clone(), JoinSet::new());
         let acceptor = Acceptor {
             bounds: Bounds::default(),

@@ -9,14 +9,14 @@ use std::{
     future::Future,
     pin::Pin,
     sync::{
-        Arc, Mutex, PoisonError,
+        Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicU64, Ordering},
     },
     time::Duration,
 };
 
 use chrono::{DateTime, Utc};
-use tokio::sync::{RwLock, watch};
+use tokio::sync::{OwnedMutexGuard, RwLock, watch};
 use tokio_cron_scheduler::{Job, JobScheduler, JobSchedulerError};
 use uuid::Uuid;
 
@@ -46,17 +46,36 @@ type Ended = (DateTime<Utc>, Result<String, String>);
 pub struct JobReport {
     /// Its name.
     pub name: &'static str,
+    /// What it does.
+    pub description: &'static str,
     /// When it runs.
     pub cron: String,
+    /// It runs now.
+    pub running: bool,
+    /// When it last began.
+    pub started: Option<DateTime<Utc>>,
     /// When it last ended, and how: a sentence, or what failed.
     pub last: Option<Ended>,
+    /// How long it took then.
+    pub took: Option<Duration>,
     /// When it runs next.
     pub next: Option<DateTime<Utc>>,
 }
 
-#[derive(Debug)]
+/// Why a job does not run now.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum NotRun {
+    /// There is none of that name.
+    Unknown,
+    /// It runs already.
+    Running,
+}
+
+#[derive(Debug, Clone)]
 struct Kept {
     name: &'static str,
+    description: &'static str,
+    chore: Chore,
     cron: String,
     id: Uuid,
     state: Arc<State>,
@@ -64,8 +83,23 @@ struct Kept {
 
 #[derive(Debug, Default)]
 struct State {
-    running: tokio::sync::Mutex<()>,
-    last: Mutex<Option<Ended>>,
+    /// Held while the job runs: it never runs twice at once, whoever starts it.
+    flight: Arc<tokio::sync::Mutex<()>>,
+    told: Mutex<Told>,
+}
+
+/// How a job's runs went since the coordinator's start.
+#[derive(Debug, Clone, Default)]
+struct Told {
+    started: Option<DateTime<Utc>>,
+    last: Option<Ended>,
+    took: Option<Duration>,
+}
+
+impl State {
+    fn told(&self) -> MutexGuard<'_, Told> {
+        self.told.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 /// The jobs and their scheduler.
@@ -119,30 +153,44 @@ impl Ticker {
     /// When the scheduler does not take one.
     pub async fn start(services: Services) -> Result<Self, TickerError> {
         let at = services.config.housekeeping.clone();
-        let plan: [(&'static str, String, Chore); 5] = [
-            ("watchdog", at.watchdog, |s| Box::pin(chores::watchdog(s))),
-            ("sweep", at.sweep, |s| Box::pin(chores::sweep(s))),
-            ("backup", at.backup, |s| Box::pin(chores::backup(s))),
-            ("prune", at.prune, |s| Box::pin(chores::prune(s))),
-            ("certificate", at.certificate, |s| Box::pin(chores::certificate(s))),
+        let plan: [(&'static str, &'static str, String, Chore); 5] = [
+            ("watchdog", "start what the clock missed, and look after the store", at.watchdog, |s| {
+                Box::pin(chores::watchdog(s))
+            }),
+            ("sweep", "forget answers and tokens that have expired", at.sweep, |s| {
+                Box::pin(chores::sweep(s))
+            }),
+            ("backup", "back the store up, and remove old backups", at.backup, |s| {
+                Box::pin(chores::backup(s))
+            }),
+            ("prune", "remove old history, audit events and logs; check all past records", at.prune, |s| {
+                Box::pin(chores::prune(s))
+            }),
+            ("certificate", "renew the server's certificate; tell of a CA that ends", at.certificate, |s| {
+                Box::pin(chores::certificate(s))
+            }),
         ];
         let scheduler = JobScheduler::new_with_channel_size(CHANNEL_LEN).await;
         let scheduler = scheduler.map_err(refuses("all"))?;
         let services = Arc::new(RwLock::new(Some(services)));
         let ended = watch::Sender::new(0);
         let mut jobs = Vec::with_capacity(plan.len());
-        for (name, cron, chore) in plan {
+        for (name, description, cron, chore) in plan {
             let state = Arc::new(State::default());
             let (shared, kept, told) = (Arc::clone(&services), Arc::clone(&state), ended.clone());
             let job = Job::new_async_tz(cron.as_str(), Utc, move |_, _| {
                 let (shared, kept, told) = (Arc::clone(&shared), Arc::clone(&kept), told.clone());
                 Box::pin(async move {
-                    run(name, chore, &shared, &kept).await;
+                    let Ok(flight) = Arc::clone(&kept.flight).try_lock_owned() else {
+                        tracing::debug!(job = name, "still running; this fire is left out");
+                        return;
+                    };
+                    run(name, chore, &shared, &kept, flight).await;
                     told.send_modify(|count| *count += 1);
                 })
             });
             let id = scheduler.add(job.map_err(refuses(name))?).await.map_err(refuses(name))?;
-            jobs.push(Kept { name, cron, id, state });
+            jobs.push(Kept { name, description, chore, cron, id, state });
         }
         scheduler.start().await.map_err(refuses("all"))?;
         Ok(Self { scheduler, jobs, ended, services })
@@ -152,11 +200,31 @@ impl Ticker {
     pub async fn report(&self) -> Vec<JobReport> {
         let mut reports = Vec::with_capacity(self.jobs.len());
         for job in &self.jobs {
-            let last = job.state.last.lock().unwrap_or_else(PoisonError::into_inner).clone();
+            let Told { started, last, took } = job.state.told().clone();
+            let running = job.state.flight.try_lock().is_err();
             let next = self.scheduler.clone().next_tick_for_job(job.id).await.ok().flatten();
-            reports.push(JobReport { name: job.name, cron: job.cron.clone(), last, next });
+            let (name, description, cron) = (job.name, job.description, job.cron.clone());
+            reports.push(JobReport { name, description, cron, running, started, last, took, next });
         }
         reports
+    }
+
+    /// Begins a job beside its schedule, and waits for its end for at most `patience`. It goes on when nobody waits any
+    /// more.
+    ///
+    /// # Errors
+    /// [`NotRun`]; nothing was begun.
+    pub async fn run_now(&self, name: &str, patience: Duration) -> Result<(), NotRun> {
+        let job = self.jobs.iter().find(|job| job.name == name).ok_or(NotRun::Unknown)?.clone();
+        let flight = Arc::clone(&job.state.flight).try_lock_owned().map_err(|_| NotRun::Running)?;
+        let (shared, ended) = (Arc::clone(&self.services), self.ended.clone());
+        let going = tokio::spawn(async move {
+            run(job.name, job.chore, &shared, &job.state, flight).await;
+            ended.send_modify(|count| *count += 1);
+        });
+        // Its end is told by its state; a job that panicked has told so in the log.
+        drop(tokio::time::timeout(patience, going).await);
+        Ok(())
     }
 
     /// Grows with each job that ended: look at the report again.
@@ -166,8 +234,8 @@ impl Ticker {
     }
 
     /// Lets running jobs end, for a bounded time, and starts none any more.
-    pub async fn stop(mut self) {
-        if let Err(error) = self.scheduler.shutdown().await {
+    pub async fn stop(&self) {
+        if let Err(error) = self.scheduler.clone().shutdown().await {
             tracing::debug!(%error, "the scheduler did not stop in order");
         }
         let emptied = tokio::time::timeout(STOP_TIME_MAX, self.services.write()).await;
@@ -182,14 +250,18 @@ fn refuses(job: &'static str) -> impl FnOnce(JobSchedulerError) -> TickerError {
     move |source| TickerError { job, source }
 }
 
-/// Runs a job unless its last run still goes on or the coordinator stops.
-async fn run(name: &'static str, chore: Chore, services: &RwLock<Option<Services>>, state: &State) {
-    let Ok(_flight) = state.running.try_lock() else {
-        tracing::debug!(job = name, "still running; this fire is left out");
-        return;
-    };
+/// Runs a job unless the coordinator stops; the flight ends with it.
+async fn run(
+    name: &'static str,
+    chore: Chore,
+    services: &RwLock<Option<Services>>,
+    state: &State,
+    flight: OwnedMutexGuard<()>,
+) {
     let services = services.read().await;
     let Some(services) = services.as_ref() else { return };
+    let begun = services.driver.now();
+    state.told().started = Some(begun.wall.to_utc());
     let result = chore(services.clone()).await;
     match &result {
         Ok(done) => tracing::debug!(job = name, done, "housekeeping"),
@@ -197,6 +269,9 @@ async fn run(name: &'static str, chore: Chore, services: &RwLock<Option<Services
             tracing::error!(job = name, error, "housekeeping failed; it is tried again at its next time")
         }
     }
-    let now = services.driver.now().wall.to_utc();
-    *state.last.lock().unwrap_or_else(PoisonError::into_inner) = Some((now, result));
+    let now = services.driver.now();
+    let mut told = state.told();
+    told.last = Some((now.wall.to_utc(), result));
+    told.took = Some(now.mono.since(begun.mono));
+    drop((told, flight));
 }

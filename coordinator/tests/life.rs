@@ -14,6 +14,7 @@ use mirror_coordinator::{
     init::{InitError, NewFleet, init},
     offline::{self, OfflineError},
     store::OpenError,
+    ticker::NotRun,
 };
 use mirror_proto::v1::{self, project_service_client::ProjectServiceClient, schedule::Cadence};
 use tokio::{
@@ -300,6 +301,22 @@ async fn housekeeping_sweeps_backs_up_prunes_and_looks_at_the_certificate() {
         assert!(mirror_coordinator::store::verify_backup(&backup).unwrap().entries > 0);
     }
     drop(dir);
+}
+
+#[tokio::test]
+async fn a_job_is_run_now_once_at_a_time_and_says_how_it_went() {
+    let fleet = Fleet::start().await;
+    let ticker = fleet.handle.services().housekeeping.get().expect("it has begun").clone();
+    assert_eq!(ticker.run_now("fly", PATIENCE).await, Err(NotRun::Unknown));
+    // Both ask at once: one runs it, the other is told so.
+    let both = tokio::join!(ticker.run_now("backup", PATIENCE), ticker.run_now("backup", PATIENCE));
+    assert_eq!(both, (Ok(()), Err(NotRun::Running)));
+    let backup = fleet.handle.jobs().await.into_iter().find(|job| job.name == "backup").unwrap();
+    let (ended, result) = backup.last.expect("it has ended");
+    assert!(result.is_ok() && backup.started.is_some_and(|started| started <= ended), "{result:?}");
+    assert!(!backup.running && backup.took.is_some());
+    assert_eq!(ticker.run_now("backup", PATIENCE).await, Ok(()), "and then once more");
+    fleet.end().await;
 }
 
 #[tokio::test]

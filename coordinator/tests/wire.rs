@@ -430,8 +430,10 @@ async fn agents_are_listed_in_pages_by_filter_drained_and_deleted() {
     let mut page_token = String::new();
     loop {
         let filter = "draining=false".to_owned();
-        let page =
-            agents.list_agents(v1::ListAgentsRequest { page_size: 2, page_token, filter }).await.unwrap();
+        let page = agents
+            .list_agents(v1::ListAgentsRequest { page_size: 2, page_token, filter, ..Default::default() })
+            .await
+            .unwrap();
         let page = page.into_inner();
         names.extend(page.agents.into_iter().map(|agent| agent.name));
         page_token = page.next_page_token;
@@ -452,5 +454,77 @@ async fn agents_are_listed_in_pages_by_filter_drained_and_deleted() {
     assert_eq!(gone.code(), Code::NotFound);
     // The name is free again for another host with another certificate.
     fleet.enroll("ftp1").await;
+    fleet.end().await;
+}
+
+#[tokio::test]
+async fn an_agent_is_declared_set_and_listed_backwards() {
+    let fleet = Fleet::start().await;
+    let mut agents = fleet.agents(Some(&fleet.root())).await;
+    let agent = |name: &str| v1::Agent { name: format!("agents/{name}"), ..Default::default() };
+    for name in ["edge1", "edge2", "edge3"] {
+        let request = v1::CreateAgentRequest { agent: Some(agent(name)), ..Default::default() };
+        assert!(agents.create_agent(request).await.unwrap().into_inner().declared_only);
+    }
+    // The same request again has the same answer, another one of the name has not.
+    let request_id = "again".to_owned();
+    let request = v1::CreateAgentRequest { agent: Some(agent("edge4")), request_id, validate_only: false };
+    let made = agents.create_agent(request.clone()).await.unwrap().into_inner();
+    assert_eq!(agents.create_agent(request).await.unwrap().into_inner(), made);
+    let request = v1::CreateAgentRequest { agent: Some(agent("edge4")), ..Default::default() };
+    assert_eq!(agents.create_agent(request).await.unwrap_err().code(), Code::AlreadyExists);
+
+    let mut seen = Vec::new();
+    let (mut page_token, order_by) = (String::new(), "name desc".to_owned());
+    loop {
+        let order_by = order_by.clone();
+        let request = v1::ListAgentsRequest { page_size: 3, page_token, order_by, ..Default::default() };
+        let page = agents.list_agents(request).await.unwrap().into_inner();
+        seen.extend(page.agents.into_iter().map(|agent| agent.name));
+        page_token = page.next_page_token;
+        if page_token.is_empty() {
+            break;
+        }
+    }
+    assert_eq!(seen, ["agents/edge4", "agents/edge3", "agents/edge2", "agents/edge1"]);
+
+    let update = |etag: &str, paths: &[&str], validate_only| v1::UpdateAgentRequest {
+        agent: Some(v1::Agent {
+            labels: [("role".to_owned(), "edge".to_owned())].into(),
+            max_running: 2,
+            etag: etag.to_owned(),
+            ..agent("edge1")
+        }),
+        update_mask: Some(prost_types::FieldMask { paths: paths.iter().map(ToString::to_string).collect() }),
+        validate_only,
+    };
+    let would = agents.update_agent(update("", &["labels.role"], true)).await.unwrap().into_inner();
+    assert_eq!((would.labels.len(), would.etag.as_str()), (1, "1"));
+    let set = agents.update_agent(update("1", &["max_running"], false)).await.unwrap().into_inner();
+    assert_eq!((set.labels.len(), set.max_running, set.max_running_in_force), (0, 2, 2));
+    let stale = agents.update_agent(update("1", &["labels"], false)).await.unwrap_err();
+    assert_eq!((stale.code(), reason(&stale).as_str()), (Code::Aborted, "STALE_ETAG"));
+    let wrong = agents.update_agent(update("", &["name", "colour"], false)).await.unwrap_err();
+    assert_eq!(Fault::from(&wrong).violations.len(), 2, "{wrong:?}");
+    let unknown = v1::UpdateAgentRequest { agent: Some(agent("edge9")), ..update("", &["labels"], false) };
+    assert_eq!(agents.update_agent(unknown).await.unwrap_err().code(), Code::NotFound);
+    fleet.end().await;
+}
+
+#[tokio::test]
+async fn a_token_is_good_from_its_networks_only() {
+    let fleet = Fleet::start().await;
+    let mut agents = fleet.agents(Some(&fleet.root())).await;
+    let mut token = async |cidrs: &[&str]| {
+        let cidrs = cidrs.iter().map(ToString::to_string).collect();
+        let request = v1::CreateJoinTokenRequest { agent: "edge1".to_owned(), cidrs, ..Default::default() };
+        agents.create_join_token(request).await.map(|made| made.into_inner().token)
+    };
+    let elsewhere = token(&["192.0.2.0/24", "2001:db8::/32"]).await.unwrap();
+    assert_eq!(reason(&fleet.try_enroll(&elsewhere, "edge1").await.unwrap_err()), "BAD_JOIN_TOKEN");
+    let wrong = token(&["192.0.2.1/24", "here", "::ffff:10.0.0.0/104"]).await.unwrap_err();
+    assert_eq!(Fault::from(&wrong).violations.len(), 3, "{wrong:?}");
+    let here = token(&["192.0.2.0/24", "127.0.0.0/8"]).await.unwrap();
+    fleet.try_enroll(&here, "edge1").await.unwrap();
     fleet.end().await;
 }

@@ -79,6 +79,7 @@ fn fleet(projects: usize) -> Engine {
         names,
         uses: 1,
         ttl: Duration::from_secs(600),
+        networks: Vec::new(),
     };
     step(&mut engine, at, Input::Person(Person { by: "maria".into(), ask }));
     let enroll = AgentInput::Enroll {
@@ -88,6 +89,7 @@ fn fleet(projects: usize) -> Engine {
         key_hash: "k".into(),
         serial: "s".into(),
         expires: at.wall.plus(Duration::from_secs(86_400)),
+        from: None,
     };
     step(&mut engine, at, Input::Agent(enroll));
     let agent = engine.agents_by_name().next().map(|agent| agent.uid).expect("it is enrolled");

@@ -1,10 +1,13 @@
 //! An agent as the fleet remembers it. Whether it is connected is not stored: that is a session's matter.
 
-use std::{collections::BTreeMap, fmt};
+use std::{collections::BTreeMap, fmt, net::IpAddr};
+
+use ipnet::IpNet;
 
 use crate::{
     defaults::{self, Limits},
     id::{AgentUid, Epoch, Name, ProjectUid},
+    refusal::Violation,
     time::Wall,
 };
 
@@ -15,13 +18,15 @@ pub struct AgentRecord {
     pub uid: AgentUid,
     /// For people; also in its certificate.
     pub name: Name,
-    /// From enrolment.
+    /// From enrolment, or set by people.
     pub labels: BTreeMap<String, String>,
+    /// What people allow it, beside its own file.
+    pub caps: AgentCaps,
     /// It takes no new attempts.
     pub draining: bool,
     /// Refused for ever, with the reason.
     pub revoked: Option<String>,
-    /// SHA-256 of its public key, hex: what a renewal must be made with.
+    /// SHA-256 of its public key, hex: what a renewal must be made with. Empty: no host has enrolled by its name.
     pub key_hash: String,
     /// Serial of its newest certificate, hex.
     pub certificate_serial: String,
@@ -29,12 +34,98 @@ pub struct AgentRecord {
     pub certificate_expires: Wall,
     /// The state directory it last came with: the same one means the same journal.
     pub state_id: String,
-    /// When it was last seen, to within an hour while connected.
+    /// When its newest session began, or ended; `None`: never seen.
     pub last_seen: Option<Wall>,
+    /// What it said of itself then, for people to see while it is away.
+    pub last_known: LastKnown,
     /// Grows by one with each change by a person.
     pub revision: u64,
-    /// When it enrolled.
+    /// When it enrolled, or was declared.
     pub create_time: Wall,
+}
+
+impl AgentRecord {
+    /// Whether people have declared it and no host has enrolled by its name yet.
+    #[must_use]
+    pub fn is_declared_only(&self) -> bool {
+        self.key_hash.is_empty()
+    }
+}
+
+/// What people allow an agent, beside its own file; the stricter of the two holds. `None`: the fleet's limit, where there
+/// is one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct AgentCaps {
+    /// Attempts on it at once, 1 to [`defaults::AGENT_SLOTS_MAX`].
+    pub max_running: Option<u32>,
+    /// Replicas that pull from it at once, 1 to [`defaults::ORIGIN_UPLINK_MAX`].
+    pub max_serving: Option<u32>,
+    /// What one attempt on it may take, KiB/s, 1 to [`defaults::BANDWIDTH_KIB_MAX`].
+    pub bandwidth_limit_kib: Option<u64>,
+}
+
+impl AgentCaps {
+    /// Everything in them that may not be stored, by the API's names.
+    #[must_use]
+    pub fn faults(&self) -> Vec<Violation> {
+        let check = |field: &str, value: Option<u64>, most: u64| {
+            let value = value.filter(|value| !(1..=most).contains(value))?;
+            let rule = format!("\"{value}\": must be 1 to {most}, or 0 for no cap");
+            Some(Violation::new(format!("agent.{field}"), rule))
+        };
+        [
+            check("max_running", self.max_running.map(u64::from), defaults::AGENT_SLOTS_MAX.into()),
+            check("max_serving", self.max_serving.map(u64::from), defaults::ORIGIN_UPLINK_MAX.into()),
+            check("bandwidth_limit_kib", self.bandwidth_limit_kib, defaults::BANDWIDTH_KIB_MAX),
+        ]
+        .into_iter()
+        .flatten()
+        .collect()
+    }
+
+    /// The stricter of a project's bandwidth limit and this one, KiB/s; 0: none.
+    #[must_use]
+    pub fn bandwidth(&self, project_kib: u64) -> u64 {
+        let limits = [Some(project_kib).filter(|kib| *kib > 0), self.bandwidth_limit_kib];
+        limits.into_iter().flatten().min().unwrap_or(0)
+    }
+}
+
+/// Most bytes of labels and of what is last known of one agent together: a store record holds both. What does not fit is
+/// left out.
+const LAST_KNOWN_BYTES_MAX: usize = 3 * 1_024;
+/// Bytes that the figures of one root take at most, as they are stored.
+const ROOT_FIGURES_BYTES: usize = 64;
+
+/// What an agent last said of itself.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct LastKnown {
+    /// The agent program's version.
+    pub version: String,
+    /// The rsync program's version.
+    pub rsync_version: String,
+    /// Its roots, as many as fit.
+    pub roots: Vec<Root>,
+}
+
+impl LastKnown {
+    /// What of these facts is kept beside these labels.
+    #[must_use]
+    pub fn of(facts: &AgentFacts, labels: &BTreeMap<String, String>) -> Self {
+        let taken: usize = labels.iter().map(|(key, value)| key.len() + value.len()).sum();
+        let versions = facts.version.len() + facts.rsync_version.len();
+        let Some(mut left) = LAST_KNOWN_BYTES_MAX.checked_sub(taken + versions) else {
+            return Self::default();
+        };
+        let mut roots = Vec::new();
+        for root in &facts.roots {
+            let bytes = root.name.len() + root.path.len() + ROOT_FIGURES_BYTES;
+            let Some(rest) = left.checked_sub(bytes) else { break };
+            left = rest;
+            roots.push(root.clone());
+        }
+        Self { version: facts.version.clone(), rsync_version: facts.rsync_version.clone(), roots }
+    }
 }
 
 /// A named directory of an agent, as it last told.
@@ -128,12 +219,24 @@ pub struct JoinToken {
     pub hash: String,
     /// Which names it is good for.
     pub names: TokenNames,
+    /// The networks that a host may enrol from by it; none: from anywhere.
+    pub networks: Vec<IpNet>,
     /// Uses left.
     pub uses_left: u32,
     /// When it becomes useless.
     pub expires: Wall,
     /// The user who made it.
     pub by: String,
+}
+
+impl JoinToken {
+    /// Whether a host may enrol by it from this address; `None`: it is the coordinator's own. An IPv4 address is one in
+    /// whichever form it came.
+    #[must_use]
+    pub fn admits(&self, from: Option<IpAddr>) -> bool {
+        let Some(address) = from.map(|from| from.to_canonical()) else { return self.networks.is_empty() };
+        self.networks.is_empty() || self.networks.iter().any(|network| network.contains(&address))
+    }
 }
 
 /// Which names a join token is good for.
@@ -300,6 +403,65 @@ mod tests {
         assert!(Root { free_inodes: 19, ..root(100 * GIB, 90 * GIB) }.is_short(&limits));
         let none = Limits { volume_reserve_bytes: 0, volume_reserve_percent: 0, ..limits };
         assert!(!Root { free_inodes: 0, ..root(100 * GIB, 0) }.is_short(&none));
+    }
+
+    #[test]
+    fn what_is_last_known_of_an_agent_fits_beside_its_labels() {
+        let root = |n: usize| Root {
+            name: format!("a{n}"),
+            path: "/srv".repeat(40),
+            total_bytes: 1,
+            free_bytes: 1,
+            total_inodes: 0,
+            free_inodes: 0,
+        };
+        let facts = AgentFacts {
+            version: "0.1.0".to_owned(),
+            rsync_version: "3.5.0".to_owned(),
+            roots: (0..64).map(root).collect(),
+            ..AgentFacts::default()
+        };
+        let kept = |label_bytes: usize| {
+            let labels = BTreeMap::from([("k".to_owned(), "v".repeat(label_bytes))]);
+            LastKnown::of(&facts, &labels)
+        };
+        assert_eq!(kept(1).roots.len(), 13);
+        assert_eq!((kept(2_900).roots.len(), kept(2_900).version.as_str()), (0, "0.1.0"));
+        assert_eq!(kept(LAST_KNOWN_BYTES_MAX), LastKnown::default());
+    }
+
+    #[test]
+    fn a_token_admits_addresses_of_its_networks_in_either_form() {
+        let token = |networks: &[&str]| JoinToken {
+            id: "t".to_owned(),
+            hash: "h".to_owned(),
+            names: TokenNames::Pattern("*".to_owned()),
+            networks: networks.iter().map(|text| text.parse().expect("a network")).collect(),
+            uses_left: 1,
+            expires: Wall(1),
+            by: "ada".to_owned(),
+        };
+        let two = token(&["192.0.2.0/24", "2001:db8::/32"]);
+        let admits = |token: &JoinToken, from: &str| token.admits(Some(from.parse().expect("an address")));
+        for inside in ["192.0.2.1", "192.0.2.255", "::ffff:192.0.2.7", "2001:db8:1::1"] {
+            assert!(admits(&two, inside), "{inside}");
+        }
+        for outside in ["192.0.3.1", "::ffff:192.0.3.1", "::192.0.2.1", "2001:db9::1", "::1"] {
+            assert!(!admits(&two, outside), "{outside}");
+        }
+        assert!(!two.admits(None) && token(&[]).admits(None) && admits(&token(&[]), "203.0.113.1"));
+    }
+
+    #[test]
+    fn caps_are_bounded_and_the_stricter_bandwidth_holds() {
+        let caps =
+            AgentCaps { max_running: Some(65), max_serving: Some(0), bandwidth_limit_kib: Some(u64::MAX) };
+        let fields: Vec<String> = caps.faults().into_iter().map(|fault| fault.field).collect();
+        assert_eq!(fields, ["agent.max_running", "agent.max_serving", "agent.bandwidth_limit_kib"]);
+        assert!(AgentCaps::default().faults().is_empty());
+        let capped = AgentCaps { bandwidth_limit_kib: Some(100), ..AgentCaps::default() };
+        assert_eq!([0, 50, 500].map(|project| capped.bandwidth(project)), [100, 50, 100]);
+        assert_eq!(AgentCaps::default().bandwidth(0), 0);
     }
 
     #[test]

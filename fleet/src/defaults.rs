@@ -53,6 +53,8 @@ pub const AUTONOMY_VALID: Duration = Duration::from_secs(7 * DAY);
 pub const OFFER_TIMEOUT: Duration = Duration::from_secs(MINUTE);
 /// Attempts on one agent at once, where the agent's own file does not say less.
 pub const AGENT_SLOTS: u32 = 8;
+/// The most attempts at once that a person may allow one agent: no agent's own file allows more.
+pub const AGENT_SLOTS_MAX: u32 = 64;
 /// Attempts on one volume (an agent's root) at once.
 pub const VOLUME_SLOTS: u32 = 4;
 /// First copies on one volume at once.
@@ -85,6 +87,10 @@ pub const VOLUME_RESERVE_BYTES: u64 = 20 << 30;
 pub const VOLUME_RESERVE_PERCENT_MAX: u32 = 5;
 /// Replicas that pull from one origin agent at once.
 pub const ORIGIN_UPLINK: u32 = 4;
+/// The most replicas that a person may let pull from one agent at once.
+pub const ORIGIN_UPLINK_MAX: u32 = 1_000;
+/// The largest bandwidth limit that a person may set for one agent, KiB/s.
+pub const BANDWIDTH_KIB_MAX: u64 = 100_000_000;
 /// How long an origin waits for replicas that are still pulling.
 pub const DRAIN_TIMEOUT: Duration = Duration::from_secs(HOUR);
 /// A run that is still propagating closes after this.
@@ -118,6 +124,8 @@ pub const JOIN_TOKEN_TTL_MAX: Duration = Duration::from_secs(30 * DAY);
 pub const JOIN_TOKEN_USES_MAX: u32 = 1_000;
 /// Most join tokens at a time.
 pub const JOIN_TOKENS_MAX: usize = 1_000;
+/// Most networks of one join token.
+pub const JOIN_TOKEN_NETWORKS_MAX: usize = 32;
 /// Most users.
 pub const USERS_MAX: usize = 1_000;
 /// A user token's default life.

@@ -1,9 +1,11 @@
 //! All that can happen: closed enums, so that one look tells what may trigger what. What can follow is `decision`'s.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{collections::BTreeMap, net::IpAddr, time::Duration};
+
+use ipnet::IpNet;
 
 use crate::{
-    agent::{AgentFacts, PasswordHash, Root, TokenNames, UserRole},
+    agent::{AgentCaps, AgentFacts, PasswordHash, Root, TokenNames, UserRole},
     attempt::Role,
     id::{AgentUid, AttemptId, Epoch, Name, ProjectUid, RunId},
     outcome::{Evidence, Outcome},
@@ -260,7 +262,33 @@ pub enum Ask {
         /// W3C trace context; empty: none.
         traceparent: String,
     },
-    /// Remove a revoked agent's record.
+    /// Declare an agent before any host enrols by its name.
+    CreateAgent {
+        /// Its name.
+        name: Name,
+        /// Its labels.
+        labels: BTreeMap<String, String>,
+        /// What it is allowed.
+        caps: AgentCaps,
+        /// For the same answer twice.
+        request: Option<RequestKey>,
+        /// Check only.
+        validate_only: bool,
+    },
+    /// Set an agent's labels and caps; the mask was merged by the shell.
+    UpdateAgent {
+        /// Which.
+        agent: AgentUid,
+        /// All its labels from now on.
+        labels: BTreeMap<String, String>,
+        /// All its caps from now on.
+        caps: AgentCaps,
+        /// The revision the merge was made from.
+        revision: u64,
+        /// Check only.
+        validate_only: bool,
+    },
+    /// Remove the record of an agent that is revoked, or by whose name no host has enrolled.
     DeleteAgent {
         /// Which.
         agent: AgentUid,
@@ -273,6 +301,8 @@ pub enum Ask {
         hash: String,
         /// What names it is good for.
         names: TokenNames,
+        /// The networks that a host may enrol from by it; none: from anywhere.
+        networks: Vec<IpNet>,
         /// How often.
         uses: u32,
         /// For how long.
@@ -403,6 +433,8 @@ pub enum AgentInput {
         token_hash: String,
         /// The name it asks for.
         name: Name,
+        /// The address that it asks from; `None`: it is the coordinator's own host.
+        from: Option<IpAddr>,
         /// From enrolment.
         labels: BTreeMap<String, String>,
         /// SHA-256 of its public key, hex.

@@ -57,6 +57,8 @@ pub struct RequestRecord {
 pub enum Answer {
     /// This project was made.
     Project(ProjectUid),
+    /// This agent was declared.
+    Agent(AgentUid),
     /// This run was made or joined.
     Run {
         /// The project.

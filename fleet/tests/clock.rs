@@ -32,7 +32,14 @@ fn fleet(schedule: Schedule) -> Engine {
     put(&mut engine, NOW, Input::Start { at_least: 0 });
     let names = TokenNames::One("ftp1".parse().unwrap());
     let ttl = Duration::from_secs(600);
-    let token = Ask::CreateJoinToken { id: "t".to_owned(), hash: "h".to_owned(), names, uses: 1, ttl };
+    let token = Ask::CreateJoinToken {
+        id: "t".to_owned(),
+        hash: "h".to_owned(),
+        names,
+        uses: 1,
+        ttl,
+        networks: Vec::new(),
+    };
     put(&mut engine, NOW, person(token));
     let enroll = AgentInput::Enroll {
         token_hash: "h".to_owned(),
@@ -41,6 +48,7 @@ fn fleet(schedule: Schedule) -> Engine {
         key_hash: "aa".to_owned(),
         serial: "01".to_owned(),
         expires: NOW.wall.plus(30 * DAY),
+        from: None,
     };
     put(&mut engine, NOW, Input::Agent(enroll));
     let agent = engine.agents_by_name().next().unwrap().uid;

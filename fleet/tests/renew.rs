@@ -42,6 +42,7 @@ fn fleet() -> (Engine, AgentUid) {
         names: TokenNames::One("edge1".parse().unwrap()),
         uses: 1,
         ttl: Duration::from_secs(600),
+        networks: Vec::new(),
     };
     assert_eq!(put(&mut engine, person(token)), Reply::Done);
     let enroll = AgentInput::Enroll {
@@ -51,6 +52,7 @@ fn fleet() -> (Engine, AgentUid) {
         key_hash: "aa".to_owned(),
         serial: "01".to_owned(),
         expires: Wall(NOW.wall.0 + 30 * DAY_MS),
+        from: None,
     };
     let Reply::Agent(agent) = put(&mut engine, Input::Agent(enroll)) else { panic!("not enrolled") };
     (engine, agent)

@@ -87,6 +87,7 @@ impl World {
             names: TokenNames::One("edge1".parse().unwrap()),
             uses: 1,
             ttl: Duration::from_secs(600),
+            networks: Vec::new(),
         });
         let enroll = AgentInput::Enroll {
             token_hash: "h".to_owned(),
@@ -95,6 +96,7 @@ impl World {
             key_hash: "aa".to_owned(),
             serial: "01".to_owned(),
             expires: now.wall.plus(Duration::from_secs(86_400)),
+            from: None,
         };
         let Reply::Agent(agent) = world.put(Input::Agent(enroll)).0 else { panic!("not enrolled") };
         world.agent = agent;

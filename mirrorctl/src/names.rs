@@ -79,6 +79,12 @@ pub fn push_token(name: &str) -> String {
     format!("pushTokens/{}", name.strip_prefix("pushTokens/").unwrap_or(name))
 }
 
+/// `housekeepingJobs/…`.
+#[must_use]
+pub fn housekeeping_job(name: &str) -> String {
+    format!("housekeepingJobs/{}", name.strip_prefix("housekeepingJobs/").unwrap_or(name))
+}
+
 /// The last part of a name: `edge1` of `agents/edge1`.
 #[must_use]
 pub fn last(name: &str) -> &str {

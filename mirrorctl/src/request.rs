@@ -137,17 +137,27 @@ fn number(text: &str, flag: &str, faults: &mut Faults) -> Option<u64> {
 }
 
 fn labels(given: &[String], project: &mut v1::Project, faults: &mut Faults) {
+    for (key, value) in label_changes(given, faults) {
+        match value {
+            Some(value) => drop(project.labels.insert(key, value)),
+            None => drop(project.labels.remove(&key)),
+        }
+    }
+}
+
+/// Labels as typed: `KEY=VALUE` sets one, `KEY-` removes one.
+pub fn label_changes(given: &[String], faults: &mut Faults) -> Vec<(String, Option<String>)> {
+    let mut changes = Vec::with_capacity(given.len());
     for label in given {
         match (label.split_once('='), label.strip_suffix('-')) {
             (Some((key, value)), _) if !key.is_empty() => {
-                project.labels.insert(key.to_owned(), value.to_owned());
+                changes.push((key.to_owned(), Some(value.to_owned())));
             }
-            (None, Some(key)) if !key.is_empty() => {
-                project.labels.remove(key);
-            }
+            (None, Some(key)) if !key.is_empty() => changes.push((key.to_owned(), None)),
             _ => faults.add("--label", format_args!("{label:?}: write KEY=VALUE, or KEY- to remove it")),
         }
     }
+    changes
 }
 
 /// Whether any flag about the upstreams was given.

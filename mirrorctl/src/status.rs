@@ -326,22 +326,30 @@ fn store_attention(warning: &str) -> Attention {
 fn agent_attention(agent: &v1::Agent, now: DateTime<Utc>) -> Option<Attention> {
     let seen = time(agent.seen_time);
     let away = seen.is_none_or(|seen| now - seen >= UNREACHABLE_AFTER);
-    if agent.connected || agent.revoked || !away {
+    // One that is only declared needs somebody when a project waits for it.
+    if agent.connected || agent.revoked || !away || (agent.declared_only && agent.placements == 0) {
         return None;
     }
     let name = names::last(&agent.name).to_owned();
     let mut sentence = match seen {
         Some(seen) => format!("unreachable {}", units::age(now - seen)),
+        None if agent.declared_only => "declared, not joined yet".to_owned(),
         None => "never connected".to_owned(),
     };
-    if agent.placements > 0 {
+    if agent.declared_only {
+        let waiting = plural(agent.placements.into(), "placement waits", "placements wait");
+        sentence.push_str(&format!("; {waiting} for it"));
+    } else if agent.placements > 0 {
         let ages = if agent.placements == 1 { "ages" } else { "age" };
         sentence.push_str(&format!(
             "; {} {ages} there",
             plural(agent.placements.into(), "placement", "placements")
         ));
     }
-    let next = format!("mirrorctl agent show {name}");
+    let next = match agent.declared_only {
+        true => format!("mirrorctl join-token create --name {name}"),
+        false => format!("mirrorctl agent show {name}"),
+    };
     Some(Attention { kind: Kind::Unreachable, name, since: seen, sentence, next })
 }
 

@@ -254,8 +254,22 @@ fn runs() {
 
 #[test]
 fn agents_and_tokens() {
-    golden_80("agent-list.txt", &text::agent::list(&view(), &agents()));
-    golden_80("agent-show.txt", &text::agent::show(&view(), &agents()[0]));
+    let declared = v1::Agent {
+        name: "agents/edge9".to_owned(),
+        labels: [("role".to_owned(), "edge".to_owned())].into(),
+        create_time: wire("2026-11-20T07:00:00Z"),
+        declared_only: true,
+        max_running: 2,
+        max_running_in_force: 2,
+        max_serving: 3,
+        bandwidth_limit_kib: 20_480,
+        ..v1::Agent::default()
+    };
+    let all = [agents(), vec![declared]].concat();
+    golden_80("agent-list.txt", &text::agent::list(&view(), &all));
+    golden_80("agent-show.txt", &text::agent::show(&view(), &all[0]));
+    golden_80("agent-declared.txt", &text::agent::show(&view(), &all[2]));
+    golden("agent-list-wide.txt", &text::agent::list(&View { wide: true, ..piped() }, &all));
     let token = v1::JoinToken {
         name: "joinTokens/7f3a".to_owned(),
         pattern: "edge*".to_owned(),
@@ -264,7 +278,39 @@ fn agents_and_tokens() {
         by: "users/admin".to_owned(),
         ..v1::JoinToken::default()
     };
-    golden_80("join-token-list.txt", &text::agent::join_tokens(&view(), &[token]));
+    let bound = v1::JoinToken {
+        agent: "edge9".to_owned(),
+        pattern: String::new(),
+        uses_left: 1,
+        cidrs: vec!["192.0.2.0/24".to_owned()],
+        ..token.clone()
+    };
+    golden_80("join-token-list.txt", &text::agent::join_tokens(&view(), &[token, bound]));
+}
+
+#[test]
+fn housekeeping() {
+    let job = |name: &str, schedule: &str, took: i64, outcome: &str| v1::HousekeepingJob {
+        name: format!("housekeepingJobs/{name}"),
+        description: "what it does".to_owned(),
+        schedule: schedule.to_owned(),
+        next_time: wire("2026-11-20T08:11:00Z"),
+        last_start_time: wire("2026-11-20T07:11:00Z"),
+        last_duration: Some(prost_types::Duration { seconds: took, nanos: 0 }),
+        last_outcome: outcome.to_owned(),
+        ..v1::HousekeepingJob::default()
+    };
+    let never = v1::HousekeepingJob {
+        name: "housekeepingJobs/backup".to_owned(),
+        schedule: "0 17 3 * * *".to_owned(),
+        next_time: wire("2026-11-21T03:17:00Z"),
+        ..v1::HousekeepingJob::default()
+    };
+    let failed =
+        v1::HousekeepingJob { last_failed: true, ..job("prune", "0 41 4 * * *", 12, "the disk is full") };
+    let running = v1::HousekeepingJob { running: true, ..job("certificate", "0 29 * * * *", 0, "") };
+    let jobs = [job("sweep", "0 11 * * * *", 0, "3 sweeps"), never, failed, running];
+    golden_80("housekeeping-list.txt", &text::housekeeping::list(&view(), &jobs));
 }
 
 #[test]

@@ -363,6 +363,45 @@ fn an_agent_takes_anothers_place() {
 }
 
 #[test]
+fn an_agent_is_declared_and_set() {
+    let fake = Fake::start();
+    let (code, out, err) =
+        run(&fake, &["agent", "create", "edge9", "--label", "role=edge", "--max-running", "2"]);
+    assert_eq!(code, 0, "{err}");
+    assert!(out.starts_with("edge9 is declared;"), "{out}");
+    assert!(err.contains("Next: mirrorctl join-token create --name edge9"), "{err}");
+    assert_eq!(run(&fake, &["agent", "create", "edge1"]).0, 5);
+
+    let words = ["agent", "set", "edge1", "--label", "role=edge", "--label", "site-", "--max-serving", "0"];
+    let (code, out, err) = run(&fake, &words);
+    assert_eq!(code, 0, "{err}");
+    assert!(out.contains("edge1 has the labels role=edge; no caps."), "{out}");
+    let asked = fake.script().updated_agents[0].clone();
+    assert_eq!(asked.update_mask.unwrap().paths, ["labels.role", "labels.site", "max_serving"]);
+    let agent = asked.agent.unwrap();
+    assert_eq!((agent.labels.len(), agent.labels["role"].as_str()), (1, "edge"));
+
+    let (code, _, err) = run(&fake, &["agent", "set", "edge1"]);
+    assert!(code == 2 && err.contains("--max-running"), "{err}");
+    let (code, _, err) = run(&fake, &["agent", "set", "edge1", "--label", "role", "--label", "=x"]);
+    assert!(code == 2 && err.matches("write KEY=VALUE").count() == 2, "{err}");
+    let (code, _, err) = run(&fake, &["agent", "set", "edge1", "--max-running", "65"]);
+    assert!(code == 2 && err.contains("--max-running") && err.contains("1 to 64"), "{err}");
+    let (code, _, err) = run(&fake, &["agent", "set", "edge2", "--max-running", "6"]);
+    assert!(code == 3 && err.contains("the nearest name is edge1"), "{err}");
+}
+
+#[test]
+fn housekeeping_is_run_now() {
+    let fake = Fake::start();
+    let (code, out, err) = run(&fake, &["housekeeping", "run", "backup"]);
+    assert_eq!((code, out.as_str()), (0, "backup is done in 3s: 4 entries.\n"), "{err}");
+    let (code, out, err) = run(&fake, &["housekeeping", "run", "prune"]);
+    assert_eq!((code, out.as_str()), (1, "prune failed in 3s: the disk is full.\n"), "{err}");
+    assert_eq!(run(&fake, &["housekeeping", "run", "fly"]).0, 3);
+}
+
+#[test]
 fn join_tokens_can_be_captured() {
     let fake = Fake::start();
     let (code, out, err) = run(&fake, &["join-token", "create", "--name", "edge1"]);
@@ -375,6 +414,8 @@ fn join_tokens_can_be_captured() {
     let (_, out, err) = run(&fake, &["join-token", "create", "--name", "edge1", "-o", "json"]);
     let token: Value = serde_json::from_str(&out).unwrap();
     assert_eq!((&token["token"], &token["agent"], err.as_str()), (&json!("mjt_secret"), &json!("edge1"), ""));
+    let words = ["join-token", "create", "--name", "e", "--cidr", "192.0.2.0/24", "--cidr", "2001:db8::/32"];
+    assert!(run(&fake, &words).2.contains("Good for e from 192.0.2.0/24, 2001:db8::/32, once"));
 }
 
 #[test]

@@ -66,7 +66,7 @@ impl fmt::Debug for v1::EnrollRequest {
 
 impl fmt::Debug for v1::JoinToken {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { name, token, agent, pattern, uses_left, expire_time, by, ca_hash } = self;
+        let Self { name, token, agent, pattern, uses_left, expire_time, by, ca_hash, cidrs } = self;
         f.debug_struct("JoinToken")
             .field("name", name)
             .field("token", &hide(token))
@@ -76,6 +76,7 @@ impl fmt::Debug for v1::JoinToken {
             .field("expire_time", expire_time)
             .field("by", by)
             .field("ca_hash", ca_hash)
+            .field("cidrs", cidrs)
             .finish()
     }
 }

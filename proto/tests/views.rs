@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use fleet::{
-    agent::{AgentFacts, AgentRecord, JoinToken, Root, Session, TokenNames},
+    agent::{AgentCaps, AgentFacts, AgentRecord, JoinToken, LastKnown, Root, Session, TokenNames},
     attempt::{AttemptRecord, AttemptState, End, Role},
     engine::{Blocker, Wait, WaitReason, Why},
     id::{AgentUid, AttemptId, Epoch, Name, ProjectUid, RunId},
@@ -258,23 +258,6 @@ fn what_is_in_the_way_is_named() {
 
 #[test]
 fn an_agent_without_a_session_shows_when_it_was_seen() {
-    let record = AgentRecord {
-        uid: FTP1,
-        name: name("ftp1"),
-        labels: [("role".to_owned(), "edge".to_owned())].into(),
-        draining: true,
-        revoked: None,
-        key_hash: "aa".to_owned(),
-        certificate_serial: "01".to_owned(),
-        certificate_expires: Wall(50_000),
-        state_id: String::new(),
-        last_seen: Some(Wall(4_000)),
-        revision: 6,
-        create_time: Wall(1_000),
-    };
-    let away = agent_to_wire(&record, AgentView { session: None, running: 1, placements: 2 });
-    assert_eq!((away.connected, away.seen_time, away.version.as_str()), (false, time(4), ""));
-    assert_eq!((away.running, away.placements, away.etag.as_str()), (1, 2, "6"));
     let root = Root {
         name: "a1".to_owned(),
         path: "/srv/a1".to_owned(),
@@ -283,6 +266,34 @@ fn an_agent_without_a_session_shows_when_it_was_seen() {
         total_inodes: 3,
         free_inodes: 2,
     };
+    let record = AgentRecord {
+        uid: FTP1,
+        name: name("ftp1"),
+        labels: [("role".to_owned(), "edge".to_owned())].into(),
+        caps: AgentCaps { max_running: Some(3), ..AgentCaps::default() },
+        draining: true,
+        revoked: None,
+        key_hash: "aa".to_owned(),
+        certificate_serial: "01".to_owned(),
+        certificate_expires: Wall(50_000),
+        state_id: String::new(),
+        last_seen: Some(Wall(4_000)),
+        last_known: LastKnown {
+            rsync_version: "3.2.7".to_owned(),
+            roots: vec![root.clone()],
+            ..LastKnown::default()
+        },
+        revision: 6,
+        create_time: Wall(1_000),
+    };
+    let last_known = Some(&record.last_known);
+    let (max_running, max_serving) = (3, 4);
+    let view = AgentView { running: 1, placements: 2, max_running, max_serving, last_known, session: None };
+    let away = agent_to_wire(&record, view);
+    assert_eq!((away.connected, away.seen_time, away.version.as_str()), (false, time(4), ""));
+    assert_eq!((away.rsync_version.as_str(), away.roots[0].free_bytes), ("3.2.7", 5));
+    assert_eq!((away.max_running, away.max_running_in_force, away.max_serving), (3, 3, 0));
+    assert_eq!((away.running, away.placements, away.etag.as_str()), (1, 2, "6"));
     assert_eq!(away.certificate_expire_time, time(50));
     let facts = AgentFacts {
         version: "0.1.0".to_owned(),
@@ -296,6 +307,9 @@ fn an_agent_without_a_session_shows_when_it_was_seen() {
     assert_eq!((here.connected, here.seen_time, here.version.as_str()), (true, time(9), "0.1.0"));
     assert_eq!((here.slots, here.roots[0].free_inodes, here.draining), (4, 2, true));
     assert_eq!(here.certificate_expire_time, time(40), "the one that it holds");
+    let declared = AgentRecord { key_hash: String::new(), certificate_expires: Wall(0), ..record };
+    let declared = agent_to_wire(&declared, AgentView::default());
+    assert!(declared.declared_only && declared.certificate_expire_time.is_none() && !here.declared_only);
 }
 
 #[test]
@@ -304,6 +318,7 @@ fn a_listed_join_token_has_no_secret() {
         id: "t1".to_owned(),
         hash: "5ec2e7".to_owned(),
         names: TokenNames::Pattern("edge*".to_owned()),
+        networks: vec!["192.0.2.0/24".parse().unwrap()],
         uses_left: 3,
         expires: Wall(2_000),
         by: "maria".to_owned(),
@@ -313,5 +328,6 @@ fn a_listed_join_token_has_no_secret() {
         (wire.name.as_str(), wire.token.as_str(), wire.pattern.as_str()),
         ("joinTokens/t1", "", "edge*")
     );
+    assert_eq!(wire.cidrs, ["192.0.2.0/24"]);
     assert!(!format!("{wire:?}").contains("5ec2e7"));
 }

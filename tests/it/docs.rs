@@ -275,6 +275,14 @@ fn the_command_lines_about_people_work_as_written() {
 }
 
 #[test]
+fn the_command_lines_about_agents_work_as_written() {
+    let mut hosts = Hosts::new();
+    follow(&mut hosts, "docs/getting-started.md");
+    follow(&mut hosts, "docs/agents.md");
+}
+
+/// A page about a fleet that is there already: its lines are run against one, and print what it shows.
+#[test]
 fn the_command_lines_about_the_life_of_a_project_work_as_written() {
     let mut hosts = Hosts::new();
     follow(&mut hosts, "docs/getting-started.md");

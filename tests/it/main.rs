@@ -9,12 +9,14 @@
 
 mod abuse;
 mod accounts;
+mod agents;
 mod audit;
 mod autonomy;
 mod chaos;
 mod check;
 mod clients;
 mod contain;
+mod day_one;
 mod deploy;
 mod docs;
 mod edges;

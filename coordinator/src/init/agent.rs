@@ -41,6 +41,7 @@ pub(super) async fn make(
         names: TokenNames::One(name.clone()),
         uses: 1,
         ttl: fleet::defaults::JOIN_TOKEN_TTL,
+        networks: Vec::new(),
     };
     put(driver, Input::Person(Person { by: plan.admin.to_string(), ask: token })).await?;
     let enroll = AgentInput::Enroll {
@@ -50,6 +51,7 @@ pub(super) async fn make(
         key_hash: key_hash(&issued.spki_hash),
         serial: issued.serial.to_string(),
         expires: Wall::from(issued.not_after),
+        from: None,
     };
     put(driver, Input::Agent(enroll)).await?;
     let folder = plan.folder.join(AGENT);

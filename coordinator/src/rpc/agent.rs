@@ -1,5 +1,7 @@
 //! Agents and join tokens, as people see and steer them.
 
+mod declare;
+mod list;
 mod replace;
 
 use std::time::Duration;
@@ -10,7 +12,7 @@ use ::fleet::{
     defaults,
     id::{AgentUid, Name},
     input::{Ask, Reply},
-    refusal::{Refusal, Violation},
+    refusal::Refusal,
 };
 use mirror_certs::{Identity, JoinToken};
 use mirror_proto::{
@@ -19,13 +21,9 @@ use mirror_proto::{
 };
 use tonic::{Request, Response, Status};
 
-use super::{By, ask, broken, deny_key, invalid, page, refused, user};
+use super::{By, ask, broken, deny_key, invalid, refused, user};
 use crate::{Services, audit::origin};
 
-/// Agents on a page when the caller names no number.
-const PAGE_SIZE: usize = 100;
-/// Longest filter, in characters.
-const FILTER_CHARS_MAX: usize = 500;
 /// What a revoked agent's session is given to say goodbye in before its connection is cut.
 const GOODBYE: Duration = Duration::from_millis(300);
 
@@ -39,8 +37,15 @@ pub struct Agents {
 #[must_use]
 pub fn show(view: &Engine, record: &AgentRecord) -> v1::Agent {
     let placements = u32::try_from(view.placed_on(record.uid)).unwrap_or(u32::MAX);
-    let session = view.session(record.uid);
-    convert::agent_to_wire(record, AgentView { session, running: view.running_on(record.uid), placements })
+    let of_view = AgentView {
+        session: view.session(record.uid),
+        running: view.running_on(record.uid),
+        placements,
+        max_running: view.running_max(record.uid),
+        max_serving: view.serving_max(record.uid),
+        last_known: Some(&record.last_known),
+    };
+    convert::agent_to_wire(record, of_view)
 }
 
 impl Agents {
@@ -112,26 +117,21 @@ impl v1::agent_service_server::AgentService for Agents {
         &self,
         request: Request<v1::ListAgentsRequest>,
     ) -> Result<Response<v1::ListAgentsResponse>, Status> {
-        let v1::ListAgentsRequest { page_size, page_token, filter } = request.get_ref();
-        let list = format!("agents {filter}");
-        let (page, filter) =
-            match (page::read(&list, *page_size, page_token, PAGE_SIZE), Filter::read(filter)) {
-                (Ok(page), Ok(filter)) => (page, filter),
-                (page, filter) => {
-                    let faults = page.err().into_iter().flatten().chain(filter.err());
-                    return Err(invalid("agents not listed", faults.collect()));
-                }
-            };
-        let view = self.services.driver.view();
-        let after: Option<Name> = page.after.as_deref().and_then(|after| after.parse().ok());
-        let rows = view
-            .agents_by_name()
-            .filter(|agent| after.as_ref().is_none_or(|after| agent.name > *after))
-            .filter(|agent| filter.fits(&view, agent));
-        let (agents, next_page_token) = page::cut(&list, &page, rows, |agent| agent.name.to_string());
-        let shown = |agent: &AgentRecord| self.with_hosts(show(&view, agent), &view, agent.uid);
-        let agents = agents.into_iter().map(shown).collect();
-        Ok(Response::new(v1::ListAgentsResponse { agents, next_page_token }))
+        self.list(request.get_ref())
+    }
+
+    async fn create_agent(
+        &self,
+        request: Request<v1::CreateAgentRequest>,
+    ) -> Result<Response<v1::Agent>, Status> {
+        self.declare(user(&request)?, request.into_inner()).await
+    }
+
+    async fn update_agent(
+        &self,
+        request: Request<v1::UpdateAgentRequest>,
+    ) -> Result<Response<v1::Agent>, Status> {
+        self.update(user(&request)?, request.into_inner()).await
     }
 
     async fn drain_agent(
@@ -192,21 +192,24 @@ impl v1::agent_service_server::AgentService for Agents {
         request: Request<v1::CreateJoinTokenRequest>,
     ) -> Result<Response<v1::JoinToken>, Status> {
         let by = user(&request)?;
-        let v1::CreateJoinTokenRequest { agent, pattern, uses, ttl } = request.get_ref();
+        let v1::CreateJoinTokenRequest { agent, pattern, uses, ttl, cidrs } = request.get_ref();
         let mut faults = Vec::new();
         let names = convert::token_names_from_wire(agent, pattern).map_err(|fault| faults.push(fault));
+        let networks = convert::networks_from_wire("cidrs", cidrs).map_err(|found| faults.extend(found));
         let ttl =
             ttl.as_ref().map_or(Ok(defaults::JOIN_TOKEN_TTL), |ttl| convert::duration_from_wire("ttl", ttl));
         let ttl = ttl.map_err(|fault| faults.push(fault));
-        let (Ok(names), Ok(ttl)) = (names, ttl) else { return Err(invalid("no join token made", faults)) };
+        let (Ok(names), Ok(networks), Ok(ttl)) = (names, networks, ttl) else {
+            return Err(invalid("no join token made", faults));
+        };
         let token = JoinToken::generate().map_err(|error| broken("making a join token", &error))?;
         let now = self.services.driver.now();
         // Its first part is the time, so that the order of ids is the order of age.
         let id = format!("{:012x}{:08x}", now.wall.0, now.entropy & 0xffff_ffff);
         let uses = if *uses == 0 { 1 } else { *uses };
-        let wish = Ask::CreateJoinToken { id: id.clone(), hash: token.hash(), names, uses, ttl };
+        let wish = Ask::CreateJoinToken { id: id.clone(), hash: token.hash(), names, networks, uses, ttl };
         ask(&self.services, &by, wish).await?;
-        tracing::info!(target: "audit", %by, token = id, agent, pattern, uses, "join token made");
+        tracing::info!(target: "audit", %by, token = id, agent, pattern, ?cidrs, uses, "join token made");
         let view = self.services.driver.view();
         let made = view.join_tokens().find(|token| token.id == id);
         let made = made.ok_or_else(|| refused(&Refusal::not_found("join token", &id)))?;
@@ -237,74 +240,5 @@ impl v1::agent_service_server::AgentService for Agents {
         ask(&self.services, &by, Ask::DeleteJoinToken { id: id.clone() }).await?;
         tracing::info!(target: "audit", %by, token = id, "join token deleted");
         Ok(Response::new(()))
-    }
-}
-
-/// Which agents are listed: exact matches, all of which must hold.
-#[derive(Debug, Default, PartialEq, Eq)]
-struct Filter(Vec<Test>);
-
-#[derive(Debug, PartialEq, Eq)]
-enum Test {
-    Label(String, String),
-    Connected(bool),
-    Draining(bool),
-    Revoked(bool),
-}
-
-impl Filter {
-    /// Reads `labels.role=edge connected=true`, with or without `AND` in between.
-    fn read(text: &str) -> Result<Self, Violation> {
-        let fault = |rule: String| Violation::new("filter", rule);
-        if text.chars().count() > FILTER_CHARS_MAX {
-            return Err(fault(format!("must not be longer than {FILTER_CHARS_MAX} characters")));
-        }
-        let tests = text.split_whitespace().filter(|word| *word != "AND").map(|word| {
-            let (key, value) = word.split_once('=').unwrap_or((word, ""));
-            let truth = || match value {
-                "true" => Ok(true),
-                "false" => Ok(false),
-                _ => Err(fault(format!("{word:?}: {key} is true or false"))),
-            };
-            match (key, key.strip_prefix("labels.")) {
-                ("connected", _) => truth().map(Test::Connected),
-                ("draining", _) => truth().map(Test::Draining),
-                ("revoked", _) => truth().map(Test::Revoked),
-                (_, Some(label)) if !label.is_empty() && word.contains('=') => {
-                    Ok(Test::Label(label.to_owned(), value.to_owned()))
-                }
-                _ => Err(fault(format!(
-                    "{word:?}: write labels.KEY=VALUE, connected=true, draining=true or revoked=true, all of which must hold"
-                ))),
-            }
-        });
-        tests.collect::<Result<_, _>>().map(Self)
-    }
-
-    fn fits(&self, view: &Engine, agent: &AgentRecord) -> bool {
-        self.0.iter().all(|test| match test {
-            Test::Label(key, value) => agent.labels.get(key) == Some(value),
-            Test::Connected(wanted) => view.session(agent.uid).is_some() == *wanted,
-            Test::Draining(wanted) => agent.draining == *wanted,
-            Test::Revoked(wanted) => agent.revoked.is_some() == *wanted,
-        })
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn filters_are_anded_exact_matches() {
-        let read = Filter::read("labels.role=edge AND connected=true revoked=false").unwrap();
-        let label = Test::Label("role".to_owned(), "edge".to_owned());
-        assert_eq!(read, Filter(vec![label, Test::Connected(true), Test::Revoked(false)]));
-        assert_eq!(Filter::read("").unwrap(), Filter::default());
-        for bad in
-            ["role=edge", "connected", "connected=maybe", "labels.=x", "labels.x", "a b", &"x".repeat(501)]
-        {
-            assert_eq!(Filter::read(bad).unwrap_err().field, "filter", "{bad:.20}");
-        }
     }
 }

@@ -97,6 +97,7 @@ struct Wish {
     name: Name,
     identity: Identity,
     token_hash: String,
+    from: IpAddr,
     labels: std::collections::BTreeMap<String, String>,
     request: CertificateRequest,
 }
@@ -110,7 +111,7 @@ impl Enrollment {
 
     /// Reads the request. The token is judged first: who has none learns nothing about the rest.
     #[allow(clippy::result_large_err, reason = "a Status is what tonic wants")]
-    fn read(&self, now: Now, wire: &v1::EnrollRequest) -> Result<Wish, Status> {
+    fn read(&self, now: Now, wire: &v1::EnrollRequest, from: IpAddr) -> Result<Wish, Status> {
         // What is no token at all has a hash that no token has.
         let token_hash =
             wire.join_token.parse().map_or_else(|_| String::new(), |token: JoinToken| token.hash());
@@ -123,7 +124,7 @@ impl Enrollment {
         if let Some(name) = &name {
             origin::concerns(convert::agent_name(name));
         }
-        self.check_token(now, &token_hash, name.as_ref())?;
+        self.check_token(now, &token_hash, name.as_ref(), from)?;
         if name.is_none() && faults.is_empty() {
             faults.push(Violation::new("agent", "is required: the token is good for more than one name"));
         }
@@ -136,7 +137,7 @@ impl Enrollment {
         let identity = name.as_ref().and_then(|name| name.as_str().parse().ok()).map(Identity::Agent);
         match (name, identity, request) {
             (Some(name), Some(identity), Ok(request)) if faults.is_empty() => {
-                Ok(Wish { name, identity, token_hash, labels, request })
+                Ok(Wish { name, identity, token_hash, from, labels, request })
             }
             _ => Err(invalid("not enrolled", faults)),
         }
@@ -155,17 +156,28 @@ impl Enrollment {
     /// Asks the engine, without changing anything, whether the token is good for this name (for any, where no name is
     /// known yet).
     #[allow(clippy::result_large_err, reason = "a Status is what tonic wants")]
-    fn check_token(&self, now: Now, token_hash: &str, name: Option<&Name>) -> Result<(), Status> {
+    fn check_token(
+        &self,
+        now: Now,
+        token_hash: &str,
+        name: Option<&Name>,
+        from: IpAddr,
+    ) -> Result<(), Status> {
         let view = self.services.driver.view();
-        if name.is_none()
-            && view.join_tokens().any(|token| token.hash == token_hash && token.expires > now.wall)
-        {
+        let token = view.join_tokens().find(|token| token.hash == token_hash);
+        if let Some(token) = token.filter(|token| !token.admits(Some(from))) {
+            // Whoever has a token that was stolen is not told what it lacks.
+            let from = from.to_canonical();
+            origin::because(format!("join token {} is not good from {from}", token.id));
+        }
+        if name.is_none() && token.is_some_and(|token| token.expires > now.wall && token.admits(Some(from))) {
             return Ok(());
         }
         let stand_in = || "x".parse().expect("a letter is a name");
         let dry = AgentInput::Enroll {
             token_hash: token_hash.to_owned(),
             name: name.cloned().unwrap_or_else(stand_in),
+            from: Some(from),
             labels: std::collections::BTreeMap::new(),
             key_hash: String::new(),
             serial: String::new(),
@@ -195,6 +207,7 @@ impl Enrollment {
         let input = AgentInput::Enroll {
             token_hash: wish.token_hash,
             name: wish.name.clone(),
+            from: Some(wish.from),
             labels: wish.labels,
             key_hash: new_key.clone(),
             serial: issued.serial.to_string(),
@@ -239,7 +252,7 @@ impl v1::enrollment_service_server::EnrollmentService for Enrollment {
         let now = self.services.driver.now();
         let address = address_of(&request);
         self.tries.check(now.mono, address, "enrolments")?;
-        let joined = match self.read(now, request.get_ref()) {
+        let joined = match self.read(now, request.get_ref(), address) {
             Ok(wish) => self.join(wish, now).await,
             Err(refused) => Err(refused),
         };

@@ -2,6 +2,7 @@
 
 mod audit;
 mod backup;
+mod housekeeping;
 
 use std::sync::Arc;
 
@@ -87,6 +88,21 @@ impl v1::fleet_service_server::FleetService for Fleet {
         ask(&self.services, &by, Ask::Thaw).await?;
         tracing::info!(target: "audit", %by, "fleet thawed");
         Ok(self.status())
+    }
+
+    async fn list_housekeeping_jobs(
+        &self,
+        _request: Request<v1::ListHousekeepingJobsRequest>,
+    ) -> Result<Response<v1::ListHousekeepingJobsResponse>, Status> {
+        housekeeping::list(&self.services).await.map(Response::new)
+    }
+
+    async fn run_housekeeping_job(
+        &self,
+        request: Request<v1::RunHousekeepingJobRequest>,
+    ) -> Result<Response<v1::HousekeepingJob>, Status> {
+        let by = user(&request)?;
+        housekeeping::run(&self.services, &by, &request.get_ref().name).await.map(Response::new)
     }
 
     async fn list_audit_events(

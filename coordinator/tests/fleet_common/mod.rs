@@ -127,6 +127,7 @@ impl Fleet {
             id: format!("t-{name}"),
             hash: hash.clone(),
             names: TokenNames::One(name.clone()),
+            networks: Vec::new(),
             uses: 1,
             ttl: Duration::from_secs(600),
         };
@@ -139,6 +140,7 @@ impl Fleet {
             key_hash: "k".to_owned(),
             serial: "01".to_owned(),
             expires: Wall(i64::MAX / 2),
+            from: None,
         };
         let Reply::Agent(uid) = driver.ask(Input::Agent(enroll)).await.unwrap() else {
             panic!("not enrolled")

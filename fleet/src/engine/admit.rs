@@ -187,8 +187,7 @@ impl Engine {
         if grows && known.is_some_and(|known| known.is_short(&self.limits)) {
             waits.push(Wait::by(WaitReason::DiskSpace, Blocker::Volume(agent, root.to_owned())));
         }
-        let own = if session.facts.slots == 0 { u32::MAX } else { session.facts.slots };
-        if count(&self.usage.agents, &agent) >= own.min(self.limits.agent_slots) {
+        if count(&self.usage.agents, &agent) >= self.running_max(agent) {
             waits.push(self.slots_wait(WaitReason::AgentSlots, self.usage.agents.get(&agent)));
         }
         let volume = (agent, root.to_owned());
@@ -283,7 +282,7 @@ impl Engine {
     /// For the agent to pull from, and for room at it.
     fn wait_for_source(&self, source: Result<Source, Wait>, waits: &mut Vec<Wait>) {
         match source {
-            Ok(source) if count(&self.usage.sources, &source.agent) >= self.limits.origin_uplink => {
+            Ok(source) if count(&self.usage.sources, &source.agent) >= self.serving_max(source.agent) => {
                 waits.push(Wait::by(WaitReason::OriginUplink, Blocker::Agent(source.agent)));
             }
             Ok(_) => {}
@@ -486,7 +485,7 @@ impl Engine {
             io_timeout: spec.rsync.io_timeout.unwrap_or(defaults::IO_TIMEOUT),
             stall_timeout: spec.rsync.stall_timeout.unwrap_or(defaults::STALL_TIMEOUT),
             run_timeout: spec.rsync.run_timeout.or(default_limit),
-            bandwidth_limit_kib: spec.rsync.bandwidth_limit_kib,
+            bandwidth_limit_kib: self.bandwidth_on(attempt.agent, spec.rsync.bandwidth_limit_kib),
             tree: attempt.tree,
             dry_run: run.wish.dry_run,
             reclaim: run.wish.reclaim,

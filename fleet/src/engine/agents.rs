@@ -1,9 +1,11 @@
 //! Agents join, come, and go. A hello is complete: it alone settles what happened to every attempt while the
 //! link was down.
 
+use std::{collections::BTreeMap, net::IpAddr};
+
 use super::{effects::Effects, state::Engine};
 use crate::{
-    agent::{AgentFacts, AgentRecord, JoinToken, Root, Session, TokenNames},
+    agent::{AgentFacts, AgentRecord, JoinToken, LastKnown, Root, Session, TokenNames},
     attempt::{AttemptEvent, AttemptRecord, AttemptState, Role},
     defaults,
     id::{AgentUid, Epoch, Name, ProjectUid, RunId},
@@ -20,10 +22,10 @@ pub const HELLO_ATTEMPTS_MAX: usize = 64;
 impl Engine {
     /// Burns the token and enters the agent in one commit: the certificate is given out only after it.
     pub(super) fn enroll(&self, now: Now, input: AgentInput) -> Decision {
-        let AgentInput::Enroll { token_hash, name, labels, key_hash, serial, expires } = input else {
+        let AgentInput::Enroll { token_hash, name, from, labels, key_hash, serial, expires } = input else {
             return Decision::nothing();
         };
-        let Some(token) = self.usable_token(now, &token_hash, &name) else {
+        let Some(token) = self.usable_token(now, &token_hash, &name, from) else {
             return Decision::refused(bad_token());
         };
         let mut effects = Effects::of(self);
@@ -32,8 +34,8 @@ impl Engine {
         let record = AgentRecord {
             uid: known.map_or(fresh_uid, |agent| agent.uid),
             name,
-            // A host that joins again without saying labels keeps those it had.
-            labels: known.filter(|_| labels.is_empty()).map_or(labels, |agent| agent.labels.clone()),
+            labels: joined_labels(known, labels),
+            caps: known.map(|agent| agent.caps).unwrap_or_default(),
             draining: known.is_some_and(|agent| agent.draining),
             revoked: None,
             key_hash,
@@ -41,6 +43,7 @@ impl Engine {
             certificate_expires: expires,
             state_id: known.map_or_else(String::new, |agent| agent.state_id.clone()),
             last_seen: known.and_then(|agent| agent.last_seen),
+            last_known: known.map(|agent| agent.last_known.clone()).unwrap_or_default(),
             revision: known.map_or(1, |agent| agent.revision + 1),
             create_time: known.map_or(now.wall, |agent| agent.create_time),
         };
@@ -83,16 +86,23 @@ impl Engine {
         effects.decision()
     }
 
-    /// The token, if it exists, is not used up or expired, and is good for this name. A name that is taken
-    /// needs a token bound to exactly that name; a revoked one is refused for ever.
+    /// The token, if it exists, is not used up or expired, and is good for this name and from this address. A name that is
+    /// taken, also by an agent that people have only declared, needs a token bound to exactly that name: with the name go
+    /// its projects and their passwords. A revoked one is refused for ever.
     #[must_use]
-    pub fn usable_token(&self, now: Now, hash: &str, name: &Name) -> Option<&JoinToken> {
+    pub fn usable_token(
+        &self,
+        now: Now,
+        hash: &str,
+        name: &Name,
+        from: Option<IpAddr>,
+    ) -> Option<&JoinToken> {
         let token = self.tokens.values().find(|token| token.hash == hash)?;
         let known = self.agent_names.get(name).and_then(|uid| self.agents.get(uid));
         let takes_over = matches!(token.names, TokenNames::One(_));
         let name_ok = known.is_none_or(|agent| agent.revoked.is_none() && takes_over);
-        (token.uses_left > 0 && token.expires > now.wall && token.names.fits(name) && name_ok)
-            .then_some(token)
+        let usable = token.uses_left > 0 && token.expires > now.wall;
+        (usable && token.names.fits(name) && token.admits(from) && name_ok).then_some(token)
     }
 
     #[expect(clippy::too_many_arguments, reason = "they are the fields of one hello")]
@@ -122,6 +132,7 @@ impl Engine {
             effects.send(Send { agent, session: old.epoch, message });
         }
         self.begin_anew(now, record, &facts.instance_id, &mut effects);
+        let last_known = LastKnown::of(&facts, &record.labels);
         let session = Session { epoch, facts, since: now.wall, connection };
         effects.change(Change::Volatile(Volatile::SessionOpened(agent, session)));
         let welcome = Message::Welcome { term: self.fleet.term, name: record.name.clone() };
@@ -140,7 +151,8 @@ impl Engine {
         }
         let keep_old_state = unsettled && !record.state_id.is_empty();
         let state_id = if keep_old_state { record.state_id.clone() } else { state_id.to_owned() };
-        effects.put(Record::Agent(AgentRecord { state_id, last_seen: Some(now.wall), ..record.clone() }));
+        let last_seen = Some(now.wall);
+        effects.put(Record::Agent(AgentRecord { state_id, last_seen, last_known, ..record.clone() }));
         effects.reply(Reply::Session(epoch));
         effects.decision()
     }
@@ -332,10 +344,12 @@ impl Engine {
 
     pub(super) fn gone(&self, now: Now, agent: AgentUid, session: Epoch) -> Decision {
         let mut effects = Effects::of(self);
-        if self.sessions.get(&agent).is_some_and(|current| current.epoch == session) {
+        if let Some(current) = self.sessions.get(&agent).filter(|current| current.epoch == session) {
             effects.change(Change::Volatile(Volatile::SessionClosed(agent, session)));
             if let Some(record) = self.agents.get(&agent) {
-                effects.put(Record::Agent(AgentRecord { last_seen: Some(now.wall), ..record.clone() }));
+                let last_known = LastKnown::of(&current.facts, &record.labels);
+                let last_seen = Some(now.wall);
+                effects.put(Record::Agent(AgentRecord { last_seen, last_known, ..record.clone() }));
             }
         }
         effects.decision()
@@ -367,6 +381,20 @@ impl Engine {
     }
 }
 
+/// The labels of an agent that enrols: what its host says, or what it had where the host says none. Of an agent that
+/// people have declared theirs hold, and the host can only add to them.
+fn joined_labels(known: Option<&AgentRecord>, said: BTreeMap<String, String>) -> BTreeMap<String, String> {
+    match known {
+        Some(agent) if agent.is_declared_only() => {
+            let mut labels = said;
+            labels.extend(agent.labels.clone());
+            labels
+        }
+        Some(agent) if said.is_empty() => agent.labels.clone(),
+        Some(_) | None => said,
+    }
+}
+
 fn other_key(name: &Name) -> Refusal {
     Refusal::new(
         RefusalCode::PermissionDenied,
@@ -382,7 +410,7 @@ fn bad_token() -> Refusal {
         "BAD_JOIN_TOKEN",
         format!(
             "the join token is unknown, used up, expired (they live {minutes} minutes by default) or not good for this \
-             name; make a new one: mirrorctl join-token create"
+             name or from this address; make a new one: mirrorctl join-token create"
         ),
     )
 }

@@ -83,6 +83,12 @@ impl AgentRecord {
 }
 
 impl ProjectSpec {
+    /// Whether an agent is named as origin or replica.
+    pub(super) fn names_agent(&self, agent: AgentUid) -> bool {
+        self.placement.origins.iter().any(|target| target.agent == agent)
+            || self.placement.replicas.iter().any(|replicas| replicas.pick == Pick::Agent(agent))
+    }
+
     /// Whether agents are selected by labels.
     pub(super) fn selects(&self) -> bool {
         self.placement.replicas.iter().any(|replicas| matches!(replicas.pick, Pick::Labels(_)))

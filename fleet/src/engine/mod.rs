@@ -14,6 +14,7 @@
 //!           due.rs      fires, timers, replicas with work, closing
 //!           life.rs     names, archived trees
 //!           after.rs    projects that run after others
+//!           declared.rs agents as people declare them, and their caps
 //!           reseed.rs   a lost tree copied from another placement
 //!           replace.rs  one agent in another's place
 //!           moves.rs    a tree moved to another place on its agent
@@ -30,6 +31,7 @@ mod agents;
 mod anew;
 mod autonomy;
 mod behind;
+mod declared;
 mod due;
 mod effects;
 mod explain;

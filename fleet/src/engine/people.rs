@@ -3,6 +3,8 @@
 
 use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
+use ipnet::IpNet;
+
 use super::{
     due::{first_fire, next_fire},
     effects::Effects,
@@ -79,9 +81,15 @@ impl Engine {
             Ask::ReplaceAgent { replacement, traceparent } => {
                 self.replace_agent(now, &by, &replacement, &traceparent)
             }
+            Ask::CreateAgent { name, labels, caps, request, validate_only } => {
+                self.create_agent(now, name, labels, caps, request, validate_only)
+            }
+            Ask::UpdateAgent { agent, labels, caps, revision, validate_only } => {
+                self.update_agent(agent, labels, caps, revision, validate_only)
+            }
             Ask::DeleteAgent { agent } => self.delete_agent(agent),
-            Ask::CreateJoinToken { id, hash, names, uses, ttl } => {
-                self.create_token(now, by, id, hash, names, uses, ttl)
+            Ask::CreateJoinToken { id, hash, names, networks, uses, ttl } => {
+                self.create_token(now, by, id, hash, names, networks, uses, ttl)
             }
             Ask::DeleteJoinToken { id } => self.delete_token(id),
             Ask::SetUpstream { host, slots, spacing, revision } => {
@@ -116,6 +124,7 @@ impl Engine {
         }
         Ok(Some(match old.answer {
             Answer::Project(uid) => Reply::Project(uid),
+            Answer::Agent(uid) => Reply::Agent(uid),
             Answer::Run { project, run, coalesced } => {
                 Reply::Run { project, run, coalesced, notes: Vec::new() }
             }
@@ -495,8 +504,10 @@ impl Engine {
 
     fn delete_agent(&self, uid: AgentUid) -> Outcome {
         let agent = self.find_agent(uid)?;
+        let names = |project: &&Project| project.record.spec.names_agent(uid);
         let placed = self.placements_on(uid).next().and_then(|project| self.projects.get(&project));
-        if agent.revoked.is_none() {
+        let placed = placed.or_else(|| self.projects.values().find(names));
+        if agent.revoked.is_none() && !agent.is_declared_only() {
             return Err(Refusal::precondition(
                 "AGENT_NOT_REVOKED",
                 format!(
@@ -509,7 +520,8 @@ impl Engine {
             return Err(Refusal::precondition(
                 "AGENT_PLACED",
                 format!(
-                    "agent \"{}\" not deleted: project \"{}\" is placed on it",
+                    "agent \"{}\" not deleted: project \"{1}\" names it, or is placed on it by its labels; give the project \
+                     another agent first (mirrorctl project edit {1} --help)",
                     agent.name, project.record.name
                 ),
             ));
@@ -526,10 +538,15 @@ impl Engine {
         id: String,
         hash: String,
         names: TokenNames,
+        networks: Vec<IpNet>,
         uses: u32,
         ttl: Duration,
     ) -> Outcome {
         let mut faults = Vec::new();
+        if networks.len() > defaults::JOIN_TOKEN_NETWORKS_MAX {
+            let text = format!("at most {} networks", defaults::JOIN_TOKEN_NETWORKS_MAX);
+            faults.push(Violation::new("cidrs", text));
+        }
         if uses == 0 || uses > defaults::JOIN_TOKEN_USES_MAX {
             let text = format!("\"{uses}\": must be 1 to {}", defaults::JOIN_TOKEN_USES_MAX);
             faults.push(Violation::new("uses", text));
@@ -547,7 +564,7 @@ impl Engine {
             let text = format!("there are {} join tokens already; delete some", self.tokens.len());
             return Err(Refusal::new(RefusalCode::ResourceExhausted, "TOO_MANY_TOKENS", text));
         }
-        let token = JoinToken { id, hash, names, uses_left: uses, expires: now.wall.plus(ttl), by };
+        let token = JoinToken { id, hash, names, networks, uses_left: uses, expires: now.wall.plus(ttl), by };
         Ok(Decision { changes: vec![Change::Put(Record::JoinToken(token))], ..Decision::nothing() })
     }
 

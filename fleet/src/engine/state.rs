@@ -349,7 +349,8 @@ impl Engine {
         self.agent_names.insert(record.name.clone(), record.uid);
         let old = self.agents.insert(record.uid, record.clone());
         self.relabel(old.as_ref(), record.uid);
-        if old.as_ref().is_some_and(|old| old.draining != record.draining) {
+        // What a standing order says follows from both.
+        if old.as_ref().is_some_and(|old| (old.draining, old.caps) != (record.draining, record.caps)) {
             self.autonomy.touch_agent(record.uid);
         }
         if old.is_some_and(|old| old.revoked.is_some() != record.revoked.is_some()) {

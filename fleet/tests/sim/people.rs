@@ -11,7 +11,7 @@ use std::{
 
 use fleet::{
     agent::TokenNames,
-    id::{Name, ProjectUid, RunId},
+    id::{AgentUid, Name, ProjectUid, RunId},
     input::{AgentInput, Ask, Decision, Input, Person, Push, Reply, RequestKey},
     record::{Change, Key, Record},
     refusal::{RefusalCode, Violation},
@@ -93,6 +93,8 @@ pub(crate) struct People {
     promised: BTreeMap<Key, u64>,
     /// Projects whose deletion was asked for: whether they are still there is not known.
     doomed: BTreeSet<ProjectUid>,
+    /// The same of agents whose hosts never came.
+    doomed_agents: BTreeSet<AgentUid>,
     frozen: Option<bool>,
     next: u64,
     /// The calm end: a last run of each project was asked for.
@@ -108,6 +110,7 @@ impl People {
         for (key, promised) in &self.promised {
             let doomed = match key {
                 Key::Project(uid) | Key::ProjectState(uid) => self.doomed.contains(uid),
+                Key::Agent(uid) => self.doomed_agents.contains(uid),
                 _ => false,
             };
             let found = store.live.get(key).or_else(|| store.history.get(key)).and_then(mark);
@@ -167,6 +170,9 @@ impl World {
         match &ask {
             Ask::DeleteProject { project, .. } => {
                 self.people.doomed.insert(*project);
+            }
+            Ask::DeleteAgent { agent } => {
+                self.people.doomed_agents.insert(*agent);
             }
             Ask::Freeze { .. } | Ask::Thaw => self.people.frozen = None,
             _ => {}
@@ -339,7 +345,8 @@ impl World {
         let secret = format!("hash of {id}");
         let names = TokenNames::One(self.hosts[host].name.clone());
         let ttl = Duration::from_secs(600);
-        let ask = Ask::CreateJoinToken { id, hash: secret.clone(), names, uses: 1, ttl };
+        let ask =
+            Ask::CreateJoinToken { id, hash: secret.clone(), names, uses: 1, ttl, networks: Vec::new() };
         self.submit(Input::Person(Person { by: "ada".to_owned(), ask }), Tag::Token(host, secret));
     }
 
@@ -357,6 +364,7 @@ impl World {
             key_hash: "key".to_owned(),
             serial: "01".to_owned(),
             expires: self.still().wall.plus(Duration::from_secs(86_400 * 30)),
+            from: None,
         })
     }
 }

@@ -223,7 +223,7 @@ impl World {
         self.after(delay, Event::Joins(index));
     }
 
-    fn draw_labels(&mut self) -> BTreeMap<String, String> {
+    pub(crate) fn draw_labels(&mut self) -> BTreeMap<String, String> {
         let labels = [("role", "edge"), ("site", "north"), ("site", "south")];
         let drawn = labels.into_iter().filter(|_| self.rng.chance(500));
         drawn.map(|(key, value)| (key.to_owned(), value.to_owned())).collect()

@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, time::Duration};
 
 use fleet::{
     Engine,
-    agent::{AgentFacts, AgentRecord},
+    agent::{AgentCaps, AgentFacts, AgentRecord, LastKnown},
     attempt::{AttemptRecord, Role},
     defaults::{self, Limits},
     engine::{CHANGES_MAX, REPLICAS_MAX},
@@ -191,6 +191,7 @@ fn agent(uid: AgentUid, now: Now) -> AgentRecord {
         uid,
         name: format!("agent{}", uid.0).parse().unwrap(),
         labels: BTreeMap::new(),
+        caps: AgentCaps::default(),
         draining: false,
         revoked: None,
         key_hash: "aa".to_owned(),
@@ -198,6 +199,7 @@ fn agent(uid: AgentUid, now: Now) -> AgentRecord {
         certificate_expires: now.wall.plus(Duration::from_secs(86_400)),
         state_id: "d".to_owned(),
         last_seen: None,
+        last_known: LastKnown::default(),
         revision: 1,
         create_time: now.wall,
     }

@@ -107,7 +107,14 @@ impl World {
     pub(super) fn enroll(&mut self, name: &str, pairs: &[(&str, &str)]) -> AgentUid {
         let (id, hash) = (format!("t-{name}"), format!("h-{name}"));
         let names = TokenNames::One(name.parse().unwrap());
-        self.ask(Ask::CreateJoinToken { id, hash: hash.clone(), names, uses: 1, ttl: HOUR });
+        self.ask(Ask::CreateJoinToken {
+            id,
+            hash: hash.clone(),
+            names,
+            uses: 1,
+            ttl: HOUR,
+            networks: Vec::new(),
+        });
         let enroll = AgentInput::Enroll {
             token_hash: hash,
             name: name.parse().unwrap(),
@@ -115,6 +122,7 @@ impl World {
             key_hash: name.to_owned(),
             serial: "01".to_owned(),
             expires: self.now.wall.plus(900 * HOUR),
+            from: None,
         };
         let Reply::Agent(agent) = self.put(Input::Agent(enroll)) else { panic!("not enrolled") };
         agent

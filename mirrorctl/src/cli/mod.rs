@@ -111,6 +111,9 @@ pub enum Command {
     /// Secrets by which release scripts and webhooks push one project
     #[command(subcommand)]
     PushToken(PushTokenCommand),
+    /// What the coordinator does by the clock for itself: backups, pruning, and the like
+    #[command(subcommand)]
+    Housekeeping(HousekeepingCommand),
     /// The hosts that origins pull from, and how much of them the fleet may take
     #[command(subcommand)]
     Upstream(UpstreamCommand),
@@ -245,6 +248,30 @@ pub enum AgentCommand {
         /// The agent
         agent: String,
     },
+    /// Declare an agent before its host joins: projects may name it and select it at once, and wait for it
+    ///
+    /// Its host joins by a token for exactly this name: mirrorctl join-token create --name AGENT
+    Create {
+        /// The agent
+        agent: String,
+        /// Its labels and caps.
+        #[command(flatten)]
+        flags: AgentFlags,
+        /// Check everything, change nothing
+        #[arg(long)]
+        dry_run: bool,
+    },
+    /// Set its labels and caps; projects that select agents by labels follow at once, what runs goes on
+    Set {
+        /// The agent
+        agent: String,
+        /// Its labels and caps.
+        #[command(flatten)]
+        flags: AgentFlags,
+        /// Check everything, change nothing
+        #[arg(long)]
+        dry_run: bool,
+    },
     /// Give it no new attempts; what runs goes on
     Drain {
         /// The agent
@@ -286,10 +313,39 @@ pub enum AgentCommand {
         #[arg(long, default_value = "", hide_default_value = true, requires = "revoke")]
         reason: String,
     },
-    /// Remove the record of a revoked agent
+    /// Remove the record of an agent that is revoked, or declared and never joined
     Delete {
         /// The agent
         agent: String,
+    },
+}
+
+/// Labels and caps of an agent. A cap holds beside the agent's own file: the stricter of the two.
+#[derive(Clone, Debug, Default, Args)]
+pub struct AgentFlags {
+    /// A label; may be repeated; KEY- removes one
+    #[arg(short = 'l', long = "label", value_name = "KEY=VALUE")]
+    pub labels: Vec<String>,
+    /// Attempts on it at once, 1 to 64; 0 is the fleet's limit; its own file may allow less
+    #[arg(long, value_name = "N")]
+    pub max_running: Option<u32>,
+    /// Replicas that pull from it at once, 1 to 1000; 0 is the fleet's limit
+    #[arg(long, value_name = "N")]
+    pub max_serving: Option<u32>,
+    /// What one attempt on it may take, KiB/s; 0 is no limit; a project or its own file may allow less
+    #[arg(long, value_name = "KIB")]
+    pub bandwidth: Option<u64>,
+}
+
+/// `mirrorctl housekeeping`.
+#[derive(Debug, Subcommand)]
+pub enum HousekeepingCommand {
+    /// Every job: when it runs, and how it went last
+    List,
+    /// Run a job now, beside its schedule; exits 1 when it fails
+    Run {
+        /// The job, from housekeeping list
+        job: String,
     },
 }
 
@@ -310,6 +366,9 @@ pub enum JoinTokenCommand {
         /// How long it is good for, 1m to 30d [default: 10m]
         #[arg(long, value_name = "SPAN")]
         ttl: Option<String>,
+        /// A network that hosts may join from, as in 192.0.2.0/24, or one address; may be repeated [default: anywhere]
+        #[arg(long = "cidr", value_name = "CIDR")]
+        cidrs: Vec<String>,
     },
     /// Tokens that can still be used
     List,

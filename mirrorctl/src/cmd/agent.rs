@@ -5,7 +5,7 @@ use tonic::{Code, Status};
 
 use super::{all_agents, of_agent};
 use crate::app::App;
-use crate::cli::AgentCommand;
+use crate::cli::{AgentCommand, AgentFlags};
 use crate::confirm::{Wanted, confirm};
 use crate::exit::Exit;
 use crate::fault::{Fault, Faults, Outcome};
@@ -15,6 +15,8 @@ pub(super) async fn run(app: &App, command: AgentCommand) -> Outcome<Exit> {
     match command {
         AgentCommand::List { labels } => list(app, &labels).await,
         AgentCommand::Show { agent } => show(app, &agent).await,
+        AgentCommand::Create { agent, flags, dry_run } => create(app, &agent, &flags, dry_run).await,
+        AgentCommand::Set { agent, flags, dry_run } => set(app, &agent, &flags, dry_run).await,
         AgentCommand::Drain { agent } => drain(app, &agent).await,
         AgentCommand::Undrain { agent } => undrain(app, &agent).await,
         AgentCommand::Revoke { agent, reason } => revoke(app, &agent, reason).await,
@@ -54,6 +56,85 @@ async fn show(app: &App, typed: &str) -> Outcome<Exit> {
         Err(status) => return Err(of_agent(app, &client, typed, "nothing shown", &status).await),
     };
     app.answer(&agent, "Agent", &[names::last(&agent.name)], |view| text::agent::show(view, &agent))?;
+    Ok(Exit::Done)
+}
+
+/// The agent of a request, and which of its fields were typed.
+fn settings(
+    typed: &str,
+    flags: &AgentFlags,
+    failed: &str,
+    help: &str,
+) -> Outcome<(v1::Agent, prost_types::FieldMask)> {
+    let mut faults = Faults::default();
+    let AgentFlags { labels, max_running, max_serving, bandwidth } = flags;
+    let mut agent = v1::Agent { name: names::checked_agent(typed)?, ..v1::Agent::default() };
+    let mut paths = Vec::new();
+    for (key, value) in request::label_changes(labels, &mut faults) {
+        paths.push(format!("labels.{key}"));
+        match value {
+            Some(value) => drop(agent.labels.insert(key, value)),
+            None => drop(agent.labels.remove(&key)),
+        }
+    }
+    let caps = [
+        ("max_running", max_running.is_some()),
+        ("max_serving", max_serving.is_some()),
+        ("bandwidth_limit_kib", bandwidth.is_some()),
+    ];
+    paths.extend(caps.into_iter().filter(|(_, given)| *given).map(|(path, _)| path.to_owned()));
+    agent.max_running = max_running.unwrap_or(0);
+    agent.max_serving = max_serving.unwrap_or(0);
+    agent.bandwidth_limit_kib = bandwidth.unwrap_or(0);
+    faults.finish(failed, help)?;
+    Ok((agent, prost_types::FieldMask { paths }))
+}
+
+async fn create(app: &App, typed: &str, flags: &AgentFlags, dry_run: bool) -> Outcome<Exit> {
+    const FAILED: &str = "agent not declared";
+    const HELP: &str = "mirrorctl agent create --help";
+    let (agent, _) = settings(typed, flags, FAILED, HELP)?;
+    let client = app.connect().await?;
+    let request_id = uuid::Uuid::new_v4().to_string();
+    let request = v1::CreateAgentRequest { agent: Some(agent), request_id, validate_only: dry_run };
+    let created = client.agents().create_agent(request).await;
+    let agent = created.map_err(|status| {
+        let fault = Fault::from_status(FAILED, &status);
+        if fault.exit == Exit::BadInput { fault.next(HELP) } else { fault }
+    })?;
+    let agent = agent.into_inner();
+    let name = names::last(&agent.name);
+    let what = match dry_run {
+        true => format!("{name} would be declared; nothing changed."),
+        false => format!("{name} is declared; projects that name it wait until its host joins."),
+    };
+    app.changed(&agent, "Agent", &[name], &what, &format!("mirrorctl join-token create --name {name}"))?;
+    Ok(Exit::Done)
+}
+
+async fn set(app: &App, typed: &str, flags: &AgentFlags, dry_run: bool) -> Outcome<Exit> {
+    const FAILED: &str = "agent not changed";
+    const HELP: &str = "mirrorctl agent set --help";
+    let (agent, mask) = settings(typed, flags, FAILED, HELP)?;
+    if mask.paths.is_empty() {
+        let mut faults = Faults::default();
+        faults.add("--label", "or --max-running, --max-serving or --bandwidth is needed: what is to be set?");
+        faults.finish(FAILED, HELP)?;
+    }
+    let client = app.connect().await?;
+    let request =
+        v1::UpdateAgentRequest { agent: Some(agent), update_mask: Some(mask), validate_only: dry_run };
+    let agent = match client.agents().update_agent(request).await {
+        Ok(agent) => agent.into_inner(),
+        Err(status) => {
+            let fault = of_agent(app, &client, typed, FAILED, &status).await;
+            return Err(if fault.exit == Exit::BadInput { fault.next(HELP) } else { fault });
+        }
+    };
+    let name = names::last(&agent.name);
+    let told = text::agent::told(&agent);
+    let what = if dry_run { format!("{told} Nothing changed: a dry run.") } else { told };
+    app.changed(&agent, "Agent", &[name], &what, &format!("mirrorctl agent show {name}"))?;
     Ok(Exit::Done)
 }
 

@@ -12,22 +12,23 @@ use crate::{clock, names, request, text, units};
 
 pub(super) async fn run(app: &App, command: JoinTokenCommand) -> Outcome<Exit> {
     match command {
-        JoinTokenCommand::Create { name, pattern, uses, ttl } => {
-            create(app, name, pattern, uses, ttl.as_deref()).await
+        JoinTokenCommand::Create { name, pattern, uses, ttl, cidrs } => {
+            let request = v1::CreateJoinTokenRequest { agent: name, pattern, uses, ttl: None, cidrs };
+            create(app, request, ttl.as_deref()).await
         }
         JoinTokenCommand::List => list(app).await,
         JoinTokenCommand::Delete { token } => delete(app, &token).await,
     }
 }
 
-async fn create(app: &App, agent: String, pattern: String, uses: u32, ttl: Option<&str>) -> Outcome<Exit> {
+async fn create(app: &App, request: v1::CreateJoinTokenRequest, ttl: Option<&str>) -> Outcome<Exit> {
     const FAILED: &str = "join token not created";
     const NEXT: &str = "mirrorctl join-token create --help";
     let mut faults = Faults::default();
     let ttl = ttl.and_then(|text| request::span(text, "--ttl", &mut faults));
     faults.finish(FAILED, NEXT)?;
     let client = app.connect().await?;
-    let request = v1::CreateJoinTokenRequest { agent, pattern, uses, ttl };
+    let request = v1::CreateJoinTokenRequest { ttl, ..request };
     let token = match client.agents().create_join_token(request).await {
         Ok(token) => token.into_inner(),
         Err(status) => {
@@ -43,8 +44,12 @@ async fn create(app: &App, agent: String, pattern: String, uses: u32, ttl: Optio
             if token.uses_left == 1 { "once".to_owned() } else { format!("{} times", token.uses_left) };
         let good_for = text::agent::good_for(&token);
         let until = until.unwrap_or_default();
+        let from = match token.cidrs.as_slice() {
+            [] => String::new(),
+            networks => format!(" from {}", networks.join(", ")),
+        };
         app.hint(&format!(
-            "Good for {good_for}, {uses}, until {until}; it is not shown again. On the new host:"
+            "Good for {good_for}{from}, {uses}, until {until}; it is not shown again. On the new host:"
         ));
         app.hint(&format!(
             "Next: mirror-agent enroll {} --token {} --ca-hash {} --root a1=/srv/mirror --data-dir /var/lib/mirror-agent",

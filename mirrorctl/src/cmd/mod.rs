@@ -7,6 +7,7 @@ mod cert;
 mod check;
 mod context;
 mod fleet;
+mod housekeeping;
 mod join_token;
 mod life;
 mod login;
@@ -44,6 +45,7 @@ pub async fn run(app: &App, command: Command) -> Outcome<Exit> {
         Command::Agent(command) => agent::run(app, command).await,
         Command::JoinToken(command) => join_token::run(app, command).await,
         Command::PushToken(command) => push_token::run(app, command).await,
+        Command::Housekeeping(command) => housekeeping::run(app, command).await,
         Command::Upstream(command) => upstream::run(app, command).await,
         Command::Status { all, exit_code } => fleet::status(app, all, exit_code).await,
         Command::Why { project } => fleet::why(app, &project).await,
@@ -90,8 +92,9 @@ async fn all_agents(client: &Client, filter: &str) -> Result<Vec<v1::Agent>, Sta
     let mut agents = Vec::new();
     let mut page_token = String::new();
     loop {
+        let filter = filter.to_owned();
         let request =
-            v1::ListAgentsRequest { page_size: PAGE_SIZE_MAX, page_token, filter: filter.to_owned() };
+            v1::ListAgentsRequest { page_size: PAGE_SIZE_MAX, page_token, filter, ..Default::default() };
         let page = client.agents().list_agents(request).await?.into_inner();
         agents.extend(page.agents);
         page_token = page.next_page_token;

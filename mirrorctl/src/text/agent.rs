@@ -23,7 +23,7 @@ pub fn list(view: &View, agents: &[v1::Agent]) -> String {
         let mut row = vec![
             Cell::from(names::last(&agent.name)),
             connected(view, agent),
-            format!("{}/{}", agent.running, agent.slots).into(),
+            format!("{}/{}", agent.running, agent.max_running_in_force).into(),
             units::count(agent.placements.into()).into(),
             worst_root(agent).into(),
             or_unknown(&agent.version).into(),
@@ -52,6 +52,8 @@ fn connected(view: &View, agent: &v1::Agent) -> Cell {
     let since = since(view, agent.seen_time);
     if agent.revoked {
         Cell::colored("revoked", Some(Color::Red))
+    } else if agent.declared_only {
+        Cell::colored("not joined", Some(Color::Yellow))
     } else if !agent.connected {
         Cell::colored(
             if since == "-" { "never".to_owned() } else { format!("no {since}") },
@@ -77,6 +79,7 @@ fn worst_root(agent: &v1::Agent) -> String {
 /// How long the certificate is still good.
 fn certificate(view: &View, agent: &v1::Agent) -> String {
     match time(agent.certificate_expire_time) {
+        None if agent.declared_only => "-".to_owned(),
         None => "?".to_owned(),
         Some(expiry) if view.absolute => units::rfc3339(expiry),
         Some(expiry) if expiry <= view.now => "expired".to_owned(),
@@ -103,6 +106,7 @@ pub fn show(view: &View, agent: &v1::Agent) -> String {
         (false, true, Some(seen)) => format!("CONNECTED since {}", when(seen)),
         (false, true, None) => "CONNECTED".to_owned(),
         (false, false, Some(seen)) => format!("UNREACHABLE since {}", when(seen)),
+        (false, false, None) if agent.declared_only => "declared; its host has not joined yet".to_owned(),
         (false, false, None) => "never connected".to_owned(),
     };
     let draining = if agent.draining { ", draining: it takes no new attempts" } else { "" };
@@ -112,10 +116,11 @@ pub fn show(view: &View, agent: &v1::Agent) -> String {
         format!(
             "{} of {} slots, {}",
             agent.running,
-            agent.slots,
+            agent.max_running_in_force,
             plural(agent.placements.into(), "placement", "placements")
         ),
     )];
+    lines.extend(caps(agent).map(|caps| ("caps", caps)));
     for root in &agent.roots {
         let inodes = match root.total_inodes {
             0 => String::new(),
@@ -153,10 +158,40 @@ pub fn show(view: &View, agent: &v1::Agent) -> String {
         lines.push(("cert", format!("until {}", units::moment_and_distance(expiry, view.now))));
     }
     if let Some(enrolled) = time(agent.create_time) {
-        lines.push(("enrolled", units::moment_and_distance(enrolled, view.now)));
+        let label = if agent.declared_only { "declared" } else { "enrolled" };
+        lines.push((label, units::moment_and_distance(enrolled, view.now)));
     }
     text.push_str(&block(view, &lines));
     text
+}
+
+/// What people set of it beside its own file; `None`: nothing.
+fn caps(agent: &v1::Agent) -> Option<String> {
+    let mut caps = Vec::new();
+    if agent.max_running > 0 {
+        let own = agent.slots > 0 && agent.slots < agent.max_running;
+        let own = if own { format!(" (its own file: {})", agent.slots) } else { String::new() };
+        caps.push(format!("{} at once{own}", agent.max_running));
+    }
+    if agent.max_serving > 0 {
+        caps.push(format!("{} pull from it", plural(agent.max_serving.into(), "replica", "replicas")));
+    }
+    if agent.bandwidth_limit_kib > 0 {
+        let bytes = agent.bandwidth_limit_kib.saturating_mul(1_024);
+        caps.push(format!("{}/s for each attempt", units::bytes(bytes)));
+    }
+    (!caps.is_empty()).then(|| caps.join(", "))
+}
+
+/// What a change has set, in one line.
+#[must_use]
+pub fn told(agent: &v1::Agent) -> String {
+    let labels = match agent.labels.is_empty() {
+        true => "no labels".to_owned(),
+        false => format!("the labels {}", labels(&agent.labels)),
+    };
+    let caps = caps(agent).unwrap_or_else(|| "no caps".to_owned());
+    format!("{} has {labels}; {caps}.", names::last(&agent.name))
 }
 
 /// Who takes whose place, and how.
@@ -223,7 +258,7 @@ pub fn join_tokens(view: &View, tokens: &[v1::JoinToken]) -> String {
     if tokens.is_empty() {
         return "No join tokens. Next: mirrorctl join-token create --name edge1\n".to_owned();
     }
-    let mut table = Table::new(["ID", "GOOD FOR", ">USES LEFT", "EXPIRES", "BY"]);
+    let mut table = Table::new(["ID", "GOOD FOR", ">USES LEFT", "EXPIRES", "BY", "FROM"]);
     for token in tokens {
         let expires = match time(token.expire_time) {
             Some(expiry) if view.absolute => units::rfc3339(expiry),
@@ -236,6 +271,7 @@ pub fn join_tokens(view: &View, tokens: &[v1::JoinToken]) -> String {
             token.uses_left.to_string().into(),
             expires.into(),
             names::last(&token.by).into(),
+            if token.cidrs.is_empty() { "anywhere".into() } else { token.cidrs.join(",").into() },
         ]);
     }
     table.render(view)

@@ -6,6 +6,7 @@ pub mod audit;
 pub mod check;
 pub mod explain;
 pub mod hold;
+pub mod housekeeping;
 pub mod project;
 pub mod run;
 pub mod status;

@@ -35,6 +35,7 @@ pub(crate) struct Script {
     pub(crate) updated: Vec<v1::UpdateProjectRequest>,
     pub(crate) deleted: Vec<v1::DeleteProjectRequest>,
     pub(crate) replaced: Vec<v1::ReplaceAgentRequest>,
+    pub(crate) updated_agents: Vec<v1::UpdateAgentRequest>,
     pub(crate) approved: Vec<v1::ApproveRunRequest>,
     pub(crate) started: Vec<v1::RunProjectRequest>,
     pub(crate) traceparents: Vec<String>,

@@ -393,6 +393,32 @@ impl AgentService for Services {
         Ok(Response::new(v1::Agent { name: "agents/edge1".to_owned(), ..v1::Agent::default() }))
     }
 
+    /// Every agent but `edge1` can be declared.
+    async fn create_agent(&self, request: Request<v1::CreateAgentRequest>) -> Answer<v1::Agent> {
+        let agent = request.into_inner().agent.unwrap();
+        if agent.name == "agents/edge1" {
+            return Err(Status::already_exists("an agent \"edge1\" exists; names are unique ignoring case"));
+        }
+        Ok(Response::new(v1::Agent { declared_only: true, ..agent }))
+    }
+
+    /// Only `edge1` is there, and it may run 64 attempts at most.
+    async fn update_agent(&self, request: Request<v1::UpdateAgentRequest>) -> Answer<v1::Agent> {
+        let request = request.into_inner();
+        let agent = request.agent.clone().unwrap();
+        if agent.name != "agents/edge1" {
+            return Err(Status::not_found("no such agent"));
+        }
+        if agent.max_running > 64 {
+            let mut details = ErrorDetails::new();
+            details
+                .add_bad_request_violation("agent.max_running", "\"65\": must be 1 to 64, or 0 for no cap");
+            return Err(Status::with_error_details(Code::InvalidArgument, "agent not changed", details));
+        }
+        self.script.lock().unwrap().updated_agents.push(request);
+        Ok(Response::new(agent))
+    }
+
     async fn list_agents(&self, _: Request<v1::ListAgentsRequest>) -> Answer<v1::ListAgentsResponse> {
         let agents = vec![v1::Agent { name: "agents/edge1".to_owned(), ..v1::Agent::default() }];
         Ok(Response::new(v1::ListAgentsResponse { agents, next_page_token: String::new() }))
@@ -441,11 +467,13 @@ impl AgentService for Services {
     }
 
     async fn create_join_token(&self, request: Request<v1::CreateJoinTokenRequest>) -> Answer<v1::JoinToken> {
+        let request = request.into_inner();
         let token = v1::JoinToken {
             name: "joinTokens/7f3a".to_owned(),
             token: "mjt_secret".to_owned(),
-            agent: request.into_inner().agent,
+            agent: request.agent,
             uses_left: 1,
+            cidrs: request.cidrs,
             ca_hash: "sha256:9b1e".to_owned(),
             ..v1::JoinToken::default()
         };
@@ -471,6 +499,31 @@ impl FleetService for Services {
             projects: vec![project("projects/debian")],
             ..v1::FleetStatus::default()
         }))
+    }
+
+    async fn list_housekeeping_jobs(
+        &self,
+        _: Request<v1::ListHousekeepingJobsRequest>,
+    ) -> Answer<v1::ListHousekeepingJobsResponse> {
+        unserved()
+    }
+
+    /// `prune` fails, `backup` is done, and there is no other.
+    async fn run_housekeeping_job(
+        &self,
+        request: Request<v1::RunHousekeepingJobRequest>,
+    ) -> Answer<v1::HousekeepingJob> {
+        let name = request.into_inner().name;
+        let (last_failed, outcome) = match name.as_str() {
+            "housekeepingJobs/prune" => (true, "the disk is full"),
+            "housekeepingJobs/backup" => (false, "4 entries"),
+            _ => return Err(Status::not_found("no housekeeping job \"fly\"")),
+        };
+        let last_duration = Some(prost_types::Duration { seconds: 3, nanos: 0 });
+        let last_outcome = outcome.to_owned();
+        let job =
+            v1::HousekeepingJob { name, last_duration, last_failed, last_outcome, ..Default::default() };
+        Ok(Response::new(job))
     }
 
     async fn freeze(&self, _: Request<v1::FreezeRequest>) -> Answer<v1::FleetStatus> {

@@ -91,6 +91,12 @@ pub fn push_token_name(id: &str) -> String {
     format!("{PUSH_TOKENS}{id}")
 }
 
+/// `housekeepingJobs/{job}`.
+#[must_use]
+pub fn housekeeping_job_name(job: &str) -> String {
+    format!("housekeepingJobs/{job}")
+}
+
 /// `users/{user}`; empty for nobody, and [`LOCAL_ROOT`] and push tokens as they are: those are no users.
 #[must_use]
 pub fn user_name(user: &str) -> String {
@@ -231,6 +237,15 @@ pub fn parse_push_token(field: &str, text: &str) -> Result<String, Violation> {
     Ok(id.to_owned())
 }
 
+/// Reads `housekeepingJobs/{job}`. Whether there is one of that name is not judged.
+///
+/// # Errors
+/// Another form.
+pub fn parse_housekeeping_job(field: &str, text: &str) -> Result<String, Violation> {
+    let [job] = parts(field, text, ["housekeepingJobs"], "housekeepingJobs/{job}")?;
+    parse_name(field, job).map(|job| job.to_string())
+}
+
 /// Reads a bare name, such as that of an agent that enrols.
 ///
 /// # Errors
@@ -331,6 +346,9 @@ mod tests {
         assert_eq!(parse_agent("name", &agent_name(&debian)), Ok(debian.clone()));
         assert_eq!(parse_join_token("name", &join_token_name("a1-_Z")), Ok("a1-_Z".to_owned()));
         assert_eq!(parse_push_token("name", &push_token_name("a1-_Z")), Ok("a1-_Z".to_owned()));
+        let backup = housekeeping_job_name("backup");
+        assert_eq!(parse_housekeeping_job("name", &backup), Ok("backup".to_owned()));
+        assert!(parse_housekeeping_job("name", "backup").is_err());
         let run = run_name(&debian, run_id());
         assert_eq!(parse_run("name", &run), Ok((debian.clone(), RunRef::Id(run_id()))));
         assert_eq!(parse_run("name", "projects/debian/runs/-"), Ok((debian.clone(), RunRef::Newest)));

@@ -1,7 +1,7 @@
 //! The fleet's own record, placements, agents, join tokens, users and remembered answers.
 
 use fleet::{
-    agent::{AgentRecord, JoinToken, PasswordHash, PushToken, TokenNames, UserRecord, UserToken},
+    agent::{AgentCaps, AgentRecord, JoinToken, LastKnown, PasswordHash, PushToken, Root, TokenNames, UserRecord, UserToken},
     placement::{Behind, Hold, PlacementRecord},
     record::{Answer, FleetRecord, Freeze, RequestRecord},
     time::Wall,
@@ -9,8 +9,8 @@ use fleet::{
 };
 
 use super::{
-    Read, agent_uid, attempt_id, choice, destination, list, maybe, maybe_destination, maybe_run_id, name,
-    nanos, need, part, project_uid, read_attempt_id,
+    Bad, Read, agent_uid, attempt_id, choice, destination, list, maybe, maybe_destination, maybe_run_id,
+    name, nanos, need, part, project_uid, read_attempt_id,
     run::{read_evidence, write_evidence},
     run_bytes, run_id, span, wall,
 };
@@ -144,6 +144,7 @@ pub(super) fn agent(record: &AgentRecord) -> store::AgentRecord {
         uid,
         name,
         labels,
+        caps: AgentCaps { max_running, max_serving, bandwidth_limit_kib },
         draining,
         revoked,
         key_hash,
@@ -151,6 +152,7 @@ pub(super) fn agent(record: &AgentRecord) -> store::AgentRecord {
         certificate_expires,
         state_id,
         last_seen,
+        last_known,
         revision,
         create_time,
     } = record;
@@ -167,7 +169,49 @@ pub(super) fn agent(record: &AgentRecord) -> store::AgentRecord {
         last_seen_ms: last_seen.map(|time| time.0),
         revision: Some(*revision),
         create_time_ms: Some(create_time.0),
+        max_running: *max_running,
+        max_serving: *max_serving,
+        bandwidth_limit_kib: *bandwidth_limit_kib,
+        last_known: Some(last_known).filter(|known| **known != LastKnown::default()).map(write_last_known),
     }
+}
+
+fn write_last_known(known: &LastKnown) -> store::LastKnown {
+    let LastKnown { version, rsync_version, roots } = known;
+    let root = |root: &Root| {
+        let Root { name, path, total_bytes, free_bytes, total_inodes, free_inodes } = root;
+        store::KnownRoot {
+            name: Some(name.clone()),
+            path: Some(path.clone()),
+            total_bytes: Some(*total_bytes),
+            free_bytes: Some(*free_bytes),
+            total_inodes: Some(*total_inodes),
+            free_inodes: Some(*free_inodes),
+        }
+    };
+    store::LastKnown {
+        version: Some(version.clone()),
+        rsync_version: Some(rsync_version.clone()),
+        roots: roots.iter().map(root).collect(),
+    }
+}
+
+fn read_last_known(known: store::LastKnown) -> Read<LastKnown> {
+    let root = |root: store::KnownRoot| {
+        Ok(Root {
+            name: need("name", root.name)?,
+            path: need("path", root.path)?,
+            total_bytes: need("total_bytes", root.total_bytes)?,
+            free_bytes: need("free_bytes", root.free_bytes)?,
+            total_inodes: need("total_inodes", root.total_inodes)?,
+            free_inodes: need("free_inodes", root.free_inodes)?,
+        })
+    };
+    Ok(LastKnown {
+        version: need("version", known.version)?,
+        rsync_version: need("rsync_version", known.rsync_version)?,
+        roots: list("roots", known.roots, root)?,
+    })
 }
 
 pub(super) fn read_agent(message: store::AgentRecord) -> Read<AgentRecord> {
@@ -175,6 +219,11 @@ pub(super) fn read_agent(message: store::AgentRecord) -> Read<AgentRecord> {
         uid: agent_uid("uid", message.uid)?,
         name: name("name", message.name)?,
         labels: message.labels,
+        caps: AgentCaps {
+            max_running: message.max_running,
+            max_serving: message.max_serving,
+            bandwidth_limit_kib: message.bandwidth_limit_kib,
+        },
         draining: need("draining", message.draining)?,
         revoked: message.revoked,
         key_hash: need("key_hash", message.key_hash)?,
@@ -182,6 +231,7 @@ pub(super) fn read_agent(message: store::AgentRecord) -> Read<AgentRecord> {
         certificate_expires: wall("certificate_expires_ms", message.certificate_expires_ms)?,
         state_id: need("state_id", message.state_id)?,
         last_seen: message.last_seen_ms.map(Wall),
+        last_known: maybe("last_known", message.last_known, read_last_known)?.unwrap_or_default(),
         revision: need("revision", message.revision)?,
         create_time: wall("create_time_ms", message.create_time_ms)?,
     })
@@ -211,7 +261,7 @@ pub(super) fn read_upstream(message: store::UpstreamRecord) -> Read<UpstreamReco
 }
 
 pub(super) fn join_token(record: &JoinToken) -> store::JoinToken {
-    let JoinToken { id, hash, names, uses_left, expires, by } = record;
+    let JoinToken { id, hash, names, networks, uses_left, expires, by } = record;
     store::JoinToken {
         id: Some(id.clone()),
         hash: Some(hash.clone()),
@@ -219,6 +269,7 @@ pub(super) fn join_token(record: &JoinToken) -> store::JoinToken {
             TokenNames::One(name) => Names::One(name.to_string()),
             TokenNames::Pattern(pattern) => Names::Pattern(pattern.clone()),
         }),
+        networks: networks.iter().map(ToString::to_string).collect(),
         uses_left: Some(*uses_left),
         expires_ms: Some(expires.0),
         by: Some(by.clone()),
@@ -234,6 +285,9 @@ pub(super) fn read_join_token(message: store::JoinToken) -> Read<JoinToken> {
         id: need("id", message.id)?,
         hash: need("hash", message.hash)?,
         names,
+        networks: list("networks", message.networks, |text| {
+            text.parse().map_err(|_| Bad::new("networks", format!("{text:?} is no network")))
+        })?,
         uses_left: need("uses_left", message.uses_left)?,
         expires: wall("expires_ms", message.expires_ms)?,
         by: need("by", message.by)?,
@@ -325,6 +379,7 @@ pub(super) fn request(record: &RequestRecord) -> store::RequestRecord {
         payload: Some(payload.clone()),
         answer: Some(match answer {
             Answer::Project(project) => StoredAnswer::Project(project.0),
+            Answer::Agent(agent) => StoredAnswer::Agent(agent.0),
             Answer::Run { project, run, coalesced } => StoredAnswer::Run(store::RunAnswer {
                 project: Some(project.0),
                 run: Some(run_bytes(*run)),
@@ -339,6 +394,7 @@ pub(super) fn read_request(message: store::RequestRecord) -> Read<RequestRecord>
     let answer = |answer| {
         Ok(match answer {
             StoredAnswer::Project(uid) => Answer::Project(fleet::id::ProjectUid(uid)),
+            StoredAnswer::Agent(uid) => Answer::Agent(fleet::id::AgentUid(uid)),
             StoredAnswer::Run(run) => Answer::Run {
                 project: project_uid("project", run.project)?,
                 run: run_id("run", run.run)?,

@@ -6,7 +6,7 @@ mod runs;
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use fleet::{
-    agent::{AgentRecord, JoinToken, PasswordHash, PushToken, TokenNames, UserRecord, UserRole, UserToken},
+    agent::{AgentCaps, AgentRecord, JoinToken, LastKnown, PasswordHash, PushToken, Root, TokenNames, UserRecord, UserRole, UserToken},
     attempt::Role,
     id::{AgentUid, AttemptId, Epoch, Name, ProjectUid, RunId},
     placement::{Behind, Hold, PlacementRecord},
@@ -15,7 +15,11 @@ use fleet::{
     time::Wall,
     upstream::UpstreamRecord,
 };
-use proptest::{collection::btree_map, option, prelude::*};
+use proptest::{
+    collection::{self, btree_map},
+    option,
+    prelude::*,
+};
 
 pub(crate) use projects::project;
 
@@ -170,28 +174,67 @@ fn agent() -> impl Strategy<Value = AgentRecord> {
     let who = (agent_uid(), name(), labels());
     let standing = (any::<bool>(), option::of(text()), text());
     let certificate = (text(), text(), wall());
-    (who, standing, certificate, maybe_wall(), any::<u64>(), wall()).prop_map(
-        |(who, standing, certificate, last_seen, revision, create_time)| AgentRecord {
+    let seen = (maybe_wall(), last_known());
+    (who, standing, certificate, seen, any::<u64>(), wall(), caps()).prop_map(
+        |(who, standing, certificate, seen, revision, create_time, caps)| AgentRecord {
             uid: who.0,
             name: who.1,
             labels: who.2,
+            caps,
             draining: standing.0,
             revoked: standing.1,
             state_id: standing.2,
             key_hash: certificate.0,
             certificate_serial: certificate.1,
             certificate_expires: certificate.2,
-            last_seen,
+            last_seen: seen.0,
+            last_known: seen.1,
             revision,
             create_time,
         },
     )
 }
 
+fn caps() -> impl Strategy<Value = AgentCaps> {
+    (option::of(any::<u32>()), option::of(any::<u32>()), option::of(any::<u64>())).prop_map(
+        |(max_running, max_serving, bandwidth_limit_kib)| AgentCaps {
+            max_running,
+            max_serving,
+            bandwidth_limit_kib,
+        },
+    )
+}
+
+fn last_known() -> impl Strategy<Value = LastKnown> {
+    let root = (text(), text(), any::<[u64; 4]>()).prop_map(|(name, path, figures)| Root {
+        name,
+        path,
+        total_bytes: figures[0],
+        free_bytes: figures[1],
+        total_inodes: figures[2],
+        free_inodes: figures[3],
+    });
+    (text(), text(), collection::vec(root, 0..3)).prop_map(|(version, rsync_version, roots)| LastKnown {
+        version,
+        rsync_version,
+        roots,
+    })
+}
+
 fn join_token() -> impl Strategy<Value = JoinToken> {
     let names = prop_oneof![name().prop_map(TokenNames::One), text().prop_map(TokenNames::Pattern)];
-    (text(), text(), names, any::<u32>(), wall(), text()).prop_map(
-        |(id, hash, names, uses_left, expires, by)| JoinToken { id, hash, names, uses_left, expires, by },
+    let networks = prop_oneof![Just("192.0.2.0/24"), Just("2001:db8::/32"), Just("203.0.113.7/32")];
+    let networks = collection::vec(networks.prop_map(|text| text.parse().expect("a network")), 0..3);
+    (text(), text(), names, networks, any::<u32>(), wall(), text()).prop_map(
+        |(id, hash, names, networks, uses_left, expires, by)| JoinToken {
+            id,
+            hash,
+            names,
+            networks,
+            uses_left,
+            expires,
+            by,
+        },
     )
 }
 
@@ -249,6 +292,7 @@ fn push_token() -> impl Strategy<Value = PushToken> {
 fn request() -> impl Strategy<Value = RequestRecord> {
     let answer = prop_oneof![
         project_uid().prop_map(Answer::Project),
+        agent_uid().prop_map(Answer::Agent),
         (project_uid(), run_id(), any::<bool>()).prop_map(|(project, run, coalesced)| Answer::Run {
             project,
             run,

@@ -148,12 +148,14 @@ fn enrolment(number: usize) -> [Input; 2] {
         id: format!("t{number}"),
         hash: format!("h{number}"),
         names: TokenNames::Pattern("*".to_owned()),
+        networks: Vec::new(),
         uses: 1,
         ttl: Duration::from_secs(600),
     };
     let enroll = AgentInput::Enroll {
         token_hash: format!("h{number}"),
         name: format!("edge{number}").parse().expect("a name"),
+        from: None,
         labels: BTreeMap::new(),
         key_hash: format!("k{number}"),
         serial: format!("{number:x}"),

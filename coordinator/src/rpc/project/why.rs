@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 
 use fleet::{
     Engine,
+    agent::AgentRecord,
     attempt::{AttemptRecord, AttemptState, Role},
     defaults,
     engine::{Blocker, Project, WaitReason, Why},
@@ -418,7 +419,10 @@ impl Teller<'_> {
     }
 
     fn uplink(&self, why: &Why, subject: &str) -> String {
-        let limit = self.view.limits().origin_uplink;
+        let limit = match why.wait.blockers.first() {
+            Some(Blocker::Agent(source)) => self.view.serving_max(*source),
+            _ => self.view.limits().origin_uplink,
+        };
         let place = ordinal(why.position);
         format!("{subject} is {place} in line for {}'s uplink ({limit} of {limit} in use).", self.origin())
     }
@@ -426,7 +430,13 @@ impl Teller<'_> {
     /// `cran waits for its origin edge3, unreachable since 26h (last seen ...).`
     fn away(&self, beginning: &str, agent: AgentUid) -> String {
         let name = self.agent(agent);
-        let seen = self.view.agent(agent).and_then(|record| record.last_seen);
+        let record = self.view.agent(agent);
+        if record.is_some_and(AgentRecord::is_declared_only) {
+            return format!(
+                "{beginning} {name}, which is declared and has not joined yet. Next: mirrorctl join-token create --name {name}"
+            );
+        }
+        let seen = record.and_then(|record| record.last_seen);
         let since = match seen {
             None => "which has never said hello".to_owned(),
             Some(seen) => {

@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use fleet::{
-    agent::{AgentFacts, AgentRecord, Root, Session},
+    agent::{AgentCaps, AgentFacts, AgentRecord, LastKnown, Root, Session},
     attempt::{End, Role},
     defaults::Limits,
     id::{Epoch, RunId},
@@ -42,13 +42,15 @@ fn agent(uid: AgentUid, name: &str, last_seen: Option<Wall>) -> Record {
         uid,
         name: name.parse().unwrap(),
         labels: BTreeMap::new(),
+        caps: AgentCaps::default(),
         draining: false,
         revoked: None,
-        key_hash: String::new(),
+        key_hash: "aa".to_owned(),
         certificate_serial: String::new(),
         certificate_expires: ahead(HOUR),
         state_id: String::new(),
         last_seen,
+        last_known: LastKnown::default(),
         revision: 1,
         create_time: ago(HOUR),
     })

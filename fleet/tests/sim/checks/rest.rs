@@ -87,7 +87,8 @@ impl Checks {
         let pulls =
             |other: &AttemptRecord| other.source == Some(*source) && !self.given_up(other.agent, now.mono);
         let taken = count(engine, pulls);
-        if taken >= self.limits.origin_uplink {
+        let cap = engine.agent(*source).and_then(|agent| agent.caps.max_serving);
+        if taken >= cap.unwrap_or(self.limits.origin_uplink) {
             return Ok(());
         }
         Err(format!("{why:?}, and {taken} pull from it"))
@@ -118,9 +119,11 @@ impl Checks {
             let root = attempt.destination.root();
             let on_volume = |other: &AttemptRecord| other.destination.root() == root;
             let own = if session.facts.slots == 0 { u32::MAX } else { session.facts.slots };
+            let cap = engine.agent(attempt.agent).and_then(|agent| agent.caps.max_running);
+            let most = own.min(cap.unwrap_or(self.limits.agent_slots));
             let first = |other: &AttemptRecord| other.first_sync && on_volume(other);
             expected.extend([
-                (WaitReason::AgentSlots, out(&|_| true) >= own.min(self.limits.agent_slots)),
+                (WaitReason::AgentSlots, out(&|_| true) >= most),
                 (WaitReason::VolumeSlots, out(&on_volume) >= self.limits.volume_slots),
                 (WaitReason::FirstSync, attempt.first_sync && out(&first) >= self.limits.first_syncs),
             ]);

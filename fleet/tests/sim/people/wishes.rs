@@ -4,6 +4,7 @@
 use std::{collections::BTreeMap, sync::LazyLock, time::Duration};
 
 use fleet::{
+    agent::AgentCaps,
     engine::Project,
     id::{AgentUid, Name, ProjectUid, RunId},
     input::{AgentReplacement, Ask, Input, Push},
@@ -26,6 +27,8 @@ use crate::{
 
 /// Projects at a time.
 const PROJECTS_MAX: usize = 6;
+/// Agents at a time whose hosts never come.
+const DECLARED_MAX: usize = 2;
 /// Schedules to draw from.
 static CRONS: LazyLock<Vec<Cron>> = LazyLock::new(|| {
     let texts = ["minute=*/20", "minute=7,37", "hour=*/2 minute=30", "hour=2 minute=30", "minute=*"];
@@ -61,9 +64,11 @@ enum Do {
     Rename,
     Archive,
     Unarchive,
+    SetAgent,
+    Declare,
 }
 
-const DEEDS: [(Do, u64); 25] = [
+const DEEDS: [(Do, u64); 27] = [
     (Do::Create, 40),
     (Do::Update, 24),
     (Do::Delete, 14),
@@ -89,6 +94,8 @@ const DEEDS: [(Do, u64); 25] = [
     (Do::Rename, 5),
     (Do::Archive, 3),
     (Do::Unarchive, 12),
+    (Do::SetAgent, 4),
+    (Do::Declare, 1),
 ];
 
 /// How often each deed is done in one seed's world.
@@ -231,6 +238,8 @@ impl World {
                 revision: None,
             },
             Do::Replace => return self.replacement(agent?),
+            Do::SetAgent => return self.agent_set(agent?),
+            Do::Declare => return Some(self.agent_declared()),
             Do::Approve => return self.approval(),
             Do::Sweep | Do::Repeat => return None,
         })
@@ -242,6 +251,49 @@ impl World {
             reclaim: self.rng.chance(100),
             allow_deletes: self.rng.chance(100).then(|| self.rng.below(5_000)),
             ..Wish::default()
+        }
+    }
+
+    /// Caps that hold somewhat more or less than what agents and fleet allow.
+    fn draw_caps(&mut self) -> AgentCaps {
+        let mut number = |most| {
+            let drawn = self.rng.between(1, most);
+            self.rng.chance(300).then_some(drawn)
+        };
+        let (running, serving, bandwidth_limit_kib) = (number(5), number(4), number(1_000));
+        let small = |number: Option<u64>| number.map(|number| u32::try_from(number).expect("small"));
+        AgentCaps { max_running: small(running), max_serving: small(serving), bandwidth_limit_kib }
+    }
+
+    /// Other labels or other caps; mostly one of the two.
+    fn agent_set(&mut self, agent: AgentUid) -> Option<Ask> {
+        let engine = self.coordinator.engine.as_ref()?;
+        let known = engine.agent(agent)?;
+        let (mut labels, mut caps, revision) = (known.labels.clone(), known.caps, known.revision);
+        if self.rng.chance(600) {
+            labels = self.draw_labels();
+        }
+        if self.rng.chance(600) {
+            caps = self.draw_caps();
+        }
+        Some(Ask::UpdateAgent { agent, labels, caps, revision, validate_only: false })
+    }
+
+    /// An agent whose host never comes; or one of them is removed again.
+    fn agent_declared(&mut self) -> Ask {
+        let live = self.coordinator.store.live.values();
+        let declared = live.filter_map(|record| match record {
+            Record::Agent(agent) if agent.is_declared_only() => Some(agent.uid),
+            _ => None,
+        });
+        let declared: Vec<AgentUid> = declared.collect();
+        match self.rng.pick(&declared) {
+            Some(agent) if declared.len() >= DECLARED_MAX => Ask::DeleteAgent { agent: *agent },
+            _ => {
+                let name = format!("declared{}", self.next_id()).parse().expect("a good name");
+                let (labels, caps) = (self.draw_labels(), self.draw_caps());
+                Ask::CreateAgent { name, labels, caps, request: None, validate_only: false }
+            }
         }
     }
 
