@@ -1,5 +1,7 @@
 //! Many projects at once through real gRPC: planned, applied as a recorded plan, exported.
 
+#![allow(clippy::unwrap_used, reason = "a test may panic")]
+
 mod fleet_common;
 
 use fleet::{

@@ -155,7 +155,7 @@ impl Planner<'_> {
             }
             self.done.etag = etag(&self.base, names.keys(), &self.done.acts);
         }
-        self.done.changes.sort_by(|a, b| a.project.to_lowercase().cmp(&b.project.to_lowercase()));
+        self.done.changes.sort_by_cached_key(|one| one.project.to_lowercase());
         Ok(self.done)
     }
 
