@@ -427,8 +427,7 @@ impl Writer {
     /// The unit of a decision; what it changes for somebody's request is audited in it.
     fn unit(&mut self, now: Now, decision: &Decision, origin: Option<&Origin>) -> Result<Unit, StoreError> {
         let mut unit = Unit::of(&decision.changes)?;
-        if let Some(origin) = origin {
-            let event = audit::done(origin, changes::of(&self.working, &decision.changes));
+        if let Some(event) = audit::plans::event(&self.working, decision, origin) {
             let id = self.audited.next(now.wall);
             add_event(&mut unit, id, now, event)?;
             self.audited = id;
@@ -445,7 +444,15 @@ impl Writer {
                 // One record that no store takes is one refused request, not a store that takes nothing.
                 Err(error) => {
                     tracing::error!(error = %Chain(&error), "a decision cannot be stored; nothing of it happens");
-                    decision = Decision::refused(too_large(&error));
+                    let refusal = too_large(&error);
+                    // A step of a plan that stayed would be tried for ever.
+                    decision = match audit::plans::step_of(&self.working, &decision) {
+                        Some(step) => self.working.leave_out(step, refusal),
+                        None => Decision::refused(refusal),
+                    };
+                    if decision.is_durable() {
+                        batch.units.extend(Unit::of(&decision.changes));
+                    }
                 }
             }
         }

@@ -9,6 +9,7 @@ use crate::{
     attempt::Role,
     id::{AgentUid, AttemptId, Epoch, Name, ProjectUid, RunId},
     outcome::{Evidence, Outcome},
+    plan::PlanRequest,
     project::{Destination, ProjectSpec},
     run::{TriggerKind, Wish},
     standing::AutonomousFire,
@@ -117,6 +118,8 @@ pub enum Ask {
         /// Must be this, where given.
         revision: Option<u64>,
     },
+    /// Create, change and remove many projects.
+    Apply(Box<PlanRequest>),
     /// Stop a schedule.
     Pause {
         /// Which.

@@ -21,6 +21,7 @@ pub mod exit;
 pub mod fault;
 pub mod fields;
 pub mod json;
+pub mod manifest;
 pub mod names;
 mod renewal;
 pub mod request;

@@ -10,6 +10,7 @@
 mod abuse;
 mod accounts;
 mod agents;
+mod apply;
 mod audit;
 mod autonomy;
 mod chaos;

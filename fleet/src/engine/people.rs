@@ -33,6 +33,9 @@ pub(super) type Outcome = Result<Decision, Refusal>;
 impl Engine {
     pub(super) fn person(&self, now: Now, person: Person) -> Decision {
         let by = person.by;
+        if let Err(refusal) = self.while_planned(&person.ask) {
+            return Decision::refused(refusal);
+        }
         let outcome = match person.ask {
             Ask::CreateProject { name, spec, paused, request, validate_only } => {
                 self.create_project(now, &by, name, *spec, paused, request, validate_only)
@@ -46,6 +49,7 @@ impl Engine {
             Ask::Rename { project, name, revision } => self.rename_project(now, project, name, revision),
             Ask::Archive { project, reason, revision } => self.archive(now, by, project, reason, revision),
             Ask::Unarchive { project, revision } => self.unarchive(now, project, revision),
+            Ask::Apply(plan) => self.apply_plan(now, &by, *plan),
             Ask::Pause { project, reason, until, revision } => {
                 self.pause(now, by, project, reason, until, revision)
             }
@@ -109,11 +113,10 @@ impl Engine {
     }
 
     /// The remembered answer to a request id that was used before.
-    pub(super) fn remembered(
-        &self,
-        now: Now,
-        request: Option<&RequestKey>,
-    ) -> Result<Option<Reply>, Refusal> {
+    ///
+    /// # Errors
+    /// It was used with another payload.
+    pub fn remembered(&self, now: Now, request: Option<&RequestKey>) -> Result<Option<Reply>, Refusal> {
         let Some(request) = request else { return Ok(None) };
         let Some(old) = self.requests.get(&request.key).filter(|old| old.expires > now.wall) else {
             return Ok(None);
@@ -128,6 +131,7 @@ impl Engine {
             Answer::Run { project, run, coalesced } => {
                 Reply::Run { project, run, coalesced, notes: Vec::new() }
             }
+            Answer::Plan { plan, counts } => Reply::Planned { plan, counts },
         }))
     }
 
@@ -145,26 +149,44 @@ impl Engine {
         if let Some(reply) = self.remembered(now, request.as_ref())? {
             return Ok(Decision { reply, ..Decision::nothing() });
         }
-        self.check_free(&name, None)?;
-        self.check_spec("project not created", None, &spec)?;
-        if validate_only {
-            return Ok(Decision::nothing());
-        }
         let uid = ProjectUid(self.next_uid());
         let pause =
             Pause { by: by.to_owned(), time: now.wall, reason: "created paused".to_owned(), until: None };
+        let mut decision = self.declare(now, uid, name, spec, paused.then_some(pause))?;
+        if validate_only {
+            return Ok(Decision::nothing());
+        }
+        remember(now, request, Answer::Project(uid), &mut decision);
+        Ok(decision)
+    }
+
+    /// Makes a project of this uid, from which on the next ones are counted.
+    pub(super) fn declare(
+        &self,
+        now: Now,
+        uid: ProjectUid,
+        name: Name,
+        spec: ProjectSpec,
+        paused: Option<Pause>,
+    ) -> Outcome {
+        self.check_free(&name, None)?;
+        self.check_spec("project not created", None, &spec)?;
+        let reason_fault = paused.as_ref().and_then(|pause| reason_fault(&pause.reason));
+        if let Some(fault) = reason_fault {
+            return Err(Refusal::invalid("project not created", vec![fault]));
+        }
         let record = ProjectRecord {
             uid,
             name,
             spec: at_its_phase(spec, uid, None),
-            paused: paused.then_some(pause),
+            paused,
             archived: None,
             revision: 1,
             create_time: now.wall,
             update_time: now.wall,
         };
         let mut effects = Effects::of(self);
-        let fleet = FleetRecord { next_uid: uid.0 + 1, ..self.fleet.clone() };
+        let fleet = FleetRecord { next_uid: self.next_uid().max(uid.0 + 1), ..self.fleet.clone() };
         effects.put(Record::Fleet(fleet));
         let state = ProjectState::new(uid).with_fire(first_fire(&record, now));
         for placement in self.first_placements(&record) {
@@ -174,7 +196,6 @@ impl Engine {
         // The project comes first of all its records: the others hang on it.
         let mut decision = effects.decision();
         decision.changes.insert(0, Change::Put(Record::Project(Arc::new(record))));
-        remember(now, request, Answer::Project(uid), &mut decision);
         decision.reply = Reply::Project(uid);
         Ok(decision)
     }
@@ -219,7 +240,7 @@ impl Engine {
         if faults.is_empty() { Ok(()) } else { Err(Refusal::invalid(what, faults)) }
     }
 
-    fn update_project(
+    pub(super) fn update_project(
         &self,
         now: Now,
         uid: ProjectUid,
@@ -264,7 +285,7 @@ impl Engine {
         Ok(if validate_only { Decision::nothing() } else { effects.decision() })
     }
 
-    fn delete_project_of(
+    pub(super) fn delete_project_of(
         &self,
         now: Now,
         uid: ProjectUid,
@@ -318,7 +339,7 @@ impl Engine {
         Ok(effects.decision())
     }
 
-    fn pause(
+    pub(super) fn pause(
         &self,
         now: Now,
         by: String,
@@ -347,7 +368,7 @@ impl Engine {
         Ok(Decision { changes, reply: Reply::Project(uid), ..Decision::nothing() })
     }
 
-    fn resume(&self, now: Now, uid: ProjectUid, revision: Option<u64>) -> Outcome {
+    pub(super) fn resume(&self, now: Now, uid: ProjectUid, revision: Option<u64>) -> Outcome {
         let project = self.find_project(uid)?;
         check_revision(project, revision)?;
         let mut effects = Effects::of(self);

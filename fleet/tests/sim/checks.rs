@@ -131,7 +131,8 @@ impl Checks {
                 | Key::UserToken(_)
                 | Key::PushToken(_)
                 | Key::Request(_)
-                | Key::Upstream(_) => None,
+                | Key::Upstream(_)
+                | Key::PlanStep(_) => None,
             })
             .collect();
         touched.into_iter().try_for_each(|project| {

@@ -13,6 +13,7 @@ use fleet::{
     agent::TokenNames,
     id::{AgentUid, Name, ProjectUid, RunId},
     input::{AgentInput, Ask, Decision, Input, Person, Push, Reply, RequestKey},
+    plan::Act,
     record::{Change, Key, Record},
     refusal::{RefusalCode, Violation},
 };
@@ -66,7 +67,8 @@ fn mark(record: &Record) -> Option<u64> {
         | Record::UserToken(_)
         | Record::PushToken(_)
         | Record::Request(_)
-        | Record::Upstream(_) => None,
+        | Record::Upstream(_)
+        | Record::PlanStep(_) => None,
     }
 }
 
@@ -173,6 +175,10 @@ impl World {
             }
             Ask::DeleteAgent { agent } => {
                 self.people.doomed_agents.insert(*agent);
+            }
+            Ask::Apply(plan) => {
+                let gone = plan.acts.iter().filter(|act| matches!(act, Act::Delete { .. }));
+                self.people.doomed.extend(gone.map(Act::project));
             }
             Ask::Freeze { .. } | Ask::Thaw => self.people.frozen = None,
             _ => {}

@@ -179,6 +179,9 @@ impl World {
         if source == Source::Tick && decision.changes.is_empty() {
             return self.fail("next_deadline said zero, and Tick had nothing to do".to_owned());
         }
+        // A step of a plan is what a person asked for.
+        let is_step = |change: &Change| matches!(change, Change::Delete(Key::PlanStep(_)));
+        let source = if decision.changes.iter().any(is_step) { Source::Person } else { source };
         let mut on_disk = None;
         if let Some(planted) = self.planted {
             on_disk = planted.bend_decision(engine, source, &mut decision);
@@ -443,6 +446,7 @@ pub(crate) fn session_change(change: &Change) -> Option<(AgentUid, bool)> {
             | Volatile::Told { .. }
             | Volatile::HomeChecked(..)
             | Volatile::GivenUp(_)
+            | Volatile::LeftOut(_)
             | Volatile::TimerDone(..)
             | Volatile::Scanned { .. }
             | Volatile::ToldAutonomy { .. }

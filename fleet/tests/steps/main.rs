@@ -11,6 +11,7 @@ mod holds;
 mod life;
 mod moves;
 mod pushes;
+mod plans;
 mod replace;
 mod replace_refused;
 mod reseed;

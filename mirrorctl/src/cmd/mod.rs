@@ -11,6 +11,7 @@ mod housekeeping;
 mod join_token;
 mod life;
 mod login;
+mod manifest;
 mod manual;
 mod password;
 mod project;
@@ -47,6 +48,10 @@ pub async fn run(app: &App, command: Command) -> Outcome<Exit> {
         Command::PushToken(command) => push_token::run(app, command).await,
         Command::Housekeeping(command) => housekeeping::run(app, command).await,
         Command::Upstream(command) => upstream::run(app, command).await,
+        Command::Plan(args) => manifest::plan(app, args).await,
+        Command::Apply(args) => manifest::apply(app, args).await,
+        Command::Export(args) => manifest::export(app, args).await,
+        Command::Schema => manifest::schema(app),
         Command::Status { all, exit_code } => fleet::status(app, all, exit_code).await,
         Command::Why { project } => fleet::why(app, &project).await,
         Command::Freeze { reason } => fleet::freeze(app, reason).await,

@@ -7,6 +7,7 @@ pub mod check;
 pub mod explain;
 pub mod hold;
 pub mod housekeeping;
+pub mod plan;
 pub mod project;
 pub mod run;
 pub mod status;

@@ -9,6 +9,7 @@
 )]
 
 mod api;
+mod apply;
 mod burst;
 mod commits;
 mod idle;
@@ -64,6 +65,7 @@ const PARTS: [(&str, Part); 8] = [
     ("propagation", propagation::rows),
     ("burst", burst::rows),
     ("commits", commits::rows),
+    ("apply", apply::rows),
     ("overhead", overhead::long),
     ("fixed", overhead::fixed),
     ("idle", idle::rows),

@@ -131,8 +131,12 @@ impl World {
         spec.placement
             .replicas
             .retain(|replicas| named(replicas).is_none_or(|agent| !revoked.contains(&agent)));
-        for replicas in spec.placement.replicas.iter_mut().filter(|_| moves) {
-            replicas.destination = None;
+        for replicas in spec.placement.replicas.iter_mut() {
+            // What labels select may lie where another tree is, and then no other edit is taken.
+            let selected = named(replicas).is_none();
+            if moves || selected {
+                replicas.destination = None;
+            }
         }
         for origin in spec.placement.origins.iter_mut().filter(|_| moves) {
             origin.destination = None;

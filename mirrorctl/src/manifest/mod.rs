@@ -1,0 +1,280 @@
+//! Manifests: projects as files, in TOML or JSON, by the schema [`SCHEMA`].
+//!
+//! ```text
+//!  FILE | DIR | -  ─▶ files ─▶ document ─▶ read ─▶ Manifest ─▶ write ─▶ TOML | JSON
+//!                                           └────── shape ──────┘   the contract's own descriptors
+//! ```
+//!
+//! A project has the fields of the API's `Project` under the API's names, with what people type on the command line as
+//! values: names without their collection, spans as `6h`, enumerations in the flags' words, and the path of a file in
+//! the place of a password. What is not given is at its default; a password that is not given stays as it is stored.
+//! Every fault of every file is told at once, with its place. What is wrong with a value that can be read is the
+//! coordinator's to say.
+
+mod document;
+mod files;
+mod read;
+mod schema;
+mod shape;
+mod write;
+
+use std::{
+    collections::BTreeMap,
+    fmt,
+    path::{Path, PathBuf},
+};
+
+use mirror_proto::v1;
+
+pub use self::document::Format;
+use self::shape::Shape;
+use crate::fault::{Fault, Faults, Outcome};
+
+/// What stands in a manifest's field `schema`.
+pub const SCHEMA: &str = "mirror.manifest.v1";
+/// Most bytes of all files of a manifest.
+pub const MANIFEST_BYTES_MAX: u64 = 16 * 1_024 * 1_024;
+/// Most files of a directory that is read as a manifest.
+pub const MANIFEST_FILES_MAX: usize = 1_000;
+/// Most bytes that are read of a password's file.
+const PASSWORD_FILE_BYTES_MAX: u64 = 1_024;
+
+/// Projects as files declare them.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Manifest {
+    /// In the files' order.
+    pub projects: Vec<Declared>,
+}
+
+/// One project of a manifest.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Declared {
+    /// The project; what only the coordinator writes is ignored. Its name has its collection: `projects/debian`.
+    pub project: v1::Project,
+    /// Whether its schedule is stopped. `None`: it stays as it is, and a new one is not stopped.
+    pub paused: Option<Paused>,
+    /// Files that hold the passwords of upstreams, by the upstreams' places in the list.
+    pub password_files: BTreeMap<usize, PathBuf>,
+    /// Lines that are written as comments before it; they are not read back.
+    pub remarks: Vec<String>,
+    /// Where it was read.
+    pub place: Place,
+}
+
+/// Whether a schedule is stopped.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Paused {
+    /// It is not.
+    No,
+    /// It is, for this reason; an empty one is none.
+    Yes(String),
+}
+
+/// Where in which file a project was read.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Place {
+    /// The file as it was named; empty: nowhere.
+    pub file: String,
+    /// The line on which each of its fields stands, counted from 1; none in JSON.
+    lines: Vec<(String, usize)>,
+    /// The line on which it begins; 0: not known.
+    line: usize,
+    /// Its place in the file, counted from 0.
+    index: usize,
+}
+
+impl Place {
+    /// What is put before a fault of this field: `line 41`, `b.toml line 41`, or `projects[2]`.
+    fn label(&self, field: &str, named: bool) -> String {
+        // A fault of `upstreams[0]` may be told of `upstreams[0].uri`, of which nothing was written.
+        let above = |known: &str| {
+            field.strip_prefix(known).is_some_and(|rest| rest.is_empty() || rest.starts_with(['.', '[']))
+        };
+        let nearest =
+            self.lines.iter().filter(|(known, _)| above(known)).max_by_key(|(known, _)| known.len());
+        let place = match nearest.map_or(self.line, |(_, line)| *line) {
+            0 => format!("projects[{}]", self.index),
+            line => format!("line {line}"),
+        };
+        if named { format!("{} {place}", self.file) } else { place }
+    }
+}
+
+impl Declared {
+    /// What a message says of one of its fields: the label, as in `line 41`, and `project "debian" destination: TEXT`.
+    fn told(&self, field: &str, text: impl fmt::Display, named: bool) -> (String, String) {
+        let name = self.project.name.trim_start_matches("projects/");
+        let field = match self.written_as(field) {
+            field if field.is_empty() => field,
+            field => format!(" {field}"),
+        };
+        (self.place.label(&field[field.len().min(1)..], named), format!("project {name:?}{field}: {text}"))
+    }
+
+    /// The contract's path of a field as a manifest has it.
+    fn written_as(&self, field: &str) -> String {
+        let secret = field.strip_suffix(".password").filter(|before| before.starts_with("upstreams["));
+        secret.map_or_else(|| field.to_owned(), |before| format!("{before}.{}", shape::SECRET_FILE))
+    }
+}
+
+impl Manifest {
+    /// Reads all that `-f` names: a file, a directory (its `.toml` and `.json` files in the order of their names), or `-`
+    /// for standard input. Passwords are read by [`Manifest::read_passwords`].
+    ///
+    /// # Errors
+    /// Every fault of every file; `failed` says what did not happen, as in `nothing applied`.
+    pub fn open(failed: &str, path: &Path) -> Outcome<Self> {
+        let sources = files::read(failed, path)?;
+        Self::read_all(failed, &path.display().to_string(), &sources)
+    }
+
+    /// Reads one text; `name` tells its format, where its ending does, and stands in messages.
+    ///
+    /// # Errors
+    /// As [`Manifest::open`].
+    pub fn parse(failed: &str, name: &str, text: &str) -> Outcome<Self> {
+        let source =
+            files::Source { name: name.to_owned(), directory: PathBuf::new(), text: text.to_owned() };
+        Self::read_all(failed, name, &[source])
+    }
+
+    fn read_all(failed: &str, whole: &str, sources: &[files::Source]) -> Outcome<Self> {
+        let mut faults = Faults::default();
+        let mut manifest = Self::default();
+        for source in sources {
+            read::source(source, sources.len() > 1, &mut manifest, &mut faults);
+        }
+        manifest.note_doubles(sources.len() > 1, &mut faults);
+        if faults.is_empty() { Ok(manifest) } else { Err(in_files(failed, whole, faults)) }
+    }
+
+    fn note_doubles(&self, named: bool, faults: &mut Faults) {
+        let mut seen = BTreeMap::new();
+        for one in self.projects.iter().filter(|one| !one.project.name.is_empty()) {
+            let Some(first) = seen.insert(one.project.name.to_lowercase(), one) else { continue };
+            let text = format!("is declared twice, first at {}", first.place.label("name", named));
+            let (label, text) = one.told("name", text, named);
+            faults.add(label, text);
+        }
+    }
+
+    /// Reads the files that hold passwords into the projects. A relative path counts from the manifest's directory.
+    ///
+    /// # Errors
+    /// Every file that cannot be read.
+    pub fn read_passwords(&mut self, failed: &str, whole: &str) -> Outcome<()> {
+        let named = self.is_of_several_files();
+        let mut faults = Faults::default();
+        for one in &mut self.projects {
+            for (index, path) in one.password_files.clone() {
+                match files::secret(&path, PASSWORD_FILE_BYTES_MAX) {
+                    Ok(secret) => {
+                        if let Some(upstream) = one.project.upstreams.get_mut(index) {
+                            upstream.password = Some(secret);
+                        }
+                    }
+                    Err(error) => {
+                        let field = format!("upstreams[{index}].password");
+                        let (label, text) = one.told(&field, format!("{}: {error}", path.display()), named);
+                        faults.add(label, text);
+                    }
+                }
+            }
+        }
+        if faults.is_empty() { Ok(()) } else { Err(in_files(failed, whole, faults)) }
+    }
+
+    /// The faults that the coordinator found, each at its place in the files: `projects[3].project.destination` is of the
+    /// fourth project. What it says of no project stays as it is.
+    #[must_use]
+    pub fn located(&self, failed: &str, whole: &str, violations: &[(String, String)]) -> Fault {
+        let named = self.is_of_several_files();
+        let mut faults = Faults::default();
+        for (field, text) in violations {
+            match self.meant(field) {
+                Some((one, inner)) => {
+                    let (label, text) = one.told(inner, text, named);
+                    faults.add(label, text);
+                }
+                None => faults.add(field.clone(), text),
+            }
+        }
+        in_files(failed, whole, faults)
+    }
+
+    fn meant<'a>(&self, field: &'a str) -> Option<(&Declared, &'a str)> {
+        let (index, inner) = field.strip_prefix("projects[")?.split_once(']')?;
+        let inner = inner.trim_start_matches('.');
+        Some((
+            self.projects.get(index.parse::<usize>().ok()?)?,
+            inner.strip_prefix("project.").unwrap_or(inner),
+        ))
+    }
+
+    fn is_of_several_files(&self) -> bool {
+        self.projects.windows(2).any(|two| two[0].place.file != two[1].place.file)
+    }
+
+    /// The manifest as TOML: stable, one line a field, and nothing that is at its default.
+    #[must_use]
+    pub fn to_toml(&self) -> String {
+        write::toml(self)
+    }
+
+    /// The manifest as JSON, likewise; without the remarks.
+    #[must_use]
+    pub fn to_json(&self) -> String {
+        write::json(self)
+    }
+}
+
+/// The JSON Schema of manifests.
+#[must_use]
+pub fn json_schema() -> String {
+    format!("{:#}\n", schema::document())
+}
+
+/// A value as the coordinator tells it, as a manifest has it: texts quoted, names without their collection.
+#[must_use]
+pub fn as_written(field: &str, value: &str) -> String {
+    match shape::at(field) {
+        Some(Shape::Text | Shape::Texts) => write::quoted(value),
+        Some(Shape::Mark) => "true".to_owned(),
+        Some(Shape::Name(collection)) => value.strip_prefix(collection).unwrap_or(value).to_owned(),
+        Some(Shape::Word(words)) => {
+            let plain = |word: &str| word.replace('_', "-");
+            let known = shape::words(&words).into_iter().find(|(word, _)| plain(word) == plain(value));
+            known.map_or_else(|| value.to_owned(), |(word, _)| word)
+        }
+        _ => value.to_owned(),
+    }
+}
+
+impl From<v1::DeclaredProject> for Declared {
+    fn from(wire: v1::DeclaredProject) -> Self {
+        let v1::DeclaredProject { project, paused, pause_reason } = wire;
+        let paused = paused.map(|paused| if paused { Paused::Yes(pause_reason) } else { Paused::No });
+        Self { project: project.unwrap_or_default(), paused, ..Self::default() }
+    }
+}
+
+impl From<&Declared> for v1::DeclaredProject {
+    fn from(one: &Declared) -> Self {
+        let (paused, pause_reason) = match &one.paused {
+            None => (None, String::new()),
+            Some(Paused::No) => (Some(false), String::new()),
+            Some(Paused::Yes(reason)) => (Some(true), reason.clone()),
+        };
+        Self { project: Some(one.project.clone()), paused, pause_reason }
+    }
+}
+
+fn in_files(failed: &str, whole: &str, faults: Faults) -> Fault {
+    let fault = faults.into_fault(failed);
+    let whole = if whole == "-" { "standard input" } else { whole };
+    Fault { what: fault.what.replace("in what you typed", &format!("in {whole}")), ..fault }
+}
+
+#[cfg(test)]
+mod tests;
