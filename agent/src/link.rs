@@ -130,13 +130,15 @@ impl Link {
     }
 
     /// Disks and certificate. Looked at where a disk that hangs holds up nothing else.
-    async fn inventory(&self) -> v1::Inventory {
+    fn inventory(&self) -> impl Future<Output = v1::Inventory> + use<> {
         let (live, domain) = (self.executor.live(), self.trust_domain.clone());
-        let looked = tokio::task::spawn_blocking(move || take_inventory(&live, domain.as_ref())).await;
-        looked.unwrap_or_else(|error| {
-            tracing::error!(%error, "cannot tell of this host's disks");
-            v1::Inventory::default()
-        })
+        async move {
+            let looked = tokio::task::spawn_blocking(move || take_inventory(&live, domain.as_ref())).await;
+            looked.unwrap_or_else(|error| {
+                tracing::error!(%error, "cannot tell of this host's disks");
+                v1::Inventory::default()
+            })
+        }
     }
 
     /// The highest term of a coordinator that was obeyed.

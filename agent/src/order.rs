@@ -302,7 +302,7 @@ impl Order {
             write_paths: if writes { vec![destination.to_owned()] } else { Vec::new() },
             read_paths: if dry { vec![destination.to_owned()] } else { Vec::new() },
             connect_ports: vec![source.port()],
-            root: Some(root.to_owned()),
+            roots: vec![root.to_owned()],
             open_files: Some(OPEN_FILES_MAX),
             memory_bytes: Some(config.rsync_memory_bytes),
             processes: Some(PROCESSES_MAX),
@@ -312,8 +312,8 @@ impl Order {
         Ok(ProgramSpec { run_timeout, ..self.spec(&command, jail, root, lock) })
     }
 
-    /// A program to run for a move: from one directory that the caller has opened below a root into another one, or to
-    /// compare both. It reads the one, writes to the other at most, and connects to nothing.
+    /// A program to run for a move: from one directory that the caller has opened below a root into another one, perhaps
+    /// below another root, or to compare both. It reads the one, writes to the other at most, and connects to nothing.
     ///
     /// # Errors
     /// What this agent's own file or rsync does not allow, one sentence each.
@@ -323,7 +323,7 @@ impl Order {
         config: &Config,
         version: &Version,
         (from, to): (&Path, &Path),
-        root: &Path,
+        (old_root, root): (&Path, &Path),
         lock: &Path,
     ) -> Result<ProgramSpec, Vec<String>> {
         let copy = LocalCopy {
@@ -345,7 +345,7 @@ impl Order {
         let jail = JailSpec {
             write_paths,
             read_paths,
-            root: Some(root.to_owned()),
+            roots: vec![old_root.to_owned(), root.to_owned()],
             open_files: Some(OPEN_FILES_MAX),
             memory_bytes: Some(config.rsync_memory_bytes),
             processes: Some(PROCESSES_MAX),

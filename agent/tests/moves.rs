@@ -8,13 +8,14 @@
 mod support;
 
 use std::fs;
-use std::os::unix::fs::{MetadataExt as _, symlink};
+use std::os::unix::fs::{MetadataExt as _, PermissionsExt, chown, symlink};
 use std::path::{Path, PathBuf};
 
 use mirror_proto::v1;
 use mirror_proto::v1::open_session_response::Message as ToAgent;
 use mirror_proto::v1::outcome::Class;
 use mirror_proto::v1::refused::Reason;
+use rustix::fs::FlockOperation;
 use support::coordinator::Session;
 use support::upstream::{Upstream, tree_of};
 use support::{Coordinator, Host, assignment, eventually, key};
@@ -88,9 +89,21 @@ impl Site {
 
     async fn run(&mut self, assignment: v1::Assignment) -> v1::Outcome {
         self.begin(&assignment).await;
+        self.end().await
+    }
+
+    async fn end(&mut self) -> v1::Outcome {
         let ended = self.session.ended().await;
         self.session.acknowledge(ended.key.clone().unwrap()).await;
         ended.outcome.unwrap()
+    }
+
+    /// The project's lock on the root of the old place: no move begins while it is held.
+    async fn hold_old(&self) -> fs::File {
+        let lock = fs::File::options().write(true).open(self.host.root().join(".mirror/locks/7")).unwrap();
+        let take = || rustix::fs::flock(&lock, FlockOperation::NonBlockingLockExclusive).is_ok();
+        eventually("the last program has let go of the old place", take).await;
+        lock
     }
 
     fn old(&self) -> PathBuf {
@@ -164,6 +177,24 @@ async fn a_tree_moves_verbatim_inside_its_jail_and_the_old_one_stays() {
 }
 
 #[tokio::test]
+async fn a_directory_shared_with_a_foreign_group_moves_with_its_mode() {
+    if !rustix::process::geteuid().is_root() {
+        eprintln!("skipped: needs root, who alone gives files away");
+        return;
+    }
+    let mut site = Site::copied().await;
+    let (group, mode) = (12_345, 0o2775);
+    chown(site.old().join("pool"), None, Some(group)).unwrap();
+    fs::set_permissions(site.old().join("pool"), PermissionsExt::from_mode(mode)).unwrap();
+    let order = site.moves();
+    let outcome = site.run(order).await;
+    assert_eq!(outcome.class(), Class::Ok, "{outcome:?}");
+    let moved = fs::metadata(site.new_place().join("pool")).unwrap();
+    assert_eq!((moved.gid(), moved.mode() & 0o7777), (group, mode));
+    site.check_moved();
+}
+
+#[tokio::test]
 async fn what_is_in_the_way_is_told_at_once_and_left_alone() {
     let mut site = Site::copied().await;
     fs::create_dir_all(site.new_place()).unwrap();
@@ -229,9 +260,8 @@ async fn a_file_that_looks_alike_is_found_and_mended() {
 }
 
 #[tokio::test]
-async fn a_link_that_becomes_foreign_ends_the_move_where_it_was() {
+async fn a_foreign_link_is_told_before_anything_is_begun() {
     let mut site = Site::copied().await;
-    // Somebody puts his own link there while the tree is copied: before the offer is as good as any moment after it.
     fs::remove_file(site.public()).unwrap();
     symlink("elsewhere", site.public()).unwrap();
     let order = site.moves();
@@ -239,6 +269,53 @@ async fn a_link_that_becomes_foreign_ends_the_move_where_it_was() {
     assert!(detail.contains("a symbolic link to elsewhere"), "{detail}");
     assert_eq!(site.link(), Path::new("elsewhere"));
     assert!(!site.new_place().exists(), "nothing was begun");
+}
+
+#[tokio::test]
+async fn a_link_that_becomes_foreign_ends_the_move_and_the_old_tree_stays() {
+    let mut site = Site::copied().await;
+    // Somebody puts his own link there after the move was taken: it cannot begin before the old place is let go.
+    let held = site.hold_old().await;
+    let order = site.moves();
+    site.begin(&order).await;
+    fs::remove_file(site.public()).unwrap();
+    symlink("elsewhere", site.public()).unwrap();
+    drop(held);
+    let outcome = site.end().await;
+    assert_eq!(outcome.class(), Class::RejectedByAgent, "{outcome:?}");
+    assert!(outcome.cause.contains("a symbolic link to elsewhere"), "{outcome:?}");
+    assert!(outcome.cause.contains("the old tree is still at a1:debian"), "{outcome:?}");
+    assert!(outcome.advice.contains("move the tree again"), "{outcome:?}");
+    assert_eq!(site.link(), Path::new("elsewhere"));
+    assert_eq!(tree_of(&site.new_place()), tree_of(&site.old()));
+    // As it advises.
+    fs::remove_file(site.public()).unwrap();
+    let order = site.moves();
+    assert_eq!(site.run(order).await.class(), Class::Ok);
+    site.check_moved();
+}
+
+#[tokio::test]
+async fn a_tree_whose_readers_have_moved_has_moved_whatever_can_be_noted() {
+    let mut site = Site::copied().await;
+    // In the way of the note, and of nothing before the link is there.
+    let begun = site.host.dir.path().join("a2/.mirror/begun/7");
+    fs::create_dir_all(&begun).unwrap();
+    // Without a link nobody is there yet: then it has not moved.
+    let order = v1::Assignment { link: String::new(), ..site.moves() };
+    assert_eq!(site.run(order).await.class(), Class::LocalIo);
+    site.check_not_moved();
+    let order = site.moves();
+    let outcome = site.run(order).await;
+    assert_eq!(outcome.class(), Class::Ok, "{outcome:?}");
+    site.check_moved();
+    assert!(site.host.said().contains("the tree has moved, and that cannot be noted"));
+    // The next pull notes it, and that no move goes on from there.
+    fs::remove_dir(&begun).unwrap();
+    let pull = v1::Assignment { destination: "a2:mirror/debian".into(), ..site.pull() };
+    assert_eq!(site.run(pull).await.class(), Class::Ok);
+    assert_eq!(fs::read_to_string(&begun).unwrap(), "mirror/debian");
+    assert!(!site.host.dir.path().join("a2/.mirror/moving/7").exists());
 }
 
 #[tokio::test]

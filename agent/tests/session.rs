@@ -311,6 +311,60 @@ async fn a_cancelled_attempt_ends_and_says_so() {
 }
 
 #[tokio::test]
+async fn a_disk_that_hangs_keeps_neither_a_sign_of_life_nor_an_outcome() {
+    let (mut coordinator, mut host, upstream) = fleet(LOCAL).await;
+    host.start();
+    let mut session = coordinator.welcomed().await;
+    // The certificate is looked at with the disks; whoever opens it waits until somebody writes to it.
+    let own = host.data().join("identity.pem");
+    let (aside, mode) = (own.with_extension("aside"), rustix::fs::Mode::from_raw_mode(0o600));
+    std::fs::rename(&own, &aside).unwrap();
+    rustix::fs::mkfifoat(rustix::fs::CWD, &own, mode).unwrap();
+    session.assign(&assignment(1, 1, &upstream.uri("m"))).await;
+    session.answer().await.unwrap();
+    let waits = || {
+        let flags = rustix::fs::OFlags::WRONLY | rustix::fs::OFlags::NONBLOCK;
+        // Nobody has it open to read: then this is refused.
+        rustix::fs::open(&own, flags, mode).ok().map(std::fs::File::from)
+    };
+    let mut fifo = None;
+    eventually("the look at the disks hangs", || {
+        fifo = waits();
+        fifo.is_some()
+    })
+    .await;
+    session.send(ToAgent::Ping(v1::Ping { id: 9 })).await;
+    let seen = session
+        .expect("a sign of life", |message| match message {
+            FromAgent::Pong(pong) => Some(Some(pong.id)),
+            FromAgent::Inventory(_) | FromAgent::Ended(_) => Some(None),
+            _ => None,
+        })
+        .await;
+    assert_eq!(seen, Some(9), "before the look is over");
+    let first = session
+        .expect("an outcome", |message| match message {
+            FromAgent::Ended(ended) => Some(ended.outcome),
+            FromAgent::Inventory(inventory) => panic!("the look is not over: {inventory:?}"),
+            _ => None,
+        })
+        .await;
+    assert_eq!(first.unwrap().class(), Class::Ok);
+    session.acknowledge(key(1, 1)).await;
+    // It hangs no more.
+    std::io::Write::write_all(&mut fifo.unwrap(), &std::fs::read(&aside).unwrap()).unwrap();
+    std::fs::rename(&aside, &own).unwrap();
+    let inventory = session
+        .expect("the look", |message| match message {
+            FromAgent::Inventory(inventory) => Some(inventory),
+            FromAgent::Ended(ended) => panic!("it was said before: {ended:?}"),
+            _ => None,
+        })
+        .await;
+    assert!(inventory.certificate_expire_time.is_some());
+}
+
+#[tokio::test]
 async fn a_coordinator_of_a_lower_term_is_not_obeyed() {
     let (mut coordinator, mut host, upstream) = fleet(LOCAL).await;
     host.start();

@@ -2,6 +2,7 @@
 //! what is left to do. Knows no timetable: that is `ticker.rs`'s.
 
 use std::{
+    ffi::OsStr,
     path::{Path, PathBuf},
     time::Duration,
 };
@@ -11,6 +12,7 @@ use fleet::{
     input::Input,
     time::{Now, Wall},
 };
+use uuid::Uuid;
 
 use crate::{
     Chain, Services,
@@ -29,6 +31,10 @@ const AUDIT_PRUNES_MAX: u32 = 100;
 pub(crate) const BACKUPS: &str = "backups";
 /// What our own backups' names begin with; others in the folder are left alone.
 const BACKUP_PREFIX: &str = "coordinator-";
+/// What the names of those before an upgrade begin with.
+pub(crate) const BEFORE_UPGRADE_PREFIX: &str = "before-upgrade-from-";
+/// What the names of those that are made to be sent end in, after a UUID.
+pub(crate) const SENDING_EXTENSION: &str = "sending";
 /// The time in their names, UTC.
 const BACKUP_TIME: &str = "%Y%m%dT%H%M%SZ";
 /// Past records that are checked at once.
@@ -85,7 +91,6 @@ pub(crate) async fn backup(services: Services) -> Done {
         let folder = services.config.file(BACKUPS);
         let time = services.driver.now().wall.to_utc().format(BACKUP_TIME);
         let path = folder.join(format!("{BACKUP_PREFIX}{time}.{BACKUP_EXTENSION}"));
-        remove_partial(&folder).map_err(|error| format!("removing what is left of old backups: {error}"))?;
         let made = services.driver.store().backup_to(&path).map_err(|error| Chain(&error).to_string())?;
         let weekly = usize::try_from(services.config.weekly_backups).unwrap_or(usize::MAX);
         let removed =
@@ -139,18 +144,26 @@ fn week_of(path: &Path) -> Option<chrono::IsoWeek> {
     chrono::NaiveDateTime::parse_from_str(time, BACKUP_TIME).ok().map(|time| time.iso_week())
 }
 
-/// Removes what a coordinator that was killed left of a backup.
-fn remove_partial(folder: &Path) -> std::io::Result<()> {
-    let Ok(entries) = std::fs::read_dir(folder) else { return Ok(()) };
-    for entry in entries {
-        let path = entry?.path();
-        let name = path.file_name().unwrap_or_default().to_string_lossy();
-        let ours = name.starts_with(&format!(".{BACKUP_PREFIX}")) && name.ends_with(".partial");
-        if ours || name.ends_with(".sending") {
-            std::fs::remove_file(&path)?;
+/// Removes what a coordinator that was killed left of backups. To be called while none can run: theirs look the same.
+pub(crate) fn remove_partial(folder: &Path) {
+    let Ok(entries) = std::fs::read_dir(folder) else { return };
+    for entry in entries.filter_map(Result::ok).filter(|entry| is_left_over(&entry.file_name())) {
+        let path = entry.path();
+        match std::fs::remove_file(&path) {
+            Ok(()) => tracing::info!(path = %path.display(), "removed what was left of a backup"),
+            Err(error) => {
+                tracing::warn!(%error, path = %path.display(), "what is left of a backup cannot be removed");
+            }
         }
     }
-    Ok(())
+}
+
+fn is_left_over(name: &OsStr) -> bool {
+    let Some(name) = name.to_str() else { return false };
+    let partial = name.strip_prefix('.').and_then(|name| name.strip_suffix(".partial"));
+    let sending = partial.unwrap_or(name).strip_suffix(SENDING_EXTENSION).and_then(|id| id.strip_suffix('.'));
+    partial.is_some_and(|name| name.starts_with(BACKUP_PREFIX) || name.starts_with(BEFORE_UPGRADE_PREFIX))
+        || sending.is_some_and(|id| Uuid::try_parse(id).is_ok())
 }
 
 /// Removes history and audit log beyond their limits, logs whose runs are gone, and sets the ballast aside again.
@@ -285,9 +298,29 @@ mod tests {
         ];
         assert_eq!(names(folder.path()), left);
         assert_eq!(keep_backups(folder.path(), 2, 4).unwrap(), 0);
+    }
+
+    #[test]
+    fn what_is_left_of_backups_is_removed_and_strangers_are_left_alone() {
+        let folder = tempfile::tempdir().unwrap();
+        let make = |name: &str| std::fs::write(folder.path().join(name), "x").unwrap();
+        let left = [
+            ".mine.backup.partial",
+            ".mine.sending.partial",
+            "before-upgrade-from-mirror-coordinator-0.0.9.backup",
+            "coordinator-20261114T031700Z.backup",
+            "mine.sending",
+        ];
+        left.iter().copied().for_each(make);
+        make(".before-upgrade-from-mirror-coordinator-0.0.9.backup.partial");
         make(".coordinator-20261115T031700Z.backup.partial");
-        make("0190.sending");
-        remove_partial(folder.path()).unwrap();
+        make(".0190c0de-0000-7000-8000-000000000001.sending.partial");
+        make("0190c0de-0000-7000-8000-000000000002.sending");
+        // One that cannot be removed keeps none of the others.
+        let stuck = folder.path().join("0190c0de-0000-7000-8000-000000000003.sending");
+        std::fs::create_dir(&stuck).unwrap();
+        remove_partial(folder.path());
+        std::fs::remove_dir(&stuck).unwrap();
         assert_eq!(names(folder.path()), left);
     }
 

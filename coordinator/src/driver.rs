@@ -44,12 +44,40 @@ pub const BATCH_UNITS_MAX: usize = 512;
 const BATCH_INPUTS_MAX: usize = BATCH_UNITS_MAX / 2;
 /// Commits whose time is remembered.
 pub const COMMIT_TIMES: usize = 1_024;
+/// Commits that take what is still counted when the writer ends: the first one has it, the second the number of what
+/// had no room in it, and no more are needed.
+const LAST_NOTES_COMMITS: usize = 3;
 /// First pause before the store is opened again after a failed commit.
 const REOPEN_INITIAL: Duration = Duration::from_millis(200);
 /// Longest pause between tries to open the store again.
 const REOPEN_CAP: Duration = Duration::from_secs(10);
 /// Exit code of a coordinator whose engine panicked: a bug of ours (`EX_SOFTWARE` of sysexits.h).
 pub const EXIT_BUG: i32 = 70;
+
+/// Why the fleet is recovered from the store. What begins a term is recorded in the audit log.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Begin {
+    /// A coordinator starts on the newest state that there was.
+    Started,
+    /// A coordinator starts on an older state than agents may have seen: its term is at least the seconds since 1970,
+    /// above any that can have been lost.
+    Rewound,
+    /// A commit failed, and the store was opened again.
+    Reopened {
+        /// Least term, above that of whatever the failed commit was to say.
+        term_at_least: u64,
+    },
+}
+
+impl Begin {
+    fn term_at_least(self, now: Now) -> u64 {
+        match self {
+            Self::Started => 0,
+            Self::Rewound => u64::try_from(now.wall.0 / 1_000).unwrap_or(0),
+            Self::Reopened { term_at_least } => term_at_least,
+        }
+    }
+}
 
 /// The writer cannot answer now: it is stopping, or its store does not take writes. Nothing is known to have
 /// changed; the same request id finds out.
@@ -121,19 +149,18 @@ impl DriverThread {
 }
 
 impl Driver {
-    /// Recovers the engine from the store, begins a new term of at least `term_at_least`, and starts the
-    /// writer.
+    /// Recovers the engine from the store, begins a new term, and starts the writer.
     ///
     /// # Errors
     /// When the store cannot be read, or does not take the new term.
     pub fn start(
         store: Store,
         limits: Limits,
-        term_at_least: u64,
+        begin: Begin,
         outlet: Arc<dyn Outlet>,
     ) -> Result<(Self, DriverThread), StoreError> {
         let clock = Clock::start();
-        let (engine, audited) = recover(&store, limits, clock.now(), term_at_least)?;
+        let (engine, audited) = recover(&store, limits, clock.now(), begin)?;
         let (queue, inbox) = mpsc::channel(QUEUE_LEN);
         let shared = Arc::new(Shared {
             view: RwLock::new(engine.clone()),
@@ -195,8 +222,9 @@ impl Driver {
 
     /// Records a refusal or a failure, soon; never waits. Equal ones are counted in one event.
     pub fn record_refusal(&self, event: AuditEvent) {
-        self.shared.notes.refused(self.now().mono, event);
-        self.wake();
+        if self.shared.notes.refused(self.now().mono, event) {
+            self.wake();
+        }
     }
 
     /// Has counts recorded whose time is over; `all`: all of them.
@@ -262,25 +290,24 @@ fn too_large(error: &StoreError) -> Refusal {
 }
 
 /// The engine as the store remembers it, under a new term that is stored before anything is said with it.
-fn recover(
-    store: &Store,
-    limits: Limits,
-    now: Now,
-    term_at_least: u64,
-) -> Result<(Engine, AuditId), StoreError> {
+fn recover(store: &Store, limits: Limits, now: Now, begin: Begin) -> Result<(Engine, AuditId), StoreError> {
     let mut engine = Engine::recover(limits, now, store.live()?);
-    let decision = engine.decide(now, Input::Start { at_least: term_at_least });
+    let decision = engine.decide(now, Input::Start { at_least: begin.term_at_least(now) });
     let mut unit = Unit::of(&decision.changes)?;
     let mut audited = store.newest_audit_id()?;
     let mut add = |event: AuditEvent| {
         audited = audited.next(now.wall);
         add_event(&mut unit, audited, now, event)
     };
-    if term_at_least > 0 {
+    let rows = changes::of(&engine, &decision.changes);
+    if begin == Begin::Rewound {
         let text = "the store holds an older state than agents may have seen: a backup, or a log that had lost its end";
         add(audit::happened(audit::RESTORED, audit::COORDINATOR, "", changes::FLEET, text.to_owned()))?;
     }
-    add(audit::started(changes::of(&engine, &decision.changes)))?;
+    add(match begin {
+        Begin::Started | Begin::Rewound => audit::started(rows),
+        Begin::Reopened { .. } => audit::reopened(rows),
+    })?;
     store.commit(&[unit])?;
     engine.apply(now, &decision.changes);
     tracing::info!(
@@ -322,8 +349,8 @@ struct Batch {
     changes: Vec<Change>,
     sends: Vec<Send>,
     answers: Vec<(Answer, Reply)>,
-    /// Events among the units that nothing else tells of.
-    noted: usize,
+    /// What the events among the units that nothing else tells of count, all together.
+    noted: u64,
     steps: usize,
 }
 
@@ -337,7 +364,27 @@ impl Writer {
                 Err(error) => self.start_over(batch, &error),
             }
         }
+        self.record_the_rest();
         tracing::info!("the writer has committed everything and ends");
+    }
+
+    /// Records what waits and what is still counted. Nobody is left who could note any more.
+    fn record_the_rest(&mut self) {
+        for _ in 0..LAST_NOTES_COMMITS {
+            let now = self.shared.clock.now();
+            if !self.shared.notes.flush(now.mono, true) {
+                return;
+            }
+            let mut batch = Batch::default();
+            self.take_notes(now, &mut batch);
+            match self.commit(&batch) {
+                Ok(()) => self.release(now, batch),
+                Err(error) => {
+                    tracing::error!(error = %Chain(&error), events = batch.noted, "the last events are not recorded");
+                    return;
+                }
+            }
+        }
     }
 
     /// Decides the first input, whatever else waits, and whatever is due then.
@@ -362,13 +409,16 @@ impl Writer {
     fn take_notes(&mut self, now: Now, batch: &mut Batch) {
         let mut unit = Unit::default();
         for event in self.shared.notes.take() {
-            let id = self.audited.next(now.wall);
+            let (id, count) = (self.audited.next(now.wall), event.count);
             match add_event(&mut unit, id, now, event) {
-                Ok(()) => (self.audited, batch.noted) = (id, batch.noted + 1),
-                Err(error) => tracing::error!(error = %Chain(&error), "an event cannot be stored"),
+                Ok(()) => (self.audited, batch.noted) = (id, batch.noted.saturating_add(count)),
+                Err(error) => {
+                    tracing::error!(error = %Chain(&error), count, "an event cannot be stored");
+                    self.shared.notes.lost(count);
+                }
             }
         }
-        if batch.noted > 0 {
+        if !unit.ops().is_empty() {
             batch.steps += 1;
             batch.units.push(unit);
         }
@@ -486,8 +536,8 @@ impl Writer {
 
     fn reopen(&self) -> Result<(Engine, AuditId), StoreError> {
         self.store.reopen()?;
-        let term = self.working.fleet().term + 1;
-        recover(&self.store, self.working.limits().clone(), self.shared.clock.now(), term)
+        let begin = Begin::Reopened { term_at_least: self.working.fleet().term + 1 };
+        recover(&self.store, self.working.limits().clone(), self.shared.clock.now(), begin)
     }
 
     /// Answers all that waits; true when the coordinator stops meanwhile.
@@ -505,7 +555,7 @@ impl Writer {
 
 #[cfg(test)]
 mod tests {
-    use std::{collections::BTreeMap, os::unix::fs::PermissionsExt as _};
+    use std::{collections::BTreeMap, os::unix::fs::PermissionsExt as _, path::Path};
 
     use fleet::{
         agent::TokenNames,
@@ -514,7 +564,8 @@ mod tests {
     };
 
     use super::*;
-    use crate::store::StoreOptions;
+    use crate::audit::notes::WAITING_MAX;
+    use crate::store::{Direction, PAGE_MAX, StoreOptions};
 
     struct Nobody;
 
@@ -528,24 +579,94 @@ mod tests {
         Input::Person(Person { by: "maria".to_owned(), ask })
     }
 
-    #[test]
-    fn what_is_due_is_done_however_many_ask() {
-        let private = std::fs::Permissions::from_mode(0o700);
-        let dir = tempfile::Builder::new().permissions(private).tempdir().unwrap();
+    /// A writer on a new store that nobody runs, and the way to it.
+    fn writer(dir: &Path, limits: Limits) -> (Writer, mpsc::Sender<Asked>) {
         let options = StoreOptions { ballast_bytes: 0, ..StoreOptions::default() };
-        let store = Store::open(dir.path(), &options).unwrap().store;
+        let store = Store::open(dir, &options).unwrap().store;
         let clock = Clock::start();
-        // Agents that are not here are given up at once: something to be done without anybody's asking.
-        let limits = Limits { lost_after: Duration::ZERO, ..Limits::default() };
-        let (working, audited) = recover(&store, limits, clock.now(), 0).unwrap();
+        let (working, audited) = recover(&store, limits, clock.now(), Begin::Started).unwrap();
         let view = RwLock::new(working.clone());
         let (commits, writable) = (watch::Sender::new(0), AtomicBool::new(true));
         let (told, notes) = (watch::Sender::new(audited), Notes::default());
         let (queue, inbox) = mpsc::channel(2 * BATCH_UNITS_MAX);
         let commit_times = Mutex::default();
         let shared = Arc::new(Shared { view, clock, commits, audited: told, notes, writable, commit_times });
-        let mut writer = Writer { shared, store, working, audited, outlet: Arc::new(Nobody), inbox };
+        (Writer { shared, store, working, audited, outlet: Arc::new(Nobody), inbox }, queue)
+    }
 
+    fn private_dir() -> tempfile::TempDir {
+        let private = std::fs::Permissions::from_mode(0o700);
+        tempfile::Builder::new().permissions(private).tempdir().unwrap()
+    }
+
+    fn recorded(store: &Store) -> Vec<(String, u64)> {
+        let events = store.audit_events(Direction::After(None), PAGE_MAX).unwrap();
+        events.into_iter().map(|event| (event.action, event.count)).collect()
+    }
+
+    fn failed() -> StoreError {
+        StoreError::io("writing", std::io::Error::from(std::io::ErrorKind::StorageFull))
+    }
+
+    #[test]
+    fn a_commit_that_failed_is_neither_a_start_nor_a_restore() {
+        let dir = private_dir();
+        let (mut writer, _queue) = writer(dir.path(), Limits::default());
+        let term = writer.working.fleet().term;
+        writer.start_over(Batch::default(), &failed());
+        assert!(writer.working.fleet().term > term);
+        assert_eq!(
+            recorded(&writer.store),
+            [(audit::STARTED.to_owned(), 1), (audit::REOPENED.to_owned(), 1)]
+        );
+    }
+
+    fn refusal(reason: &str) -> AuditEvent {
+        let event = audit::happened("X.Y", "users/maria", "192.0.2.1:1", "", String::new());
+        AuditEvent { reason: reason.to_owned(), ..event }
+    }
+
+    #[test]
+    fn what_a_failed_commit_had_counted_is_counted_as_lost() {
+        let dir = private_dir();
+        let (mut writer, _queue) = writer(dir.path(), Limits::default());
+        let shared = Arc::clone(&writer.shared);
+        shared.notes.put(AuditEvent { count: 5, ..refusal("a") });
+        shared.notes.put(refusal("b"));
+        let mut batch = Batch::default();
+        writer.take_notes(shared.clock.now(), &mut batch);
+        writer.start_over(batch, &failed());
+        assert!(shared.notes.flush(shared.clock.now().mono, false));
+        let told: Vec<_> = shared.notes.take().into_iter().map(|event| (event.action, event.count)).collect();
+        assert_eq!(told, [(audit::DROPPED.to_owned(), 6)]);
+    }
+
+    #[test]
+    fn what_is_counted_to_the_last_moment_is_recorded_as_the_writer_ends() {
+        const KINDS: usize = WAITING_MAX + 50;
+        let dir = private_dir();
+        let (writer, queue) = writer(dir.path(), Limits::default());
+        let (shared, store) = (Arc::clone(&writer.shared), writer.store.clone());
+        let now = shared.clock.now().mono;
+        for kind in 0..KINDS {
+            // The first one is taken at once, as the writer does; two more are counted.
+            assert!(shared.notes.refused(now, refusal(&kind.to_string())));
+            assert_eq!(shared.notes.take().len(), 1);
+            assert!(!shared.notes.refused(now, refusal(&kind.to_string())));
+            assert!(!shared.notes.refused(now, refusal(&kind.to_string())));
+        }
+        drop(queue);
+        writer.run();
+        let counted = recorded(&store).into_iter().filter(|(action, _)| action != audit::STARTED);
+        assert_eq!(counted.map(|(_, count)| count).sum::<u64>(), 2 * KINDS as u64);
+    }
+
+    #[test]
+    fn what_is_due_is_done_however_many_ask() {
+        let dir = private_dir();
+        // Agents that are not here are given up at once: something to be done without anybody's asking.
+        let limits = Limits { lost_after: Duration::ZERO, ..Limits::default() };
+        let (mut writer, queue) = writer(dir.path(), limits);
         let names = TokenNames::One("ftp1".parse().unwrap());
         let (id, ttl) = ("t".to_owned(), Duration::from_secs(600));
         let token = Ask::CreateJoinToken { id, hash: "h".to_owned(), names, uses: 1, ttl };

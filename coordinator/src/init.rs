@@ -30,7 +30,7 @@ use crate::{
     clock::Clock,
     config::{self, ConfigError, Fault, Overrides},
     context::{self, ContextError},
-    driver::{Driver, Outlet, Unavailable},
+    driver::{Begin, Driver, Outlet, Unavailable},
     identity::{CA_CERTIFICATE, CA_KEY, DENIED, SEAL_KEY, SERVER, host_name},
     seal::{SealError, Sealer},
     store::{OpenError, Store, StoreError, StoreOptions},
@@ -306,7 +306,7 @@ impl Outlet for Nobody {
 /// Makes the store and enters the first user (and agent) through the engine, as everything later is.
 async fn enter_first(plan: &Plan, ca: &Authority, now: DateTime<Utc>) -> Result<Option<PathBuf>, InitError> {
     let store = Store::open(&plan.folder.join(STORE), &StoreOptions::default())?.store;
-    let (driver, thread) = Driver::start(store.clone(), Limits::default(), 0, Arc::new(Nobody))?;
+    let (driver, thread) = Driver::start(store.clone(), Limits::default(), Begin::Started, Arc::new(Nobody))?;
     let user = UserAsk::Create { name: plan.admin.clone(), role: UserRole::Admin, password: None };
     let entered = put(&driver, Input::Person(Person { by: "init".to_owned(), ask: Ask::User(user) })).await;
     let agent = match entered {

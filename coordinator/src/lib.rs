@@ -64,10 +64,10 @@ use tonic_health::{ServingStatus, server::HealthReporter};
 use crate::{
     attempt_logs::{AttemptLogs, LogError},
     authority::{Authority, Change, ledger::Entry},
-    chores::BACKUPS,
+    chores::{BACKUPS, BEFORE_UPGRADE_PREFIX},
     config::Config,
     connections::Connections,
-    driver::{Driver, DriverThread},
+    driver::{Begin, Driver, DriverThread},
     identity::{Who, WhoError},
     listener::{Acceptor, Bounds, Conn},
     local::LocalSocket,
@@ -273,6 +273,8 @@ fn open_store(config: &Config) -> Result<Opened, OpenError> {
     let options =
         StoreOptions { create: false, backups: Some(config.file(BACKUPS)), ..StoreOptions::default() };
     let opened = Store::open(&config.file(STORE), &options)?;
+    // Nobody else has the store now, and nothing makes backups of it yet.
+    chores::remove_partial(&config.file(BACKUPS));
     for line in &opened.report {
         tracing::warn!("{line}");
     }
@@ -280,7 +282,8 @@ fn open_store(config: &Config) -> Result<Opened, OpenError> {
         tracing::info!("the last stop was not an orderly one; every live record was checked");
     }
     if let Some(last) = &opened.last_used_by {
-        back_up_before_upgrade(config, &opened.store, last);
+        back_up_before_upgrade(config, &opened.store, last)
+            .map_err(|source| OpenError::Store { dir: config.file(STORE), source })?;
     }
     Ok(opened)
 }
@@ -295,16 +298,22 @@ fn tell_unreadable(services: &Services) {
     }
 }
 
-/// What this version writes the last one may not be able to read: that needs a backup to go back to.
-fn back_up_before_upgrade(config: &Config, store: &Store, last: &str) {
-    let name = format!("before-upgrade-from-{}.{BACKUP_EXTENSION}", last.replace(' ', "-"));
+/// What this version writes the last one may not be able to read: that needs a backup to go back to. Where there is none,
+/// the store stays the last one's by name, and the next start tries again.
+fn back_up_before_upgrade(config: &Config, store: &Store, last: &str) -> Result<(), StoreError> {
+    let name = format!("{BEFORE_UPGRADE_PREFIX}{}.{BACKUP_EXTENSION}", last.replace(' ', "-"));
     let path = config.file(BACKUPS).join(name);
     match store.backup_to(&path) {
         Ok(made) => {
-            tracing::info!(last, entries = made.entries, path = %path.display(), "backed up before the upgrade")
+            tracing::info!(last, entries = made.entries, path = %path.display(), "backed up before the upgrade");
+            store.sign()
         }
         Err(error) => {
-            tracing::warn!(last, error = %Chain(&error), "there is no backup from before this upgrade: make one when you can");
+            tracing::warn!(
+                last, error = %Chain(&error),
+                "there is no backup from before this upgrade: make one when you can; the next start tries it too"
+            );
+            Ok(())
         }
     }
 }
@@ -318,11 +327,10 @@ fn begin(
     now: Wall,
 ) -> Result<(Services, DriverThread), StartError> {
     let logs = Arc::new(AttemptLogs::open(&config.data_dir)?);
-    // An older state than agents may have seen begins above every term that could have been lost.
-    let term_at_least = if opened.rewound { u64::try_from(now.0 / 1_000).unwrap_or(0) } else { 0 };
+    let why = if opened.rewound { Begin::Rewound } else { Begin::Started };
     let outbox = Arc::new(Outbox::new(Arc::clone(&who.sealer)));
     let outlet = Arc::clone(&outbox);
-    let (driver, thread) = Driver::start(opened.store, config.limits.clone(), term_at_least, outlet)?;
+    let (driver, thread) = Driver::start(opened.store, config.limits.clone(), why, outlet)?;
     outbox.tell_trust(&who.ca.trust());
     who.ca.complete(driver.view().agents_by_name().filter_map(|agent| certificate_of(agent, &who.ca, now)));
     who.ca.note_in_force(now.to_utc());

@@ -42,7 +42,9 @@ pub enum SealError {
     )]
     BadKey(String),
     /// As many keys as it may hold are there.
-    #[error("{0} holds {KEYS_MAX} keys already; next: mirror-coordinator seal-key rotate --forget-older")]
+    #[error(
+        "{0} holds {KEYS_MAX} keys already, as many as it may; next: keep a copy of it for old backups, then mirror-coordinator seal-key rotate --forget-older"
+    )]
     TooManyKeys(String),
     /// The system has no random numbers.
     #[error("this host has no random numbers")]
@@ -139,6 +141,12 @@ impl Sealer {
     #[must_use]
     pub fn older_keys(&self) -> usize {
         self.keys.len() - 1
+    }
+
+    /// Whether the file may hold one more key.
+    #[must_use]
+    pub fn has_room(&self) -> bool {
+        self.keys.len() < KEYS_MAX
     }
 
     /// The secret by which one replica pulls one tree from one agent on one day: 43 characters of base64url.

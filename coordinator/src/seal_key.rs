@@ -73,24 +73,20 @@ pub fn check(config: &Config) -> Result<Seals, SealKeyError> {
 /// made with them, unless they are to be forgotten. Cut off in the middle, it is simply begun again.
 ///
 /// # Errors
-/// [`SealKeyError`]; every password that opened before still opens.
+/// [`SealKeyError`], also when the file holds as many keys as it may and none is to be forgotten; every password that
+/// opened before still opens.
 pub fn rotate(config: &Config, forget_older: bool) -> Result<Seals, SealKeyError> {
     let path = config.file(SEAL_KEY);
     // Before the file is touched: nobody else has the store from here on.
     with_store(config, |store| {
-        Sealer::open(&path)?;
-        Sealer::add_key(&path)?;
         let sealer = Sealer::open(&path)?;
-        let resealed: Vec<ProjectRecord> = projects(store)?
-            .into_iter()
-            .filter_map(|project| reseal(&sealer, project).transpose())
-            .collect::<Result<_, _>>()?;
-        for part in resealed.chunks(COMMIT_UNITS_MAX) {
-            let put = |project: &ProjectRecord| {
-                Unit::of(&[Change::Put(Record::Project(Arc::new(project.clone())))])
-            };
-            store.commit(&part.iter().map(put).collect::<Result<Vec<_>, _>>()?)?;
+        if forget_older && !sealer.has_room() {
+            // Room for the new key: nothing may need the older ones when they go.
+            reseal_all(store, &sealer)?;
+            Sealer::forget_older(&path)?;
         }
+        Sealer::add_key(&path)?;
+        reseal_all(store, &Sealer::open(&path)?)?;
         if forget_older {
             Sealer::forget_older(&path)?;
         }
@@ -134,6 +130,20 @@ pub(crate) fn survey<'a>(sealer: &Sealer, projects: impl IntoIterator<Item = &'a
         }
     }
     seals
+}
+
+/// Seals with the present key whatever an older one opens; durable when it returns.
+fn reseal_all(store: &Store, sealer: &Sealer) -> Result<(), SealKeyError> {
+    let resealed: Vec<ProjectRecord> = projects(store)?
+        .into_iter()
+        .filter_map(|project| reseal(sealer, project).transpose())
+        .collect::<Result<_, _>>()?;
+    for part in resealed.chunks(COMMIT_UNITS_MAX) {
+        let put =
+            |project: &ProjectRecord| Unit::of(&[Change::Put(Record::Project(Arc::new(project.clone())))]);
+        store.commit(&part.iter().map(put).collect::<Result<Vec<_>, _>>()?)?;
+    }
+    Ok(())
 }
 
 /// The project with its passwords sealed with the present key; `None`: nothing changes.

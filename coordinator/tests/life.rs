@@ -303,6 +303,61 @@ async fn housekeeping_sweeps_backs_up_prunes_and_looks_at_the_certificate() {
 }
 
 #[tokio::test]
+async fn the_backup_before_an_upgrade_is_tried_at_each_start_until_there_is_one() {
+    let fleet = Fleet::start().await;
+    let version = |config: &Config| std::fs::read_to_string(config.file("store/version")).unwrap();
+    let ours = version(&fleet.config);
+    let last = "mirror-coordinator 0.0.9\n";
+    // Where it is written first there is something in the way.
+    let name = "before-upgrade-from-mirror-coordinator-0.0.9.backup";
+    let fleet = fleet.restart(|config| {
+        std::fs::write(config.file("store/version"), last).unwrap();
+        std::fs::create_dir_all(config.file("backups").join(format!(".{name}.partial"))).unwrap();
+        std::fs::set_permissions(config.file("backups"), std::fs::Permissions::from_mode(0o700)).unwrap();
+    });
+    let fleet = fleet.await;
+    assert_eq!(version(&fleet.config), last);
+    let made = fleet.config.file("backups").join(name);
+    assert!(!made.exists());
+    let fleet = fleet.restart(|config| {
+        std::fs::remove_dir(config.file("backups").join(format!(".{name}.partial"))).unwrap();
+    });
+    let fleet = fleet.await;
+    assert_eq!(version(&fleet.config), ours);
+    assert!(mirror_coordinator::store::verify_backup(&made).unwrap().entries > 0);
+    let fleet = fleet.restart(|_| std::fs::remove_file(&made).unwrap()).await;
+    assert!(!made.exists(), "once");
+    fleet.end().await;
+}
+
+#[tokio::test]
+async fn what_is_left_of_backups_goes_at_a_start_and_no_night_takes_one_that_is_being_sent() {
+    let fleet = Fleet::start().await;
+    let sent = "0190c0de-0000-7000-8000-000000000001.sending";
+    let names = [sent.to_owned(), format!(".{sent}.partial")];
+    let path = |config: &Config, name: &str| config.file("backups").join(name);
+    let fleet = fleet.restart(|config| {
+        std::fs::create_dir_all(config.file("backups")).unwrap();
+        names.iter().for_each(|name| std::fs::write(path(config, name), "x").unwrap());
+    });
+    let mut fleet = fleet.await;
+    assert!(names.iter().all(|name| !path(&fleet.config, name).exists()));
+
+    fleet.config.housekeeping.backup = "* * * * * *".to_owned();
+    let fleet = fleet.restart(|_| {}).await;
+    names.iter().for_each(|name| std::fs::write(path(&fleet.config, name), "x").unwrap());
+    let mut ended = fleet.handle.jobs_ended();
+    // The first one may have begun before.
+    for _ in 0..2 {
+        ended.mark_unchanged();
+        timeout(PATIENCE, ended.changed()).await.expect("a backup is made").unwrap();
+    }
+    until_done(&fleet, "backup").await.unwrap();
+    assert!(names.iter().all(|name| path(&fleet.config, name).exists()));
+    fleet.end().await;
+}
+
+#[tokio::test]
 async fn pruning_after_a_restore_costs_what_is_there_and_not_what_may_have_been() {
     let fleet = Fleet::start().await;
     let backup = fleet.file("moved.backup");

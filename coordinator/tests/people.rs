@@ -6,10 +6,17 @@ mod wire_common;
 
 use std::{os::unix::fs::PermissionsExt as _, time::Duration};
 
-use fleet::agent::UserRole;
+use fleet::agent::{UserRecord, UserRole};
 use fleet::input::{Reply, UserAsk};
+use fleet::record::{Change, Record};
+use fleet::time::Wall;
 use mirror_certs::KeyPair;
-use mirror_coordinator::logins::USER_TRIES_FREE;
+use mirror_coordinator::{
+    STORE,
+    config::Config,
+    logins::USER_TRIES_FREE,
+    store::{Store, StoreOptions, Unit},
+};
 use mirror_proto::{
     status::Fault,
     v1::{self, run_service_client::RunServiceClient, user_service_client::UserServiceClient},
@@ -258,14 +265,34 @@ async fn the_last_admin_stays() {
     fleet.end().await;
 }
 
+/// In the store of a coordinator that is stopped: this user was entered so much earlier.
+fn entered_earlier(config: &Config, user: &str, age: Duration) {
+    let options = StoreOptions { create: false, backups: None, ballast_bytes: 0 };
+    let store = Store::open(&config.file(STORE), &options).unwrap().store;
+    let live = store.live().unwrap().into_iter();
+    let earlier = live.filter_map(|record| match record {
+        Record::User(record) if record.name.as_str() == user => {
+            let since = Wall::from(record.certificates_since.to_utc() - age);
+            Some(Change::Put(Record::User(UserRecord { certificates_since: since, ..record })))
+        }
+        _ => None,
+    });
+    store.commit(&[Unit::of(&earlier.collect::<Vec<_>>()).unwrap()]).unwrap();
+    store.close().unwrap();
+}
+
 #[tokio::test]
 async fn an_earlier_users_certificate_and_one_from_before_a_reset_are_refused() {
-    let (fleet, mut admin) = with_maria().await;
-    let old = fleet.papers(&mirror_certs::Identity::User("maria".parse().unwrap()));
+    /// Certificates count in whole seconds: one of the same second as a reset is taken for one from after it.
+    const AGE: Duration = Duration::from_secs(60);
+    let (fleet, _) = with_maria().await;
+    let old = fleet.earlier_papers(&mirror_certs::Identity::User("maria".parse().unwrap()), AGE);
+    let refused = users(&fleet, Some(&old)).await.who_am_i(v1::WhoAmIRequest {}).await.unwrap_err();
+    assert_eq!((refused.code(), reason(&refused).as_str()), (Code::PermissionDenied, "CERTIFICATE_OUTDATED"));
+    let fleet = fleet.restart(|config| entered_earlier(config, "maria", 2 * AGE)).await;
+    let mut admin = users(&fleet, Some(&fleet.root())).await;
     let mut client = users(&fleet, Some(&old)).await;
     assert!(client.who_am_i(v1::WhoAmIRequest {}).await.is_ok());
-    // Certificates count in whole seconds: one of the same second as the reset is taken for one from after it.
-    tokio::time::sleep(Duration::from_millis(1_100)).await;
     admin.set_password(set_password("maria", "", "another horse battery")).await.unwrap();
     let refused = client.who_am_i(v1::WhoAmIRequest {}).await.unwrap_err();
     assert_eq!((refused.code(), reason(&refused).as_str()), (Code::PermissionDenied, "CERTIFICATE_OUTDATED"));

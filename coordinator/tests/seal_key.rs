@@ -54,6 +54,34 @@ async fn a_changed_key_opens_everything_and_a_forgotten_one_nothing() {
 }
 
 #[tokio::test]
+async fn a_full_key_file_takes_a_new_key_in_the_place_of_the_older_ones() {
+    const KEYS_MAX: usize = 16;
+    let fleet = Fleet::start().await;
+    fleet.enrol("ftp1").await;
+    fleet.declare("debian", "ftp1").await;
+    let config: Config = fleet.handle.services().config.as_ref().clone();
+    let dir = fleet.stop().await;
+    let key = config.file(SEAL_KEY);
+    // The password is sealed with the last of the older keys.
+    let newer = (1..KEYS_MAX).map(|number| format!("{number:064x}\n")).collect::<String>();
+    let full = format!("{newer}{}", fs::read_to_string(&key).unwrap());
+    fs::write(&key, &full).unwrap();
+    let refused = rotate(&config, false).unwrap_err();
+    let told = mirror_coordinator::Chain(&refused).to_string();
+    assert!(told.contains("next: keep a copy") && told.ends_with("seal-key rotate --forget-older"), "{told}");
+    assert_eq!(fs::read_to_string(&key).unwrap(), full);
+    assert_eq!(counts(&check(&config).unwrap()), (0, 1, 0, KEYS_MAX - 1));
+
+    assert_eq!(counts(&rotate(&config, true).unwrap()), (1, 0, 0, 0));
+    let left = fs::read_to_string(&key).unwrap();
+    assert!(left.lines().count() == 1 && !full.contains(left.trim()), "a key that was never there");
+
+    let fleet = Fleet::start_in(dir).await;
+    assert_eq!(password_sent(&fleet, "debian").await.as_deref(), Some("hunter2"));
+    fleet.end().await;
+}
+
+#[tokio::test]
 async fn a_lost_key_is_refused_then_renewed_and_found_again() {
     let fleet = Fleet::start().await;
     fleet.enrol("ftp1").await;

@@ -56,9 +56,9 @@ fn a_damaged_log_is_repaired_restored_or_refused() {
             for segment in
                 0..fs::metadata(originals.path(which).join("sled/db")).unwrap().len() / SEGMENT_BYTES
             {
-                damage(format!("header of segment {segment} flipped"), &|db, _| {
-                    flip(db, segment * SEGMENT_BYTES + 7);
-                });
+                let at = segment * SEGMENT_BYTES;
+                damage(format!("header of segment {segment} flipped"), &|db, _| flip(db, at + 7));
+                damage(format!("header of segment {segment} zeroed"), &|db, _| zero(db, at, 20));
             }
             damage("first page zeroed".to_owned(), &|db, _| zero(db, 0, 4_096));
             damage("emptied".to_owned(), &|db, length| cut(db, length));

@@ -8,46 +8,26 @@ use std::{
     fs::{self, File},
     io::Write as _,
     path::Path,
-    process::Command,
 };
 
 use fleet::record::Change;
 use mirror_coordinator::store::{Ballast, Store, StoreError, StoreOptions, Unit};
-use store_common::{assert_whole, changes, fill, options, request, temp_dir};
+use store_common::{assert_whole, changes, disk::Disk, fill, options, request, temp_dir};
 
-const DISK_MIB: u64 = 48;
+const DISK_BYTES: u64 = 48 << 20;
 const BALLAST: u64 = 8 << 20;
 
-/// A small disk of its own, unmounted at the end.
-struct Disk(tempfile::TempDir);
-
-impl Disk {
-    /// `None`, with the reason told, where this process may not mount.
-    #[allow(clippy::disallowed_methods, reason = "the test mounts a small disk for itself")]
-    #[allow(clippy::print_stdout, reason = "a skipped test says so")]
-    fn mount() -> Option<Self> {
-        let dir = temp_dir();
-        let size = format!("size={DISK_MIB}m,mode=0700");
-        let mounted =
-            Command::new("mount").args(["-t", "tmpfs", "-o", &size, "store-full"]).arg(dir.path()).output();
-        match mounted {
-            Ok(output) if output.status.success() => Some(Self(dir)),
-            refused => {
-                println!("skipped: a tmpfs cannot be mounted here ({refused:?}); run as root");
-                None
-            }
+/// A small disk, after the directory that it is mounted at, so that it goes first; `None`, with the reason told, where
+/// this process may not mount.
+#[allow(clippy::print_stdout, reason = "a skipped test says so")]
+fn small_disk() -> Option<(tempfile::TempDir, Disk)> {
+    let dir = temp_dir();
+    match Disk::memory(dir.path(), DISK_BYTES) {
+        Ok(disk) => Some((dir, disk)),
+        Err(why) => {
+            println!("skipped: a tmpfs cannot be mounted here: {why}");
+            None
         }
-    }
-
-    fn path(&self) -> &Path {
-        self.0.path()
-    }
-}
-
-impl Drop for Disk {
-    #[allow(clippy::disallowed_methods, reason = "the test mounts a small disk for itself")]
-    fn drop(&mut self) {
-        drop(Command::new("umount").arg("--lazy").arg(self.0.path()).status());
     }
 }
 
@@ -78,7 +58,7 @@ fn commit_until_full(store: &Store) -> StoreError {
 
 #[test]
 fn a_full_disk_fails_commits_loses_nothing_and_ends_when_there_is_room() {
-    let Some(disk) = Disk::mount() else { return };
+    let Some((_dir, disk)) = small_disk() else { return };
     let dir = disk.path().join("store");
     let with_ballast = StoreOptions { ballast_bytes: BALLAST, ..options() };
     let store = Store::open(&dir, &with_ballast).unwrap().store;
@@ -129,7 +109,7 @@ fn a_full_disk_fails_commits_loses_nothing_and_ends_when_there_is_room() {
 
 #[test]
 fn a_store_on_a_full_disk_opens_by_giving_up_its_ballast() {
-    let Some(disk) = Disk::mount() else { return };
+    let Some((_dir, disk)) = small_disk() else { return };
     let dir = disk.path().join("store");
     let with_ballast = StoreOptions { ballast_bytes: BALLAST, ..options() };
     let store = Store::open(&dir, &with_ballast).unwrap().store;
@@ -146,7 +126,7 @@ fn a_store_on_a_full_disk_opens_by_giving_up_its_ballast() {
 
 #[test]
 fn a_backup_never_fills_the_disk_of_the_store() {
-    let Some(disk) = Disk::mount() else { return };
+    let Some((_dir, disk)) = small_disk() else { return };
     let store = Store::open(&disk.path().join("store"), &options()).unwrap().store;
     fill(&store, 200);
     let filler = disk.path().join("filler");

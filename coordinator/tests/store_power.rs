@@ -14,7 +14,7 @@ mod store_common;
 use std::{
     fs::{self, File},
     io,
-    path::{Path, PathBuf},
+    path::Path,
     process::{Child, Command},
     thread,
     time::{Duration, Instant},
@@ -24,6 +24,7 @@ use mirror_coordinator::store::Store;
 use rand::Rng as _;
 use rustix::process::{Pid, Signal, kill_process};
 use store_common::{
+    disk::{Disk, run},
     open, options, temp_dir,
     writers::{acknowledged, assert_holds, start, write, write_until_ended},
 };
@@ -34,49 +35,12 @@ const DISK_BYTES: u64 = 96 << 20;
 const CUTS: u32 = 8;
 /// Longest wait until a stopped process stands still.
 const STOP_WAIT_MAX: Duration = Duration::from_secs(10);
+/// Longest wait until a write is acknowledged.
+const WRITE_WAIT_MAX: Duration = Duration::from_secs(60);
+/// Pause between two looks at what was acknowledged.
+const WRITE_PAUSE: Duration = Duration::from_millis(5);
 /// Times that a disk fails and is mended.
 const FAILURES: u64 = 12;
-
-/// A file system in a file, mounted.
-struct Disk {
-    mounted: PathBuf,
-}
-
-impl Disk {
-    /// Makes a file system with these options of `mkfs.ext4` in `image`.
-    fn make(image: &Path, format: &[&str]) -> Result<(), String> {
-        File::create(image).and_then(|file| file.set_len(DISK_BYTES)).map_err(|error| error.to_string())?;
-        run(Command::new("mkfs.ext4").args(["-q", "-F"]).args(format).arg(image))
-    }
-
-    fn mount(image: &Path, at: &Path, options: &str) -> Result<Self, String> {
-        fs::create_dir_all(at).map_err(|error| error.to_string())?;
-        run(Command::new("mount").args(["-o", options]).arg(image).arg(at))?;
-        Ok(Self { mounted: at.to_owned() })
-    }
-}
-
-impl Drop for Disk {
-    fn drop(&mut self) {
-        if run(Command::new("umount").arg(&self.mounted)).is_err() {
-            drop(run(Command::new("umount").arg("--lazy").arg(&self.mounted)));
-        }
-    }
-}
-
-fn run(command: &mut Command) -> Result<(), String> {
-    let output = command.output().map_err(|error| format!("{command:?}: {error}"))?;
-    let said = String::from_utf8_lossy(&output.stderr);
-    if output.status.success() { Ok(()) } else { Err(format!("{command:?}: {said}")) }
-}
-
-/// A small file system in memory, for the images: its own room ends when the test says so.
-fn memory(at: &Path, bytes: u64) -> Result<Disk, String> {
-    fs::create_dir_all(at).map_err(|error| error.to_string())?;
-    let size = format!("size={bytes},mode=0700");
-    run(Command::new("mount").args(["-t", "tmpfs", "-o", &size, "store-power"]).arg(at))?;
-    Ok(Disk { mounted: at.to_owned() })
-}
 
 /// The writers, ended with the test, however it ends: they would keep its disks.
 struct Writers(Child);
@@ -112,6 +76,15 @@ fn stop(pid: u32) {
     }
 }
 
+/// Waits until more units are acknowledged than these.
+fn await_more_than(before: u64, notes: &Path) {
+    let begun = Instant::now();
+    while acknowledged(notes).iter().sum::<u64>() <= before {
+        assert!(begun.elapsed() < WRITE_WAIT_MAX, "nothing is acknowledged any more");
+        thread::sleep(WRITE_PAUSE);
+    }
+}
+
 #[test]
 fn child_writes_until_it_is_ended() {
     write_until_ended();
@@ -123,8 +96,8 @@ fn after_a_power_cut_every_acknowledged_write_is_there() {
     let (images, live, after) =
         (dir.path().join("images"), dir.path().join("live"), dir.path().join("after"));
     let set_up = || -> Result<(Disk, Disk), String> {
-        let images_disk = memory(&images, 3 * DISK_BYTES)?;
-        Disk::make(&images.join("disk"), &[])?;
+        let images_disk = Disk::memory(&images, 3 * DISK_BYTES)?;
+        Disk::make(&images.join("disk"), DISK_BYTES, &[])?;
         Ok((images_disk, Disk::mount(&images.join("disk"), &live, "loop")?))
     };
     let (_images_disk, _live_disk) = match set_up() {
@@ -135,6 +108,7 @@ fn after_a_power_cut_every_acknowledged_write_is_there() {
     let writers = Writers(start("child_writes_until_it_is_ended", &live.join("store"), &notes));
     let mut before = 0;
     for cut in 0..CUTS {
+        await_more_than(before, &notes);
         // Where in its writing it is met is the fault that is tried.
         thread::sleep(Duration::from_millis(rand::rng().random_range(50..400)));
         stop(writers.0.id());
@@ -151,9 +125,7 @@ fn after_a_power_cut_every_acknowledged_write_is_there() {
         assert!(!opened.rewound, "cut {cut}: {:?}", opened.report);
         // Those on the disk that were not noted yet: at most one of each writer.
         assert_holds(&opened.store, &told, 1, &format!("cut {cut}"));
-        let total: u64 = told.iter().sum();
-        assert!(total > before, "cut {cut}: nothing was acknowledged since the last one");
-        before = total;
+        before = told.iter().sum();
         opened.store.close().unwrap();
     }
     println!("{before} units acknowledged over {CUTS} power cuts");
@@ -169,8 +141,8 @@ fn what_a_failing_disk_did_not_take_is_written_again_when_it_is_mended() {
         // What is free in the file system has no room of its own in the image. When the image's disk is full, such a
         // block is refused: an error of input and output for whoever writes to the file system. Its own tables have
         // their room, so that only data is hit; and it has no journal, so that it stays mounted.
-        let images_disk = memory(&images, 2 * DISK_BYTES + (8 << 20))?;
-        Disk::make(&images.join("holes"), &["-O", "^has_journal", "-E", "lazy_itable_init=0"])?;
+        let images_disk = Disk::memory(&images, 2 * DISK_BYTES + (8 << 20))?;
+        Disk::make(&images.join("holes"), DISK_BYTES, &["-O", "^has_journal", "-E", "lazy_itable_init=0"])?;
         let whole = fs::read(images.join("holes")).map_err(|error| error.to_string())?;
         fs::write(images.join("disk"), whole).map_err(|error| error.to_string())?;
         fs::remove_file(images.join("holes")).map_err(|error| error.to_string())?;

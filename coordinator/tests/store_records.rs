@@ -1,11 +1,7 @@
 //! What goes into the store comes out of it: live records, pages of history, pruning, limits, versions.
 
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
-#![allow(
-    clippy::disallowed_methods,
-    clippy::print_stdout,
-    reason = "it mounts a disk, and says what it skips"
-)]
+#![allow(clippy::print_stdout, reason = "it says what it skips")]
 
 mod store_common;
 
@@ -22,7 +18,12 @@ use fleet::{
 use mirror_coordinator::store::{
     OpenError, PRUNE_DELETES_MAX, Pruned, SCHEMA, Store, StoreError, StoreOptions, Unit, VALUE_BYTES_MAX,
 };
-use store_common::{P, assert_whole, attempt, changes, fill, open, options, request, run, run_id, temp_dir};
+use store_common::{
+    P, assert_whole, attempt, changes, disk::Disk, fill, open, options, request, run, run_id, temp_dir,
+};
+
+/// Bytes of a disk of its own.
+const DISK_BYTES: u64 = 48 << 20;
 
 fn put(store: &Store, records: impl IntoIterator<Item = Record>) {
     let changes: Vec<_> = records.into_iter().map(Change::Put).collect();
@@ -316,6 +317,11 @@ fn a_store_of_an_older_coordinator_is_read_and_named_so_that_it_is_backed_up_fir
     assert_whole(&opened.store);
     fill(&opened.store, 31);
     opened.store.close().unwrap();
+    assert!(matches!(opened.store.sign(), Err(StoreError::Closed)));
+    let opened = open(dir.path());
+    assert_eq!(opened.last_used_by.as_deref(), Some("mirror-coordinator 0.0.9"), "until it is signed");
+    opened.store.sign().unwrap();
+    opened.store.close().unwrap();
     assert_eq!(open(dir.path()).last_used_by, None, "once");
 }
 
@@ -342,27 +348,22 @@ fn a_store_of_another_user_is_refused_before_anything_is_written() {
 #[test]
 fn a_store_that_may_not_be_written_to_is_refused_and_left_as_it_is() {
     let dir = temp_dir();
-    let mount = |args: &[&str]| {
-        let done = std::process::Command::new("mount").args(args).arg(dir.path()).output();
-        done.is_ok_and(|output| output.status.success())
+    let disk = match Disk::memory(dir.path(), DISK_BYTES) {
+        Ok(disk) => disk,
+        Err(why) => return println!("skipped: a tmpfs cannot be mounted here: {why}"),
     };
-    if !mount(&["-t", "tmpfs", "-o", "mode=0700", "store-read-only"]) {
-        return println!("skipped: a tmpfs cannot be mounted here; run as root");
-    }
     let store = open(dir.path()).store;
     fill(&store, 20);
     store.close().unwrap();
     drop(store);
-    assert!(mount(&["-o", "remount,ro"]));
+    disk.remount("ro").unwrap();
     let error = Store::open(dir.path(), &options()).unwrap_err();
     let cause = std::error::Error::source(&error).and_then(std::error::Error::source).unwrap().to_string();
     assert!(cause.contains("Read-only file system"), "{error:?}");
-    assert!(mount(&["-o", "remount,rw"]));
+    disk.remount("rw").unwrap();
     let again = open(dir.path());
     assert!(again.clean && !again.rewound, "{:?}", again.report);
     assert_whole(&again.store);
-    drop(again);
-    std::process::Command::new("umount").arg("--lazy").arg(dir.path()).status().unwrap();
 }
 
 #[test]

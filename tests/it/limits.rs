@@ -132,6 +132,12 @@ pub(crate) fn fill_up(path: &Path) {
     }
 }
 
+/// How many events of this kind are in the audit log.
+fn recorded(fleet: &Fleet, action: &str) -> usize {
+    let found = fleet.mirrorctl(&["audit", "--action", action, "-o", "json"]).ok().stdout;
+    found.lines().filter(|line| line.contains(action)).count()
+}
+
 #[test]
 fn a_full_store_refuses_writes_serves_reads_and_loses_nothing() {
     let mut fleet = Fleet::prepare(FleetOptions::default()).expect("a fleet");
@@ -163,6 +169,7 @@ fn a_full_store_refuses_writes_serves_reads_and_loses_nothing() {
         add(&fleet, &format!("before-{number}")).ok();
     }
 
+    let starts = recorded(&fleet, "Coordinator.Start");
     fill_up(&fleet.coordinator_dir().join("filler"));
     let refused =
         (0..400).map(|number| add(&fleet, &format!("while-{number}"))).find(|added| added.code != 0);
@@ -179,6 +186,9 @@ fn a_full_store_refuses_writes_serves_reads_and_loses_nothing() {
     fs::remove_file(fleet.coordinator_dir().join("filler")).expect("room again");
     eventually("writes are taken again", || (add(&fleet, "after").code == 0).then_some(()));
     fleet.await_connected("edge1");
+    // The audit log tells what it was: no restart, and no state of an earlier time.
+    assert!(recorded(&fleet, "Coordinator.Reopen") > 0);
+    assert_eq!((recorded(&fleet, "Coordinator.Start"), recorded(&fleet, "Coordinator.Restore")), (starts, 0));
     for again in [false, true] {
         if again {
             fleet.kill_coordinator();

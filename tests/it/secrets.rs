@@ -184,6 +184,9 @@ fn plant(fleet: &Fleet, tokens: &[String], hunt: &mut Hunt) {
     assert!(!pairs.is_empty(), "the origin serves its replica");
 }
 
+/// The one page that finds a fault, and says so by its exit code: a password that is wrong.
+const FINDS_A_FAULT: &[&str] = &["project", "check", "wrong"];
+
 /// Every answer that people can ask for, each as it is shown and as JSON.
 fn answers(fleet: &Fleet) -> Vec<u8> {
     let mut all = Vec::new();
@@ -192,7 +195,7 @@ fn answers(fleet: &Fleet) -> Vec<u8> {
         &["project", "show", CONTROL],
         &["project", "show", "wrong"],
         &["project", "check", CONTROL],
-        &["project", "check", "wrong"],
+        FINDS_A_FAULT,
         &["project", "preview", CONTROL],
         &["run", "list", CONTROL],
         &["run", "show", CONTROL],
@@ -215,6 +218,9 @@ fn answers(fleet: &Fleet) -> Vec<u8> {
     ] {
         for form in [&[][..], &["-o", "json"], &["-o", "wide"]] {
             let said = fleet.mirrorctl(&[page, form].concat());
+            let code = i32::from(page == FINDS_A_FAULT);
+            assert_eq!(said.code, code, "{}\n{}{}", said.line, said.stdout, said.stderr);
+            assert!(!said.stdout.trim().is_empty(), "{}: nothing is shown", said.line);
             all.extend([said.stdout, said.stderr].concat().into_bytes());
         }
     }

@@ -104,12 +104,22 @@ fn a_disk_that_fails_stops_writes_only_and_heals_without_a_restart() {
     assert!(["before", "after"].iter().all(|name| there.contains(&(*name).to_owned())), "{there:?}");
 }
 
+/// Tells the writers that it is over, also when the test panics before: a scope waits for its threads.
+struct TellsOver<'a>(&'a AtomicBool);
+
+impl Drop for TellsOver<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
 #[test]
 fn a_backup_taken_under_eight_writers_restores_all_that_was_acknowledged_before_it() {
     let mut fleet = fleet();
     let file = fleet.path().join("fleet.backup");
     let (over, done) = (AtomicBool::new(false), Mutex::new(Vec::new()));
     let before = std::thread::scope(|scope| {
+        let tells_over = TellsOver(&over);
         for writer in 0..WRITERS {
             let (fleet, over, done) = (&fleet, &over, &done);
             scope.spawn(move || {
@@ -128,7 +138,7 @@ fn a_backup_taken_under_eight_writers_restores_all_that_was_acknowledged_before_
         });
         let before = done.lock().expect("no writer panicked").clone();
         let taken = fleet.mirrorctl(&["backup", file.to_str().expect("a plain path")]);
-        over.store(true, Ordering::Relaxed);
+        drop(tells_over);
         let said = taken.ok().stdout;
         assert!(said.starts_with("Backup of ") && said.contains("read again and whole"), "{said}");
         before

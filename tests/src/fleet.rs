@@ -386,17 +386,22 @@ impl Fleet {
         let list = self.json(&["run", "list", project]);
         list["runs"].as_array().cloned().unwrap_or_default()
     }
-}
 
-impl Drop for Fleet {
-    fn drop(&mut self) {
+    /// Kills every process of this fleet, the upstream's with them.
+    pub fn kill_all(&mut self) {
         self.coordinator = None;
-        self.agents.clear();
+        self.agents.iter_mut().for_each(|agent| *agent = None);
         // Supervisors outlive their agents by design: end those of this fleet, known by its directory.
         let own = self.path().display().to_string();
         for pid in crate::process::living_with(&own) {
             crate::process::send_signal(pid, rustix::process::Signal::KILL);
         }
+    }
+}
+
+impl Drop for Fleet {
+    fn drop(&mut self) {
+        self.kill_all();
     }
 }
 

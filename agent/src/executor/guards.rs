@@ -2,6 +2,7 @@
 //! what stops a running one, and the evidence that is told. Pure: knows output that was read and figures, no file and
 //! no process.
 
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use fleet::defaults::{ADOPT_AGAIN_PERCENT, ADOPT_DELETE_PERCENT};
@@ -76,6 +77,13 @@ impl Pass {
             Self::Reclaim | Self::Copy => true,
             Self::Pull => !order.dry_run,
         }
+    }
+
+    /// Whether it begins only where there is room. What makes room may begin without any; a count and a comparison,
+    /// which come when all is written, need none.
+    pub(super) fn needs_room(self, order: &Order) -> bool {
+        let makes_room = order.reclaim && self != Self::Pull;
+        !order.dry_run && !makes_room && !matches!(self, Self::Count | Self::Verify)
     }
 
     /// What the log says when it begins; a plain pull needs no word.
@@ -337,6 +345,18 @@ pub(super) fn evidence(
     sentence: String,
 ) -> v1::Evidence {
     v1::Evidence { kind: kind.into(), wanted: measure.0, allowed: measure.1, names, sentence }
+}
+
+/// The outcome where a program has no room to begin; `lack` is what its volume lacks.
+pub(super) fn no_room(order: &Order, volume: &Path, lack: &str) -> v1::Outcome {
+    let cause = format!("{} holds {}: {lack}", volume.display(), order.destination);
+    let advice = if order.moves_from().is_some() {
+        MOVE_AGAIN
+    } else {
+        "free space on the volume, or let mirrorctl project run --reclaim remove what the upstream no longer has; nothing \
+         was started"
+    };
+    of_class(Class::DiskFull, &cause, Fault::Fleet, advice)
 }
 
 /// Another meaning of how a program ended.

@@ -9,12 +9,14 @@
 //! The old tree is only read, and never removed. Nothing but the new place is written to, and only what this move, or
 //! one before it, put there is deleted.
 
+use std::io;
+
 use fleet::project::Destination;
 use mirror_proto::v1;
 use mirror_proto::v1::outcome::Class;
 use rsync::Fault;
 
-use super::attempt::{Early, Machine, early};
+use super::attempt::{Early, Machine, early, rejected};
 use super::guards::{Ended, MOVE_AGAIN, Pass};
 use super::ledger::blocking;
 use super::passes::Hands;
@@ -45,11 +47,7 @@ pub(super) fn place_faults(guard: &Guard, order: &Order) -> Vec<String> {
     let old = told(has_tree(guard, order, from), &|| {
         format!("there is no tree at {from}; is its volume mounted? Look at it, or fetch the tree anew")
     });
-    let new = told(is_free(guard, order), &|| {
-        format!(
-            "{to} is not empty, and no move of this tree put there what it holds; empty it, or name another place"
-        )
-    });
+    let new = told(is_free(guard, order), &|| not_free(to));
     [old, new].into_iter().flatten().collect()
 }
 
@@ -63,7 +61,33 @@ fn has_tree(guard: &Guard, order: &Order, from: &Destination) -> Result<bool, De
 fn is_free(guard: &Guard, order: &Order) -> Result<bool, DestinationFault> {
     let (root, to) = (guard.root_of(&order.destination)?, &order.destination);
     guard.look_at(to)?;
-    Ok(!root.is_filled(to).unwrap_or(false) || root.was_moving(order.project, to).unwrap_or(false))
+    holds_nothing_foreign(root, order)
+        .map_err(|source| DestinationFault::Io { part: to.path().to_owned(), source })
+}
+
+/// Whether the new place is empty, or holds what a move of this tree put there.
+fn holds_nothing_foreign(root: &Root, order: &Order) -> io::Result<bool> {
+    let to = &order.destination;
+    Ok(!root.is_filled(to)? || root.was_moving(order.project, to)?)
+}
+
+fn not_free(to: &Destination) -> String {
+    format!(
+        "{to} is not empty, and no move of this tree put there what it holds; empty it, or name another place"
+    )
+}
+
+/// Notes that the new place is this move's, which deletes there what the tree does not have. Asked under the project's
+/// lock whether it may: days may lie between the offer and now, and what cannot be looked at is nobody's to delete.
+pub(super) fn claim(root: &Root, order: &Order) -> Early<()> {
+    let to = &order.destination;
+    match holds_nothing_foreign(root, order) {
+        Ok(true) => {}
+        Ok(false) => return early(rejected(&not_free(to))),
+        Err(error) => return early(of_local_error("cannot examine the new place", &error)),
+    }
+    root.mark_moving(order.project, to)
+        .or_else(|error| early(of_local_error("cannot note that the tree is begun", &error)))
 }
 
 /// What is in the way of the public link.
@@ -127,7 +151,7 @@ impl Machine<'_> {
         if faults.is_empty() {
             return Ok(());
         }
-        early(super::attempt::rejected(&faults.join("; ")))
+        early(rejected(&faults.join("; ")))
     }
 
     /// From here on a wish for the end comes too late.
@@ -138,10 +162,18 @@ impl Machine<'_> {
         self.step(Step::Switch).await
     }
 
-    /// Makes the new place the tree's own, and points the public link at it. May be begun again.
+    /// Points the public link at the new place, and makes that the tree's own. May be begun again.
     async fn switch(&self, from: &Destination, outcome: v1::Outcome) -> Early<v1::Outcome> {
         let outcome = self.link(outcome, Some(from)).await?;
-        self.at_root(|root, order| root.end_moving(order.project, &order.destination)).await?;
+        let noted = self.at_root(|root, order| root.mark_begun(order.project, &order.destination)).await;
+        if let Err(failed) = noted {
+            if self.attempt.order.link.is_none() {
+                return Err(failed);
+            }
+            // Readers are at the new place already: the move has come to its end. The next pull notes it.
+            tracing::warn!(error = failed.cause, "the tree has moved, and that cannot be noted");
+            self.attempt.line(&format!("the tree has moved, and that cannot be noted: {}", failed.cause));
+        }
         self.attempt.line(&format!(
             "the tree lives at {} now; the old one at {from} stays",
             self.attempt.order.destination
@@ -159,6 +191,7 @@ impl Machine<'_> {
         let (live, attempt, before) = (self.shared.live(), self.attempt.clone(), before.cloned());
         let to = attempt.order.destination.clone();
         let shown = link.clone();
+        let (lead, advice) = not_linked(before.as_ref());
         let put = blocking(move || {
             live.guard.put_link(attempt.order.project, &link, &attempt.order.destination, before.as_ref())
         })
@@ -172,18 +205,10 @@ impl Machine<'_> {
             }
             Err(fault) => {
                 let told = match &fault {
-                    LinkFault::Io { .. } => {
-                        of_local_error("the tree is whole, but readers cannot find it", &fault)
-                    }
+                    LinkFault::Io { .. } => of_local_error(&lead, &fault),
                     LinkFault::Place { .. } | LinkFault::Foreign { .. } => {
-                        let cause =
-                            format!("the tree is whole, but readers cannot find it: {}", chain(&fault));
-                        of_class(
-                            Class::RejectedByAgent,
-                            &cause,
-                            Fault::Yours,
-                            "clear the place of the link, or declare another one",
-                        )
+                        let cause = format!("{lead}: {}", chain(&fault));
+                        of_class(Class::RejectedByAgent, &cause, Fault::Yours, advice)
                     }
                 };
                 early(v1::Outcome {
@@ -194,6 +219,24 @@ impl Machine<'_> {
                 })
             }
         }
+    }
+}
+
+/// What it means that the public link was not pointed at a tree, and what to do where something is in its way. `before`
+/// is where the tree was, if it moves.
+fn not_linked(before: Option<&Destination>) -> (String, &'static str) {
+    match before {
+        Some(from) => (
+            format!(
+                "the copy is whole, but the public link does not lead to it; the old tree is still at {from} for its \
+                 readers"
+            ),
+            "clear the place of the link, or declare another one, then move the tree again",
+        ),
+        None => (
+            "the tree is whole, but readers cannot find it".to_owned(),
+            "clear the place of the link, or declare another one",
+        ),
     }
 }
 
@@ -253,4 +296,48 @@ fn still_differs(order: &Order, text: &str) -> v1::Outcome {
         Fault::Open,
         "the old tree serves as before; stop who writes to it, then move it again",
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::key::tests::key;
+
+    fn order() -> Order {
+        let assignment = v1::Assignment {
+            key: Some(key(1, 1, 1).to_wire()),
+            project_uid: 7,
+            project: "debian".into(),
+            role: v1::Role::Origin.into(),
+            destination: "a2:mirror/debian".into(),
+            move_from: "a1:debian".into(),
+            keep_extra: true,
+            ..v1::Assignment::default()
+        };
+        Order::read(key(1, 1, 1), &assignment, false).unwrap()
+    }
+
+    #[test]
+    fn only_an_empty_place_or_what_a_move_made_is_claimed() {
+        let dir = tempfile::tempdir().unwrap();
+        let (root, order) = (Root::open(dir.path()).unwrap(), order());
+        let refusal = || claim(&root, &order).unwrap_err();
+        let claimed = || root.was_moving(order.project, &order.destination).unwrap();
+        let place = dir.path().join("mirror/debian");
+        std::fs::create_dir_all(&place).unwrap();
+        std::fs::write(place.join("own"), "somebody's").unwrap();
+        assert_eq!((refusal().class(), claimed()), (Class::RejectedByAgent, false));
+        assert!(refusal().cause.contains("a2:mirror/debian is not empty"), "{:?}", refusal());
+        // What cannot be looked at may hold anything.
+        std::fs::rename(&place, dir.path().join("aside")).unwrap();
+        std::os::unix::fs::symlink("../aside", &place).unwrap();
+        assert_eq!((refusal().class(), claimed()), (Class::LocalIo, false));
+        std::fs::remove_file(&place).unwrap();
+        claim(&root, &order).unwrap();
+        std::fs::rename(dir.path().join("aside"), &place).unwrap();
+        assert!(claimed() && claim(&root, &order).is_ok(), "the move before made it");
+        // The tree's own now: a move has no right to it any more.
+        root.mark_begun(order.project, &order.destination).unwrap();
+        assert_eq!((refusal().class(), claimed()), (Class::RejectedByAgent, false));
+    }
 }

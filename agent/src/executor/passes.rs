@@ -9,18 +9,18 @@ use std::time::Duration;
 use fleet::marker::MarkerKind;
 use mirror_proto::v1;
 use mirror_proto::v1::outcome::Class;
-use rsync::{Fault, LocalPass, Purpose};
+use rsync::{LocalPass, Purpose};
 
 use super::Shared;
 use super::attempt::{Early, LOCK_PACE, Machine, early, not_started, rejected};
 use super::findings::Findings;
 use super::guards::{self, Ended, Facts, Pass, Verdict};
 use super::ledger::blocking;
-use super::marker;
-use crate::guard::{DestinationFault, LockFault, ProjectLock, Root, Space};
+use super::{marker, moving};
+use crate::guard::{DestinationFault, LockFault, ProjectLock, Root};
 use crate::journal::Step;
 use crate::order::Order;
-use crate::outcome::{cancelled, of_class, of_local_error};
+use crate::outcome::{cancelled, of_local_error};
 use crate::rundir::{ProgramStatus, RunDir, Secret};
 
 /// Tries of a program that meets "max connections" directly behind another one of the same attempt: a daemon frees the
@@ -264,12 +264,12 @@ fn start(
 fn prepare(shared: &Shared, order: &Order, pass: Pass, number: u32, lock: &ProjectLock) -> Early<RunDir> {
     let live = shared.live();
     let root = live.guard.root_of(&order.destination).or_else(|fault| early(rejected(&fault)))?;
-    // What makes room may begin without any, and what changes nothing needs none.
-    let makes_room = order.reclaim && pass != Pass::Pull;
-    if !order.dry_run && !makes_room && pass != Pass::Count {
+    if pass.needs_room(order) {
         let space =
             root.space().or_else(|error| early(of_local_error("cannot examine the volume", &error)))?;
-        check_space(space, root, order)?;
+        if let Some(lack) = space.below_floor() {
+            return early(guards::no_room(order, root.path(), &lack));
+        }
     }
     let writes = pass.writes(order);
     let path =
@@ -282,9 +282,10 @@ fn prepare(shared: &Shared, order: &Order, pass: Pass, number: u32, lock: &Proje
     let path = if fetches { fetched.clone() } else { path };
     let mut spec = match order.moves_from() {
         Some(from) => {
+            let old_root = live.guard.root_of(from).or_else(|fault| early(no_place(&fault)))?;
             let from = live.guard.look_at(from).or_else(|fault| early(no_place(&fault)))?;
-            let pass = local_pass(pass, number);
-            order.local_program(pass, &live.config, &live.version, (&from, &path), root.path(), &lock.path)
+            let (pass, roots) = (local_pass(pass, number), (old_root.path(), root.path()));
+            order.local_program(pass, &live.config, &live.version, (&from, &path), roots, &lock.path)
         }
         None => {
             let purpose = purpose(pass, order);
@@ -295,11 +296,12 @@ fn prepare(shared: &Shared, order: &Order, pass: Pass, number: u32, lock: &Proje
     // A jail knows only what is there.
     spec.jail.read_paths.retain(|path| path.is_dir());
     if writes {
-        let marked = match order.moves_from() {
-            Some(_) => root.mark_moving(order.project, &order.destination),
-            None => root.mark_begun(order.project, &order.destination),
-        };
-        marked.or_else(|error| early(of_local_error("cannot note that the tree is begun", &error)))?;
+        match order.moves_from() {
+            Some(_) => moving::claim(root, order)?,
+            None => root
+                .mark_begun(order.project, &order.destination)
+                .or_else(|error| early(of_local_error("cannot note that the tree is begun", &error)))?,
+        }
     }
     if pass == Pass::Pull {
         let journaled = shared.journal.write_here(|journal| journal.step(order.key, Step::Pull));
@@ -329,14 +331,6 @@ fn local_pass(pass: Pass, round: u32) -> LocalPass {
         Pass::Copy => LocalPass::Repair,
         _ => LocalPass::Verify,
     }
-}
-
-fn check_space(space: Space, root: &Root, order: &Order) -> Early<()> {
-    let Some(lack) = space.below_floor() else { return Ok(()) };
-    let cause = format!("{} holds {}: {lack}", root.path().display(), order.destination);
-    let advice = "free space on the volume, or let mirrorctl project run --reclaim remove what the upstream no longer \
-                  has; nothing was started";
-    early(of_class(Class::DiskFull, &cause, Fault::Fleet, advice))
 }
 
 fn purpose(pass: Pass, order: &Order) -> Purpose {

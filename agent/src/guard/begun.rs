@@ -21,16 +21,20 @@ impl Root {
         Ok(noted.is_some_and(|path| path == destination.path().as_bytes()))
     }
 
-    /// Notes that the fleet begins a project's tree at this destination; on disk when this returns. One of another
-    /// destination is replaced.
+    /// Notes that the fleet begins a project's tree at this destination, or that a move to it has come to a good end;
+    /// on disk when this returns. One of another destination is replaced. What is there is the tree from now on: no move
+    /// may go on from it.
     ///
     /// # Errors
     /// What the system says; then nothing may be written to the tree.
     pub fn mark_begun(&self, project: ProjectUid, destination: &Destination) -> io::Result<()> {
-        if self.has_begun(project, destination)? {
-            return Ok(());
+        if !self.has_begun(project, destination)? {
+            self.write_note(Note::Begun, project, destination.path().as_bytes())?;
         }
-        self.write_note(Note::Begun, project, destination.path().as_bytes())
+        if self.was_moving(project, destination)? {
+            self.remove_note(Note::Moving, project)?;
+        }
+        Ok(())
     }
 
     /// Whether what is at this destination of the root was put there by a move of the project's tree that has not come
@@ -52,15 +56,6 @@ impl Root {
             return Ok(());
         }
         self.write_note(Note::Moving, project, destination.path().as_bytes())
-    }
-
-    /// The move has come to a good end: what is at its destination is the tree from now on.
-    ///
-    /// # Errors
-    /// What the system says.
-    pub fn end_moving(&self, project: ProjectUid, destination: &Destination) -> io::Result<()> {
-        self.mark_begun(project, destination)?;
-        self.remove_note(Note::Moving, project)
     }
 
     /// Puts all that was written to this root's volume on its disk.

@@ -9,9 +9,12 @@ use rustix::thread::{
     CapabilitySet, capabilities, capability_is_in_bounding_set, remove_capability_from_bounding_set,
 };
 
-/// For trees whose files belong to other users: to give them away, and to reach and change them.
-const FOR_TREES: CapabilitySet =
-    CapabilitySet::CHOWN.union(CapabilitySet::DAC_OVERRIDE).union(CapabilitySet::FOWNER);
+/// For trees whose files belong to other users: to give them away, to reach and change them, and to keep their
+/// set-group-ID bits, which the kernel else takes off without a word where root is not in the group.
+const FOR_TREES: CapabilitySet = CapabilitySet::CHOWN
+    .union(CapabilitySet::DAC_OVERRIDE)
+    .union(CapabilitySet::FOWNER)
+    .union(CapabilitySet::FSETID);
 /// For a daemon that locks itself into a tree and becomes another user before it serves.
 const FOR_DAEMONS: CapabilitySet =
     FOR_TREES.union(CapabilitySet::SYS_CHROOT).union(CapabilitySet::SETUID).union(CapabilitySet::SETGID);

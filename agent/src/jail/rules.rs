@@ -53,7 +53,6 @@ const DNS_PORT: u16 = 53;
 /// # Errors
 /// All paths of the specification that are missing or unreadable, or the kernel's refusal.
 pub(super) fn confine(jail: &JailSpec, program: &Path) -> Result<(), Vec<String>> {
-    let root = jail.root.as_deref();
     let mut wanted: Vec<(PathBuf, BitFlags<AccessFs>)> = Vec::new();
     let mut faults = Vec::new();
     wanted.extend(jail.read_paths.iter().map(|path| (path.clone(), readable())));
@@ -66,7 +65,7 @@ pub(super) fn confine(jail: &JailSpec, program: &Path) -> Result<(), Vec<String>
     }
     let mut rules = Vec::new();
     for (path, access) in wanted {
-        match rule(&path, root, access) {
+        match rule(&path, &jail.roots, access) {
             Ok(rule) => rules.push(rule),
             Err(error) => faults.push(format!("cannot open {}: {error}", path.display())),
         }
@@ -146,9 +145,9 @@ fn writable() -> BitFlags<AccessFs> {
 
 /// A rule for one path that must exist. A file takes only the rights that files have. The rule holds for what is opened
 /// here, not for its name: a name that leads elsewhere afterwards leads out of the jail.
-fn rule(path: &Path, root: Option<&Path>, access: BitFlags<AccessFs>) -> io::Result<PathBeneath<OwnedFd>> {
+fn rule(path: &Path, roots: &[PathBuf], access: BitFlags<AccessFs>) -> io::Result<PathBeneath<OwnedFd>> {
     let flags = OFlags::PATH | OFlags::CLOEXEC;
-    let below = root.and_then(|root| Some((root, path.strip_prefix(root).ok()?)));
+    let below = roots.iter().find_map(|root| Some((root, path.strip_prefix(root).ok()?)));
     let fd = match below.filter(|(_, rest)| !rest.as_os_str().is_empty()) {
         Some((root, rest)) => {
             let root = rustix::fs::open(root, flags | OFlags::DIRECTORY | OFlags::NOFOLLOW, Mode::empty())?;

@@ -46,6 +46,9 @@ const LOG_PACE: Duration = Duration::from_millis(250);
 const FOLLOWED_MAX: usize = 64;
 /// Pause between two inventories.
 const INVENTORY_PACE: Duration = Duration::from_secs(5 * 60);
+/// Longest that an outcome waits for the look at the disks that goes before it: one that hangs must not keep what ended
+/// on others.
+const INVENTORY_WAIT_MAX: Duration = Duration::from_secs(5);
 /// An outcome that is unacknowledged for this long is said again.
 const RESEND_AFTER: Duration = Duration::from_secs(30);
 /// Pause between two dials with a renewed certificate, while the session goes on with the one before.
@@ -159,6 +162,8 @@ impl<'a> Session<'a> {
             exports: VecDeque::new(),
             exporting: JoinSet::new(),
             probes: JoinSet::new(),
+            looking: JoinSet::new(),
+            look_began: Instant::now(),
             said: BTreeMap::new(),
             told: BTreeMap::new(),
             followed: BTreeMap::new(),
@@ -239,6 +244,10 @@ struct Session<'a> {
     exporting: JoinSet<Option<v1::Exporting>>,
     /// Looks for which the coordinator waits; what they started ends by itself when the session does.
     probes: JoinSet<v1::ProbeResult>,
+    /// The look at the disks that goes on, one at most, and the outcomes that are said after it.
+    looking: JoinSet<(v1::Inventory, Vec<Key>)>,
+    /// When the last one began.
+    look_began: Instant,
     /// Outcomes that were said in this session, and when.
     said: BTreeMap<Key, Instant>,
     /// Progress as it was told last.
@@ -254,7 +263,7 @@ impl Session<'_> {
         let mut logs = tokio::time::interval(LOG_PACE);
         let mut inventory = tokio::time::interval(INVENTORY_PACE);
         inventory.reset();
-        if let Err(end) = self.say_outcomes().await {
+        if let Err(end) = self.see_to_outcomes().await {
             return Over::Ended(end);
         }
         loop {
@@ -271,10 +280,11 @@ impl Session<'_> {
                 Some(answered) = self.offers.join_next() => self.say_answer(answered).await,
                 Some(done) = self.exporting.join_next() => self.say_exporting(done).await,
                 Some(Ok(result)) = self.probes.join_next() => self.say(Out::ProbeResult(result)).await,
-                () = self.link.executor.ended() => self.say_outcomes().await,
+                Some(Ok((inventory, ended))) = self.looking.join_next() => self.say_looked(inventory, ended).await,
+                () = self.link.executor.ended() => self.see_to_outcomes().await,
                 _ = progress.tick() => {
                     self.tell_progress();
-                    self.say_outcomes().await
+                    self.see_to_outcomes().await
                 }
                 _ = logs.tick(), if !self.followed.is_empty() => {
                     self.send_logs();
@@ -282,7 +292,8 @@ impl Session<'_> {
                 }
                 _ = inventory.tick() => {
                     self.retry_exports();
-                    self.say(Out::Inventory(self.link.inventory().await)).await
+                    self.look_at_disks(Vec::new());
+                    Ok(())
                 }
                 Ok(()) = renewals.changed(), if dialling.is_empty() => {
                     dialling.spawn(dial_again(self.link.tls.clone(), address.clone()));
@@ -434,16 +445,47 @@ impl Session<'_> {
         }
     }
 
-    /// Says every outcome that was not said in this session, or long ago.
-    async fn say_outcomes(&mut self) -> Result<(), End> {
-        let due = |at: Option<&Instant>| at.is_none_or(|at| at.elapsed() >= RESEND_AFTER);
-        let unsaid: Vec<Key> =
-            self.link.executor.ended_keys().filter(|key| due(self.said.get(key))).collect();
-        if !unsaid.is_empty() {
-            // An end is when disks have changed much; what follows from it must know.
-            self.say(Out::Inventory(self.link.inventory().await)).await?;
+    /// Sees to it that every outcome is said that was not said in this session, or long ago. Disks have changed much with
+    /// it, and what follows from it must know: they are looked at first.
+    async fn see_to_outcomes(&mut self) -> Result<(), End> {
+        let unsaid: Vec<Key> = self.link.executor.ended_keys().filter(|key| self.is_unsaid(key)).collect();
+        if unsaid.is_empty() {
+            return Ok(());
         }
-        for key in unsaid {
+        if !self.looking.is_empty() && self.look_began.elapsed() >= INVENTORY_WAIT_MAX {
+            tracing::warn!("a disk of this host hangs: what ended is said without a look at it");
+            return self.say_outcomes(unsaid).await;
+        }
+        self.look_at_disks(unsaid);
+        Ok(())
+    }
+
+    /// Looks at them beside everything else, and then says these outcomes; not while another look goes on, which may have
+    /// begun before they ended.
+    fn look_at_disks(&mut self, ended: Vec<Key>) {
+        if self.looking.is_empty() {
+            let inventory = self.link.inventory();
+            self.look_began = Instant::now();
+            self.looking.spawn(async move { (inventory.await, ended) });
+        }
+    }
+
+    async fn say_looked(&mut self, inventory: v1::Inventory, ended: Vec<Key>) -> Result<(), End> {
+        self.say(Out::Inventory(inventory)).await?;
+        self.say_outcomes(ended).await?;
+        // Others may have ended since it began.
+        self.see_to_outcomes().await
+    }
+
+    fn is_unsaid(&self, key: &Key) -> bool {
+        self.said.get(key).is_none_or(|at| at.elapsed() >= RESEND_AFTER)
+    }
+
+    async fn say_outcomes(&mut self, keys: Vec<Key>) -> Result<(), End> {
+        for key in keys {
+            if !self.is_unsaid(&key) {
+                continue;
+            }
             let Some(ended) = self.link.executor.outcome(key).await else { continue };
             self.say(Out::Ended(ended)).await?;
             self.said.insert(key, Instant::now());

@@ -62,10 +62,10 @@ pub struct JailSpec {
     pub read_paths: Vec<PathBuf>,
     /// Trees to read and change (no devices, sockets, fifos, no execution); each must exist.
     pub write_paths: Vec<PathBuf>,
-    /// The agent's root, without symbolic links. What is to be read or written below it is reached from there over no
-    /// link, whatever was put there since the agent looked.
-    #[serde(default)]
-    pub root: Option<PathBuf>,
+    /// Roots of the agent, without symbolic links. What is to be read or written below one of them is reached from there
+    /// over no link, whatever was put there since the agent looked. Specifications of older agents name one root, or none.
+    #[serde(default, alias = "root", deserialize_with = "roots")]
+    pub roots: Vec<PathBuf>,
     /// More programs that may be executed, each with its loader; each must exist.
     pub exec_paths: Vec<PathBuf>,
     /// TCP ports that may be connected to; with any, DNS over TCP is allowed as well. Empty: no TCP at all.
@@ -219,6 +219,20 @@ pub(crate) fn bounded_text(text: &str) -> String {
     text[..end.unwrap_or(0)].to_owned()
 }
 
+/// Several roots; or, as older agents wrote it, one or none.
+fn roots<'de, D: serde::Deserializer<'de>>(from: D) -> Result<Vec<PathBuf>, D::Error> {
+    #[derive(Deserialize)]
+    #[serde(untagged)]
+    enum Roots {
+        Several(Vec<PathBuf>),
+        Older(Option<PathBuf>),
+    }
+    Ok(match Roots::deserialize(from)? {
+        Roots::Several(roots) => roots,
+        Roots::Older(root) => root.into_iter().collect(),
+    })
+}
+
 /// One argv or environment word: readable where it is UTF-8, exact where it is not.
 #[derive(Serialize, Deserialize)]
 #[serde(untagged)]
@@ -325,6 +339,21 @@ mod tests {
         let json = serde_json::to_string(&spec()).unwrap();
         assert!(json.contains("\"/usr/bin/rsync\""), "text stays readable: {json}");
         assert_eq!(serde_json::from_str::<ProgramSpec>(&json).unwrap(), spec());
+    }
+
+    #[test]
+    fn the_root_of_an_older_specification_is_read() {
+        let read = |root: &str| {
+            let json = format!(
+                r#"{{"read_paths":[],"write_paths":[],{root}"exec_paths":[],"connect_ports":[],"open_files":null,"off":false}}"#
+            );
+            serde_json::from_str::<JailSpec>(&json).unwrap().roots
+        };
+        assert_eq!(read(r#""root":"/srv/a","#), [PathBuf::from("/srv/a")]);
+        assert!(read(r#""root":null,"#).is_empty() && read("").is_empty());
+        let jail = JailSpec { roots: vec!["/srv/a".into(), "/srv/b".into()], ..JailSpec::default() };
+        let json = serde_json::to_string(&jail).unwrap();
+        assert_eq!(serde_json::from_str::<JailSpec>(&json).unwrap(), jail);
     }
 
     #[test]

@@ -205,23 +205,56 @@ fn a_link_put_there_between_the_look_and_the_start_leads_nowhere() {
     let (root, tree) = (place.path().canonicalize().unwrap(), inside.join("tree"));
     fs::create_dir(&tree).unwrap();
     fs::create_dir(outside.join("tree")).unwrap();
-    let write = |root: Option<PathBuf>| {
-        let jail = JailSpec { write_paths: vec![tree.clone()], root, ..JailSpec::default() };
+    let write = |roots: Vec<PathBuf>| {
+        let jail = JailSpec { write_paths: vec![tree.clone()], roots, ..JailSpec::default() };
         let mut spec = with_argument(sh("echo x > \"$0/new\" || exit 1"), &tree);
         spec.jail = jail;
         let run = Run::start(&spec);
         (run.exit().code, run.stderr())
     };
-    assert_eq!(write(Some(root.clone())), (Some(0), String::new()));
+    assert_eq!(write(vec![root.clone()]), (Some(0), String::new()));
     // The agent has looked and made the tree; now somebody puts a link in the way.
     fs::rename(&inside, place.path().join("moved")).unwrap();
     std::os::unix::fs::symlink(&outside, &inside).unwrap();
-    let (code, told) = write(Some(root));
+    let (code, told) = write(vec![root]);
     assert_eq!(code, Some(REFUSED_CODE.into()), "{told}");
     assert!(told.contains("inside/tree") && !outside.join("tree/new").exists(), "{told}");
     // By its name alone, as it would be without a root, it leads out.
-    assert_eq!(write(None).0, Some(0));
+    assert_eq!(write(Vec::new()).0, Some(0));
     assert!(outside.join("tree/new").exists());
+}
+
+#[test]
+fn nor_does_one_in_the_way_to_the_source_of_a_move() {
+    if !landlock("missing") {
+        return;
+    }
+    let (place, inside, outside) = place();
+    let (old_root, new_root) = (place.path().join("old"), place.path().join("new"));
+    let tree = old_root.join("trees/debian");
+    for dir in [&tree, &new_root] {
+        fs::create_dir_all(dir).unwrap();
+    }
+    fs::write(tree.join("private"), "of the tree\n").unwrap();
+    fs::create_dir(outside.join("debian")).unwrap();
+    fs::rename(outside.join("private"), outside.join("debian/private")).unwrap();
+    let read = |roots: &[&PathBuf]| {
+        let roots = roots.iter().map(|root| root.canonicalize().unwrap()).collect();
+        let mut spec = with_argument(sh("read -r line < \"$0/private\" && echo \"$line\""), &tree);
+        let (read_paths, write_paths) = (vec![tree.clone()], vec![inside.clone()]);
+        spec.jail = JailSpec { read_paths, write_paths, roots, ..JailSpec::default() };
+        let run = Run::start(&spec);
+        (run.exit().code, run.stdout(), run.stderr())
+    };
+    assert_eq!(read(&[&old_root, &new_root]).1, "of the tree\n");
+    // The agent has looked at both places; now somebody leads the source elsewhere.
+    fs::rename(old_root.join("trees"), old_root.join("moved")).unwrap();
+    std::os::unix::fs::symlink(&outside, old_root.join("trees")).unwrap();
+    let (code, content, told) = read(&[&old_root, &new_root]);
+    assert_eq!((code, content.as_str()), (Some(REFUSED_CODE.into()), ""), "{told}");
+    assert!(told.contains("old/trees/debian"), "{told}");
+    // With the destination's root alone it leads out.
+    assert_eq!(read(&[&new_root]).1, "content\n");
 }
 
 #[test]
@@ -348,8 +381,8 @@ fn root_keeps_only_what_copies_need() {
         return;
     }
     let (_place, inside, _) = place();
-    let exec_paths =
-        ["/usr/sbin/chroot", "/usr/bin/nice", "/usr/bin/chown", "/usr/bin/true"].map(PathBuf::from);
+    let names = ["sbin/chroot", "bin/nice", "bin/chown", "bin/chmod", "bin/true"];
+    let exec_paths = names.map(|name| Path::new("/usr").join(name));
     let jail = JailSpec {
         write_paths: vec![inside.clone()],
         exec_paths: exec_paths.to_vec(),
@@ -361,4 +394,8 @@ fn root_keeps_only_what_copies_need() {
     assert_eq!(inside_and_outside(faster, &inside, &jail), (Some(1), Some(0)));
     let give_away = "/usr/bin/chown 12345:12345 \"$0/private\"";
     assert_eq!(inside_and_outside(give_away, &inside, &jail), (Some(0), Some(0)));
+    // Of a group that root is not in: the bit would be lost without an error.
+    std::os::unix::fs::chown(&inside, None, Some(12345)).unwrap();
+    let shared = "/usr/bin/chmod 2755 \"$0\" && [ -g \"$0\" ] && /usr/bin/chmod g-s \"$0\"";
+    assert_eq!(inside_and_outside(shared, &inside, &jail), (Some(0), Some(0)));
 }

@@ -59,6 +59,8 @@ pub const BROKE_GLASS: &str = "Coordinator.UserCertificate";
 pub const STARTED: &str = "Coordinator.Start";
 /// The store holds an older state than agents may have seen.
 pub const RESTORED: &str = "Coordinator.Restore";
+/// The store takes writes again after a commit that failed.
+pub const REOPENED: &str = "Coordinator.Reopen";
 /// Two programs with one agent's identity.
 pub const DUPLICATE_IDENTITY: &str = "Session.DuplicateIdentity";
 /// Events that were not recorded, by number.
@@ -146,11 +148,20 @@ pub fn record_offline(store: &Store, now: Now, event: AuditEvent) -> Result<(), 
     store.commit(&[unit]).map(drop)
 }
 
-/// A coordinator began a term.
+/// A coordinator started, and began a term.
 pub(crate) fn started(rows: Rows) -> AuditEvent {
+    began(STARTED, format!("version {}", env!("CARGO_PKG_VERSION")), rows)
+}
+
+/// The coordinator that runs began a term, as its store had failed.
+pub(crate) fn reopened(rows: Rows) -> AuditEvent {
+    let text = "the store takes writes again; what was refused meanwhile was not done";
+    began(REOPENED, text.to_owned(), rows)
+}
+
+fn began(action: &str, message: String, rows: Rows) -> AuditEvent {
     let (changes, changes_left_out) = rows.into_parts();
-    let text = format!("version {}", env!("CARGO_PKG_VERSION"));
-    let event = happened(STARTED, COORDINATOR, "", changes::FLEET, text);
+    let event = happened(action, COORDINATOR, "", changes::FLEET, message);
     AuditEvent { changes, changes_left_out, ..event }
 }
 

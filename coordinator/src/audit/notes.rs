@@ -89,9 +89,10 @@ impl Notes {
         self.inner().put(event);
     }
 
-    /// Takes a refusal: the first of its kind is recorded at once, equal ones within [`WINDOW`] by their number.
-    pub fn refused(&self, now: Mono, event: AuditEvent) {
-        self.inner().refused(now, event);
+    /// Takes a refusal: the first of its kind is recorded at once, equal ones within [`WINDOW`] by their number. True when
+    /// an event has come into the queue by it.
+    pub fn refused(&self, now: Mono, event: AuditEvent) -> bool {
+        self.inner().refused(now, event)
     }
 
     /// Puts the counts whose time is over in the queue, and the number of what was left out; `all`: also those whose
@@ -107,39 +108,43 @@ impl Notes {
         self.inner().waiting.drain(..).collect()
     }
 
-    /// Counts events that were taken and could not be recorded.
-    pub fn lost(&self, count: usize) {
+    /// Counts what was taken and could not be recorded: the events' own counts, all together.
+    pub fn lost(&self, count: u64) {
         let mut inner = self.inner();
-        inner.dropped = inner.dropped.saturating_add(u64::try_from(count).unwrap_or(u64::MAX));
+        inner.dropped = inner.dropped.saturating_add(count);
     }
 }
 
 impl Inner {
-    fn put(&mut self, event: AuditEvent) {
-        if self.waiting.len() < WAITING_MAX {
+    /// True when there was room in the queue.
+    fn put(&mut self, event: AuditEvent) -> bool {
+        let room = self.waiting.len() < WAITING_MAX;
+        if room {
             self.waiting.push_back(event);
         } else {
             self.dropped = self.dropped.saturating_add(event.count);
         }
+        room
     }
 
-    fn refused(&mut self, now: Mono, event: AuditEvent) {
+    fn refused(&mut self, now: Mono, event: AuditEvent) -> bool {
+        let mut came = false;
         let kind = Kind::of(&event);
         if let Some(counted) = self.kinds.get_mut(&kind) {
             if now.since(counted.since) < WINDOW {
                 (counted.newest, counted.more) = (event, counted.more.saturating_add(1));
-                return;
+                return false;
             }
             if let Some(over) = self.kinds.remove(&kind) {
-                self.close(now, over);
+                came = self.close(now, over);
             }
         }
         if self.kinds.len() >= KINDS_MAX || !self.spend(now, &event) {
             self.dropped = self.dropped.saturating_add(1);
-            return;
+            return came;
         }
         self.kinds.insert(kind, Counted { since: now, newest: event.clone(), more: 0 });
-        self.put(event);
+        self.put(event) || came
     }
 
     fn spend(&mut self, now: Mono, event: &AuditEvent) -> bool {
@@ -150,17 +155,18 @@ impl Inner {
         }
     }
 
-    fn close(&mut self, now: Mono, counted: Counted) {
+    /// True when the count has come into the queue.
+    fn close(&mut self, now: Mono, counted: Counted) -> bool {
         let Counted { newest, more, .. } = counted;
         if more == 0 {
-            return;
+            return false;
         }
         let event = AuditEvent { count: more, ..newest };
         if self.spend(now, &event) {
-            self.put(event);
-        } else {
-            self.dropped = self.dropped.saturating_add(more);
+            return self.put(event);
         }
+        self.dropped = self.dropped.saturating_add(more);
+        false
     }
 
     fn flush(&mut self, now: Mono, all: bool) {
@@ -197,11 +203,12 @@ impl Kind {
     }
 }
 
-/// Brings counts to the writer as their time is over, and at the end all of them.
+/// Brings counts to the writer as their time is over. What is counted when the coordinator stops, and while its requests
+/// end, the writer records as it ends itself.
 pub async fn run(driver: Driver, stop: CancellationToken) {
     loop {
         tokio::select! {
-            () = stop.cancelled() => return driver.flush_notes(true),
+            () = stop.cancelled() => return,
             () = tokio::time::sleep(FLUSH_EVERY) => driver.flush_notes(false),
         }
     }
@@ -226,7 +233,8 @@ mod tests {
     fn equal_refusals_are_one_event_and_a_count() {
         let (notes, start) = (Notes::default(), Mono(1));
         for port in 1..=1_000 {
-            notes.refused(start, refusal("users/maria", port, "NOT_ALLOWED"));
+            let came = notes.refused(start, refusal("users/maria", port, "NOT_ALLOWED"));
+            assert_eq!(came, port == 1, "only the first one is for the writer to take");
         }
         notes.refused(start, refusal("users/maria", 1, "OTHER"));
         assert_eq!(counts(&notes), [("X.Y".to_owned(), 1), ("X.Y".to_owned(), 1)]);

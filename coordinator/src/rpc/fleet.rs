@@ -8,7 +8,6 @@ use std::sync::Arc;
 use ::fleet::input::Ask;
 use mirror_proto::{convert, v1};
 use tokio::sync::Semaphore;
-use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status};
 
 use super::{agent, ask, project, user};
@@ -19,13 +18,14 @@ use crate::{Services, audit::origin, outbox::line::Line};
 pub struct Fleet {
     services: Services,
     watches: Arc<Semaphore>,
+    backups: Arc<Semaphore>,
 }
 
 impl Fleet {
     /// The service.
     #[must_use]
     pub fn new(services: Services) -> Self {
-        Self { services, watches: audit::places() }
+        Self { services, watches: audit::places(), backups: backup::places() }
     }
 
     fn status(&self) -> Response<v1::FleetStatus> {
@@ -49,13 +49,14 @@ impl Fleet {
 #[tonic::async_trait]
 impl v1::fleet_service_server::FleetService for Fleet {
     type WatchAuditEventsStream = Line<v1::WatchAuditEventsResponse>;
-    type BackupStream = ReceiverStream<Result<v1::BackupResponse, Status>>;
+    type BackupStream = Line<v1::BackupResponse>;
 
     async fn backup(
         &self,
         request: Request<v1::BackupRequest>,
     ) -> Result<Response<Self::BackupStream>, Status> {
         let by = user(&request)?;
+        let place = backup::place(&self.backups)?;
         tracing::info!(target: "audit", %by, "backup of the store taken");
         if let Some(origin) = origin::current() {
             // Nothing changes by it, but all that the fleet knows leaves the house.
@@ -63,7 +64,7 @@ impl v1::fleet_service_server::FleetService for Fleet {
                 .driver
                 .record(crate::audit::noted(&origin, "a backup of the store was begun".to_owned()));
         }
-        Ok(Response::new(backup::stream(&self.services)))
+        Ok(Response::new(backup::stream(&self.services, place)))
     }
 
     async fn get_status(

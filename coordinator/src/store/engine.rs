@@ -118,6 +118,22 @@ impl Sled {
         guarded("restoring", || self.db.apply_batch(batch))
     }
 
+    /// Writes a word, opens the database in this directory anew, and says whether the word is still there.
+    pub(crate) fn keeps_what_is_written(self, dir: &Path) -> Result<(Self, bool), StoreError> {
+        let word = |engine: &Self| match engine.get(key::PROBE)? {
+            Some(value) => codec::open(key::PROBE, &value).map(|probe| probe.revision),
+            None => Ok(0),
+        };
+        let next = word(&self)?.wrapping_add(1);
+        self.import(vec![(key::PROBE.to_vec(), Some(codec::seal(key::PROBE, next, &[])))])?;
+        self.sync()?;
+        drop(self);
+        let engine = Self::open(dir)?;
+        let kept = word(&engine)? == next;
+        engine.import(vec![(key::PROBE.to_vec(), None)])?;
+        Ok((engine, kept))
+    }
+
     /// Makes all that was written durable.
     pub(crate) fn sync(&self) -> Result<(), StoreError> {
         // sled's flush ends in sync_file_range on Linux, which writes out neither the disk's cache nor the
@@ -210,31 +226,41 @@ pub(crate) fn damaged_parameters(dir: &Path) -> io::Result<Option<PathBuf>> {
     }
 }
 
-/// Where in the file that holds the data the headers of segments are damaged, in bytes. sled does not use such a segment
-/// and says nothing of it. With a snapshot it may open whole all the same, go on writing into that segment, and miss at
-/// the next opening what it acknowledged.
-///
-/// A header is a checksum (CRC-32, inverted, little-endian), then what it is of; a segment without one is zeros.
-pub(crate) fn damaged_headers(dir: &Path) -> io::Result<Vec<u64>> {
-    let file = match File::open(data_file(dir)) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
-        opened => opened?,
-    };
-    let length = file.metadata()?.len();
-    let mut damaged = Vec::new();
-    let mut at = 0;
-    // What a cut left of a header at the end is no segment to sled.
-    while at + HEADER_BYTES as u64 <= length {
-        let mut header = [0; HEADER_BYTES];
-        file.read_exact_at(&mut header, at)?;
-        let (checksum, of) = header.split_at(size_of::<u32>());
-        let sound = (!crc32fast::hash(of)).to_le_bytes() == checksum;
-        if !sound && header != [0; HEADER_BYTES] {
-            damaged.push(at);
+/// What the headers of the segments of sled's file look like. sled does not use a segment without a sound one, and says
+/// nothing of it. With a snapshot it may open whole all the same, go on writing into that segment, and miss at the next
+/// opening what it acknowledged.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Headers {
+    /// Where damaged ones begin, in bytes.
+    pub(crate) damaged: Vec<u64>,
+    /// Some are zeros: of segments that are not in use, or that lost theirs.
+    pub(crate) blank: bool,
+}
+
+impl Headers {
+    /// Reads all of them. One is a checksum (CRC-32, inverted, little-endian), then what it is of.
+    pub(crate) fn read(dir: &Path) -> io::Result<Self> {
+        let mut headers = Self { damaged: Vec::new(), blank: false };
+        let file = match File::open(data_file(dir)) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(headers),
+            opened => opened?,
+        };
+        let length = file.metadata()?.len();
+        let mut at = 0;
+        // What a cut left of a header at the end is no segment to sled.
+        while at + HEADER_BYTES as u64 <= length {
+            let mut header = [0; HEADER_BYTES];
+            file.read_exact_at(&mut header, at)?;
+            let (checksum, of) = header.split_at(size_of::<u32>());
+            if header == [0; HEADER_BYTES] {
+                headers.blank = true;
+            } else if (!crc32fast::hash(of)).to_le_bytes() != checksum {
+                headers.damaged.push(at);
+            }
+            at += SEGMENT_BYTES;
         }
-        at += SEGMENT_BYTES;
+        Ok(headers)
     }
-    Ok(damaged)
 }
 
 /// Puts the file that holds the data on the disk once more, through `copy` beside the engine's directory. After a failed

@@ -24,6 +24,8 @@ pub const KEY_BYTES_MAX: usize = 1_024;
 
 /// The revision of the newest commit, rewritten by each one.
 pub(crate) const REVISION: &[u8] = b"mrevision";
+/// Written and removed again as the store opens, to see whether what is written stays.
+pub(crate) const PROBE: &[u8] = b"mprobe";
 /// Below all keys.
 pub(crate) const FIRST: &[u8] = &[];
 /// Above all keys: no table has this letter.

@@ -84,7 +84,8 @@ pub struct Opened {
     /// It holds an older state than agents may have seen (a backup, or a log with its end lost): the next term
     /// must be at least the seconds since 1970, so that it is above any that was lost.
     pub rewound: bool,
-    /// The program that used it last, where that was another one: time for a backup.
+    /// The program that used it last, where that was another one: time for a backup, and then for [`Store::sign`]. Each
+    /// opening tells of it until then.
     pub last_used_by: Option<String>,
 }
 

@@ -67,6 +67,9 @@ impl Store {
         let last_used_by = last_used_by(&layout).filter(|last| last != PROGRAM && !created);
         let (marker, report) =
             settle(&layout, options, &climbed, report).map_err(io("settling the store"))?;
+        if last_used_by.is_none() {
+            sign(&layout).map_err(io("signing the store"))?;
+        }
         let clean = matches!(found, Found::Whole(marker) if marker.clean);
         let writer = Writer {
             state: State::Ready,
@@ -77,6 +80,18 @@ impl Store {
         };
         let store = Self::new(layout.clone(), options.clone(), climbed.engine, writer);
         Ok(Opened { store, report, clean, created, rewound: climbed.rewound, last_used_by })
+    }
+
+    /// Names this program as the one that used the store last, durably: whatever [`Opened::last_used_by`] was told for
+    /// is done, and the next opening tells of it no more.
+    ///
+    /// # Errors
+    /// When the store is closed or the disk refuses.
+    pub fn sign(&self) -> Result<(), StoreError> {
+        // Held, so that the store is ours as long as it is written to.
+        let writer = self.writer();
+        writer.check()?;
+        sign(&self.0.layout).map_err(|error| StoreError::io("signing the store", error))
     }
 }
 
@@ -117,6 +132,14 @@ fn last_used_by(layout: &Layout) -> Option<String> {
     (version.len() <= VERSION_BYTES_MAX && version.chars().all(plain)).then(|| text.to_owned())
 }
 
+/// Names this program as the one that used the store last.
+fn sign(layout: &Layout) -> io::Result<()> {
+    if last_used_by(layout).as_deref() == Some(PROGRAM) {
+        return Ok(());
+    }
+    files::replace(&layout.version(), format!("{PROGRAM}\n").as_bytes())
+}
+
 fn backups(layout: &Layout, options: &StoreOptions) -> PathBuf {
     options.backups.clone().unwrap_or_else(|| layout.backups())
 }
@@ -132,9 +155,6 @@ fn settle(
     files::sync_dir(&layout.engine())?;
     let marker = Marker { revision: climbed.revision, clean: false, rewound: climbed.rewound };
     let marker = marker.write(&layout.marker())?;
-    if last_used_by(layout).as_deref() != Some(PROGRAM) {
-        files::replace(&layout.version(), format!("{PROGRAM}\n").as_bytes())?;
-    }
     if options.ballast_bytes > 0 {
         match ballast::keep(&layout.ballast(), options.ballast_bytes)? {
             ballast::Ballast::Kept => {}
@@ -247,13 +267,14 @@ impl Ladder<'_> {
         }
         let clean = matches!(found, Found::Whole(marker) if marker.clean);
         self.mend_parameters().map_err(|error| self.failed("moving damaged parameters away", error))?;
-        let torn = engine::damaged_headers(&self.layout.engine())
+        let headers = engine::Headers::read(&self.layout.engine())
             .map_err(|error| self.failed("looking at the headers of the store's file", error))?;
-        let no_copy = if clean && torn.is_empty() { None } else { self.copy_as_found().err() };
-        if !torn.is_empty() {
-            self.distrust_snapshots(&torn).map_err(|error| self.failed("moving snapshots away", error))?;
-        }
-        let mut tried = self.attempt(at_least)?;
+        let in_order = clean && headers.damaged.is_empty();
+        let no_copy = if in_order { None } else { self.copy_as_found().err() };
+        let mut tried = match self.attempt(at_least)? {
+            Tried::Sound(engine, revision) => self.ascertain(engine, revision, &headers)?,
+            other => other,
+        };
         if !matches!(tried, Tried::Sound(..)) && self.snapshots().is_ok_and(|found| !found.is_empty()) {
             drop(tried);
             let moved =
@@ -356,19 +377,38 @@ impl Ladder<'_> {
         Ok(paths.into_iter().filter(name).collect())
     }
 
-    /// Moves snapshots away that would hide what sled misses of its file.
-    fn distrust_snapshots(&mut self, torn: &[u64]) -> io::Result<()> {
-        let places: Vec<_> = torn.iter().take(FAULTS_TOLD_MAX).map(u64::to_string).collect();
-        self.report.push(format!(
-            "the file of the store's engine is damaged: {} of its segments have no sound header (at byte {})",
-            torn.len(),
-            places.join(", ")
-        ));
-        if !self.snapshots()?.is_empty() {
-            let moved = self.quarantine_snapshots()?;
-            self.report.push(format!("sled's snapshots were moved to {}", moved.display()));
+    /// Looks whether an engine that opened whole would also keep what is written to it, and writes its file anew if not.
+    fn ascertain(
+        &mut self,
+        engine: Sled,
+        revision: u64,
+        headers: &engine::Headers,
+    ) -> Result<Tried, OpenError> {
+        if headers.damaged.is_empty() && !headers.blank {
+            return Ok(Tried::Sound(engine, revision));
         }
-        Ok(())
+        let ascertained = engine.keeps_what_is_written(&self.layout.engine()).and_then(|(engine, kept)| {
+            if kept && headers.damaged.is_empty() {
+                return Ok(engine);
+            }
+            restore::rewrite(&engine, &self.layout.fresh())?;
+            drop(engine);
+            let moved = self.quarantine_engine()?;
+            self.report.push(format!(
+                "the file of the store's engine had lost a segment's header: nothing is lost, it was written anew, and \
+                 the damaged one moved to {}",
+                moved.display()
+            ));
+            self.put_fresh()
+        });
+        match ascertained {
+            Ok(engine) => Ok(Tried::Sound(engine, revision)),
+            Err(error) if error.is_damage() => {
+                self.report.push(with_causes(&error));
+                Ok(Tried::Damaged)
+            }
+            Err(source) => Err(self.store_error(source)),
+        }
     }
 
     fn quarantine_snapshots(&self) -> io::Result<PathBuf> {
@@ -416,13 +456,25 @@ impl Ladder<'_> {
 
     /// Restores a backup beside the damaged engine, and swaps them.
     fn put_back(&self, path: &Path) -> Result<Sled, StoreError> {
-        let io = |error| StoreError::io("restoring a backup", error);
         restore::import(path, &self.layout.fresh())?;
         if self.layout.engine().exists() {
-            let quarantine = self.layout.quarantine().map_err(io)?;
-            fs::rename(self.layout.engine(), quarantine.join("sled")).map_err(io)?;
-            files::sync_dir(&quarantine).map_err(io)?;
+            self.quarantine_engine()?;
         }
+        self.put_fresh()
+    }
+
+    /// Moves the engine away, and says where to.
+    fn quarantine_engine(&self) -> Result<PathBuf, StoreError> {
+        let io = |error| StoreError::io("moving the store's damaged file away", error);
+        let quarantine = self.layout.quarantine().map_err(io)?;
+        fs::rename(self.layout.engine(), quarantine.join("sled")).map_err(io)?;
+        files::sync_dir(&quarantine).map_err(io)?;
+        Ok(quarantine)
+    }
+
+    /// Opens the engine that was made beside the one that is gone, in its place.
+    fn put_fresh(&self) -> Result<Sled, StoreError> {
+        let io = |error| StoreError::io("putting the store's new file in its place", error);
         fs::rename(self.layout.fresh(), self.layout.engine()).map_err(io)?;
         files::sync_dir(&self.layout.dir).map_err(io)?;
         Sled::open(&self.layout.engine())

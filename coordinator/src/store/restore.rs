@@ -6,7 +6,7 @@ use std::{fs, io, path::Path};
 use super::{
     Store, StoreOptions,
     backup::{self, BackupReport},
-    engine::{self, Sled},
+    engine::{self, Engine as _, Sled},
     error::{OpenError, StoreError},
     files::{self, Layout},
     key,
@@ -121,6 +121,21 @@ fn swap(store: &Store, layout: &Layout) -> Result<Compacted, StoreError> {
     Ok(Compacted { before, after: size().map_err(io)? })
 }
 
+/// Writes all that an engine holds into a new engine's directory, durably, and checks that all of it is there.
+pub(crate) fn rewrite(engine: &Sled, dir: &Path) -> Result<(), StoreError> {
+    let io = |error: io::Error| StoreError::io("writing the store's file anew", error);
+    files::make_dir(dir).map_err(io)?;
+    let fresh = Sled::open(dir)?;
+    let mut from = key::FIRST.to_vec();
+    loop {
+        let page = engine.page(&from, key::LAST, IMPORT_BATCH)?;
+        let Some((last, _)) = page.last() else { break };
+        from = key::after(last);
+        fresh.import(page.into_iter().map(|(key, value)| (key, Some(value))).collect())?;
+    }
+    settle(fresh, dir, engine.revision()?)
+}
+
 /// Puts a backup into a new engine's directory, durably, and checks that all of it is there.
 pub(crate) fn import(backup: &Path, dir: &Path) -> Result<BackupReport, StoreError> {
     let io = |error: io::Error| StoreError::io("restoring a backup", error);
@@ -137,13 +152,19 @@ pub(crate) fn import(backup: &Path, dir: &Path) -> Result<BackupReport, StoreErr
         Ok(())
     })?;
     engine.import(batch)?;
+    settle(engine, dir, report.revision)?;
+    Ok(report)
+}
+
+/// Makes a new engine's directory durable, that must be at this revision.
+fn settle(engine: Sled, dir: &Path, revision: u64) -> Result<(), StoreError> {
     engine.sync()?;
     let found = engine.revision()?;
-    if found != report.revision {
-        return Err(StoreError::WentBack { found, acknowledged: report.revision });
+    if found != revision {
+        return Err(StoreError::WentBack { found, acknowledged: revision });
     }
     drop(engine);
-    files::tighten(dir).map_err(io)?;
-    files::sync_dir(dir).map_err(io)?;
-    Ok(report)
+    files::tighten(dir)
+        .and_then(|()| files::sync_dir(dir))
+        .map_err(|error| StoreError::io("making a new store durable", error))
 }

@@ -185,7 +185,6 @@ async fn a_million_updates_keep_nobody_waiting() {
         let list = projects.list_projects(v1::ListProjectsRequest::default());
         timeout(PATIENCE, list).await.expect("an answer in time").unwrap();
         took.push(began.elapsed());
-        tokio::time::sleep(Duration::from_millis(20)).await;
     }
     flood.await.unwrap();
     talk.say.send(bytes_of(hello())).await.unwrap();

@@ -4,6 +4,8 @@
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
 pub mod damage;
+#[allow(clippy::disallowed_methods, reason = "a test mounts disks for itself")]
+pub mod disk;
 pub mod writers;
 
 use std::{collections::BTreeMap, fs, os::unix::fs::PermissionsExt as _, path::Path};

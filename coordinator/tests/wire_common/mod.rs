@@ -130,10 +130,15 @@ impl Fleet {
 
     /// A certificate of the fleet's CA for anybody.
     pub(crate) fn papers(&self, identity: &Identity) -> Papers {
+        self.earlier_papers(identity, Duration::ZERO)
+    }
+
+    /// [`Self::papers`] as they were made so long ago.
+    pub(crate) fn earlier_papers(&self, identity: &Identity, age: Duration) -> Papers {
         let services = self.handle.services();
         let key = KeyPair::generate().unwrap();
-        let now = services.driver.now().wall.to_utc();
-        let issued = services.ca.issue_from_csr(&key.csr_pem().unwrap(), identity, now, USER_LIFE).unwrap();
+        let made = services.driver.now().wall.to_utc() - age;
+        let issued = services.ca.issue_from_csr(&key.csr_pem().unwrap(), identity, made, USER_LIFE).unwrap();
         Papers { certificate: issued.cert_pem, key: key.pem().to_string() }
     }
 

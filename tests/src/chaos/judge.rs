@@ -31,7 +31,9 @@ pub(crate) fn judge(world: &World) -> Vec<String> {
     broken.extend(lost_writes(world));
     broken.extend(lost_runs(world));
     broken.extend(unequal_trees(world));
-    broken.extend(world.watched().broken.iter().cloned());
+    let watched = world.watched();
+    broken.extend(watched.broken.iter().cloned());
+    broken.extend(watched.untried());
     broken
 }
 
@@ -104,6 +106,9 @@ fn lost_runs(world: &World) -> Vec<String> {
         }
     }
     println!("{:6}  triggers acknowledged, of {} runs", acknowledged.len(), names.len());
+    if acknowledged.is_empty() {
+        broken.push("I2: no run was acknowledged at all: nothing was tried".to_owned());
+    }
     broken
 }
 

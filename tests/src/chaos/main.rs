@@ -20,16 +20,17 @@ mod judge;
 mod watch;
 
 use std::{
-    fs,
+    fs, mem,
     process::ExitCode,
     sync::{
         Arc, Mutex, PoisonError, RwLock,
         atomic::{AtomicBool, Ordering},
     },
+    thread::JoinHandle,
     time::{Duration, Instant},
 };
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, anyhow};
 use fleet_tests::{Fleet, FleetOptions, netns::Netns};
 
 use crate::{
@@ -144,13 +145,12 @@ fn run(asked: &Asked) -> Result<Vec<String>> {
     });
     declare(&world)?;
     let disk = faults::StoreDisk::put_below(&world)?;
-    let threads: Vec<_> = clients::start(&world).into_iter().chain(watch::start(&world)).collect();
-    faults::rage(&world, disk.as_ref(), asked.seed, asked.duration)?;
+    let threads = clients::start(&world).into_iter().chain(watch::start(&world)).collect();
+    let mut going = Going { world: Arc::clone(&world), threads, disk };
+    let raged = faults::rage(&world, going.disk.as_ref(), asked.seed, asked.duration);
     // The clients stop first: from here on the fleet has only to finish what it promised.
-    world.over.store(true, Ordering::Relaxed);
-    for thread in threads {
-        thread.join().map_err(|_| anyhow::anyhow!("a client or a watcher panicked"))?;
-    }
+    let stopped = going.stop_clients();
+    raged.and(stopped)?;
     let broken = judge::judge(&world);
     world.history.print_counts();
     world.watched().print_counts();
@@ -163,9 +163,35 @@ fn run(asked: &Asked) -> Result<Vec<String>> {
             .context("keeping the coordinator's log")?;
         println!("the coordinator's log: {}", logs.display());
     }
-    world.fleet_mut().kill_coordinator();
-    drop(disk);
     Ok(broken)
+}
+
+/// All that goes on. Dropping it ends it, however this program ends: the clients, then the fleet, and only then the disk
+/// of its store.
+struct Going {
+    world: Arc<World>,
+    threads: Vec<JoinHandle<()>>,
+    disk: Option<faults::StoreDisk>,
+}
+
+impl Going {
+    /// Stops clients and watchers and waits for every one of them.
+    fn stop_clients(&mut self) -> Result<()> {
+        self.world.over.store(true, Ordering::Relaxed);
+        let ends: Vec<_> = mem::take(&mut self.threads).into_iter().map(JoinHandle::join).collect();
+        let panicked = ends.iter().filter(|end| end.is_err()).count();
+        if panicked > 0 { Err(anyhow!("{panicked} clients or watchers panicked")) } else { Ok(()) }
+    }
+}
+
+impl Drop for Going {
+    fn drop(&mut self) {
+        if let Err(error) = self.stop_clients() {
+            println!("{error}");
+        }
+        self.world.fleet_mut().kill_all();
+        self.disk = None;
+    }
 }
 
 fn start_fleet() -> Result<Fleet> {

@@ -37,18 +37,38 @@ pub(crate) struct Watched {
     process_looks: u64,
     pulls: BTreeSet<(PathBuf, u32)>,
     tree_looks: u64,
+    /// Times that a package was read in a tree that was complete once.
+    package_looks: u64,
     run_looks: u64,
+    /// Times that an attempt was shown that had been seen to end before.
+    end_looks: u64,
 }
 
 impl Watched {
+    /// The invariants that hold because nothing was seen that could have broken them.
+    pub(crate) fn untried(&self) -> impl Iterator<Item = String> {
+        let seen = [
+            ("I1", "no pull was seen", self.pulls.is_empty()),
+            ("I4", "no attempt was shown again after its end", self.end_looks == 0),
+            ("I10", "no package of a complete tree was read", self.package_looks == 0),
+            ("I11", "no tree was seen after it was complete", self.tree_looks == 0),
+        ];
+        let untried = seen.into_iter().filter(|(_, _, nothing)| *nothing);
+        untried.map(|(invariant, what, _)| format!("{invariant}: {what}: nothing was tried"))
+    }
+
     pub(crate) fn print_counts(&self) {
         println!("{:6}  looks at processes, {} pulls seen", self.process_looks, self.pulls.len());
-        println!("{:6}  looks at trees that were complete once", self.tree_looks);
         println!(
-            "{:6}  looks at runs, {} attempts seen to end, {} of them while the coordinator was away",
+            "{:6}  looks at trees that were complete once, {} packages read there",
+            self.tree_looks, self.package_looks
+        );
+        println!(
+            "{:6}  looks at runs, {} attempts seen to end, {} of them while the coordinator was away; {} looks at ends",
             self.run_looks,
             self.ends.len(),
-            self.ended_alone.len()
+            self.ended_alone.len(),
+            self.end_looks
         );
     }
 }
@@ -136,8 +156,11 @@ fn trees(world: &World) {
                     watched.broken.insert(text);
                 }
                 // One that was deleted, within the limit, is not half there.
-                if fs::read(place.join(PACKAGE)).is_ok_and(|found| found != world.package) {
-                    watched.broken.insert(format!("I10: half a file is served in {}", place.display()));
+                if let Ok(found) = fs::read(place.join(PACKAGE)) {
+                    watched.package_looks += 1;
+                    if found != world.package {
+                        watched.broken.insert(format!("I10: half a file is served in {}", place.display()));
+                    }
                 }
             } else if count == FILES {
                 complete.insert(place.clone());
@@ -185,6 +208,7 @@ fn note_ends<'a>(world: &World, attempts: impl Iterator<Item = &'a Value>) {
 
 fn note_end(watched: &mut Watched, attempt: &Value) {
     let (Some(name), Some(state)) = (attempt["name"].as_str(), attempt["state"].as_str()) else { return };
+    watched.end_looks += u64::from(watched.ends.contains_key(name));
     if !FINAL.contains(&state) {
         if let Some(end) = watched.ends.get(name) {
             let text = format!("I4: {name} had ended as {end} and is shown as {state}");
@@ -212,5 +236,23 @@ fn note_end(watched: &mut Watched, attempt: &Value) {
             }
             watched.ends.insert(name.to_owned(), end);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_invariant_for_which_nothing_was_seen_is_broken() {
+        let mut watched = Watched::default();
+        assert_eq!(watched.untried().count(), 4);
+        let attempt =
+            serde_json::json!({ "name": "projects/debian/runs/1/attempts/1", "state": "SUCCEEDED" });
+        note_end(&mut watched, &attempt);
+        assert!(watched.untried().any(|fault| fault.starts_with("I4: ")), "its end was seen once only");
+        note_end(&mut watched, &attempt);
+        assert!(!watched.untried().any(|fault| fault.starts_with("I4: ")));
+        assert!(watched.broken.is_empty());
     }
 }

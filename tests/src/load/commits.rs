@@ -24,7 +24,7 @@ use fleet::{
 };
 use mirror_coordinator::{
     audit::origin::{Origin, scope},
-    driver::{Driver, Outlet},
+    driver::{Begin, Driver, Outlet},
     store::{Store, StoreOptions},
 };
 use tokio::{runtime::Runtime, task::JoinSet};
@@ -135,7 +135,7 @@ impl Outlet for Nobody {
 fn open(dir: &Path) -> Result<(Driver, mirror_coordinator::driver::DriverThread)> {
     let options = StoreOptions { create: true, backups: None, ballast_bytes: 0 };
     let store = Store::open(dir, &options)?.store;
-    Ok(Driver::start(store, Limits::default(), 0, Arc::new(Nobody))?)
+    Ok(Driver::start(store, Limits::default(), Begin::Started, Arc::new(Nobody))?)
 }
 
 /// The agents of so many projects.

@@ -255,3 +255,28 @@ fn brakes_and_the_outcomes_of_their_reasons() {
         assert!(!idle.is_due(now + VOLUME_PACE * 2) && idle.judge(None, u64::MAX).is_none());
     }
 }
+
+#[test]
+fn room_is_asked_of_what_writes_and_each_is_told_what_helps() {
+    let pull = order(&assignment());
+    let moves = order(&v1::Assignment {
+        source_uri: String::new(),
+        destination: "a2:debian".into(),
+        move_from: "a1:debian".into(),
+        keep_extra: true,
+        max_delete: 0,
+        ..assignment()
+    });
+    let reclaim = order(&v1::Assignment { reclaim: true, ..assignment() });
+    let dry = order(&v1::Assignment { dry_run: true, ..assignment() });
+    assert!(Pass::Copy.needs_room(&moves) && !Pass::Verify.needs_room(&moves));
+    assert!(Pass::Pull.needs_room(&pull) && Pass::Probe.needs_room(&pull) && !Pass::Count.needs_room(&pull));
+    assert!(Pass::Pull.needs_room(&reclaim) && !Pass::Reclaim.needs_room(&reclaim));
+    assert!(!Pass::Pull.needs_room(&dry));
+
+    let full = |order| no_room(order, Path::new("/srv/a"), "3 B of 9 TiB are free");
+    assert!(
+        full(&pull).advice.contains("--reclaim") && full(&pull).cause.starts_with("/srv/a holds a1:debian")
+    );
+    assert_eq!((full(&moves).class(), full(&moves).advice.as_str()), (Class::DiskFull, MOVE_AGAIN));
+}
