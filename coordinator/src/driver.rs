@@ -427,8 +427,7 @@ impl Writer {
     /// The unit of a decision; what it changes for somebody's request is audited in it.
     fn unit(&mut self, now: Now, decision: &Decision, origin: Option<&Origin>) -> Result<Unit, StoreError> {
         let mut unit = Unit::of(&decision.changes)?;
-        if let Some(origin) = origin {
-            let event = audit::done(origin, changes::of(&self.working, &decision.changes));
+        if let Some(event) = audit::plans::event(&self.working, decision, origin) {
             let id = self.audited.next(now.wall);
             add_event(&mut unit, id, now, event)?;
             self.audited = id;

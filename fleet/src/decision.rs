@@ -7,6 +7,7 @@ use crate::{
     id::{AgentUid, AttemptId, Epoch, Name, ProjectUid, RunId},
     marker::MarkerCheck,
     outcome::GuardKind,
+    plan::PlanCounts,
     project::Destination,
     record::{Change, Freeze},
     refusal::Refusal,
@@ -223,6 +224,13 @@ pub enum Reply {
     },
     /// This agent.
     Agent(AgentUid),
+    /// The plan, which is recorded, and what it is about.
+    Planned {
+        /// Which.
+        plan: u64,
+        /// What it is about.
+        counts: PlanCounts,
+    },
     /// The session's token.
     Session(Epoch),
     /// The freeze that holds.

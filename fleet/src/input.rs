@@ -7,6 +7,7 @@ use crate::{
     attempt::Role,
     id::{AgentUid, AttemptId, Epoch, Name, ProjectUid, RunId},
     outcome::{Evidence, Outcome},
+    plan::PlanRequest,
     project::{Destination, ProjectSpec},
     run::{TriggerKind, Wish},
     standing::AutonomousFire,
@@ -90,6 +91,8 @@ pub enum Ask {
         /// Cancel what runs rather than refuse.
         cancel_running: bool,
     },
+    /// Create, change and remove many projects.
+    Apply(Box<PlanRequest>),
     /// Stop a schedule.
     Pause {
         /// Which.

@@ -27,6 +27,7 @@ pub mod input;
 pub mod marker;
 pub mod outcome;
 pub mod placement;
+pub mod plan;
 pub mod project;
 pub mod record;
 pub mod refusal;

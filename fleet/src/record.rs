@@ -10,6 +10,7 @@ use crate::{
     id::{AgentUid, AttemptId, Epoch, ProjectUid, RunId},
     input::Export,
     placement::PlacementRecord,
+    plan::{LeftOut, PlanCounts, PlanStep},
     project::{ProjectRecord, ProjectState},
     run::RunRecord,
     standing::StandingOrder,
@@ -66,6 +67,13 @@ pub enum Answer {
         /// It was joined.
         coalesced: bool,
     },
+    /// This plan was recorded.
+    Plan {
+        /// Which.
+        plan: u64,
+        /// What it is about.
+        counts: PlanCounts,
+    },
 }
 
 /// Anything that is stored.
@@ -85,6 +93,7 @@ pub enum Record {
     Run(RunRecord),
     Attempt(AttemptRecord),
     Upstream(UpstreamRecord),
+    PlanStep(Box<PlanStep>),
 }
 
 /// What a record is found by.
@@ -103,6 +112,7 @@ pub enum Key {
     Run(ProjectUid, RunId),
     Attempt(ProjectUid, AttemptId),
     Upstream(String),
+    PlanStep(u32),
 }
 
 impl Record {
@@ -122,6 +132,7 @@ impl Record {
             Self::Run(r) => Key::Run(r.project, r.id),
             Self::Attempt(r) => Key::Attempt(r.project, r.id),
             Self::Upstream(r) => Key::Upstream(r.host.clone()),
+            Self::PlanStep(r) => Key::PlanStep(r.number),
         }
     }
 
@@ -141,7 +152,8 @@ impl Record {
             | Self::User(_)
             | Self::UserToken(_)
             | Self::Request(_)
-            | Self::Upstream(_) => true,
+            | Self::Upstream(_)
+            | Self::PlanStep(_) => true,
         }
     }
 }
@@ -200,6 +212,8 @@ pub enum Volatile {
     HomeChecked(ProjectUid, AgentUid),
     /// An agent has been away for so long that nothing waits for it any more.
     GivenUp(AgentUid),
+    /// A step of a plan was not done.
+    LeftOut(LeftOut),
     /// A timer was dealt with.
     TimerDone(Timer),
     /// The line of waiting attempts was looked through, up to but not including this one.

@@ -165,6 +165,80 @@ fn checks() {
 }
 
 #[test]
+fn plans() {
+    use v1::project_change::Action;
+    let field = |field: &str, old: &str, new: &str| v1::FieldChange {
+        field: field.to_owned(),
+        old: old.to_owned(),
+        new: new.to_owned(),
+    };
+    let change = |name: &str, action: Action| v1::ProjectChange {
+        project: format!("projects/{name}"),
+        action: action.into(),
+        ..v1::ProjectChange::default()
+    };
+    let rocky = v1::Project {
+        upstreams: vec![v1::Upstream {
+            uri: "rsync://msync.rockylinux.org/rocky/mirror/".to_owned(),
+            ..v1::Upstream::default()
+        }],
+        destination: "a2:rocky".to_owned(),
+        placement: Some(v1::PlacementSettings {
+            origins: vec![v1::PlacementTarget { agent: "agents/ftp1".to_owned(), ..Default::default() }],
+            ..v1::PlacementSettings::default()
+        }),
+        ..v1::Project::default()
+    };
+    let declared = [("rocky", &rocky)].into();
+    let apply = "mirrorctl apply -f mirrors.toml";
+    let page = |changes: Vec<v1::ProjectChange>, unchanged: u32| {
+        let planned = v1::PlanProjectsResponse { changes, unchanged, ..v1::PlanProjectsResponse::default() };
+        text::plan::plan(&view(), &planned, &declared, apply)
+    };
+    let debian = v1::ProjectChange {
+        fields: vec![
+            field("guard.max_delete", "40000", "80000"),
+            field("schedule.cron.minute", "10", "*/30"),
+        ],
+        warnings: vec!["8 fires a day; public upstreams rarely like more than 4".to_owned()],
+        ..change("debian", Action::Change)
+    };
+    let sample = page(
+        vec![change("centos-vault", Action::Keep), debian.clone(), change("rocky", Action::Create)],
+        110,
+    );
+    let long = v1::ProjectChange {
+        fields: vec![
+            field("rsync.options", "-rlptH --safe-links", &"--exclude=/pool/main/x/ ".repeat(4)),
+            field("placement.origins[0].agent", "agents/ftp1", "agents/ftp2"),
+            field("schedule.overlap_policy", "", "buffer_one"),
+            field("labels.tier", "1", ""),
+            field("paused", "false", "moving to a2"),
+            field("upstreams[0].password", "(set)", "(changed)"),
+        ],
+        fields_left_out: 3,
+        ..change("CPAN", Action::Change)
+    };
+    let kept = (0..12).map(|number| change(&format!("kept-{number:02}"), Action::Keep));
+    let more = page(kept.chain([long, change("gone", Action::Delete)]).collect(), 0);
+    let same = page(Vec::new(), 110);
+    golden_80("plan.txt", &[sample, more, same].join("----\n"));
+    let applied =
+        v1::ApplyProjectsResponse { created: 1, changed: 1, ..v1::ApplyProjectsResponse::default() };
+    assert_eq!(
+        text::plan::applied(&applied, 110),
+        "Applied: 1 added, 1 changed, 0 deleted, 110 as they were."
+    );
+    let nothing = v1::ApplyProjectsResponse::default();
+    assert_eq!(text::plan::applied(&nothing, 1), "Nothing to change; 1 project is as declared.");
+}
+
+#[test]
+fn the_schema_of_manifests() {
+    golden("manifest.schema.json", &mirrorctl::manifest::json_schema());
+}
+
+#[test]
 fn runs() {
     golden_80("run-list.txt", &text::run::list(&view(), "debian", &[held_run(), succeeded()]));
     let partial = partial_run();

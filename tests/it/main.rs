@@ -8,6 +8,7 @@
 )]
 
 mod abuse;
+mod apply;
 mod audit;
 mod autonomy;
 mod chaos;

@@ -62,6 +62,12 @@ fn declare(fleet: &Fleet, upstream: &Rsyncd, name: &str, password: &str, more: &
     let words = ["project", "add", name, "--from", &uri, "--to", &to, "--user", "mirror"];
     let rest = ["--password-file", &file, "--retry-attempts", "1"];
     fleet.mirrorctl(&[&words[..], &rest, more].concat()).ok();
+    // Once more as a file, which names the password's file.
+    let exported = fleet.mirrorctl(&["export", name]).ok().stdout;
+    let own = format!("user = \"mirror\", password_file = {file:?}");
+    let manifest = given(fleet, &format!("{name}.toml"), &exported.replace("user = \"mirror\"", &own));
+    let same = fleet.mirrorctl(&["apply", "-f", &manifest]).ok().stdout;
+    assert!(same.contains("Nothing to change"), "{same}");
 }
 
 /// Enrols by a token in a file, as who reads the help does it. The token.

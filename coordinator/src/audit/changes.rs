@@ -39,10 +39,14 @@ const OF_RUNS_LEFT_OUT: [&str; 6] =
 pub struct Rows {
     rows: Vec<AuditChange>,
     left_out: u32,
+    /// What is not set is shown as nothing, not as the zero that it is on the wire.
+    unset_is_empty: bool,
 }
 
 impl Rows {
-    pub(super) fn into_parts(self) -> (Vec<AuditChange>, u32) {
+    /// The rows, and how many more there are.
+    #[must_use]
+    pub fn into_parts(self) -> (Vec<AuditChange>, u32) {
         (self.rows, self.left_out)
     }
 
@@ -63,9 +67,10 @@ impl Rows {
         let none = BTreeMap::new();
         let both = before.is_some() && after.is_some();
         let (before, after) = (before.unwrap_or(&none), after.unwrap_or(&none));
+        let unset_is_empty = self.unset_is_empty;
         let text = |here: Option<&Shown>, there: Option<&Shown>| match (here, there) {
             (Some(shown), _) => shown.text.clone(),
-            (None, Some(other)) if both => other.unset.to_owned(),
+            (None, Some(other)) if both && !unset_is_empty => other.unset.to_owned(),
             (None, _) => String::new(),
         };
         let paths = before.keys().chain(after.keys().filter(|path| !before.contains_key(*path)));
@@ -92,6 +97,19 @@ pub fn of(engine: &Engine, changes: &[Change]) -> Rows {
     rows
 }
 
+/// What these changes make of the declarations of projects other than `engine` has it: for plans.
+#[must_use]
+pub fn of_declarations(engine: &Engine, changes: &[Change]) -> Rows {
+    let mut rows = Rows { unset_is_empty: true, ..Rows::default() };
+    for change in changes {
+        if let Change::Put(record @ Record::Project(_)) = change {
+            put(engine, record, &mut rows);
+        }
+    }
+    rows.rows.sort_by(|a, b| a.field.cmp(&b.field));
+    rows
+}
+
 fn put(engine: &Engine, record: &Record, rows: &mut Rows) {
     match record {
         Record::Fleet(new) => fleet(engine.fleet(), new, rows),
@@ -111,6 +129,8 @@ fn put(engine: &Engine, record: &Record, rows: &mut Rows) {
         Record::Run(new) => run(engine, new, rows),
         Record::Upstream(new) => upstream(engine.upstream(&new.host), Some(new), rows),
         Record::Request(_) | Record::Attempt(_) => {}
+        // Told by its own event when it is done.
+        Record::PlanStep(_) => {}
     }
 }
 
@@ -130,6 +150,7 @@ fn delete(engine: &Engine, key: &Key, rows: &mut Rows) {
         | Key::ProjectState(_)
         | Key::Placement(..)
         | Key::Request(_)
+        | Key::PlanStep(_)
         | Key::Run(..)
         | Key::Attempt(..) => {}
     }

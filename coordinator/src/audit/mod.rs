@@ -10,6 +10,7 @@
 //! |---|---|
 //! | `origin` | who asks, from where: made once for each request, found by whoever works for it |
 //! | `changes`, `fields` | what a decision changes, field by field, in the words of the contract |
+//! | `plans` | whose a step of a plan is that nobody waits for |
 //! | `notes` | what is recorded without a change: refusals and happenings, bounded |
 //!
 //! The log is no state of the engine: it is written with the engine's records and never read back into it. How it is
@@ -19,6 +20,7 @@ pub mod changes;
 mod fields;
 pub mod notes;
 pub mod origin;
+pub mod plans;
 
 use std::borrow::Cow;
 

@@ -51,6 +51,8 @@ use crate::{Services, config::Reflection, driver::Unavailable, session};
 
 /// Largest request of people, in bytes; a project is under 16 KiB.
 pub const REQUEST_BYTES_MAX: usize = 256 * 1_024;
+/// Largest request about projects, in bytes: a manifest of thousands of them. It is tonic's own default.
+pub const MANIFEST_BYTES_MAX: usize = 4 * 1_024 * 1_024;
 /// Largest enrolment, in bytes: a request of 8 KiB, 32 labels, a token.
 pub const ENROLL_BYTES_MAX: usize = 64 * 1_024;
 /// Largest request about users, in bytes: a certificate request of 8 KiB, or two passwords.
@@ -171,7 +173,7 @@ fn routes(services: &Services) -> Result<Routes, tonic_reflection::server::Error
     let users = UserServiceServer::new(user::Users::new(services.clone()));
     let enrollment = EnrollmentServiceServer::new(enrollment::Enrollment::new(services.clone()));
     let mut routes = Routes::default()
-        .add_service(projects.max_decoding_message_size(REQUEST_BYTES_MAX))
+        .add_service(projects.max_decoding_message_size(MANIFEST_BYTES_MAX))
         .add_service(runs.max_decoding_message_size(REQUEST_BYTES_MAX))
         .add_service(agents.max_decoding_message_size(REQUEST_BYTES_MAX))
         .add_service(fleet.max_decoding_message_size(REQUEST_BYTES_MAX))

@@ -1,8 +1,11 @@
 //! Projects, as people declare and steer them: the request is read, one input is put to the driver, and what came
 //! of it is shown from the view. Look-ups never wait for the driver.
 
+mod apply;
 mod check;
+mod export;
 mod filter;
+mod plan;
 mod show;
 mod switch;
 mod why;
@@ -22,11 +25,13 @@ use ::fleet::{
     run::{TriggerKind, Wish},
 };
 use mirror_proto::{convert, status::internal, v1};
+use tokio::sync::Semaphore;
 use tonic::{Code, Request, Response, Status};
 
 use self::filter::Filter;
 pub use self::{
     check::CHECKS_MAX,
+    plan::{MANIFEST_PROJECTS_MAX, PLANS_AT_ONCE},
     show::{show, show_all},
 };
 use super::{By, acting_on, ask, broken, invalid, page, refused, request::key, run, run::history, user};
@@ -42,9 +47,11 @@ const PREVIEW_FIRES_MAX: usize = 100;
 const UPDATE_TRIES: usize = 5;
 
 /// `mirror.v1.ProjectService`.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Projects {
     services: Services,
+    /// For plans that are being made.
+    plans: Arc<Semaphore>,
 }
 
 /// Reads `projects/{project}` and finds it.
@@ -65,7 +72,7 @@ impl Projects {
     /// The service.
     #[must_use]
     pub fn new(services: Services) -> Self {
-        Self { services }
+        Self { services, plans: Arc::new(Semaphore::new(PLANS_AT_ONCE)) }
     }
 
     fn shown(&self, uid: ProjectUid, notes: Vec<String>) -> Result<Response<v1::Project>, Status> {
@@ -550,6 +557,30 @@ impl v1::project_service_server::ProjectService for Projects {
     ) -> Result<Response<v1::CheckProjectResponse>, Status> {
         let by = user(&request)?;
         self.look(&by, request.into_inner()).await.map(Response::new)
+    }
+
+    async fn plan_projects(
+        &self,
+        request: Request<v1::PlanProjectsRequest>,
+    ) -> Result<Response<v1::PlanProjectsResponse>, Status> {
+        let by = user(&request)?;
+        let compares = plan::may_compare_passwords(&request);
+        self.show_plan(by, compares, request.into_inner()).await.map(Response::new)
+    }
+
+    async fn apply_projects(
+        &self,
+        request: Request<v1::ApplyProjectsRequest>,
+    ) -> Result<Response<v1::ApplyProjectsResponse>, Status> {
+        let by = user(&request)?;
+        self.apply_declared(by, request.into_inner()).await.map(Response::new)
+    }
+
+    async fn export_projects(
+        &self,
+        request: Request<v1::ExportProjectsRequest>,
+    ) -> Result<Response<v1::ExportProjectsResponse>, Status> {
+        self.exported(request.get_ref()).map(Response::new)
     }
 }
 

@@ -10,6 +10,7 @@
 //! | `g` agent | agent |
 //! | `j` join token, `u` user, `k` user token, `q` request, `h` upstream host | text |
 //! | `r` live run, `R` run in history | project, !run |
+//! | `d` step of a plan that is being carried out | its place |
 //! | `a` live attempt, `A` attempt in history | project, !run, number |
 //! | `e` audit event (`audit`) | milliseconds, number |
 
@@ -31,7 +32,7 @@ pub(crate) const FIRST: &[u8] = &[];
 /// Above all keys: no table has this letter.
 pub(crate) const LAST: &[u8] = &[0xff];
 /// The tables whose every record the engine needs.
-pub(crate) const LIVE_TABLES: [u8; 12] = *b"fpslgjukqrah";
+pub(crate) const LIVE_TABLES: [u8; 13] = *b"fpslgjukqrahd";
 /// The tables that are read in pages only.
 pub(crate) const HISTORY_TABLES: [u8; 2] = *b"RA";
 
@@ -62,6 +63,7 @@ pub(crate) fn of(key: &Key, age: Age) -> Vec<u8> {
         Key::Run(project, run) => of_run(*project, *run, age),
         Key::Attempt(project, attempt) => of_attempt(*project, *attempt, age),
         Key::Upstream(host) => text(b'h', host),
+        Key::PlanStep(number) => ids(b'd', &[u64::from(*number)]),
     }
 }
 
@@ -78,6 +80,7 @@ pub(crate) fn table(key: &[u8]) -> Option<Table> {
         b'k' => Some(Table::UserToken),
         b'q' => Some(Table::Request),
         b'h' => Some(Table::Upstream),
+        b'd' => Some(Table::PlanStep),
         LIVE_RUN | PAST_RUN => Some(Table::Run),
         LIVE_ATTEMPT | PAST_ATTEMPT => Some(Table::Attempt),
         _ => None,
@@ -153,6 +156,7 @@ pub(crate) fn describe(key: &[u8]) -> String {
         b'k' => "user token",
         b'q' => "request",
         b'h' => "upstream host",
+        b'd' => "plan step",
         LIVE_RUN => "live run",
         PAST_RUN => "past run",
         LIVE_ATTEMPT => "live attempt",
@@ -163,7 +167,7 @@ pub(crate) fn describe(key: &[u8]) -> String {
     let number = |at: usize| rest.get(at..at + 8)?.try_into().ok().map(u64::from_be_bytes);
     let run = || rest.get(8..24)?.try_into().ok().map(|id| uuid::Uuid::from_u128(!u128::from_be_bytes(id)));
     let ids = match table {
-        b'p' | b's' | b'g' => number(0).map(|uid| uid.to_string()),
+        b'p' | b's' | b'g' | b'd' => number(0).map(|uid| uid.to_string()),
         b'l' => number(0).zip(number(8)).map(|(project, agent)| format!("{project} on agent {agent}")),
         LIVE_RUN | PAST_RUN => number(0).zip(run()).map(|(uid, run)| format!("{run} of project {uid}")),
         LIVE_ATTEMPT | PAST_ATTEMPT => {
@@ -258,6 +262,7 @@ mod tests {
             Key::Run(P, run(1)),
             Key::Attempt(P, AttemptId { run: run(1), number: 2 }),
             Key::Upstream("h".to_owned()),
+            Key::PlanStep(7),
         ];
         let tables: Vec<u8> = keys.iter().map(|key| of(key, Age::Live)[0]).collect();
         assert_eq!(tables, LIVE_TABLES);

@@ -9,7 +9,7 @@ use prost_reflect::DescriptorPool;
 
 /// A method; who may on what is his own; who may on what is not. As letters in the order none, agent, viewer, owner,
 /// operator, admin. Owners have projects, all users have themselves.
-pub(crate) const DESIGN: [(&str, &str, &str); 57] = [
+pub(crate) const DESIGN: [(&str, &str, &str); 60] = [
     ("ProjectService/CreateProject", "----OA", "----OA"),
     ("ProjectService/GetProject", "--VWOA", "--VWOA"),
     ("ProjectService/ListProjects", "--VWOA", "--VWOA"),
@@ -25,6 +25,9 @@ pub(crate) const DESIGN: [(&str, &str, &str); 57] = [
     ("ProjectService/WhyProject", "--VWOA", "--VWOA"),
     ("ProjectService/PreviewSchedule", "--VWOA", "--VWOA"),
     ("ProjectService/CheckProject", "----OA", "----OA"),
+    ("ProjectService/PlanProjects", "--VWOA", "--VWOA"),
+    ("ProjectService/ApplyProjects", "----OA", "----OA"),
+    ("ProjectService/ExportProjects", "--VWOA", "--VWOA"),
     ("RunService/GetRun", "--VWOA", "--VWOA"),
     ("RunService/ListRuns", "--VWOA", "--VWOA"),
     ("RunService/ListAttempts", "--VWOA", "--VWOA"),

@@ -24,6 +24,9 @@ use crate::{
 
 impl Engine {
     pub(super) fn tick(&self, now: Now) -> Decision {
+        if let Some(step) = self.plans.steps.values().next() {
+            return self.plan_step(now, step);
+        }
         if let Some(&(_, project)) = self.fires.first().filter(|(at, _)| *at <= now.wall) {
             return self.fire(now, project);
         }

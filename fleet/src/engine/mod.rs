@@ -7,6 +7,7 @@
 //! ```text
 //!           decide                     apply
 //! Input ──▶ people.rs   what users ask ──▶ state.rs   records and what is derived from them
+//!           plans.rs    plans over many projects
 //!           agents.rs   hello, enrol, renew           usage.rs  slots in use
 //!           autonomy.rs what agents do alone
 //!           report.rs   accepted, ended               timers.rs what is due when
@@ -35,6 +36,7 @@ mod homes;
 mod hosts;
 mod moves;
 mod people;
+mod plans;
 mod promote;
 mod replace;
 mod report;
@@ -68,7 +70,7 @@ use crate::{
 
 /// Most records that one decision changes: a project with [`REPLICAS_MAX`] replicas that is cancelled or deleted
 /// changes an attempt and a placement of each. Only the revocation of an agent may change more, some records for each
-/// of its projects.
+/// of its projects; and the recording of a plan, a record for each of its steps.
 pub const CHANGES_MAX: usize = 512;
 
 impl Engine {

@@ -29,6 +29,9 @@ pub(super) type Outcome = Result<Decision, Refusal>;
 impl Engine {
     pub(super) fn person(&self, now: Now, person: Person) -> Decision {
         let by = person.by;
+        if let Err(refusal) = self.while_planned(&person.ask) {
+            return Decision::refused(refusal);
+        }
         let outcome = match person.ask {
             Ask::CreateProject { name, spec, paused, request, validate_only } => {
                 self.create_project(now, &by, name, *spec, paused, request, validate_only)
@@ -39,6 +42,7 @@ impl Engine {
             Ask::DeleteProject { project, revision, cancel_running } => {
                 self.delete_project_of(now, project, revision, cancel_running)
             }
+            Ask::Apply(plan) => self.apply_plan(now, &by, *plan),
             Ask::Pause { project, reason, until, revision } => {
                 self.pause(now, by, project, reason, until, revision)
             }
@@ -91,7 +95,10 @@ impl Engine {
     }
 
     /// The remembered answer to a request id that was used before.
-    fn remembered(&self, now: Now, request: Option<&RequestKey>) -> Result<Option<Reply>, Refusal> {
+    ///
+    /// # Errors
+    /// It was used with another payload.
+    pub fn remembered(&self, now: Now, request: Option<&RequestKey>) -> Result<Option<Reply>, Refusal> {
         let Some(request) = request else { return Ok(None) };
         let Some(old) = self.requests.get(&request.key).filter(|old| old.expires > now.wall) else {
             return Ok(None);
@@ -105,6 +112,7 @@ impl Engine {
             Answer::Run { project, run, coalesced } => {
                 Reply::Run { project, run, coalesced, notes: Vec::new() }
             }
+            Answer::Plan { plan, counts } => Reply::Planned { plan, counts },
         }))
     }
 
@@ -122,6 +130,26 @@ impl Engine {
         if let Some(reply) = self.remembered(now, request.as_ref())? {
             return Ok(Decision { reply, ..Decision::nothing() });
         }
+        let uid = ProjectUid(self.next_uid());
+        let pause =
+            Pause { by: by.to_owned(), time: now.wall, reason: "created paused".to_owned(), until: None };
+        let mut decision = self.declare(now, uid, name, spec, paused.then_some(pause))?;
+        if validate_only {
+            return Ok(Decision::nothing());
+        }
+        remember(now, request, Answer::Project(uid), &mut decision);
+        Ok(decision)
+    }
+
+    /// Makes a project of this uid, from which on the next ones are counted.
+    pub(super) fn declare(
+        &self,
+        now: Now,
+        uid: ProjectUid,
+        name: Name,
+        spec: ProjectSpec,
+        paused: Option<Pause>,
+    ) -> Outcome {
         if let Some(taken) = self.project_names.get(&name).and_then(|uid| self.projects.get(uid)) {
             return Err(Refusal::new(
                 RefusalCode::AlreadyExists,
@@ -130,23 +158,21 @@ impl Engine {
             ));
         }
         self.check_spec("project not created", None, &spec)?;
-        if validate_only {
-            return Ok(Decision::nothing());
+        let reason_fault = paused.as_ref().and_then(|pause| reason_fault(&pause.reason));
+        if let Some(fault) = reason_fault {
+            return Err(Refusal::invalid("project not created", vec![fault]));
         }
-        let uid = ProjectUid(self.next_uid());
-        let pause =
-            Pause { by: by.to_owned(), time: now.wall, reason: "created paused".to_owned(), until: None };
         let record = ProjectRecord {
             uid,
             name,
             spec,
-            paused: paused.then_some(pause),
+            paused,
             revision: 1,
             create_time: now.wall,
             update_time: now.wall,
         };
         let mut effects = Effects::of(self);
-        let fleet = FleetRecord { next_uid: uid.0 + 1, ..self.fleet.clone() };
+        let fleet = FleetRecord { next_uid: self.next_uid().max(uid.0 + 1), ..self.fleet.clone() };
         effects.put(Record::Fleet(fleet));
         let state = ProjectState::new(uid).with_fire(first_fire(&record, now));
         for placement in self.first_placements(&record) {
@@ -156,7 +182,6 @@ impl Engine {
         // The project comes first of all its records: the others hang on it.
         let mut decision = effects.decision();
         decision.changes.insert(0, Change::Put(Record::Project(Arc::new(record))));
-        remember(now, request, Answer::Project(uid), &mut decision);
         decision.reply = Reply::Project(uid);
         Ok(decision)
     }
@@ -200,7 +225,7 @@ impl Engine {
         if faults.is_empty() { Ok(()) } else { Err(Refusal::invalid(what, faults)) }
     }
 
-    fn update_project(
+    pub(super) fn update_project(
         &self,
         now: Now,
         uid: ProjectUid,
@@ -245,7 +270,7 @@ impl Engine {
         Ok(if validate_only { Decision::nothing() } else { effects.decision() })
     }
 
-    fn delete_project_of(
+    pub(super) fn delete_project_of(
         &self,
         now: Now,
         uid: ProjectUid,
@@ -295,7 +320,7 @@ impl Engine {
         Ok(effects.decision())
     }
 
-    fn pause(
+    pub(super) fn pause(
         &self,
         now: Now,
         by: String,
@@ -324,7 +349,7 @@ impl Engine {
         Ok(Decision { changes, reply: Reply::Project(uid), ..Decision::nothing() })
     }
 
-    fn resume(&self, now: Now, uid: ProjectUid, revision: Option<u64>) -> Outcome {
+    pub(super) fn resume(&self, now: Now, uid: ProjectUid, revision: Option<u64>) -> Outcome {
         let project = self.find_project(uid)?;
         check_revision(project, revision)?;
         let mut effects = Effects::of(self);
@@ -569,7 +594,7 @@ impl Engine {
 /// Most expired things forgotten in one commit unit.
 pub const SWEEP_MAX: usize = 64;
 
-fn remember(now: Now, request: Option<RequestKey>, answer: Answer, decision: &mut Decision) {
+pub(super) fn remember(now: Now, request: Option<RequestKey>, answer: Answer, decision: &mut Decision) {
     if let Some(RequestKey { key, payload }) = request {
         let expires = now.wall.plus(defaults::REQUEST_TTL);
         decision.changes.push(Change::Put(Record::Request(RequestRecord { key, payload, answer, expires })));

@@ -10,6 +10,7 @@ use super::{
     autonomy::Autonomy,
     exports::Exports,
     hosts::{Hosts, host_of},
+    plans::Plans,
     timers::{Timer, Timers},
     usage::Usage,
 };
@@ -55,6 +56,7 @@ pub struct Engine {
     pub(super) runs: BTreeMap<RunId, RunRecord>,
     pub(super) attempts: BTreeMap<AttemptId, AttemptRecord>,
     pub(super) upstreams: BTreeMap<String, UpstreamRecord>,
+    pub(super) plans: Plans,
 
     // Known and not stored.
     pub(super) sessions: BTreeMap<AgentUid, Session>,
@@ -183,6 +185,7 @@ impl Engine {
             .chain(self.runs.values().cloned().map(Record::Run))
             .chain(self.attempts.values().cloned().map(Record::Attempt))
             .chain(self.upstreams.values().cloned().map(Record::Upstream))
+            .chain(self.plans.steps.values().cloned().map(|step| Record::PlanStep(Box::new(step))))
     }
 
     fn put(&mut self, now: Now, record: &Record) {
@@ -209,6 +212,10 @@ impl Engine {
             Record::Upstream(upstream) => {
                 self.upstreams.insert(upstream.host.clone(), upstream.clone());
                 self.rescan();
+            }
+            Record::PlanStep(step) => {
+                self.plans.left_out.retain(|one| one.plan == step.plan);
+                self.plans.steps.insert(step.number, (**step).clone());
             }
         }
     }
@@ -541,6 +548,9 @@ impl Engine {
                 self.upstreams.remove(host);
                 self.rescan();
             }
+            Key::PlanStep(number) => {
+                self.plans.steps.remove(number);
+            }
         }
     }
 
@@ -639,7 +649,8 @@ impl Engine {
     pub fn next_deadline(&self, now: Now) -> Option<Duration> {
         let due = self.exports.due(now.wall.day()).is_some()
             || !self.homes_due.is_empty()
-            || self.autonomy.due().is_some();
+            || self.autonomy.due().is_some()
+            || !self.plans.steps.is_empty();
         if due || !self.idle_replicas.is_empty() || !self.close_checks.is_empty() {
             return Some(Duration::ZERO);
         }

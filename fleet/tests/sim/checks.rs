@@ -128,7 +128,8 @@ impl Checks {
                 | Key::User(_)
                 | Key::UserToken(_)
                 | Key::Request(_)
-                | Key::Upstream(_) => None,
+                | Key::Upstream(_)
+                | Key::PlanStep(_) => None,
             })
             .collect();
         touched.into_iter().try_for_each(|project| {

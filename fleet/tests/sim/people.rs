@@ -13,6 +13,7 @@ use fleet::{
     agent::TokenNames,
     id::{Name, ProjectUid, RunId},
     input::{AgentInput, Ask, Decision, Input, Person, Reply, RequestKey},
+    plan::Act,
     record::{Change, Key, Record},
     refusal::RefusalCode,
 };
@@ -65,7 +66,8 @@ fn mark(record: &Record) -> Option<u64> {
         | Record::User(_)
         | Record::UserToken(_)
         | Record::Request(_)
-        | Record::Upstream(_) => None,
+        | Record::Upstream(_)
+        | Record::PlanStep(_) => None,
     }
 }
 
@@ -164,6 +166,10 @@ impl World {
         match &ask {
             Ask::DeleteProject { project, .. } => {
                 self.people.doomed.insert(*project);
+            }
+            Ask::Apply(plan) => {
+                let gone = plan.acts.iter().filter(|act| matches!(act, Act::Delete { .. }));
+                self.people.doomed.extend(gone.map(Act::project));
             }
             Ask::Freeze { .. } | Ask::Thaw => self.people.frozen = None,
             _ => {}

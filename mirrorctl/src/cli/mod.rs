@@ -1,5 +1,6 @@
 //! What can be typed. The help texts are the manual: `mirrorctl man` prints these.
 
+mod manifest;
 mod people;
 mod project;
 
@@ -7,6 +8,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
+pub use manifest::{ExportArgs, ManifestArgs, PlanArgs};
 pub use people::{CertCommand, LoginArgs, RoleArg, TokenCommand, UserCommand};
 pub use project::{AddArgs, DstOverlapArg, EditArgs, OverlapArg, ProjectCommand, ProjectFlags};
 
@@ -37,8 +39,9 @@ pub struct Cli {
 /// How an answer is printed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
 pub enum Format {
-    /// For people, 80 columns.
+    /// For people, 80 columns; of `export` a manifest in TOML.
     #[default]
+    #[value(alias = "toml")]
     Table,
     /// For people, all columns.
     Wide,
@@ -111,6 +114,14 @@ pub enum Command {
     /// The hosts that origins pull from, and how much of them the fleet may take
     #[command(subcommand)]
     Upstream(UpstreamCommand),
+    /// What a manifest would change: field by field, and every fault; nothing is changed
+    Plan(PlanArgs),
+    /// Make the projects what a manifest says: all of it or nothing
+    Apply(ManifestArgs),
+    /// Print projects as a manifest, without anything secret: to apply it changes nothing
+    Export(ExportArgs),
+    /// Print the JSON Schema of manifests, for editors; needs no coordinator
+    Schema,
     /// What needs you, how old the trees are, and what runs
     Status {
         /// All projects, the calm ones too

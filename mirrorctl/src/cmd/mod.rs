@@ -9,6 +9,7 @@ mod context;
 mod fleet;
 mod join_token;
 mod login;
+mod manifest;
 mod manual;
 mod password;
 mod project;
@@ -42,6 +43,10 @@ pub async fn run(app: &App, command: Command) -> Outcome<Exit> {
         Command::Agent(command) => agent::run(app, command).await,
         Command::JoinToken(command) => join_token::run(app, command).await,
         Command::Upstream(command) => upstream::run(app, command).await,
+        Command::Plan(args) => manifest::plan(app, args).await,
+        Command::Apply(args) => manifest::apply(app, args).await,
+        Command::Export(args) => manifest::export(app, args).await,
+        Command::Schema => manifest::schema(app),
         Command::Status { all, exit_code } => fleet::status(app, all, exit_code).await,
         Command::Why { project } => fleet::why(app, &project).await,
         Command::Freeze { reason } => fleet::freeze(app, reason).await,

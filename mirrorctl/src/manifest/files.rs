@@ -47,7 +47,7 @@ pub(super) fn read(failed: &str, path: &Path) -> Outcome<Vec<Source>> {
         let text =
             File::open(&path).and_then(|file| limited(file, left)).map_err(|error| broken(&path, &error))?;
         left = left.saturating_sub(text.len() as u64);
-        let directory = path.parent().unwrap_or(Path::new("")).to_owned();
+        let directory = path.parent().map_or_else(PathBuf::new, Path::to_owned);
         sources.push(Source { name: path.display().to_string(), directory, text });
     }
     Ok(sources)

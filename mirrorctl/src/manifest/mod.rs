@@ -14,6 +14,7 @@
 mod document;
 mod files;
 mod read;
+mod schema;
 mod shape;
 mod write;
 
@@ -26,6 +27,7 @@ use std::{
 use mirror_proto::v1;
 
 pub use self::document::Format;
+use self::shape::Shape;
 use crate::fault::{Fault, Faults, Outcome};
 
 /// What stands in a manifest's field `schema`.
@@ -224,6 +226,47 @@ impl Manifest {
     #[must_use]
     pub fn to_json(&self) -> String {
         write::json(self)
+    }
+}
+
+/// The JSON Schema of manifests.
+#[must_use]
+pub fn json_schema() -> String {
+    format!("{:#}\n", schema::document())
+}
+
+/// A value as the coordinator tells it, as a manifest has it: texts quoted, names without their collection.
+#[must_use]
+pub fn as_written(field: &str, value: &str) -> String {
+    match shape::at(field) {
+        Some(Shape::Text | Shape::Texts) => write::quoted(value),
+        Some(Shape::Mark) => "true".to_owned(),
+        Some(Shape::Name(collection)) => value.strip_prefix(collection).unwrap_or(value).to_owned(),
+        Some(Shape::Word(words)) => {
+            let plain = |word: &str| word.replace('_', "-");
+            let known = shape::words(&words).into_iter().find(|(word, _)| plain(word) == plain(value));
+            known.map_or_else(|| value.to_owned(), |(word, _)| word)
+        }
+        _ => value.to_owned(),
+    }
+}
+
+impl From<v1::DeclaredProject> for Declared {
+    fn from(wire: v1::DeclaredProject) -> Self {
+        let v1::DeclaredProject { project, paused, pause_reason } = wire;
+        let paused = paused.map(|paused| if paused { Paused::Yes(pause_reason) } else { Paused::No });
+        Self { project: project.unwrap_or_default(), paused, ..Self::default() }
+    }
+}
+
+impl From<&Declared> for v1::DeclaredProject {
+    fn from(one: &Declared) -> Self {
+        let (paused, pause_reason) = match &one.paused {
+            None => (None, String::new()),
+            Some(Paused::No) => (Some(false), String::new()),
+            Some(Paused::Yes(reason)) => (Some(true), reason.clone()),
+        };
+        Self { project: Some(one.project.clone()), paused, pause_reason }
     }
 }
 

@@ -68,11 +68,12 @@ pub(super) struct Field {
 
 impl Field {
     /// What the contract says about it.
-    pub(super) fn about(&self) -> &str {
-        if matches!(self.shape, Shape::SecretFile) {
-            SECRET_FILE_ABOUT
-        } else {
-            about(self.descriptor.full_name())
+    pub(super) fn about(&self) -> String {
+        let about = about(self.descriptor.full_name());
+        match self.shape {
+            Shape::SecretFile => SECRET_FILE_ABOUT.to_owned(),
+            Shape::Name(collection) => about.replace(collection, ""),
+            _ => about.to_owned(),
         }
     }
 
@@ -144,6 +145,27 @@ fn shape(field: &FieldDescriptor) -> Option<Shape> {
     Some(if several { Shape::List(Box::new(one)) } else { one })
 }
 
+/// What stands at a path of a project, as in `upstreams[0].uri` or `labels.tier`; of a list, what its values are.
+pub(super) fn at(path: &str) -> Option<Shape> {
+    let (first, mut rest) = path.split_once('.').unwrap_or((path, ""));
+    let find = |message: &MessageDescriptor, part: &str| {
+        let bare = part.split('[').next().unwrap_or_default();
+        fields(message).into_iter().find(|field| field.descriptor.name() == bare).map(|field| field.shape)
+    };
+    let mut shape = find(&project()?, first)?;
+    loop {
+        shape = match shape {
+            Shape::List(one) => *one,
+            Shape::Table(message) if !rest.is_empty() => {
+                let (part, after) = rest.split_once('.').unwrap_or((rest, ""));
+                rest = after;
+                find(&message, part)?
+            }
+            shape => return Some(shape),
+        };
+    }
+}
+
 /// The words of an enumeration with their numbers: those of the command line's flags.
 pub(super) fn words(of: &EnumDescriptor) -> Vec<(String, i32)> {
     let zero = of.default_value();
@@ -152,7 +174,7 @@ pub(super) fn words(of: &EnumDescriptor) -> Vec<(String, i32)> {
     let meant = of.values().filter(|value| value.number() != zero.number());
     meant
         .map(|value| {
-            let word = value.name().strip_prefix(&prefix).unwrap_or(value.name()).to_lowercase();
+            let word = value.name().strip_prefix(&prefix).unwrap_or_else(|| value.name()).to_lowercase();
             (if hyphens { word.replace('_', "-") } else { word }, value.number())
         })
         .collect()

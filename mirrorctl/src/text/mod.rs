@@ -5,6 +5,7 @@ pub mod agent;
 pub mod audit;
 pub mod check;
 pub mod hold;
+pub mod plan;
 pub mod project;
 pub mod run;
 pub mod status;

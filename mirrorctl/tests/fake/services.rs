@@ -110,6 +110,24 @@ impl ProjectService for Services {
         Ok(Response::new(project))
     }
 
+    async fn plan_projects(&self, _: Request<v1::PlanProjectsRequest>) -> Answer<v1::PlanProjectsResponse> {
+        unserved()
+    }
+
+    async fn apply_projects(
+        &self,
+        _: Request<v1::ApplyProjectsRequest>,
+    ) -> Answer<v1::ApplyProjectsResponse> {
+        unserved()
+    }
+
+    async fn export_projects(
+        &self,
+        _: Request<v1::ExportProjectsRequest>,
+    ) -> Answer<v1::ExportProjectsResponse> {
+        unserved()
+    }
+
     async fn get_project(&self, request: Request<v1::GetProjectRequest>) -> Answer<v1::Project> {
         match request.into_inner().name.as_str() {
             "projects/debian" => Ok(Response::new(held(project("projects/debian")))),

@@ -2,6 +2,7 @@
 //! record and field, never a guess: a missing value is no zero. Does not know keys, envelopes, checksums or
 //! files.
 
+mod plan;
 mod project;
 mod records;
 mod run;
@@ -38,11 +39,12 @@ pub enum Table {
     Run,
     Attempt,
     Upstream,
+    PlanStep,
 }
 
 impl Table {
     /// All of them.
-    pub const ALL: [Self; 12] = [
+    pub const ALL: [Self; 13] = [
         Self::Fleet,
         Self::Project,
         Self::ProjectState,
@@ -55,6 +57,7 @@ impl Table {
         Self::Run,
         Self::Attempt,
         Self::Upstream,
+        Self::PlanStep,
     ];
 
     /// The table of a record.
@@ -73,6 +76,7 @@ impl Table {
             Record::Run(_) => Self::Run,
             Record::Attempt(_) => Self::Attempt,
             Record::Upstream(_) => Self::Upstream,
+            Record::PlanStep(_) => Self::PlanStep,
         }
     }
 
@@ -92,6 +96,7 @@ impl Table {
             Key::Run(..) => Self::Run,
             Key::Attempt(..) => Self::Attempt,
             Key::Upstream(_) => Self::Upstream,
+            Key::PlanStep(_) => Self::PlanStep,
         }
     }
 
@@ -111,6 +116,7 @@ impl Table {
             Self::Run => "run",
             Self::Attempt => "attempt",
             Self::Upstream => "upstream",
+            Self::PlanStep => "plan step",
         }
     }
 }
@@ -143,6 +149,7 @@ pub fn encode(record: &Record) -> Vec<u8> {
         Record::Run(record) => run::record(record).encode_to_vec(),
         Record::Attempt(record) => run::attempt(record).encode_to_vec(),
         Record::Upstream(record) => records::upstream(record).encode_to_vec(),
+        Record::PlanStep(step) => plan::step(step).encode_to_vec(),
     }
 }
 
@@ -166,6 +173,9 @@ pub fn decode(table: Table, bytes: &[u8]) -> Result<Record, StoredFault> {
         Table::Run => message(bytes).and_then(run::read_record).map(Record::Run),
         Table::Attempt => message(bytes).and_then(run::read_attempt).map(Record::Attempt),
         Table::Upstream => message(bytes).and_then(records::read_upstream).map(Record::Upstream),
+        Table::PlanStep => {
+            message(bytes).and_then(plan::read_step).map(|step| Record::PlanStep(Box::new(step)))
+        }
     };
     record.map_err(|Bad { field, problem }| StoredFault { table, field, problem })
 }

@@ -45,7 +45,7 @@ pub(super) fn read_record(message: store::ProjectRecord) -> Read<ProjectRecord> 
     })
 }
 
-fn write_spec(spec: &ProjectSpec) -> store::ProjectSpec {
+pub(super) fn write_spec(spec: &ProjectSpec) -> store::ProjectSpec {
     let ProjectSpec {
         display_name,
         owner,
@@ -84,7 +84,7 @@ fn write_spec(spec: &ProjectSpec) -> store::ProjectSpec {
     }
 }
 
-fn read_spec(message: store::ProjectSpec) -> Read<ProjectSpec> {
+pub(super) fn read_spec(message: store::ProjectSpec) -> Read<ProjectSpec> {
     Ok(ProjectSpec {
         display_name: need("display_name", message.display_name)?,
         owner: message.owner.map(|owner| name("owner", Some(owner))).transpose()?,

@@ -10,7 +10,7 @@ use fleet::{
 
 use super::{
     Read, agent_uid, attempt_id, choice, destination, list, maybe, maybe_destination, maybe_run_id, name,
-    nanos, need, part, project_uid, read_attempt_id,
+    nanos, need, part, plan, project_uid, read_attempt_id,
     run::{read_evidence, write_evidence},
     run_bytes, run_id, span, wall,
 };
@@ -303,6 +303,7 @@ pub(super) fn request(record: &RequestRecord) -> store::RequestRecord {
                 run: Some(run_bytes(*run)),
                 coalesced: Some(*coalesced),
             }),
+            Answer::Plan { plan: id, counts } => StoredAnswer::Plan(plan::answer(*id, *counts)),
         }),
         expires_ms: Some(expires.0),
     }
@@ -317,6 +318,10 @@ pub(super) fn read_request(message: store::RequestRecord) -> Read<RequestRecord>
                 run: run_id("run", run.run)?,
                 coalesced: need("coalesced", run.coalesced)?,
             },
+            StoredAnswer::Plan(answer) => {
+                let (plan, counts) = plan::read_answer(answer)?;
+                Answer::Plan { plan, counts }
+            }
         })
     };
     Ok(RequestRecord {

@@ -10,6 +10,7 @@ use fleet::{
     attempt::Role,
     id::{AgentUid, AttemptId, Epoch, Name, ProjectUid, RunId},
     placement::{Behind, Hold, PlacementRecord},
+    plan::{Act, Asker, PlanCounts, PlanStep},
     project::Destination,
     record::{Answer, FleetRecord, Freeze, Record, RequestRecord},
     time::Wall,
@@ -35,7 +36,31 @@ pub(crate) fn record() -> impl Strategy<Value = Record> {
         runs::run().prop_map(Record::Run).boxed(),
         runs::attempt().prop_map(Record::Attempt).boxed(),
         upstream().prop_map(Record::Upstream).boxed(),
+        plan_step().prop_map(|step| Record::PlanStep(Box::new(step))).boxed(),
     ]
+}
+
+fn plan_step() -> impl Strategy<Value = PlanStep> {
+    let at = || (project_uid(), any::<u64>());
+    let act = prop_oneof![
+        (project(), option::of(text())).prop_map(|(of, paused)| Act::Create {
+            uid: of.uid,
+            name: of.name,
+            spec: Box::new(of.spec),
+            paused,
+        }),
+        (at(), project()).prop_map(|((project, revision), of)| Act::Change {
+            project,
+            revision,
+            spec: Box::new(of.spec),
+        }),
+        (at(), text()).prop_map(|((project, revision), reason)| Act::Pause { project, revision, reason }),
+        at().prop_map(|(project, revision)| Act::Resume { project, revision }),
+        at().prop_map(|(project, revision)| Act::Delete { project, revision }),
+    ];
+    let asker = (text(), text(), text()).prop_map(|(who, from, request_id)| Asker { who, from, request_id });
+    (any::<u64>(), any::<u32>(), text(), asker, act.boxed())
+        .prop_map(|(plan, number, by, asker, act)| PlanStep { plan, number, by, asker, act })
 }
 
 fn upstream() -> impl Strategy<Value = UpstreamRecord> {
@@ -236,6 +261,10 @@ fn request() -> impl Strategy<Value = RequestRecord> {
             project,
             run,
             coalesced
+        }),
+        (any::<u64>(), any::<[u32; 3]>()).prop_map(|(plan, [created, changed, deleted])| Answer::Plan {
+            plan,
+            counts: PlanCounts { created, changed, deleted },
         }),
     ];
     (text(), text(), answer, wall()).prop_map(|(key, payload, answer, expires)| RequestRecord {

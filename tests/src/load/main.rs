@@ -9,6 +9,7 @@
 )]
 
 mod api;
+mod apply;
 mod burst;
 mod commits;
 mod idle;
@@ -58,11 +59,12 @@ impl Size {
 type Part = fn(&Runtime, Size) -> Result<Vec<Row>>;
 
 /// What can be measured, by name.
-const PARTS: [(&str, Part); 7] = [
+const PARTS: [(&str, Part); 8] = [
     ("trigger", trigger::rows),
     ("propagation", propagation::rows),
     ("burst", burst::rows),
     ("commits", commits::rows),
+    ("apply", apply::rows),
     ("overhead", overhead::long),
     ("fixed", overhead::fixed),
     ("idle", idle::rows),

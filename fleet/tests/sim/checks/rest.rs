@@ -26,6 +26,9 @@ impl World {
 
 impl Checks {
     fn at_rest(&mut self, engine: &Engine, now: Now, deadline: Option<Duration>) -> Result<(), String> {
+        if let Some((plan, left)) = engine.open_plan() {
+            return Err(format!("{left} steps of plan {plan} are left"));
+        }
         for project in engine.projects_by_name() {
             if project.state.next_fire.is_some_and(|fire| fire.at <= now.wall) {
                 return Err(format!(

@@ -1,13 +1,18 @@
 //! What people may think of: projects of all kinds, and everything that can be asked of one, mostly of one
 //! with an attempt in a drawn state.
 
-use std::{collections::BTreeMap, sync::LazyLock, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::LazyLock,
+    time::Duration,
+};
 
 use fleet::{
     engine::Project,
     id::{AgentUid, Name, ProjectUid, RunId},
     input::{AgentReplacement, Ask, Input},
     marker::{Marker, MarkerKind},
+    plan::{Act, Asker, PlanRequest},
     project::{
         GuardSettings, Pick, PlacementSettings, ProjectSpec, Replicas, RetrySettings, RsyncSettings, Target,
         Upstream,
@@ -58,9 +63,10 @@ enum Do {
     Replace,
     Move,
     Switch,
+    Apply,
 }
 
-const DEEDS: [(Do, u64); 22] = [
+const DEEDS: [(Do, u64); 23] = [
     (Do::Create, 40),
     (Do::Update, 24),
     (Do::Delete, 14),
@@ -83,6 +89,7 @@ const DEEDS: [(Do, u64); 22] = [
     (Do::Replace, 14),
     (Do::Move, 70),
     (Do::Switch, 24),
+    (Do::Apply, 16),
 ];
 
 /// How often each deed is done in one seed's world.
@@ -201,6 +208,7 @@ impl World {
                 revision: None,
             },
             Do::Replace => return self.replacement(agent?),
+            Do::Apply => return self.plan(),
             Do::Approve => return self.approval(),
             Do::Sweep | Do::Repeat => return None,
         })
@@ -358,6 +366,35 @@ impl World {
             revision: record.revision,
             validate_only: false,
         })
+    }
+
+    /// Several projects at once; often some that get in each other's way.
+    fn plan(&mut self) -> Option<Ask> {
+        let mut acts = Vec::new();
+        let mut touched = BTreeSet::new();
+        for _ in 0..self.rng.between(1, 4) {
+            let project = self.some_project().filter(|project| touched.insert(*project));
+            let revision = project.and_then(|project| self.coordinator.store.project(project)).map(|one| one.revision);
+            acts.extend(match (self.rng.below(5), project, revision) {
+                (0, Some(project), Some(revision)) => Some(Act::Delete { project, revision }),
+                (1, Some(project), Some(revision)) => {
+                    Some(Act::Pause { project, revision, reason: "planned".to_owned() })
+                }
+                (2, Some(project), _) => match self.update(project)? {
+                    Ask::UpdateProject { project, spec, revision, .. } => Some(Act::Change { project, revision, spec }),
+                    _ => None,
+                },
+                _ => {
+                    let created = acts.iter().filter(|act| matches!(act, Act::Create { .. })).count();
+                    let uid = self.coordinator.engine.as_ref()?.uid_after(created as u64);
+                    match self.creation(false) {
+                        Some(Ask::CreateProject { name, spec, .. }) => Some(Act::Create { uid, name, spec, paused: None }),
+                        _ => None,
+                    }
+                }
+            });
+        }
+        Some(Ask::Apply(Box::new(PlanRequest { acts, asker: Asker::default(), request: None })))
     }
 
     /// Selected by labels, sometimes; and sometimes where another project's tree is, on agents that join later.

@@ -1,0 +1,90 @@
+//! `ExportProjects`: projects as `ApplyProjects` takes them. What only the coordinator writes is left out, and what is
+//! secret is nowhere in it.
+
+use ::fleet::{
+    engine::Project,
+    id::Name,
+    refusal::{Refusal, RefusalCode, Violation},
+};
+use mirror_proto::{convert, v1};
+use tonic::Status;
+
+use super::{PAGE_SIZE, Projects, filter::Filter, invalid, page, refused};
+
+/// Most names of one request.
+const NAMES_MAX: usize = page::PAGE_SIZE_MAX;
+
+impl Projects {
+    pub(super) fn exported(
+        &self,
+        request: &v1::ExportProjectsRequest,
+    ) -> Result<v1::ExportProjectsResponse, Status> {
+        let v1::ExportProjectsRequest { names, filter, page_size, page_token } = request;
+        let list = format!("export {filter}");
+        let page = page::read(&list, *page_size, page_token, PAGE_SIZE);
+        let (page, filter, names) = match (page, Filter::read(filter), read_names(names, filter)) {
+            (Ok(page), Ok(filter), Ok(names)) => (page, filter, names),
+            (page, filter, names) => {
+                let faults = page.err().into_iter().flatten().chain(filter.err());
+                let faults = faults.chain(names.err().into_iter().flatten());
+                return Err(invalid("projects not exported", faults.collect()));
+            }
+        };
+        let view = self.services.driver.view();
+        let missing: Vec<Violation> = names
+            .iter()
+            .filter(|name| view.project_named(name).is_none())
+            .map(|name| Violation::new("names", format!("no project \"{name}\"")))
+            .collect();
+        if let [first, ..] = missing.as_slice() {
+            let refusal = Refusal::new(RefusalCode::NotFound, "NOT_FOUND", first.description.clone());
+            return Err(refused(&Refusal { violations: missing, ..refusal }));
+        }
+        let after: Option<Name> = page.after.as_deref().and_then(|after| after.parse().ok());
+        let asked = |project: &&Project| names.is_empty() || names.contains(&project.record.name);
+        let rows = view.projects_after(after.as_ref()).filter(asked).filter(|project| filter.fits(project));
+        let (projects, next_page_token) =
+            page::cut(&list, &page, rows, |project| project.record.name.to_string());
+        let declared = |project: &Project| {
+            let record = &project.record;
+            let wire = convert::project_to_wire(record, &*view, Vec::new());
+            let upstreams = wire.upstreams.into_iter();
+            let upstreams = upstreams.map(|one| v1::Upstream { has_password: false, ..one }).collect();
+            v1::DeclaredProject {
+                project: Some(v1::Project {
+                    upstreams,
+                    paused: None,
+                    etag: String::new(),
+                    create_time: None,
+                    update_time: None,
+                    ..wire
+                }),
+                paused: record.paused.is_some().then_some(true),
+                pause_reason: record.paused.as_ref().map(|pause| pause.reason.clone()).unwrap_or_default(),
+            }
+        };
+        let projects = projects.into_iter().map(declared).collect();
+        Ok(v1::ExportProjectsResponse { projects, next_page_token })
+    }
+}
+
+fn read_names(names: &[String], filter: &str) -> Result<Vec<Name>, Vec<Violation>> {
+    if names.len() > NAMES_MAX {
+        return Err(vec![Violation::new(
+            "names",
+            format!("{} given; at most {NAMES_MAX} are possible", names.len()),
+        )]);
+    }
+    if !names.is_empty() && !filter.is_empty() {
+        return Err(vec![Violation::new("filter", "is given together with names; give one of them")]);
+    }
+    let mut read = Vec::with_capacity(names.len());
+    let mut faults = Vec::new();
+    for (index, name) in names.iter().enumerate() {
+        match convert::parse_project(&format!("names[{index}]"), name) {
+            Ok(name) => read.push(name),
+            Err(fault) => faults.push(fault),
+        }
+    }
+    if faults.is_empty() { Ok(read) } else { Err(faults) }
+}

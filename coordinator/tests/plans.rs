@@ -1,0 +1,292 @@
+//! Many projects at once through real gRPC: planned, applied as a recorded plan, exported.
+
+mod fleet_common;
+
+use fleet::{
+    input::{Ask, Input, Person, Reply},
+    plan::{Act, Asker, PlanRequest},
+};
+use fleet_common::{Fleet, project};
+use mirror_coordinator::store::{Direction, Store, StoreOptions, Unit};
+use mirror_proto::{
+    status::Fault,
+    v1::{self, project_change::Action},
+};
+use tonic::Code;
+
+fn declared(project: v1::Project) -> v1::DeclaredProject {
+    v1::DeclaredProject { project: Some(project), ..v1::DeclaredProject::default() }
+}
+
+fn all(names: &[&str]) -> Vec<v1::DeclaredProject> {
+    names.iter().map(|name| declared(project(name, "ftp1"))).collect()
+}
+
+async fn plan(fleet: &Fleet, projects: &[v1::DeclaredProject], prune: bool) -> v1::PlanProjectsResponse {
+    let request = v1::PlanProjectsRequest { projects: projects.to_vec(), prune, paused: false };
+    fleet.projects().plan_projects(request).await.unwrap().into_inner()
+}
+
+fn request(projects: &[v1::DeclaredProject]) -> v1::ApplyProjectsRequest {
+    v1::ApplyProjectsRequest { projects: projects.to_vec(), ..v1::ApplyProjectsRequest::default() }
+}
+
+async fn apply(fleet: &Fleet, request: v1::ApplyProjectsRequest) -> v1::ApplyProjectsResponse {
+    fleet.projects().apply_projects(request).await.unwrap().into_inner()
+}
+
+async fn export(fleet: &Fleet) -> Vec<v1::DeclaredProject> {
+    let mut projects = Vec::new();
+    let mut page_token = String::new();
+    loop {
+        let request = v1::ExportProjectsRequest { page_size: 2, page_token, ..Default::default() };
+        let page = fleet.projects().export_projects(request).await.unwrap().into_inner();
+        projects.extend(page.projects);
+        page_token = page.next_page_token;
+        if page_token.is_empty() {
+            return projects;
+        }
+    }
+}
+
+fn told(planned: &v1::PlanProjectsResponse) -> Vec<String> {
+    let change = |one: &v1::ProjectChange| {
+        let fields: Vec<_> = one
+            .fields
+            .iter()
+            .map(|field| format!("{}: {} > {}", field.field, field.old, field.new))
+            .collect();
+        format!("{:?} {} {}", one.action(), one.project, fields.join(", ")).trim_end().to_owned()
+    };
+    planned.changes.iter().map(change).collect()
+}
+
+fn fields(planned: &v1::PlanProjectsResponse) -> Vec<&str> {
+    planned.faults.iter().map(|fault| fault.field.as_str()).collect()
+}
+
+#[tokio::test]
+async fn what_is_planned_is_applied_and_what_is_exported_changes_nothing() {
+    let fleet = Fleet::start().await;
+    fleet.enrol("ftp1").await;
+    let mut projects = all(&["debian", "gnu", "CPAN"]);
+    projects[1].paused = Some(true);
+    projects[1].pause_reason = "moving".to_owned();
+    let planned = plan(&fleet, &projects, false).await;
+    assert_eq!(told(&planned), ["Create projects/CPAN", "Create projects/debian", "Create projects/gnu"]);
+    let view_is_empty = |fleet: &Fleet| fleet.handle.services().driver.view().projects_by_name().count() == 0;
+    assert!(view_is_empty(&fleet), "a plan changes nothing");
+    let applied = apply(&fleet, v1::ApplyProjectsRequest { etag: planned.etag, ..request(&projects) }).await;
+    assert_eq!((applied.created, applied.changed, applied.deleted, applied.left_out.len()), (3, 0, 0, 0));
+
+    // The same once more, passwords included, changes nothing; nor does what is exported, without them.
+    for same in [projects.clone(), export(&fleet).await] {
+        let planned = plan(&fleet, &same, true).await;
+        assert_eq!((told(&planned), planned.unchanged), (Vec::new(), 3));
+        assert_eq!(apply(&fleet, request(&same)).await, v1::ApplyProjectsResponse::default());
+    }
+    let exported = export(&fleet).await;
+    assert!(exported.iter().all(|one| one.project.as_ref().unwrap().upstreams[0].password.is_none()));
+    assert_eq!((exported[2].paused, exported[2].pause_reason.as_str()), (Some(true), "moving"));
+
+    let mut projects = exported;
+    let debian = projects[1].project.as_mut().unwrap();
+    debian.guard = Some(v1::GuardSettings { max_delete: Some(80_000), ..Default::default() });
+    debian.upstreams[0].password = Some("another".to_owned());
+    debian.schedule = Some(v1::Schedule {
+        cadence: Some(v1::schedule::Cadence::Crontab("0 */3 * * *".to_owned())),
+        ..v1::Schedule::default()
+    });
+    projects[2].paused = Some(false);
+    projects.remove(0);
+    let planned = plan(&fleet, &projects, false).await;
+    let [keep, debian, gnu] = &told(&planned)[..] else { panic!("{planned:?}") };
+    assert_eq!(keep, "Keep projects/CPAN");
+    assert!(
+        debian.starts_with("Change projects/debian guard.max_delete:  > 80000, schedule.cron.hour:  > */3"),
+        "{debian}"
+    );
+    assert!(debian.ends_with("upstreams[0].password: (set) > (changed)"), "{debian}");
+    assert_eq!(planned.changes[1].warnings, ["8 fires a day; public upstreams rarely like more than 4"]);
+    assert_eq!(gnu, "Change projects/gnu paused: moving > false");
+    let applied = apply(&fleet, v1::ApplyProjectsRequest { prune: true, ..request(&projects) }).await;
+    assert_eq!((applied.created, applied.changed, applied.deleted), (0, 2, 1));
+    assert_eq!(told(&plan(&fleet, &projects, true).await), [""; 0]);
+    fleet.end().await;
+}
+
+#[tokio::test]
+async fn every_fault_of_every_project_is_told_and_nothing_is_done() {
+    let fleet = Fleet::start().await;
+    fleet.enrol("ftp1").await;
+    let mut projects = all(&["debian", "gnu", "fedora", "Debian"]);
+    projects[3].project.as_mut().unwrap().name = "projects/epel".to_owned();
+    let bad = projects[1].project.as_mut().unwrap();
+    bad.upstreams[0].uri = "rsnc://h/m".to_owned();
+    bad.placement.as_mut().unwrap().origins[0].agent = "agents/ftp9".to_owned();
+    let bad = projects[2].project.as_mut().unwrap();
+    bad.destination = "a1:debian/fedora".to_owned();
+    let selected = v1::PlacementTarget { selector: "role=egde".to_owned(), ..Default::default() };
+    projects[3].project.as_mut().unwrap().placement.as_mut().unwrap().replicas.push(selected);
+    projects[3].project.as_mut().unwrap().destination = "a1:epel".to_owned();
+    let planned = plan(&fleet, &projects, false).await;
+    assert_eq!(
+        fields(&planned),
+        [
+            "projects[1].project.upstreams[0].uri",
+            "projects[1].project.placement.origins[0].agent",
+            "projects[2].project.destination",
+            "projects[3].project.placement.replicas[0].selector",
+        ]
+    );
+    assert!(planned.faults[2].description.contains("of project \"debian\""), "{:?}", planned.faults[2]);
+    assert_eq!(planned.faults[3].description, "\"role=egde\": matches no agent");
+    let refused = fleet.projects().apply_projects(request(&projects)).await.unwrap_err();
+    assert_eq!((refused.code(), Fault::from(&refused).violations.len()), (Code::InvalidArgument, 4));
+    let twice = all(&["debian", "DEBIAN", "no/name"]);
+    assert_eq!(
+        fields(&plan(&fleet, &twice, false).await),
+        ["projects[1].project.name", "projects[2].project.name"]
+    );
+    assert_eq!(fleet.handle.services().driver.view().projects_by_name().count(), 0);
+    fleet.end().await;
+}
+
+#[tokio::test]
+async fn places_change_hands_within_one_plan() {
+    let fleet = Fleet::start().await;
+    fleet.enrol("ftp1").await;
+    apply(&fleet, request(&all(&["a", "b"]))).await;
+    // b leaves its place, which a takes, and c the one that a leaves; in the file the takers stand first.
+    let mut projects = all(&["c", "a", "b"]);
+    for (one, place) in projects.iter_mut().zip(["a1:a", "a1:b", "a1:elsewhere"]) {
+        one.project.as_mut().unwrap().destination = place.to_owned();
+    }
+    let planned = plan(&fleet, &projects, false).await;
+    assert_eq!(fields(&planned), [""; 0]);
+    let applied = apply(&fleet, request(&projects)).await;
+    assert_eq!((applied.created, applied.changed, applied.left_out.len()), (1, 2, 0));
+    fleet.end().await;
+}
+
+#[tokio::test]
+async fn what_was_changed_meanwhile_is_refused() {
+    let fleet = Fleet::start().await;
+    fleet.enrol("ftp1").await;
+    apply(&fleet, request(&all(&["debian", "gnu"]))).await;
+    let projects = all(&["debian", "new"]);
+    let etag = plan(&fleet, &projects, false).await.etag;
+    let with_etag = v1::ApplyProjectsRequest { etag, ..request(&projects) };
+    let pause =
+        |name: &str| v1::PauseProjectRequest { name: format!("projects/{name}"), ..Default::default() };
+    fleet.projects().pause_project(pause("gnu")).await.unwrap();
+    assert_eq!(apply(&fleet, with_etag.clone()).await.created, 1, "gnu is none of its business");
+    let stale = fleet.projects().apply_projects(with_etag).await.unwrap_err();
+    assert_eq!(stale.code(), Code::Aborted, "new is there now");
+    let etag = plan(&fleet, &projects, true).await.etag;
+    fleet.projects().pause_project(pause("gnu")).await.unwrap();
+    let prune = v1::ApplyProjectsRequest { etag, prune: true, ..request(&projects) };
+    assert_eq!(fleet.projects().apply_projects(prune).await.unwrap_err().code(), Code::Aborted);
+    fleet.end().await;
+}
+
+#[tokio::test]
+async fn the_same_request_id_is_done_once() {
+    let fleet = Fleet::start().await;
+    fleet.enrol("ftp1").await;
+    let once = v1::ApplyProjectsRequest { request_id: "one".to_owned(), ..request(&all(&["debian"])) };
+    let first = apply(&fleet, once.clone()).await;
+    let delete = v1::DeleteProjectRequest { name: "projects/debian".to_owned(), ..Default::default() };
+    fleet.projects().delete_project(delete).await.unwrap();
+    assert_eq!(apply(&fleet, once.clone()).await, first);
+    assert_eq!(fleet.handle.services().driver.view().projects_by_name().count(), 0, "it is not done again");
+    let other = v1::ApplyProjectsRequest { paused: true, ..once };
+    let refused = fleet.projects().apply_projects(other).await.unwrap_err();
+    assert_eq!(Fault::from(&refused).violations[0].field, "request_id");
+    fleet.end().await;
+}
+
+#[tokio::test]
+async fn exports_are_chosen_by_name_or_by_filter() {
+    let fleet = Fleet::start().await;
+    fleet.enrol("ftp1").await;
+    let mut projects = all(&["debian", "gnu", "CPAN"]);
+    projects[1].project.as_mut().unwrap().labels.insert("tier".to_owned(), "1".to_owned());
+    apply(&fleet, request(&projects)).await;
+    let names = |response: v1::ExportProjectsResponse| -> Vec<String> {
+        response.projects.into_iter().map(|one| one.project.unwrap().name).collect()
+    };
+    let by_name = v1::ExportProjectsRequest {
+        names: vec!["projects/gnu".to_owned(), "projects/cpan".to_owned()],
+        ..Default::default()
+    };
+    let found = fleet.projects().export_projects(by_name.clone()).await.unwrap().into_inner();
+    assert_eq!(names(found), ["projects/CPAN", "projects/gnu"]);
+    let by_filter = v1::ExportProjectsRequest { filter: "labels.tier=1".to_owned(), ..Default::default() };
+    let found = fleet.projects().export_projects(by_filter).await.unwrap().into_inner();
+    assert_eq!(names(found), ["projects/gnu"]);
+    let mut missing = by_name;
+    missing.names.extend(["projects/x".to_owned(), "projects/y".to_owned()]);
+    let refused = fleet.projects().export_projects(missing).await.unwrap_err();
+    assert_eq!((refused.code(), Fault::from(&refused).violations.len()), (Code::NotFound, 2));
+    fleet.end().await;
+}
+
+#[tokio::test]
+async fn a_plan_that_was_recorded_is_ended_by_the_next_coordinator() {
+    let fleet = Fleet::start().await;
+    let agent = fleet.enrol("ftp1").await;
+    fleet.declare("debian", "ftp1").await;
+    let driver = fleet.handle.services().driver.clone();
+    let (uid, mut spec) = {
+        let view = driver.view();
+        let debian = view.project_named(&"debian".parse().unwrap()).unwrap();
+        (view.uid_after(0), debian.record.spec.clone())
+    };
+    spec.destination = "a1:rocky".parse().unwrap();
+    assert_eq!(spec.placement.origins[0].agent, agent);
+    let act = Act::Create { uid, name: "rocky".parse().unwrap(), spec: Box::new(spec), paused: None };
+    let step = fleet::plan::PlanStep {
+        plan: uid.0 - 1,
+        number: 0,
+        by: "maria".to_owned(),
+        asker: Asker { who: "users/maria".to_owned(), from: "192.0.2.1:5".to_owned(), ..Asker::default() },
+        act,
+    };
+    drop(driver);
+    let dir = fleet.stop().await;
+    // As a coordinator leaves it that is killed between the recording and the step.
+    let folder = dir.path().join("fleet").join("store");
+    let store = Store::open(&folder, &StoreOptions::default()).unwrap().store;
+    let record = fleet::record::Record::PlanStep(Box::new(step));
+    let unit = Unit::of(&[fleet::record::Change::Put(record)]).unwrap();
+    store.commit(&[unit]).unwrap();
+    store.close().unwrap();
+    drop(store);
+
+    let fleet = Fleet::start_in(dir).await;
+    fleet.until("the plan is ended", |view| view.open_plan().is_none() && view.project(uid).is_some()).await;
+    let answered = {
+        let plan = PlanRequest { acts: Vec::new(), asker: Asker::default(), request: None };
+        let ask = Ask::Apply(Box::new(plan));
+        fleet
+            .handle
+            .services()
+            .driver
+            .ask(Input::Person(Person { by: "maria".to_owned(), ask }))
+            .await
+            .unwrap()
+    };
+    assert!(matches!(answered, Reply::Planned { .. }), "another plan may begin: {answered:?}");
+    let events = fleet.handle.services().driver.store().clone();
+    let newest = tokio::task::spawn_blocking(move || audit_actions(&events)).await.unwrap();
+    assert!(newest.contains(&("users/maria".to_owned(), "projects/rocky".to_owned())), "{newest:?}");
+    fleet.end().await;
+}
+
+/// Who did what to which project by a plan, newest first.
+fn audit_actions(store: &Store) -> Vec<(String, String)> {
+    let page = store.audit_events(Direction::Before(None), 50).unwrap();
+    let of_plan = page.into_iter().filter(|event| event.action == "ProjectService.ApplyProjects");
+    of_plan.map(|event| (event.who, event.resource)).collect()
+}

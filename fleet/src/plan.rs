@@ -1,0 +1,134 @@
+//! Recorded plans: what a person wants of many projects at once, stored whole before any of it is done. Each step is
+//! done in a commit of its own that also removes it, so a plan that was begun is ended by whoever comes next, and no step
+//! is done twice.
+
+use crate::{
+    id::{Name, ProjectUid},
+    input::RequestKey,
+    project::ProjectSpec,
+};
+
+/// Most steps of one plan: a project has at most two.
+pub const PLAN_STEPS_MAX: usize = 10_000;
+
+/// Who asked for a plan, as the audit log has it; opaque here.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Asker {
+    /// The caller: `users/maria`.
+    pub who: String,
+    /// The address.
+    pub from: String,
+    /// The id of the request.
+    pub request_id: String,
+}
+
+/// What is to be done to one project.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Act {
+    /// Declare it.
+    Create {
+        /// It is kept for it from the plan's recording on.
+        uid: ProjectUid,
+        /// Its name.
+        name: Name,
+        /// All of it.
+        spec: Box<ProjectSpec>,
+        /// It begins paused, for this reason.
+        paused: Option<String>,
+    },
+    /// Replace what was declared.
+    Change {
+        /// Which.
+        project: ProjectUid,
+        /// Made from this revision; another one is not touched.
+        revision: u64,
+        /// The whole.
+        spec: Box<ProjectSpec>,
+    },
+    /// Stop its schedule.
+    Pause {
+        /// Which.
+        project: ProjectUid,
+        /// Made from this revision.
+        revision: u64,
+        /// Why; may be empty.
+        reason: String,
+    },
+    /// Let its schedule go on.
+    Resume {
+        /// Which.
+        project: ProjectUid,
+        /// Made from this revision.
+        revision: u64,
+    },
+    /// Remove its record; its trees stay.
+    Delete {
+        /// Which.
+        project: ProjectUid,
+        /// Made from this revision.
+        revision: u64,
+    },
+}
+
+/// One step of a plan that is being carried out.
+#[derive(Debug, Clone, PartialEq)]
+pub struct PlanStep {
+    /// The plan.
+    pub plan: u64,
+    /// Its place: steps are done in this order.
+    pub number: u32,
+    /// The user.
+    pub by: String,
+    /// For the audit log.
+    pub asker: Asker,
+    /// What is to be done.
+    pub act: Act,
+}
+
+/// A plan that a person asks for.
+#[derive(Debug, Clone, PartialEq)]
+pub struct PlanRequest {
+    /// In the order in which it is to be done. Creations carry the uids that [`Engine::uid_after`](crate::Engine::uid_after)
+    /// gives them.
+    pub acts: Vec<Act>,
+    /// For the audit log.
+    pub asker: Asker,
+    /// For the same answer twice.
+    pub request: Option<RequestKey>,
+}
+
+/// How many projects a plan is about, by what is done to them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct PlanCounts {
+    /// Declared.
+    pub created: u32,
+    /// Changed, paused or resumed.
+    pub changed: u32,
+    /// Removed.
+    pub deleted: u32,
+}
+
+/// A step that was not done: the fleet itself had changed what it needs.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LeftOut {
+    /// The plan.
+    pub plan: u64,
+    /// The project's name.
+    pub project: String,
+    /// Why.
+    pub why: String,
+}
+
+impl Act {
+    /// The project that it is about.
+    #[must_use]
+    pub fn project(&self) -> ProjectUid {
+        match self {
+            Self::Create { uid, .. } => *uid,
+            Self::Change { project, .. }
+            | Self::Pause { project, .. }
+            | Self::Resume { project, .. }
+            | Self::Delete { project, .. } => *project,
+        }
+    }
+}
