@@ -444,7 +444,15 @@ impl Writer {
                 // One record that no store takes is one refused request, not a store that takes nothing.
                 Err(error) => {
                     tracing::error!(error = %Chain(&error), "a decision cannot be stored; nothing of it happens");
-                    decision = Decision::refused(too_large(&error));
+                    let refusal = too_large(&error);
+                    // A step of a plan that stayed would be tried for ever.
+                    decision = match audit::plans::step_of(&self.working, &decision) {
+                        Some(step) => self.working.leave_out(step, refusal),
+                        None => Decision::refused(refusal),
+                    };
+                    if decision.is_durable() {
+                        batch.units.extend(Unit::of(&decision.changes));
+                    }
                 }
             }
         }

@@ -8,10 +8,7 @@ use fleet::{
 };
 use fleet_common::{Fleet, project};
 use mirror_coordinator::store::{Direction, Store, StoreOptions, Unit};
-use mirror_proto::{
-    status::Fault,
-    v1::{self, project_change::Action},
-};
+use mirror_proto::{status::Fault, v1};
 use tonic::Code;
 
 fn declared(project: v1::Project) -> v1::DeclaredProject {
@@ -143,6 +140,7 @@ async fn every_fault_of_every_project_is_told_and_nothing_is_done() {
     assert_eq!(planned.faults[3].description, "\"role=egde\": matches no agent");
     let refused = fleet.projects().apply_projects(request(&projects)).await.unwrap_err();
     assert_eq!((refused.code(), Fault::from(&refused).violations.len()), (Code::InvalidArgument, 4));
+    assert_eq!(fields(&plan(&fleet, &[], true).await), ["projects"], "an empty file removes nothing");
     let twice = all(&["debian", "DEBIAN", "no/name"]);
     assert_eq!(
         fields(&plan(&fleet, &twice, false).await),

@@ -99,8 +99,8 @@ fn a_file_is_planned_applied_and_exported() {
     assert_eq!(refused.code, 2);
     for part in [
         "error: nothing applied: 2 faults in",
-        "line 9   project \"debian\" placement.replicas[0].selector: \"role=egde\": matches no agent",
-        "line 16  project \"rocky\" destination: \"a1:debian/x\": on agent \"ftp1\"",
+        "line 10  project \"debian\" placement.replicas[0].selector: \"role=egde\": matches no agent",
+        "line 17  project \"rocky\" destination: \"a1:debian/x\": on agent \"ftp1\"",
         "next: mirrorctl plan -f",
     ] {
         assert!(refused.stderr.contains(part), "{part}\nis not in\n{}", refused.stderr);
@@ -171,7 +171,7 @@ const LINES: [&[&str]; 17] = [
     &["schedule.windows = [{ start = \"22:00\", end = \"06:00\", days_of_week = [\"sat\", \"sun\"] }]"],
     &[
         "rsync.options = [\"--exclude=/iso/\", \"-H\"]",
-        "rsync = { options = [\"-avH\"], no_defaults = true }",
+        "rsync.options = [\"-avH\"]\nrsync.no_defaults = true",
     ],
     &["rsync.io_timeout = \"20m\"", "rsync.bandwidth_limit_kib = 1000"],
     &[

@@ -19,10 +19,7 @@ const ACTION: &str = "ProjectService.ApplyProjects";
 pub fn event(engine: &Engine, decision: &Decision, origin: Option<&Origin>) -> Option<AuditEvent> {
     let rows = || changes::of(engine, &decision.changes);
     let Some(origin) = origin else {
-        let step = decision.changes.iter().find_map(|change| match change {
-            Change::Delete(Key::PlanStep(number)) => engine.plan_step_at(*number),
-            _ => None,
-        })?;
+        let step = step_of(engine, decision)?;
         let origin = asker_of(step);
         return Some(match &decision.reply {
             Reply::Refused(refusal) => not_done(&origin, &refusal_to_status(refusal)),
@@ -38,6 +35,15 @@ pub fn event(engine: &Engine, decision: &Decision, origin: Option<&Origin>) -> O
             AuditEvent { message, ..event }
         }
         _ => event,
+    })
+}
+
+/// The step that a decision does; `None`: it does none.
+#[must_use]
+pub fn step_of<'a>(engine: &'a Engine, decision: &Decision) -> Option<&'a PlanStep> {
+    decision.changes.iter().find_map(|change| match change {
+        Change::Delete(Key::PlanStep(number)) => engine.plan_step_at(*number),
+        _ => None,
     })
 }
 

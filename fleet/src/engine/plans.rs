@@ -128,19 +128,24 @@ impl Engine {
                 decision.changes.push(done);
                 decision
             }
-            Err(refusal) => {
-                let project = match &step.act {
-                    Act::Create { name, .. } => name.to_string(),
-                    act => self
-                        .projects
-                        .get(&act.project())
-                        .map_or_else(String::new, |one| one.record.name.to_string()),
-                };
-                let left_out = LeftOut { plan: step.plan, project, why: refusal.to_string() };
-                let changes = vec![done, Change::Volatile(Volatile::LeftOut(left_out))];
-                Decision { changes, reply: Reply::Refused(refusal), ..Decision::nothing() }
-            }
+            Err(refusal) => self.leave_out(step, refusal),
         }
+    }
+
+    /// Gives up a step: the plan goes on without it.
+    #[must_use]
+    pub fn leave_out(&self, step: &PlanStep, refusal: Refusal) -> Decision {
+        let known = self.projects.get(&step.act.project()).map(|one| one.record.name.to_string());
+        let project = match &step.act {
+            Act::Create { name, .. } => name.to_string(),
+            Act::Change { .. } | Act::Pause { .. } | Act::Resume { .. } | Act::Delete { .. } => {
+                known.unwrap_or_default()
+            }
+        };
+        let left_out = LeftOut { plan: step.plan, project, why: refusal.to_string() };
+        let done = Change::Delete(Key::PlanStep(step.number));
+        let changes = vec![done, Change::Volatile(Volatile::LeftOut(left_out))];
+        Decision { changes, reply: Reply::Refused(refusal), ..Decision::nothing() }
     }
 
     /// While a plan is carried out nobody else declares anything.

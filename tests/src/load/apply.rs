@@ -27,7 +27,9 @@ pub(crate) fn rows(runtime: &Runtime, size: Size) -> Result<Vec<Row>> {
         let client = api::connect(&fleet).await?;
         let named = |kind: &str| -> Vec<v1::Project> {
             let name = |number| format!("{kind}{number}");
-            (0..count).map(|number| api::project(&name(number), "rsync://h.example.net/m/", "edge1")).collect()
+            (0..count)
+                .map(|number| api::project(&name(number), "rsync://h.example.net/m/", "edge1"))
+                .collect()
         };
         let began = Instant::now();
         for project in named("one") {
@@ -53,7 +55,10 @@ fn declared(project: v1::Project) -> v1::DeclaredProject {
     v1::DeclaredProject { project: Some(project), ..v1::DeclaredProject::default() }
 }
 
-async fn timed(client: &Client, projects: &[v1::DeclaredProject]) -> Result<(Duration, v1::ApplyProjectsResponse)> {
+async fn timed(
+    client: &Client,
+    projects: &[v1::DeclaredProject],
+) -> Result<(Duration, v1::ApplyProjectsResponse)> {
     let request = v1::ApplyProjectsRequest { projects: projects.to_vec(), ..Default::default() };
     let began = Instant::now();
     let answer = client.projects().apply_projects(request).await?.into_inner();

@@ -9,9 +9,10 @@ use ::fleet::{
     agent::UserRole,
     defaults::REASON_CHARS_MAX,
     id::{Name, ProjectUid},
+    input::Decision,
     plan::{Act, Asker, PlanStep},
     project::{Pause, Pick, ProjectSpec},
-    record::Record,
+    record::{Change, Record},
     refusal::{Refusal, RefusalCode, Violation},
     time::Now,
 };
@@ -162,6 +163,10 @@ impl Planner<'_> {
     fn names(&mut self) -> BTreeMap<Name, usize> {
         let mut names = BTreeMap::new();
         let count = self.wanted.projects.len();
+        if count == 0 {
+            // With prune it would say that there is to be no project at all.
+            self.done.faults.push(Violation::new("projects", "is required: name at least one"));
+        }
         if count > MANIFEST_PROJECTS_MAX {
             let text = format!("{count} given; at most {MANIFEST_PROJECTS_MAX} are possible");
             self.done.faults.push(Violation::new("projects", text));
@@ -392,7 +397,7 @@ impl Planner<'_> {
     /// Does one act on the copy, and tells what changes.
     fn act(&mut self, act: Act) -> Result<(Vec<v1::FieldChange>, u32), Refusal> {
         let decision = self.fleet.act(self.now, self.by, &act)?;
-        fits(&act)?;
+        fits(&act, &decision)?;
         let (rows, left_out) = changes::of_declarations(&self.fleet, &decision.changes).into_parts();
         self.fleet.apply(self.now, &decision.changes);
         self.done.acts.push(act);
@@ -413,7 +418,7 @@ fn of_project(refusal: Refusal) -> No {
 }
 
 /// A step that the store would not take is told with its project, before anything is stored.
-fn fits(act: &Act) -> Result<(), Refusal> {
+fn fits(act: &Act, decision: &Decision) -> Result<(), Refusal> {
     let step = PlanStep {
         plan: u64::MAX,
         number: u32::MAX,
@@ -421,7 +426,12 @@ fn fits(act: &Act) -> Result<(), Refusal> {
         asker: Asker::default(),
         act: act.clone(),
     };
-    let bytes = mirror_proto::stored::encode(&Record::PlanStep(Box::new(step))).len() + ASKER_BYTES_MAX;
+    let size = |record: &Record| mirror_proto::stored::encode(record).len();
+    let becomes = decision.changes.iter().filter_map(|change| match change {
+        Change::Put(record @ Record::Project(_)) => Some(size(record)),
+        _ => None,
+    });
+    let bytes = becomes.max().unwrap_or(0).max(size(&Record::PlanStep(Box::new(step))) + ASKER_BYTES_MAX);
     if bytes <= VALUE_BYTES_MAX {
         return Ok(());
     }

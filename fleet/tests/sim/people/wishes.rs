@@ -374,21 +374,26 @@ impl World {
         let mut touched = BTreeSet::new();
         for _ in 0..self.rng.between(1, 4) {
             let project = self.some_project().filter(|project| touched.insert(*project));
-            let revision = project.and_then(|project| self.coordinator.store.project(project)).map(|one| one.revision);
+            let revision =
+                project.and_then(|project| self.coordinator.store.project(project)).map(|one| one.revision);
             acts.extend(match (self.rng.below(5), project, revision) {
                 (0, Some(project), Some(revision)) => Some(Act::Delete { project, revision }),
                 (1, Some(project), Some(revision)) => {
                     Some(Act::Pause { project, revision, reason: "planned".to_owned() })
                 }
                 (2, Some(project), _) => match self.update(project)? {
-                    Ask::UpdateProject { project, spec, revision, .. } => Some(Act::Change { project, revision, spec }),
+                    Ask::UpdateProject { project, spec, revision, .. } => {
+                        Some(Act::Change { project, revision, spec })
+                    }
                     _ => None,
                 },
                 _ => {
                     let created = acts.iter().filter(|act| matches!(act, Act::Create { .. })).count();
                     let uid = self.coordinator.engine.as_ref()?.uid_after(created as u64);
                     match self.creation(false) {
-                        Some(Ask::CreateProject { name, spec, .. }) => Some(Act::Create { uid, name, spec, paused: None }),
+                        Some(Ask::CreateProject { name, spec, .. }) => {
+                            Some(Act::Create { uid, name, spec, paused: None })
+                        }
                         _ => None,
                     }
                 }
