@@ -281,6 +281,13 @@ fn the_command_lines_about_projects_as_files_work_as_written() {
     follow(&mut hosts, "docs/apply.md");
 }
 
+#[test]
+fn the_command_lines_of_the_move_work_as_written() {
+    let mut hosts = Hosts::new();
+    follow(&mut hosts, "docs/getting-started.md");
+    follow(&mut hosts, "docs/migrate.md");
+}
+
 /// A page about a fleet that is there already: its lines are run against one, and print what it shows.
 #[test]
 fn the_command_lines_of_the_audit_page_work_as_written() {

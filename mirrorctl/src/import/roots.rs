@@ -99,7 +99,8 @@ impl Roots {
         let mut grouped: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
         for (directory, names) in &self.missing {
             let above = directory.match_indices('/').map(|(at, _)| &directory[..at]);
-            let above = above.filter(|above| !above.is_empty()).find(|above| self.missing.contains_key(*above));
+            let above =
+                above.filter(|above| !above.is_empty()).find(|above| self.missing.contains_key(*above));
             let names = names.iter().map(String::as_str);
             grouped.entry(above.unwrap_or(directory)).or_default().extend(names);
         }
