@@ -59,12 +59,22 @@ fn the_old_apis_projects_run_here() {
     let file = write(&fleet, "projects.json", &payload.to_string());
     let missing = fleet.mirrorctl(&["import", "seed", &file]);
     assert_eq!(missing.code, BAD_INPUT);
-    for part in ["3 faults", "--map-root", "add --map-root /data/ftp/.1=ROOT", "--origin", "--secrets-dir", "next: "] {
+    for part in
+        ["3 faults", "--map-root", "add --map-root /data/ftp/.1=ROOT", "--origin", "--secrets-dir", "next: "]
+    {
         assert!(missing.stderr.contains(part), "{part}\nis not in\n{}", missing.stderr);
     }
     let secrets = fleet.path().join("secrets").display().to_string();
     let import = [
-        "import", "seed", &file, "--map-root", "/data/ftp/.1=a1", "--origin", "edge1", "--secrets-dir", &secrets,
+        "import",
+        "seed",
+        &file,
+        "--map-root",
+        "/data/ftp/.1=a1",
+        "--origin",
+        "edge1",
+        "--secrets-dir",
+        &secrets,
     ];
     let imported = fleet.mirrorctl(&import).ok();
     assert!(!format!("{}{}", imported.stdout, imported.stderr).contains(PASSWORD), "{}", imported.stdout);
@@ -79,14 +89,20 @@ fn the_old_apis_projects_run_here() {
 
     applied_and_run(&fleet, &imported.stdout, "fedora");
     let fedora = project(&fleet, "fedora");
-    assert_eq!(fedora["rsync"]["options"], json!(["--archive", "--hard-links", "--exclude=*.iso", "--delete-delay"]));
+    assert_eq!(
+        fedora["rsync"]["options"],
+        json!(["--archive", "--hard-links", "--exclude=*.iso", "--delete-delay"])
+    );
     assert_eq!(fedora["schedule"]["cron"]["hour"], "*/6");
     assert_eq!(fedora["schedule"]["start_time"], "2014-05-07T18:00:00Z");
     let ubuntu = project(&fleet, "ubuntu");
     assert_eq!(ubuntu["schedule"]["start_time"], "2014-07-10T21:38:57Z");
     assert_eq!(ubuntu["upstreams"][0]["user"], "ubuntu");
     assert_eq!(ubuntu["upstreams"][0]["has_password"], true);
-    assert!(ubuntu["paused"]["reason"].as_str().is_some_and(|reason| reason.contains("disabled")), "{ubuntu}");
+    assert!(
+        ubuntu["paused"]["reason"].as_str().is_some_and(|reason| reason.contains("disabled")),
+        "{ubuntu}"
+    );
 }
 
 /// A4, A21: tunasync's worker.conf with an included file, and a crontab, straight into `apply`.
@@ -95,7 +111,8 @@ fn tunasyncs_and_crons_mirrors_run_here() {
     let fleet = Fleet::start(FleetOptions::default()).expect("a fleet starts");
     let uri = fleet.upstream.uri();
     fs::create_dir(fleet.path().join("mirrors.d")).expect("a directory");
-    let more = "[[mirrors]]\nname = \"fonts\"\nprovider = \"command\"\ncommand = \"/bin/fonts.sh\"\ninterval = 60\n";
+    let more =
+        "[[mirrors]]\nname = \"fonts\"\nprovider = \"command\"\ncommand = \"/bin/fonts.sh\"\ninterval = 60\n";
     write(&fleet, "mirrors.d/fonts.conf", more);
     let text = format!(
         "[global]\nname = \"edge1\"\nmirror_dir = \"/srv/tunasync\"\ninterval = 120\n[include]\ninclude_mirrors = \
@@ -108,14 +125,18 @@ fn tunasyncs_and_crons_mirrors_run_here() {
     applied_and_run(&fleet, &imported.stdout, "cpan");
     assert_eq!(project(&fleet, "cpan")["schedule"]["interval"]["every"], "7200s");
     let fonts = project(&fleet, "fonts");
-    assert!(fonts["paused"]["reason"].as_str().is_some_and(|reason| reason.contains("/bin/fonts.sh")), "{fonts}");
+    assert!(
+        fonts["paused"]["reason"].as_str().is_some_and(|reason| reason.contains("/bin/fonts.sh")),
+        "{fonts}"
+    );
 
     let text = format!(
         "CRON_TZ=Europe/Berlin\n10 */6 * * * cd /srv/mirror && flock -n /run/gnu.lock nice rsync -rltH --delete {uri} gnu \
          >/dev/null 2>&1\n0 1 * * * certbot renew\n"
     );
     let file = write(&fleet, "crontab", &text);
-    let args = ["import", "crontab", &file, "--map-root", "/srv/mirror=a1", "--origin", "edge1", "-o", "json"];
+    let args =
+        ["import", "crontab", &file, "--map-root", "/srv/mirror=a1", "--origin", "edge1", "-o", "json"];
     let imported = fleet.mirrorctl(&args).ok();
     assert!(imported.stderr.contains("left out, line 3"), "{}", imported.stderr);
     applied_and_run(&fleet, &imported.stdout, "gnu");

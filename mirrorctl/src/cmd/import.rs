@@ -20,7 +20,7 @@ pub(super) fn run(app: &App, command: ImportCommand) -> Outcome<Exit> {
         ImportCommand::Seed { file, args } => import::seed(&settings(args)?, &named(&file), &text(&file)?)?,
         ImportCommand::Tunasync { file, args } => {
             let text = text(&file)?;
-            let directory = file.parent().unwrap_or(Path::new("")).to_owned();
+            let directory = file.parent().unwrap_or_else(|| Path::new("")).to_owned();
             let mut left = IMPORT_BYTES_MAX.saturating_sub(text.len() as u64);
             let mut included = |pattern: &str| included(&directory, pattern, &mut left);
             import::tunasync(&settings(args)?, &named(&file), &text, &mut included)?

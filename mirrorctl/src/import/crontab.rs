@@ -202,7 +202,7 @@ impl Rsync {
         let mut words = words.to_vec();
         for _ in 0..WRAPPERS_MAX {
             while let Some((name, value)) = words.first().and_then(|word| assignment(word)) {
-                self.variable(&name.to_owned(), &value.to_owned());
+                self.variable(name, value);
                 words.remove(0);
             }
             let Some(program) = words.first().map(|word| base(word).to_owned()) else { return };

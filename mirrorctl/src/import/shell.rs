@@ -155,7 +155,7 @@ impl Reader<'_> {
         while let Some(letter) = self.text.next_if(|c| c.is_ascii_alphanumeric() || *c == '_') {
             name.push(letter);
         }
-        if (braced && self.text.next_if_eq(&'}').is_none()) || (braced && name.is_empty()) {
+        if braced && (self.text.next_if_eq(&'}').is_none() || name.is_empty()) {
             return Err("computes a variable's value".to_owned());
         }
         if name.is_empty() {
