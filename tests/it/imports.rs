@@ -123,7 +123,7 @@ fn tunasyncs_and_crons_mirrors_run_here() {
     let imported = fleet.mirrorctl(&["import", "tunasync", &file, "--map-root", "/srv/tunasync=a1"]).ok();
     assert!(imported.stderr.contains("fonts: paused: it runs the command"), "{}", imported.stderr);
     applied_and_run(&fleet, &imported.stdout, "cpan");
-    assert_eq!(project(&fleet, "cpan")["schedule"]["interval"]["every"], "7200s");
+    assert_eq!(project(&fleet, "cpan")["schedule"]["interval"]["every"], 7_200);
     let fonts = project(&fleet, "fonts");
     assert!(
         fonts["paused"]["reason"].as_str().is_some_and(|reason| reason.contains("/bin/fonts.sh")),
