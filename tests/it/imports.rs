@@ -28,7 +28,8 @@ fn project(fleet: &Fleet, name: &str) -> Value {
 
 /// Applies what was printed; the fleet is then as it says, and the tree comes.
 fn applied_and_run(fleet: &Fleet, manifest: &str, name: &str) {
-    let file = write(fleet, &format!("{name}.toml"), manifest);
+    // Without an ending the content says which format it is.
+    let file = write(fleet, &format!("{name}.manifest"), manifest);
     fleet.mirrorctl(&["apply", "-f", &file]).ok();
     assert_eq!(fleet.mirrorctl(&["plan", "-f", &file, "--exit-code"]).code, 0, "{manifest}");
     fleet.mirrorctl(&["project", "run", name]).ok();
