@@ -20,6 +20,7 @@ pub mod confirm;
 pub mod exit;
 pub mod fault;
 pub mod fields;
+pub mod import;
 pub mod json;
 pub mod manifest;
 pub mod names;

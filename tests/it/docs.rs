@@ -289,6 +289,13 @@ fn the_command_lines_about_projects_as_files_work_as_written() {
 }
 
 #[test]
+fn the_command_lines_of_the_move_work_as_written() {
+    let mut hosts = Hosts::new();
+    follow(&mut hosts, "docs/getting-started.md");
+    follow(&mut hosts, "docs/migrate.md");
+}
+
+#[test]
 fn the_command_lines_about_the_life_of_a_project_work_as_written() {
     let mut hosts = Hosts::new();
     follow(&mut hosts, "docs/getting-started.md");

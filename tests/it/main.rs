@@ -26,6 +26,7 @@ mod foreign;
 mod fuzz;
 mod guards;
 mod hostile;
+mod imports;
 mod jail;
 mod limits;
 mod load;

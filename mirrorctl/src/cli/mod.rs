@@ -1,5 +1,6 @@
 //! What can be typed. The help texts are the manual: `mirrorctl man` prints these.
 
+mod import;
 mod manifest;
 mod people;
 mod project;
@@ -8,6 +9,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
+pub use import::{ImportArgs, ImportCommand};
 pub use manifest::{ExportArgs, ManifestArgs, PlanArgs};
 pub use people::{CertCommand, LoginArgs, RoleArg, TokenCommand, UserCommand};
 pub use project::{AddArgs, DstOverlapArg, EditArgs, ListArgs, OverlapArg, ProjectCommand, ProjectFlags};
@@ -178,6 +180,9 @@ pub enum Command {
     /// Which coordinator is asked, and as whom
     #[command(subcommand)]
     Context(ContextCommand),
+    /// Other systems' mirrors as a manifest for plan and apply; changes nothing, needs no coordinator
+    #[command(subcommand)]
+    Import(ImportCommand),
     /// Print the completion script of a shell
     Completion {
         /// The shell

@@ -8,6 +8,7 @@ mod check;
 mod context;
 mod fleet;
 mod housekeeping;
+mod import;
 mod join_token;
 mod life;
 mod login;
@@ -66,6 +67,7 @@ pub async fn run(app: &App, command: Command) -> Outcome<Exit> {
         Command::Cert(command) => cert::run(app, command).await,
         Command::Schedule(command) => schedule::run(app, &command),
         Command::Context(command) => context::run(app, command),
+        Command::Import(command) => import::run(app, command),
         Command::Completion { shell } => manual::completion(app, shell),
         Command::Man { dir } => manual::man(app, dir.as_deref()),
     }

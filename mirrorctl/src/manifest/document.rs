@@ -30,15 +30,15 @@ impl Format {
 
 /// A value and where it stands.
 #[derive(Debug, Clone)]
-pub(super) struct Node {
+pub(crate) struct Node {
     /// Counted from 1; 0: not known, as in JSON.
-    pub(super) line: usize,
-    pub(super) data: Data,
+    pub(crate) line: usize,
+    pub(crate) data: Data,
 }
 
 /// A value.
 #[derive(Debug, Clone)]
-pub(super) enum Data {
+pub(crate) enum Data {
     Nothing,
     Text(String),
     Whole(i128),
@@ -51,7 +51,7 @@ pub(super) enum Data {
 
 impl Data {
     /// What it is called in messages.
-    pub(super) fn kind(&self) -> &'static str {
+    pub(crate) fn kind(&self) -> &'static str {
         match self {
             Self::Nothing => "nothing",
             Self::Text(_) => "a text",
@@ -67,14 +67,14 @@ impl Data {
 
 /// Why a text is no document.
 #[derive(Debug)]
-pub(super) struct Syntax {
+pub(crate) struct Syntax {
     /// Counted from 1; 0: not known.
-    pub(super) line: usize,
-    pub(super) text: String,
+    pub(crate) line: usize,
+    pub(crate) text: String,
 }
 
 /// Reads a document.
-pub(super) fn parse(text: &str, format: Format) -> Result<Node, Syntax> {
+pub(crate) fn parse(text: &str, format: Format) -> Result<Node, Syntax> {
     match format {
         Format::Toml => toml(text),
         Format::Json => serde_json::from_str(text).map_err(|bad| {

@@ -11,7 +11,7 @@
 //! Every fault of every file is told at once, with its place. What is wrong with a value that can be read is the
 //! coordinator's to say.
 
-mod document;
+pub(crate) mod document;
 mod files;
 mod read;
 mod schema;
