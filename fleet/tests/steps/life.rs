@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use fleet::{
     id::{Name, ProjectUid, RunId},
-    input::{Ask, Message, Reply},
+    input::{Ask, Message, Push, Reply},
     outcome::{ExitClass, Outcome},
     project::FOLLOWERS_MAX,
     refusal::{Refusal, RefusalCode},
@@ -49,9 +49,9 @@ impl World {
         self.settle();
     }
 
-    fn push(&mut self, project: ProjectUid) -> Reply {
-        let (kind, traceparent) = (TriggerKind::Push, String::new());
-        let reply = self.ask(Ask::Run { project, kind, wish: Wish::default(), request: None, traceparent });
+    fn push_to(&mut self, project: ProjectUid) -> Reply {
+        let (token, over_limit, request, traceparent) = (None, false, None, String::new());
+        let reply = self.ask(Ask::Push(Push { project, token, over_limit, request, traceparent }));
         self.settle();
         reply
     }
@@ -136,7 +136,7 @@ fn an_archived_project_has_no_fire_and_waits_for_nobody() {
     // One is on the agent, one waits behind it.
     world.run(project);
     let offer = world.offered();
-    world.push(project);
+    world.push_to(project);
     assert_eq!(world.open(project).len(), 2);
     world.archive(project);
     assert_eq!(world.state_of(project).next_fire, None);
@@ -146,7 +146,7 @@ fn an_archived_project_has_no_fire_and_waits_for_nobody() {
     assert_eq!(world.tree(project), Some(offer.attempt.run));
     world.pass(HOUR * 30);
     assert_eq!((world.open(project), world.state_of(project).missed_fires), (Vec::new(), 0));
-    let refused = refusal(world.push(project));
+    let refused = refusal(world.push_to(project));
     assert_eq!((refused.code, refused.reason), (RefusalCode::FailedPrecondition, "PROJECT_ARCHIVED"));
     // Archiving it again changes nothing; another schedule is armed when it is worked on again, at its next time.
     let revision = world.record(project).revision;

@@ -35,7 +35,7 @@ impl World {
         self.ask(Ask::CreatePushToken { id, hash, project, note, ttl })
     }
 
-    fn state_of(&self, run: RunId) -> RunState {
+    fn run_state(&self, run: RunId) -> RunState {
         self.engine.run(run).unwrap().state
     }
 }
@@ -75,7 +75,7 @@ fn a_push_to_a_paused_project_waits_for_the_resume_and_a_person_does_not() {
     let Reply::Run { run, notes, .. } = world.ask(Ask::Push(pushed(project))) else { panic!("no run") };
     assert_eq!(notes, ["the project is paused by maria; the run waits for the resume"]);
     world.settle();
-    assert!(world.offers.is_empty() && world.state_of(run) == RunState::Queued);
+    assert!(world.offers.is_empty() && world.run_state(run) == RunState::Queued);
     assert_eq!(world.push(pushed(project)).unwrap(), (run, true));
     world.ask(Ask::Resume { project, revision: None });
     let offer = world.offered();

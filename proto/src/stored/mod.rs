@@ -45,7 +45,7 @@ pub enum Table {
 
 impl Table {
     /// All of them.
-    pub const ALL: [Self; 13] = [
+    pub const ALL: [Self; 14] = [
         Self::Fleet,
         Self::Project,
         Self::ProjectState,
