@@ -1,7 +1,7 @@
 //! Field paths of the wire, as the flags that people typed.
 
 /// A wire path and the flag that fills it. The first entry that fits counts, so longer paths stand before shorter.
-const FLAGS: [(&str, &str); 65] = [
+const FLAGS: [(&str, &str); 71] = [
     ("name", "NAME"),
     ("user.name", "USER"),
     ("user.role", "--role"),

@@ -342,7 +342,7 @@ impl Engine {
     }
 
     /// Brings one placement, and the replica's attempt that waits on it, in line with `record`. False: it was.
-    fn rehome(
+    pub(super) fn rehome(
         &self,
         project: &Project,
         record: &ProjectRecord,

@@ -65,7 +65,7 @@ pub use autonomy::GAVE_WAY;
 pub use explain::Explained;
 pub use homes::{Obstacle, REPLICAS_MAX};
 pub use hosts::{Breaker, HostFailure, HostState};
-pub use people::SWEEP_MAX;
+pub use people::{SWEEP_MAX, at_its_phase};
 pub use pushes::PUSHED_TOO_OFTEN;
 pub use state::{Engine, Project};
 pub use timers::Timer;

@@ -321,11 +321,12 @@ impl Engine {
     ) -> bool {
         let (uid, agent) = (attempt.project, attempt.agent);
         let Some(placement) = project.placements.get(&agent) else { return false };
-        // Whose labels were taken away meanwhile is no more of the project, and its placement goes next; until then it says
-        // where the tree is.
-        if let Some(record) = self.record_after_move(now, project, agent, &way.to) {
-            effects.put(Record::Project(Arc::new(record)));
-        }
+        let Some(record) = self.record_after_move(now, project, agent, &way.to) else {
+            // Its labels were taken away meanwhile: it is no more of the project, wherever the tree lies now.
+            self.rehome(project, &project.record, agent, effects);
+            return false;
+        };
+        effects.put(Record::Project(Arc::new(record)));
         effects.put(Record::Placement(PlacementRecord {
             destination: way.to.clone(),
             half_moved: None,

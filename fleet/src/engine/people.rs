@@ -624,8 +624,10 @@ impl Engine {
     }
 }
 
-/// What was declared, with the fires at this project's own place in the spread.
-fn at_its_phase(spec: ProjectSpec, uid: ProjectUid, old: Option<&Schedule>) -> ProjectSpec {
+/// What was declared, with the fires at this project's own place in the spread: the one that it has now, as long as the
+/// `old` schedule stays.
+#[must_use]
+pub fn at_its_phase(spec: ProjectSpec, uid: ProjectUid, old: Option<&Schedule>) -> ProjectSpec {
     let origin = spec.placement.origins.first().map_or(0, |origin| origin.agent.0);
     ProjectSpec { schedule: spec.schedule.of_project(uid.0, origin, old), ..spec }
 }

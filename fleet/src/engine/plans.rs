@@ -173,6 +173,9 @@ fn declares(ask: &Ask) -> bool {
     !matches!(
         ask,
         Ask::Run { .. }
+            | Ask::Push(_)
+            | Ask::CreatePushToken { .. }
+            | Ask::DeletePushToken { .. }
             | Ask::Approve { .. }
             | Ask::CancelRun { .. }
             | Ask::Freeze { .. }

@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use fleet::{
     defaults::{LABEL_CHARS_MAX, REASON_CHARS_MAX},
-    id::{AgentUid, NAME_BYTES_MAX, Name},
+    id::{AgentUid, NAME_BYTES_MAX, Name, ProjectUid},
     project::Destination,
 };
 use mirror_proto::{
@@ -201,7 +201,8 @@ impl Import<'_> {
         if let Some(upstream) = project.upstreams.first_mut() {
             upstream.password = None;
         }
-        let context = Context { agent: &|_| Some(AgentUid(1)), seal: &|_| Vec::new(), current: None };
+        let (agent, before) = (&|_: &_| Some(AgentUid(1)), &|_: &_| Some(ProjectUid(1)));
+        let context = Context { agent, project: before, seal: &|_| Vec::new(), current: None };
         for fault in project_from_wire(&project, context).err().into_iter().flatten() {
             if !told(&fault.field) {
                 self.faults.add(

@@ -60,7 +60,7 @@ impl Size {
 type Part = fn(&Runtime, Size) -> Result<Vec<Row>>;
 
 /// What can be measured, by name.
-const PARTS: [(&str, Part); 8] = [
+const PARTS: [(&str, Part); 9] = [
     ("trigger", trigger::rows),
     ("propagation", propagation::rows),
     ("burst", burst::rows),

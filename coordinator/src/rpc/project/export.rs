@@ -25,7 +25,7 @@ impl Projects {
         let (page, filter, names) = match (page, Filter::read(filter), read_names(names, filter)) {
             (Ok(page), Ok(filter), Ok(names)) => (page, filter, names),
             (page, filter, names) => {
-                let faults = page.err().into_iter().flatten().chain(filter.err());
+                let faults = page.err().into_iter().flatten().chain(filter.err().into_iter().flatten());
                 let faults = faults.chain(names.err().into_iter().flatten());
                 return Err(invalid("projects not exported", faults.collect()));
             }
@@ -42,6 +42,7 @@ impl Projects {
         }
         let after: Option<Name> = page.after.as_deref().and_then(|after| after.parse().ok());
         let asked = |project: &&Project| names.is_empty() || names.contains(&project.record.name);
+        let filter = filter.on(&view);
         let rows = view.projects_after(after.as_ref()).filter(asked).filter(|project| filter.fits(project));
         let (projects, next_page_token) =
             page::cut(&list, &page, rows, |project| project.record.name.to_string());
@@ -50,10 +51,13 @@ impl Projects {
             let wire = convert::project_to_wire(record, &*view, Vec::new());
             let upstreams = wire.upstreams.into_iter();
             let upstreams = upstreams.map(|one| v1::Upstream { has_password: false, ..one }).collect();
+            let schedule = wire.schedule.map(|schedule| v1::Schedule { phase: None, ..schedule });
             v1::DeclaredProject {
                 project: Some(v1::Project {
                     upstreams,
+                    schedule,
                     paused: None,
+                    archived: None,
                     etag: String::new(),
                     create_time: None,
                     update_time: None,

@@ -8,6 +8,7 @@ use ::fleet::{
     Engine,
     agent::UserRole,
     defaults::REASON_CHARS_MAX,
+    engine::at_its_phase,
     id::{Name, ProjectUid},
     input::Decision,
     plan::{Act, Asker, PlanStep},
@@ -71,7 +72,7 @@ pub(super) fn may_compare_passwords<T>(request: &Request<T>) -> bool {
     match caller(request) {
         Ok(Caller::User { role, .. }) => matches!(role, UserRole::Operator | UserRole::Admin),
         Ok(Caller::LocalRoot) => true,
-        Ok(Caller::Agent(..)) | Err(_) => false,
+        Ok(Caller::Agent(..) | Caller::PushToken { .. }) | Err(_) => false,
     }
 }
 
@@ -279,7 +280,7 @@ impl Planner<'_> {
     ) -> Result<(), No> {
         let Some(project) = self.fleet.project(uid) else { return Ok(()) };
         let record = std::sync::Arc::clone(&project.record);
-        let spec = self.read(wire, Some(&record.spec))?;
+        let spec = at_its_phase(self.read(wire, Some(&record.spec))?, uid, Some(&record.spec.schedule));
         let mut fields = Vec::new();
         let mut left_out = 0;
         let mut warned = Vec::new();
