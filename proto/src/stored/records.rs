@@ -1,7 +1,10 @@
 //! The fleet's own record, placements, agents, join tokens, users and remembered answers.
 
 use fleet::{
-    agent::{AgentCaps, AgentRecord, JoinToken, LastKnown, PasswordHash, PushToken, Root, TokenNames, UserRecord, UserToken},
+    agent::{
+        AgentCaps, AgentRecord, JoinToken, LastKnown, PasswordHash, PushToken, Root, TokenNames, UserRecord,
+        UserToken,
+    },
     placement::{Behind, Hold, PlacementRecord},
     record::{Answer, FleetRecord, Freeze, RequestRecord},
     time::Wall,

@@ -6,7 +6,10 @@ mod runs;
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use fleet::{
-    agent::{AgentCaps, AgentRecord, JoinToken, LastKnown, PasswordHash, PushToken, Root, TokenNames, UserRecord, UserRole, UserToken},
+    agent::{
+        AgentCaps, AgentRecord, JoinToken, LastKnown, PasswordHash, PushToken, Root, TokenNames, UserRecord,
+        UserRole, UserToken,
+    },
     attempt::Role,
     id::{AgentUid, AttemptId, Epoch, Name, ProjectUid, RunId},
     placement::{Behind, Hold, PlacementRecord},
