@@ -182,18 +182,7 @@ impl World {
             Do::Delete => {
                 Ask::DeleteProject { project: project?, revision: None, cancel_running: self.rng.chance(800) }
             }
-            Do::Run => {
-                let kinds =
-                    [TriggerKind::User, TriggerKind::User, TriggerKind::Push, TriggerKind::UpstreamChange];
-                let kind = *self.rng.pick(&kinds)?;
-                let (project, wish, traceparent) = (project?, self.wish(), String::new());
-                if kind == TriggerKind::Push && wish == Wish::default() {
-                    let (token, over_limit) = (None, false);
-                    Ask::Push(Push { project, token, over_limit, request: None, traceparent })
-                } else {
-                    Ask::Run { project, kind, wish, request: None, traceparent }
-                }
-            }
+            Do::Run => return self.trigger(project?),
             Do::Cancel => {
                 let project = project?;
                 let runs: Vec<RunId> = self.coordinator.store.live_runs(project).map(|run| run.id).collect();
@@ -211,12 +200,8 @@ impl World {
                 let agent = *self.rng.pick(&placed)?;
                 Ask::Promote { project, agent, revision: None, force: self.rng.chance(300) }
             }
-            Do::Move => {
-                return self.relocation();
-            }
-            Do::Reseed => {
-                return self.reseed();
-            }
+            Do::Move => return self.relocation(),
+            Do::Reseed => return self.reseed(),
             Do::Switch => {
                 let project = project?;
                 let declared = &self.coordinator.store.project(project)?.spec.upstreams;
@@ -251,6 +236,17 @@ impl World {
             Do::Approve => return self.approval(),
             Do::Sweep | Do::Repeat => return None,
         })
+    }
+
+    fn trigger(&mut self, project: ProjectUid) -> Option<Ask> {
+        let kinds = [TriggerKind::User, TriggerKind::User, TriggerKind::Push, TriggerKind::UpstreamChange];
+        let kind = *self.rng.pick(&kinds)?;
+        let (wish, request, traceparent) = (self.wish(), None, String::new());
+        if kind == TriggerKind::Push && wish == Wish::default() {
+            let (token, over_limit) = (None, false);
+            return Some(Ask::Push(Push { project, token, over_limit, request, traceparent }));
+        }
+        Some(Ask::Run { project, kind, wish, request, traceparent })
     }
 
     fn wish(&mut self) -> Wish {
