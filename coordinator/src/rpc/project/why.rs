@@ -82,19 +82,7 @@ impl Teller<'_> {
                 self.at_or_soon(why.until),
             ),
             WaitReason::Backoff => self.backoff(why, attempt, &subject),
-            WaitReason::DestinationBusy => match self.reseed_on(attempt) {
-                None if self.move_on(attempt).is_some() => format!(
-                    "{subject} waits: its tree on {agent} is being moved to {}. Next: mirrorctl run list {}",
-                    self.move_on(attempt).map(ToString::to_string).unwrap_or_default(),
-                    self.name
-                ),
-                Some(donor) => format!(
-                    "{subject} waits: its tree is first copied onto {agent} from {}. Next: mirrorctl run list {}",
-                    self.agent(donor),
-                    self.name
-                ),
-                None => format!("{subject} waits: another attempt is on {agent}:{}.", attempt.destination),
-            },
+            WaitReason::DestinationBusy => self.busy(attempt, &subject, &agent),
             WaitReason::OriginUplink => self.uplink(why, &subject),
             WaitReason::OriginAway if self.is_reseed(attempt) => match why.wait.blockers.first() {
                 Some(Blocker::Agent(donor)) => self.away(&format!("{subject} waits for its donor"), *donor),
@@ -119,6 +107,23 @@ impl Teller<'_> {
             WaitReason::UpstreamBreaker => self.breaker(why, &attempt.upstream_host, &subject),
             WaitReason::OutsideWindow => self.window(why, &subject),
             WaitReason::DiskSpace => self.disk_space(why, attempt, &subject, &volume),
+        }
+    }
+
+    fn busy(&self, attempt: &AttemptRecord, subject: &str, agent: &str) -> String {
+        if let Some(donor) = self.reseed_on(attempt) {
+            let donor = self.agent(donor);
+            return format!(
+                "{subject} waits: its tree is first copied onto {agent} from {donor}. Next: mirrorctl run list {}",
+                self.name
+            );
+        }
+        match self.move_on(attempt) {
+            Some(to) => format!(
+                "{subject} waits: its tree on {agent} is being moved to {to}. Next: mirrorctl run list {}",
+                self.name
+            ),
+            None => format!("{subject} waits: another attempt is on {agent}:{}.", attempt.destination),
         }
     }
 
