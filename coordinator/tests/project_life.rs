@@ -1,6 +1,8 @@
 //! A project's life through real gRPC: it gets another name, is archived, runs after another one, has another schedule, and
 //! is found in lists whose pages stay right while the fleet changes.
 
+#![allow(clippy::unwrap_used, reason = "a test may panic")]
+
 mod fleet_common;
 
 use fleet_common::{Fleet, project};
