@@ -7,6 +7,7 @@ mod fallback;
 mod fallback_markers;
 mod holds;
 mod moves;
+mod promote;
 mod replace;
 mod replace_refused;
 mod reseed;
