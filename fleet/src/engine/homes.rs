@@ -55,6 +55,7 @@ impl fmt::Display for Entry {
 }
 
 /// A placement against what is wanted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Standing {
     /// It is as it should be, or neither is nor should be.
     Fits,
@@ -276,10 +277,16 @@ impl Engine {
     }
 
     fn standing(&self, uid: ProjectUid, agent: AgentUid) -> Standing {
-        let Some(project) = self.projects.get(&uid) else { return Standing::Fits };
+        let project = self.projects.get(&uid);
+        project.map_or(Standing::Fits, |project| self.standing_in(&project.record.spec, project, agent))
+    }
+
+    /// As [`Engine::standing`], by this declaration of the project.
+    fn standing_in(&self, spec: &ProjectSpec, project: &Project, agent: AgentUid) -> Standing {
+        let uid = project.record.uid;
         let busy = || self.is_worked_on(uid, agent);
         let overlap = |home: &Home<'_>| self.overlapping(Some(uid), agent, home.destination);
-        match (self.home_of(&project.record.spec, agent), project.placements.get(&agent)) {
+        match (self.home_of(spec, agent), project.placements.get(&agent)) {
             (None, None) => Standing::Fits,
             (None, Some(_)) if busy() => Standing::Blocked(Obstacle::Busy),
             (None, Some(_)) => Standing::Due,
@@ -391,7 +398,8 @@ impl Engine {
     }
 
     /// Brings placements, and the attempts that wait, in line with a changed declaration: the change of the
-    /// origin at once and whole, of the others as many as fit into one commit unit.
+    /// origin at once and whole, of the others as many as fit into one commit unit. Whom something is in the way of stays
+    /// where he is, as with ticks.
     pub(super) fn move_placements(
         &self,
         project: &Project,
@@ -417,6 +425,7 @@ impl Engine {
         let mut others = self.wanted_agents(&record.spec);
         others.extend(project.placements.keys());
         others.retain(|agent| !first.contains(agent));
+        others.retain(|agent| self.standing_in(&record.spec, project, *agent) == Standing::Due);
         let mut moved = 0;
         for agent in first.into_iter().chain(others) {
             if moved == PLACED_AT_ONCE {

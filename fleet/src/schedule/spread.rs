@@ -46,7 +46,7 @@ impl Schedule {
         self.spread_seconds.unwrap_or(of_name)
     }
 
-    /// The shortest time between two fires, in seconds, without spread. For cron fields: of the first [`PERIOD_FIRES`]
+    /// The shortest time between two fires, in seconds, without spread. For cron fields: of the first `PERIOD_FIRES`
     /// from 2024 on. `None`: manual, or fewer than two fires.
     #[must_use]
     pub fn shortest_period(&self) -> Option<u64> {

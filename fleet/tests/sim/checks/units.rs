@@ -18,6 +18,35 @@ use crate::{
     store::{Source, Store, Unit},
 };
 
+/// I1: no tree lies in another one's on an agent. Said where it comes about, not only where both are worked on.
+fn check_apart(store: &Store, unit: &Unit, new: &PlacementRecord) -> Result<(), String> {
+    if store.placement(new.project, new.agent).is_some_and(|old| old.destination == new.destination) {
+        return Ok(());
+    }
+    let changed: BTreeSet<Key> = unit.changes.iter().filter_map(key_of).collect();
+    let stays = store.live.iter().filter(|(key, _)| !changed.contains(key)).map(|(_, record)| record);
+    let mut beside = stays.chain(unit.puts()).filter_map(|record| match record {
+        Record::Placement(other) => Some(other),
+        _ => None,
+    });
+    let overlaps = |other: &&PlacementRecord| {
+        other.agent == new.agent
+            && other.project != new.project
+            && other.destination.overlaps(&new.destination)
+    };
+    beside
+        .find(overlaps)
+        .map_or(Ok(()), |other| Err(format!("{new:?} lies in the tree of {other:?}, or it in this")))
+}
+
+fn key_of(change: &Change) -> Option<Key> {
+    match change {
+        Change::Put(record) => Some(record.key()),
+        Change::Delete(key) => Some(key.clone()),
+        Change::Volatile(_) => None,
+    }
+}
+
 impl Checks {
     pub(super) fn check_attempts(&mut self, store: &Store, unit: &Unit) -> Result<(), String> {
         for new in unit.attempts() {
@@ -183,6 +212,7 @@ impl Checks {
     pub(super) fn check_placements(&self, store: &Store, unit: &Unit) -> Result<(), String> {
         for new in unit.placements() {
             self.check_moved(store, unit, new)?;
+            check_apart(store, unit, new)?;
             let old = store.placement(new.project, new.agent).and_then(|old| old.have_tree);
             let Some(tree) = new.have_tree.filter(|tree| Some(*tree) != old) else { continue };
             if new.role == Role::Origin && is_local(store, new.project) {
