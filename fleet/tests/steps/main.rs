@@ -10,12 +10,9 @@ mod fallback_markers;
 mod holds;
 mod life;
 mod moves;
-<<<<<<< HEAD
 mod plans;
 mod pushes;
-=======
 mod promote;
->>>>>>> main
 mod replace;
 mod replace_refused;
 mod reseed;
