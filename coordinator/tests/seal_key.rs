@@ -19,6 +19,15 @@ fn counts(seals: &Seals) -> (usize, usize, usize, usize) {
     (seals.present, seals.older, seals.unreadable.len(), seals.older_keys)
 }
 
+/// A fleet with one project, whose upstream has a password.
+async fn with_password() -> (Fleet, Config) {
+    let fleet = Fleet::start().await;
+    fleet.enrol("ftp1").await;
+    fleet.declare("debian", "ftp1").await;
+    let config = fleet.handle.services().config.as_ref().clone();
+    (fleet, config)
+}
+
 /// What the agent gets with its next assignment.
 async fn password_sent(fleet: &Fleet, project: &str) -> Option<String> {
     let mut talk = fleet.connect("ftp1").await;
@@ -29,10 +38,7 @@ async fn password_sent(fleet: &Fleet, project: &str) -> Option<String> {
 
 #[tokio::test]
 async fn a_changed_key_opens_everything_and_a_forgotten_one_nothing() {
-    let fleet = Fleet::start().await;
-    fleet.enrol("ftp1").await;
-    fleet.declare("debian", "ftp1").await;
-    let config: Config = fleet.handle.services().config.as_ref().clone();
+    let (fleet, config) = with_password().await;
     assert!(matches!(check(&config), Err(SealKeyError::Open(OpenError::Running(_)))), "one at a time");
     let dir = fleet.stop().await;
     let key = config.file(SEAL_KEY);
@@ -56,10 +62,7 @@ async fn a_changed_key_opens_everything_and_a_forgotten_one_nothing() {
 #[tokio::test]
 async fn a_full_key_file_takes_a_new_key_in_the_place_of_the_older_ones() {
     const KEYS_MAX: usize = 16;
-    let fleet = Fleet::start().await;
-    fleet.enrol("ftp1").await;
-    fleet.declare("debian", "ftp1").await;
-    let config: Config = fleet.handle.services().config.as_ref().clone();
+    let (fleet, config) = with_password().await;
     let dir = fleet.stop().await;
     let key = config.file(SEAL_KEY);
     // The password is sealed with the last of the older keys.
@@ -83,10 +86,7 @@ async fn a_full_key_file_takes_a_new_key_in_the_place_of_the_older_ones() {
 
 #[tokio::test]
 async fn a_lost_key_is_refused_then_renewed_and_found_again() {
-    let fleet = Fleet::start().await;
-    fleet.enrol("ftp1").await;
-    fleet.declare("debian", "ftp1").await;
-    let config: Config = fleet.handle.services().config.as_ref().clone();
+    let (fleet, config) = with_password().await;
     let dir = fleet.stop().await;
     let key = config.file(SEAL_KEY);
     assert!(matches!(renew(&config), Err(SealKeyError::NotLost(_))));

@@ -38,6 +38,11 @@ impl Layout {
         self.dir.join("sled.new")
     }
 
+    /// A whole engine that is about to take the place of a damaged one.
+    pub(crate) fn mended(&self) -> PathBuf {
+        self.dir.join("sled.mended")
+    }
+
     /// The engine's old directory, while a compacted one takes its place.
     pub(crate) fn old(&self) -> PathBuf {
         self.dir.join("sled.old")

@@ -89,24 +89,38 @@ pub(crate) fn heal(
     let holes = carry_over(&engine, &fresh)?;
     restore::settle(fresh, &layout.fresh(), engine.revision()?)?;
     drop(engine);
-    let moved = quarantine_engine(layout)?;
-    let engine = put_fresh(layout)?;
+    let (engine, moved) = swap_in(layout)?;
     Ok((engine, Some(Healed { moved, holes })))
 }
 
-/// Moves the engine's directory away, and says where to.
-pub(crate) fn quarantine_engine(layout: &Layout) -> Result<PathBuf, StoreError> {
-    let quarantine = layout.quarantine().map_err(io)?;
-    fs::rename(layout.engine(), quarantine.join("sled")).map_err(io)?;
-    files::sync_dir(&quarantine).map_err(io)?;
-    Ok(quarantine)
+/// Puts the new engine that lies ready in the place of the present one, and says where that one is now. Cut short at any
+/// point, the next opening finds the one or the other ([`finish`]).
+pub(crate) fn swap_in(layout: &Layout) -> Result<(Sled, PathBuf), StoreError> {
+    let swap = || {
+        fs::rename(layout.fresh(), layout.mended())?;
+        files::sync_dir(&layout.dir)?;
+        let quarantine = layout.quarantine()?;
+        if layout.engine().exists() {
+            fs::rename(layout.engine(), quarantine.join("sled"))?;
+            files::sync_dir(&quarantine)?;
+        }
+        fs::rename(layout.mended(), layout.engine())?;
+        files::sync_dir(&layout.dir)?;
+        Ok(quarantine)
+    };
+    let moved = swap().map_err(io)?;
+    Ok((Sled::open(&layout.engine())?, moved))
 }
 
-/// Opens the engine that was made beside the one that is gone, in its place.
-pub(crate) fn put_fresh(layout: &Layout) -> Result<Sled, StoreError> {
-    fs::rename(layout.fresh(), layout.engine()).map_err(io)?;
-    files::sync_dir(&layout.dir).map_err(io)?;
-    Sled::open(&layout.engine())
+/// Ends a swap that was cut short. True: the new engine is in the place of the old one by it.
+pub(crate) fn finish(layout: &Layout) -> std::io::Result<bool> {
+    if layout.engine().exists() || !layout.mended().exists() {
+        files::remove_dir(&layout.mended())?;
+        return Ok(false);
+    }
+    fs::rename(layout.mended(), layout.engine())?;
+    files::sync_dir(&layout.dir)?;
+    Ok(true)
 }
 
 fn io(error: std::io::Error) -> StoreError {
@@ -255,5 +269,21 @@ mod tests {
         let headers = Headers::read(&layout.engine()).unwrap();
         let (_, healed) = heal(&layout, Sled::open(&layout.engine()).unwrap(), &headers).unwrap();
         assert!(healed.is_none());
+    }
+
+    #[test]
+    fn a_swap_that_is_cut_short_is_ended_or_begun_anew() {
+        let dir = tempfile::tempdir().unwrap();
+        let layout = Layout::new(dir.path());
+        let made = |path: &std::path::Path| fs::create_dir(path).unwrap();
+        made(&layout.engine());
+        made(&layout.mended());
+        assert!(!finish(&layout).unwrap(), "the old one is still in its place");
+        assert!(layout.engine().exists() && !layout.mended().exists());
+        fs::remove_dir(layout.engine()).unwrap();
+        made(&layout.mended());
+        assert!(finish(&layout).unwrap());
+        assert!(layout.engine().exists() && !layout.mended().exists());
+        assert!(!finish(&layout).unwrap());
     }
 }

@@ -221,6 +221,10 @@ impl Ladder<'_> {
         files::remove_file(&self.layout.copy())?;
         files::remove_file(&self.layout.renewed())?;
         files::remove_dir(&self.layout.found().with_extension("partial"))?;
+        if heal::finish(self.layout)? {
+            self.report
+                .push("a repair was cut short, and is ended; the damaged file is in quarantine".to_owned());
+        }
         if self.layout.old().exists() {
             if self.layout.engine().exists() {
                 files::remove_dir(&self.layout.old())?;
@@ -438,10 +442,7 @@ impl Ladder<'_> {
     /// Restores a backup beside the damaged engine, and swaps them.
     fn put_back(&self, path: &Path) -> Result<Sled, StoreError> {
         restore::import(path, &self.layout.fresh())?;
-        if self.layout.engine().exists() {
-            heal::quarantine_engine(self.layout)?;
-        }
-        heal::put_fresh(self.layout)
+        heal::swap_in(self.layout).map(|(engine, _)| engine)
     }
 
     fn failed(&self, doing: &str, error: io::Error) -> OpenError {
