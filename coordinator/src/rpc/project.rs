@@ -2,6 +2,7 @@
 //! of it is shown from the view. Look-ups never wait for the driver.
 
 mod apply;
+mod cause;
 mod check;
 mod explain;
 mod export;
