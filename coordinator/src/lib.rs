@@ -114,6 +114,8 @@ pub struct Services {
     pub probes: Arc<Probes>,
     /// Bounds how many projects are looked at at once.
     pub checks: Arc<Semaphore>,
+    /// Places for previews of schedules that are being made.
+    pub previews: Arc<Semaphore>,
     /// Signs certificates.
     pub ca: Arc<Authority>,
     /// The CAs that are handed to those who enrol, PEM.
@@ -353,6 +355,7 @@ fn begin(
         outbox,
         probes: Arc::default(),
         checks: Arc::new(Semaphore::new(rpc::project::CHECKS_MAX)),
+        previews: Arc::new(Semaphore::new(rpc::project::PREVIEWS_MAX)),
         ca: Arc::clone(&who.ca),
         bundle_pem: Arc::clone(&who.bundle_pem),
         deny: Arc::clone(&who.deny),

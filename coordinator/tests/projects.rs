@@ -2,7 +2,8 @@
 
 mod fleet_common;
 
-use fleet_common::{Fleet, project};
+use fleet_common::{Fleet, PATIENCE, project};
+use mirror_coordinator::rpc::project::PREVIEWS_MAX;
 use mirror_proto::{
     status::Fault,
     v1::{self, outcome::Class, run, schedule::Cadence, wait::Reason},
@@ -238,6 +239,44 @@ async fn a_schedule_is_previewed_without_being_stored() {
     let refused = fleet.projects().preview_schedule(request).await.unwrap_err();
     assert_eq!(fields(&refused), ["count"]);
     fleet.end().await;
+}
+
+/// A preview that nobody waits for any more still takes its place, until its work is done.
+#[test]
+fn previews_are_bounded_also_those_whose_callers_hung_up() {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().max_blocking_threads(1).build();
+    runtime.unwrap().block_on(async {
+        let fleet = Fleet::start().await;
+        let cron = v1::Cron { hour: "2".to_owned(), ..Default::default() };
+        let schedule = v1::Schedule { cadence: Some(Cadence::Cron(cron)), ..Default::default() };
+        let request = v1::PreviewScheduleRequest { schedule: Some(schedule), ..Default::default() };
+        let places = &fleet.handle.services().previews;
+        let free = async |wanted: usize| {
+            let wait = async {
+                while places.available_permits() != wanted {
+                    tokio::task::yield_now().await;
+                }
+            };
+            tokio::time::timeout(PATIENCE, wait).await.unwrap_or_else(|_| panic!("{wanted} free places"));
+        };
+        // They work on the one thread for such work, which is taken.
+        let (release, held) = std::sync::mpsc::sync_channel::<()>(1);
+        let holding = tokio::task::spawn_blocking(move || held.recv().is_err());
+        for taken in 1..=PREVIEWS_MAX {
+            let (mut client, request) = (fleet.projects(), request.clone());
+            let call = tokio::spawn(async move { client.preview_schedule(request).await });
+            free(PREVIEWS_MAX - taken).await;
+            call.abort();
+            assert!(call.await.unwrap_err().is_cancelled());
+        }
+        let busy = fleet.projects().preview_schedule(request.clone()).await.unwrap_err();
+        assert_eq!(Fault::from(&busy).reason, "PREVIEWS_BUSY");
+        drop(release);
+        assert!(holding.await.unwrap());
+        free(PREVIEWS_MAX).await;
+        fleet.projects().preview_schedule(request).await.unwrap();
+        fleet.end().await;
+    });
 }
 
 #[tokio::test]

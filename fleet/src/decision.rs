@@ -224,6 +224,8 @@ pub enum Reply {
     },
     /// This agent.
     Agent(AgentUid),
+    /// This push token was made.
+    PushToken(String),
     /// The plan, which is recorded, and what it is about.
     Planned {
         /// Which.

@@ -60,6 +60,8 @@ pub enum Answer {
     Project(ProjectUid),
     /// This agent was declared.
     Agent(AgentUid),
+    /// The push token with this id was made. Its secret is nowhere.
+    PushToken(String),
     /// This run was made or joined.
     Run {
         /// The project.

@@ -436,6 +436,18 @@ fn push_tokens_can_be_captured_listed_and_ended() {
 }
 
 #[test]
+fn a_push_token_whose_secret_was_lost_with_the_answer_is_deleted() {
+    let fake = Fake::start();
+    let (code, out, err) = run(&fake, &["push-token", "create", "debian", "--note", "lost"]);
+    assert_eq!((code, out.as_str()), (6, ""), "{err}");
+    assert!(err.contains("was lost on its way, so it is deleted again"), "{err}");
+    let script = fake.script();
+    assert_eq!(script.push_tokens.len(), 2);
+    assert!(!script.push_tokens[0].request_id.is_empty() && script.push_tokens[0] == script.push_tokens[1]);
+    assert_eq!(script.deleted_push_tokens, ["pushTokens/7f3a"]);
+}
+
+#[test]
 fn a_push_says_what_waits() {
     let fake = Fake::start();
     let (code, out, err) = run(&fake, &["project", "push", "debian"]);

@@ -183,6 +183,25 @@ fn what_is_explained_is_what_runs() {
     });
     let shown = fleet.mirrorctl(&["project", "explain", "debian"]).ok().stdout;
     assert!(shown.contains("fleet: edge1 serves it") && shown.contains("where it comes from"), "{shown}");
+    // A cap that people set for the agent, where it is the stricter one.
+    fleet.mirrorctl(&["agent", "set", "edge1", "--bandwidth", "400"]).ok();
+    let told = fleet.json(&["project", "explain", "debian"]);
+    let cap = is("FLEET", "agents/edge1 bandwidth_limit_kib");
+    assert_eq!(from(&told["command_lines"][0], "--bwlimit=400"), cap);
+    let shown = fleet.mirrorctl(&["project", "explain", "debian"]).ok().stdout;
+    assert!(shown.contains("fleet: cap of edge1"), "{shown}");
+    // Each of the three parts of the options, and what nobody said.
+    let parts = ["--rsync-default=-aH", "--rsync-option=--exclude=/iso/", "--rsync-delete=after"];
+    fleet.add_project("gnu", &parts).ok();
+    fleet.add_project("cpan", &parts[..2]).ok();
+    let told = fleet.json(&["project", "explain", "gnu"]);
+    let gnu = &told["command_lines"][0];
+    assert_eq!(from(gnu, "--recursive"), is("PROJECT", "rsync.defaults"));
+    assert_eq!(from(gnu, "--hard-links"), is("PROJECT", "rsync.defaults"));
+    assert_eq!(from(gnu, "--filter=- /iso/"), is("PROJECT", "rsync.options"));
+    assert_eq!(from(gnu, "--delete-after"), is("PROJECT", "rsync.delete"));
+    let told = fleet.json(&["project", "explain", "cpan"]);
+    assert_eq!(from(&told["command_lines"][0], "--delete-delay"), is("DEFAULT", ""));
 }
 
 /// Archived: no fire, no alarm, still served; a person's run is run. A8: the list, filtered and turned round.

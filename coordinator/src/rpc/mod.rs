@@ -43,6 +43,7 @@ use tonic::{
 use tonic_health::{pb::health_server::HealthServer, server::HealthService};
 use tower::layer::util::{Identity as NoLayer, Stack};
 
+pub(crate) use self::answer::Caught;
 pub use self::{
     access::{By, Scope, acting_on, caller, user},
     gate::{Caller, Proof},

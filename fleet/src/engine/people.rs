@@ -58,9 +58,7 @@ impl Engine {
                 self.run_project(now, by, project, kind, wish, request, traceparent)
             }
             Ask::Push(push) => self.push(now, by, push),
-            Ask::CreatePushToken { id, hash, project, note, ttl } => {
-                self.create_push_token(now, by, id, hash, project, note, ttl)
-            }
+            Ask::CreatePushToken(new) => self.create_push_token(now, by, new),
             Ask::DeletePushToken { id } => self.delete_push_token(id),
             Ask::Approve { project, run, reason, saw, traceparent } => {
                 self.approve_run(now, by, project, run, &reason, saw.as_ref(), traceparent)
@@ -125,9 +123,10 @@ impl Engine {
             let fault = "was used before with another payload; ids are remembered for 24 h";
             return Err(Refusal::invalid("nothing done", vec![Violation::new("request_id", fault)]));
         }
-        Ok(Some(match old.answer {
+        Ok(Some(match old.answer.clone() {
             Answer::Project(uid) => Reply::Project(uid),
             Answer::Agent(uid) => Reply::Agent(uid),
+            Answer::PushToken(id) => Reply::PushToken(id),
             Answer::Run { project, run, coalesced } => {
                 Reply::Run { project, run, coalesced, notes: Vec::new() }
             }
@@ -416,7 +415,7 @@ impl Engine {
         let trigger = Trigger { kind, by, time: now.wall, autonomous: false };
         let triggered = self.trigger(now, project, trigger, wish, traceparent, &mut effects);
         let (run, coalesced) = triggered.ok_or_else(|| no_origin(project))?;
-        let reply = self.run_reply(project, run, coalesced, false);
+        let reply = self.run_reply(project, run, coalesced, false, true);
         let coalesced = matches!(reply, Reply::Run { coalesced: true, .. });
         let mut decision = effects.decision();
         remember(now, request, Answer::Run { project: uid, run, coalesced }, &mut decision);

@@ -174,7 +174,7 @@ fn declares(ask: &Ask) -> bool {
         ask,
         Ask::Run { .. }
             | Ask::Push(_)
-            | Ask::CreatePushToken { .. }
+            | Ask::CreatePushToken(_)
             | Ask::DeletePushToken { .. }
             | Ask::Approve { .. }
             | Ask::CancelRun { .. }

@@ -615,8 +615,16 @@ impl UserService for Services {
     }
 
     async fn create_push_token(&self, request: Request<v1::CreatePushTokenRequest>) -> Answer<v1::PushToken> {
-        let v1::CreatePushTokenRequest { project, note, ttl: _ } = request.into_inner();
-        let (name, token) = ("pushTokens/7f3a".to_owned(), "mpt_secret".to_owned());
+        let request = request.into_inner();
+        let asked = &mut self.script.lock().unwrap().push_tokens;
+        let again = asked.iter().any(|before| *before == request);
+        asked.push(request.clone());
+        let v1::CreatePushTokenRequest { project, note, .. } = request;
+        if note == "lost" && !again {
+            return Err(Status::unavailable("it was made, and nobody is told"));
+        }
+        let name = "pushTokens/7f3a".to_owned();
+        let token = if again { String::new() } else { "mpt_secret".to_owned() };
         Ok(Response::new(v1::PushToken { name, token, project, note, ..v1::PushToken::default() }))
     }
 
@@ -631,7 +639,8 @@ impl UserService for Services {
         Ok(Response::new(v1::ListPushTokensResponse { push_tokens, next_page_token }))
     }
 
-    async fn delete_push_token(&self, _: Request<v1::DeletePushTokenRequest>) -> Answer<()> {
+    async fn delete_push_token(&self, request: Request<v1::DeletePushTokenRequest>) -> Answer<()> {
+        self.script.lock().unwrap().deleted_push_tokens.push(request.into_inner().name);
         Ok(Response::new(()))
     }
 

@@ -321,6 +321,7 @@ fn request() -> impl Strategy<Value = RequestRecord> {
     let answer = prop_oneof![
         project_uid().prop_map(Answer::Project),
         agent_uid().prop_map(Answer::Agent),
+        text().prop_map(Answer::PushToken),
         (project_uid(), run_id(), any::<bool>()).prop_map(|(project, run, coalesced)| Answer::Run {
             project,
             run,
