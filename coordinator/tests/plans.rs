@@ -14,7 +14,7 @@ use mirror_proto::{status::Fault, v1};
 use tonic::Code;
 
 fn declared(project: v1::Project) -> v1::DeclaredProject {
-    v1::DeclaredProject { project: Some(project), ..v1::DeclaredProject::default() }
+    v1::DeclaredProject { project: Some(project.into()), ..v1::DeclaredProject::default() }
 }
 
 fn all(names: &[&str]) -> Vec<v1::DeclaredProject> {

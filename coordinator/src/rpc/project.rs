@@ -34,7 +34,7 @@ use tonic::{Code, Request, Response, Status};
 pub(crate) use self::push::push;
 pub use self::{
     check::CHECKS_MAX,
-    plan::{MANIFEST_PROJECTS_MAX, PLANS_AT_ONCE},
+    plan::PLANS_AT_ONCE,
     show::{show, show_all},
 };
 use self::{

@@ -255,7 +255,7 @@ impl From<v1::DeclaredProject> for Declared {
     fn from(wire: v1::DeclaredProject) -> Self {
         let v1::DeclaredProject { project, paused, pause_reason } = wire;
         let paused = paused.map(|paused| if paused { Paused::Yes(pause_reason) } else { Paused::No });
-        Self { project: project.unwrap_or_default(), paused, ..Self::default() }
+        Self { project: project.map(|one| *one).unwrap_or_default(), paused, ..Self::default() }
     }
 }
 
@@ -266,7 +266,7 @@ impl From<&Declared> for v1::DeclaredProject {
             Some(Paused::No) => (Some(false), String::new()),
             Some(Paused::Yes(reason)) => (Some(true), reason.clone()),
         };
-        Self { project: Some(one.project.clone()), paused, pause_reason }
+        Self { project: Some(Box::new(one.project.clone())), paused, pause_reason }
     }
 }
 

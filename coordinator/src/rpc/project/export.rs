@@ -53,7 +53,7 @@ impl Projects {
             let upstreams = upstreams.map(|one| v1::Upstream { has_password: false, ..one }).collect();
             let schedule = wire.schedule.map(|schedule| v1::Schedule { phase: None, ..schedule });
             v1::DeclaredProject {
-                project: Some(v1::Project {
+                project: Some(Box::new(v1::Project {
                     upstreams,
                     schedule,
                     paused: None,
@@ -62,7 +62,7 @@ impl Projects {
                     create_time: None,
                     update_time: None,
                     ..wire
-                }),
+                })),
                 paused: record.paused.is_some().then_some(true),
                 pause_reason: record.paused.as_ref().map(|pause| pause.reason.clone()).unwrap_or_default(),
             }

@@ -32,8 +32,6 @@ use crate::{
     store::VALUE_BYTES_MAX,
 };
 
-/// Most projects of one manifest.
-pub const MANIFEST_PROJECTS_MAX: usize = 5_000;
 /// Plans that are made at once; further ones are told to come again.
 pub const PLANS_AT_ONCE: usize = 2;
 /// How often what did not fit is tried again after others have made room for it.
@@ -163,15 +161,9 @@ impl Planner<'_> {
     /// The declared names and their places; what is wrong with them is noted.
     fn names(&mut self) -> BTreeMap<Name, usize> {
         let mut names = BTreeMap::new();
-        let count = self.wanted.projects.len();
-        if count == 0 {
+        if self.wanted.projects.is_empty() {
             // With prune it would say that there is to be no project at all.
             self.done.faults.push(Violation::new("projects", "is required: name at least one"));
-        }
-        if count > MANIFEST_PROJECTS_MAX {
-            let text = format!("{count} given; at most {MANIFEST_PROJECTS_MAX} are possible");
-            self.done.faults.push(Violation::new("projects", text));
-            return names;
         }
         for (index, declared) in self.wanted.projects.iter().enumerate() {
             let field = format!("projects[{index}].project.name");
