@@ -9,7 +9,10 @@ use fleet::{
     plan::{Act, Asker, PlanRequest},
 };
 use fleet_common::{Fleet, project};
-use mirror_coordinator::store::{Direction, Store, StoreOptions, Unit};
+use mirror_coordinator::{
+    rpc::project::PLANS_AT_ONCE,
+    store::{Direction, Store, StoreOptions, Unit},
+};
 use mirror_proto::{status::Fault, v1};
 use tonic::Code;
 
@@ -143,11 +146,26 @@ async fn every_fault_of_every_project_is_told_and_nothing_is_done() {
     let refused = fleet.projects().apply_projects(request(&projects)).await.unwrap_err();
     assert_eq!((refused.code(), Fault::from(&refused).violations.len()), (Code::InvalidArgument, 4));
     assert_eq!(fields(&plan(&fleet, &[], true).await), ["projects"], "an empty file removes nothing");
-    let twice = all(&["debian", "DEBIAN", "no/name"]);
-    assert_eq!(
-        fields(&plan(&fleet, &twice, false).await),
-        ["projects[1].project.name", "projects[2].project.name"]
-    );
+    // One bad name hides nothing of the others, nor of its own project.
+    let mut twice = all(&["debian", "DEBIAN", "no/name", "gnu"]);
+    twice[1].project.as_mut().unwrap().upstreams[0].uri = "rsnc://h/m".to_owned();
+    twice[2].pause_reason = "a\nb".to_owned();
+    let gnu = &mut twice[3];
+    gnu.pause_reason = "x".repeat(501);
+    gnu.project.as_mut().unwrap().destination = "nowhere".to_owned();
+    for prune in [false, true] {
+        assert_eq!(
+            fields(&plan(&fleet, &twice, prune).await),
+            [
+                "projects[1].project.name",
+                "projects[1].project.upstreams[0].uri",
+                "projects[2].project.name",
+                "projects[2].pause_reason",
+                "projects[3].project.destination",
+                "projects[3].pause_reason",
+            ]
+        );
+    }
     assert_eq!(fleet.handle.services().driver.view().projects_by_name().count(), 0);
     fleet.end().await;
 }
@@ -166,6 +184,66 @@ async fn places_change_hands_within_one_plan() {
     assert_eq!(fields(&planned), [""; 0]);
     let applied = apply(&fleet, request(&projects)).await;
     assert_eq!((applied.created, applied.changed, applied.left_out.len()), (1, 2, 0));
+    fleet.end().await;
+}
+
+/// `names`, each after the next one.
+fn chain(names: &[&str]) -> Vec<v1::DeclaredProject> {
+    let mut projects = all(names);
+    for (one, next) in projects.iter_mut().zip(&names[1..]) {
+        one.project.as_mut().unwrap().after = vec![format!("projects/{next}")];
+    }
+    projects
+}
+
+#[tokio::test]
+async fn projects_that_run_after_each_other_go_and_come_in_one_plan() {
+    let fleet = Fleet::start().await;
+    fleet.enrol("ftp1").await;
+    let prune =
+        |projects: &[v1::DeclaredProject]| v1::ApplyProjectsRequest { prune: true, ..request(projects) };
+    // Those that run first sort last, and there are more than any fixed number of tries would find.
+    let names: Vec<String> = (0..40).map(|number| format!("p{number:02}")).collect();
+    let names: Vec<&str> = names.iter().map(String::as_str).collect();
+    let made = apply(&fleet, request(&chain(&names))).await;
+    assert_eq!((made.created, made.left_out.len()), (40, 0));
+    // All of them go, whichever way their names sort.
+    let turned: Vec<&str> = names.iter().rev().copied().collect();
+    for names in [&names, &turned] {
+        apply(&fleet, prune(&chain(names))).await;
+        let gone = apply(&fleet, prune(&all(&["other"]))).await;
+        assert_eq!((gone.created, gone.deleted, gone.left_out.len()), (1, 40, 0));
+        apply(&fleet, prune(&chain(names))).await;
+    }
+    // What is let go of in the same plan may go.
+    apply(&fleet, prune(&chain(&["security", "base"]))).await;
+    let planned = plan(&fleet, &all(&["security"]), true).await;
+    let [gone, let_go] = &told(&planned)[..] else { panic!("{planned:?}") };
+    assert_eq!(gone, "Delete projects/base");
+    assert!(let_go.starts_with("Change projects/security after:"), "{let_go}");
+    let gone = apply(&fleet, prune(&all(&["security"]))).await;
+    assert_eq!((gone.changed, gone.deleted, gone.left_out.len()), (1, 1, 0));
+    // What is still followed may not.
+    apply(&fleet, prune(&chain(&["security", "base"]))).await;
+    let refused = plan(&fleet, &chain(&["security", "base"])[..1], true).await;
+    assert!(!refused.faults.is_empty(), "base is followed, and not declared: {refused:?}");
+    fleet.end().await;
+}
+
+#[tokio::test]
+async fn who_may_only_look_holds_up_nobody_who_applies() {
+    let fleet = Fleet::start().await;
+    fleet.enrol("ftp1").await;
+    let services = fleet.handle.services().clone();
+    let places = services.plans.try_acquire_many(u32::try_from(PLANS_AT_ONCE).unwrap()).unwrap();
+    let wanted = v1::PlanProjectsRequest { projects: all(&["debian"]), ..Default::default() };
+    let busy = fleet.projects().plan_projects(wanted).await.unwrap_err();
+    assert_eq!(
+        (busy.code(), Fault::from(&busy).reason.as_str()),
+        (Code::ResourceExhausted, "TOO_MANY_PLANS")
+    );
+    assert_eq!(apply(&fleet, request(&all(&["debian"]))).await.created, 1);
+    drop(places);
     fleet.end().await;
 }
 
