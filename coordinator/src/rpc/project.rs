@@ -11,6 +11,7 @@ mod plan;
 mod preview;
 mod push;
 mod show;
+mod standing;
 mod switch;
 mod why;
 mod words;

@@ -11,12 +11,11 @@ use std::{
 use ::fleet::{
     Engine,
     agent::UserRole,
-    defaults::REASON_CHARS_MAX,
     engine::at_its_phase,
     id::{Name, ProjectUid},
     input::Decision,
-    plan::{Act, Asker, PlanStep},
-    project::{Pause, Pick, ProjectSpec},
+    plan::{Act, Asker, Pausing, PlanStep},
+    project::{Pick, ProjectSpec},
     record::{Change, Record},
     refusal::{Refusal, RefusalCode, Violation},
     time::Now,
@@ -31,7 +30,11 @@ use tokio::{sync::OwnedSemaphorePermit, task::JoinError, time::timeout};
 use tokio_util::sync::CancellationToken;
 use tonic::{Request, Status};
 
-use super::{Projects, order::ordered};
+use super::{
+    Projects,
+    order::ordered,
+    standing::{Row, Standing},
+};
 use crate::{
     audit::changes,
     rpc::{By, Caller, RETRY_UNAVAILABLE, broken, caller, refused},
@@ -209,7 +212,7 @@ impl Planner<'_> {
     fn plan(mut self) -> Result<Planned, Status> {
         let (names, mut faults, ill_named) = self.names();
         // Who is wrongly named could be one of those that seem not to be declared.
-        let mut left = self.others(&names, self.wanted.prune && ill_named.is_empty());
+        let mut left = self.others(&names, self.wanted.prune && faults.is_empty());
         left.extend(self.declared(&names));
         let refused = loop {
             let count = left.len();
@@ -341,106 +344,76 @@ impl Planner<'_> {
     }
 
     fn one(&mut self, index: usize, name: &Name) -> Result<(), No> {
-        let wanted = self.wanted;
         match self.fleet.project_named(name).map(|project| project.record.uid) {
-            Some(uid) => self.existing(uid, index, &wanted.projects[index]),
-            None => self.new_one(name, index, &wanted.projects[index]),
+            Some(uid) => self.existing(uid, index),
+            None => self.new_one(name, index),
         }
     }
 
     /// Reads all of what is declared at this place.
-    fn read_declared(&self, index: usize, current: Option<&ProjectSpec>) -> Result<ProjectSpec, No> {
+    fn read_declared(
+        &self,
+        index: usize,
+        current: Option<&ProjectSpec>,
+    ) -> Result<(ProjectSpec, Standing), No> {
         let declared = &self.wanted.projects[index];
         let unset = v1::Project::default();
         let spec = self.read(declared.project.as_deref().unwrap_or(&unset), current);
-        let reason = &declared.pause_reason;
-        if reason.chars().count() <= REASON_CHARS_MAX && !reason.chars().any(char::is_control) {
-            return spec;
-        }
-        let text = format!("at most {REASON_CHARS_MAX} characters, none of them control");
-        let fault = Violation::new("pause_reason", text);
-        match spec {
-            Ok(_) => Err(No::Faults(vec![fault])),
-            Err(No::Faults(faults)) => Err(No::Faults(faults.into_iter().chain([fault]).collect())),
-            Err(no) => Err(no),
+        match (spec, Standing::read(declared, self.now.wall)) {
+            (Ok(spec), Ok(standing)) => Ok((spec, standing)),
+            (Err(No::Status(status)), _) => Err(No::Status(status)),
+            (Err(No::Faults(faults)), Err(others)) => {
+                Err(No::Faults(faults.into_iter().chain(others).collect()))
+            }
+            (Err(No::Faults(faults)), Ok(_)) | (Ok(_), Err(faults)) => Err(No::Faults(faults)),
         }
     }
 
-    fn new_one(&mut self, name: &Name, index: usize, declared: &v1::DeclaredProject) -> Result<(), No> {
-        let spec = self.read_declared(index, None)?;
+    fn new_one(&mut self, name: &Name, index: usize) -> Result<(), No> {
+        let (spec, standing) = self.read_declared(index, None)?;
         let created = self.done.acts.iter().filter(|act| matches!(act, Act::Create { .. })).count();
-        let paused = declared.paused == Some(true) || self.wanted.paused;
-        let reason = match declared.pause_reason.as_str() {
-            "" if declared.paused.is_none() => CREATED_PAUSED,
-            reason => reason,
-        };
-        let warnings = warnings(self.now, &spec);
-        let act = Act::Create {
-            uid: ProjectUid(self.first_uid.0 + created as u64),
-            name: name.clone(),
-            spec: Box::new(spec),
-            paused: paused.then(|| reason.to_owned()),
-        };
+        let (mut paused, archived) = standing.of_new();
+        if paused.is_none() && self.wanted.paused {
+            paused = Some(Pausing { reason: CREATED_PAUSED.to_owned(), until: None });
+        }
+        let warnings = if archived.is_some() { Vec::new() } else { warnings(self.now, &spec) };
+        let uid = ProjectUid(self.first_uid.0 + created as u64);
+        let act = Act::Create { uid, name: name.clone(), spec: Box::new(spec), paused, archived };
         self.act(act).map_err(of_project)?;
         self.done.changes.push(v1::ProjectChange { warnings, ..change_of(name, Action::Create) });
         Ok(())
     }
 
-    fn existing(&mut self, uid: ProjectUid, index: usize, declared: &v1::DeclaredProject) -> Result<(), No> {
+    fn existing(&mut self, uid: ProjectUid, index: usize) -> Result<(), No> {
         let Some(project) = self.fleet.project(uid) else { return Ok(()) };
         let record = Arc::clone(&project.record);
-        let spec = self.read_declared(index, Some(&record.spec))?;
+        let (spec, standing) = self.read_declared(index, Some(&record.spec))?;
         let spec = at_its_phase(spec, uid, Some(&record.spec.schedule));
-        let mut fields = Vec::new();
-        let mut left_out = 0;
-        let mut warned = Vec::new();
-        let mut revision = record.revision;
+        let mut change = change_of(&record.name, Action::Change);
+        let mut acts = 0;
         if spec != record.spec {
-            if spec.schedule != record.spec.schedule {
-                warned = warnings(self.now, &spec);
+            if spec.schedule != record.spec.schedule && record.archived.is_none() {
+                change.warnings = warnings(self.now, &spec);
             }
-            let rows =
-                self.act(Act::Change { project: uid, revision, spec: Box::new(spec) }).map_err(of_project)?;
-            (fields, left_out) = rows;
-            revision += 1;
+            let revision = record.revision;
+            let act = Act::Change { project: uid, revision, spec: Box::new(spec) };
+            (change.fields, change.fields_left_out) = self.act(act).map_err(of_project)?;
+            acts += 1;
         }
-        let told = |pause: Option<&Pause>| match pause {
-            None => "false".to_owned(),
-            Some(pause) if pause.reason.is_empty() => "true".to_owned(),
-            Some(pause) => pause.reason.clone(),
-        };
-        let pausing = match (declared.paused, &record.paused) {
-            (Some(true), Some(pause))
-                if declared.pause_reason.is_empty() || pause.reason == declared.pause_reason =>
-            {
-                None
-            }
-            (Some(true), _) => {
-                let reason = declared.pause_reason.clone();
-                let new = if reason.is_empty() { "true".to_owned() } else { reason.clone() };
-                Some((Act::Pause { project: uid, revision, reason }, new))
-            }
-            (Some(false), Some(_)) => Some((Act::Resume { project: uid, revision }, told(None))),
-            (Some(false) | None, _) => None,
-        };
-        if let Some((act, new)) = pausing {
+        // Each is made from the revision that the one before it leaves.
+        for of in [Standing::pause, Standing::archive] {
+            let record = self.fleet.project(uid).map(|project| Arc::clone(&project.record));
+            let Some((act, rows)) = record.and_then(|record| of(&standing, &record)) else { continue };
             self.act(act).map_err(of_project)?;
-            fields.push(v1::FieldChange {
-                field: "paused".to_owned(),
-                old: told(record.paused.as_ref()),
-                new,
-            });
+            acts += 1;
+            let row = |(field, old, new): Row| v1::FieldChange { field: field.to_owned(), old, new };
+            change.fields.extend(rows.into_iter().map(row));
         }
-        if fields.is_empty() && left_out == 0 && revision == record.revision {
+        if acts == 0 {
             self.done.unchanged += 1;
-            return Ok(());
+        } else {
+            self.done.changes.push(change);
         }
-        self.done.changes.push(v1::ProjectChange {
-            fields,
-            fields_left_out: left_out,
-            warnings: warned,
-            ..change_of(&record.name, Action::Change)
-        });
         Ok(())
     }
 
@@ -511,8 +484,9 @@ impl Planner<'_> {
         let (rows, left_out) = changes::of_declarations(&self.fleet, &decision.changes).into_parts();
         self.fleet.apply(self.now, &decision.changes);
         self.done.acts.push(act);
-        // A pause has a line of its own, without who and when.
-        let fields = rows.into_iter().filter(|row| !row.field.starts_with("paused."));
+        // These have lines of their own, without who and when.
+        let own = |field: &str| field.starts_with("paused.") || field.starts_with("archived.");
+        let fields = rows.into_iter().filter(|row| !own(&row.field));
         let fields = fields.map(|row| v1::FieldChange { field: row.field, old: row.old, new: row.new });
         Ok((fields.collect(), left_out))
     }
