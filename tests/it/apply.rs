@@ -153,7 +153,7 @@ impl Dice {
 }
 
 /// Lines of which each is there or not; of each row one at most.
-const LINES: [&[&str]; 17] = [
+const LINES: [&[&str]; 18] = [
     &["display_name = \"Tree \\\"%\\\" · 木\""],
     &["labels = { tier = \"1\", \"x.y\" = \"a b\" }", "labels.tier = 2"],
     &[
@@ -193,7 +193,13 @@ const LINES: [&[&str]; 17] = [
         "marker = { kind = \"mtime\", path = \"x\" }",
     ],
     &["publish.link = \"a1:links/l%\""],
-    &["paused = true", "paused = \"why: % & co\"", "paused = false"],
+    &[
+        "paused = true",
+        "paused = \"why: % & co\"",
+        "paused = false",
+        "paused = { reason = \"until then\", until = 2099-01-31T18:00:00.5Z }",
+    ],
+    &["archived = true", "archived = \"gone: %\"", "archived = false"],
 ];
 
 fn shaped(number: usize, dice: &mut Dice) -> String {

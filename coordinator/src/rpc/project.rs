@@ -7,10 +7,12 @@ mod check;
 mod explain;
 mod export;
 mod filter;
+mod order;
 mod plan;
 mod preview;
 mod push;
 mod show;
+mod standing;
 mod switch;
 mod why;
 mod words;
@@ -29,14 +31,14 @@ use ::fleet::{
     run::{TriggerKind, Wish},
 };
 use mirror_proto::{convert, status::internal, v1};
-use tokio::sync::Semaphore;
 use tonic::{Code, Request, Response, Status};
 
 use self::filter::{Filter, Order};
 pub(crate) use self::push::push;
 pub use self::{
     check::CHECKS_MAX,
-    plan::{MANIFEST_PROJECTS_MAX, PLANS_AT_ONCE},
+    explain::EXPLAINS_MAX,
+    plan::{APPLIES_AT_ONCE, PLANS_AT_ONCE},
     preview::PREVIEWS_MAX,
     show::{show, show_all},
 };
@@ -52,8 +54,6 @@ const UPDATE_TRIES: usize = 5;
 #[derive(Debug, Clone)]
 pub struct Projects {
     services: Services,
-    /// For plans that are being made.
-    plans: Arc<Semaphore>,
 }
 
 /// Reads `projects/{project}` and finds it.
@@ -74,7 +74,7 @@ impl Projects {
     /// The service.
     #[must_use]
     pub fn new(services: Services) -> Self {
-        Self { services, plans: Arc::new(Semaphore::new(PLANS_AT_ONCE)) }
+        Self { services }
     }
 
     fn shown(&self, uid: ProjectUid, notes: Vec<String>) -> Result<Response<v1::Project>, Status> {

@@ -20,7 +20,7 @@ use crate::{
     input::{Ask, CloseReason, Decision, Message, Person, Reply, RequestKey, Send},
     outcome::Evidence,
     placement::PlacementRecord,
-    project::{Pause, Pick, ProjectRecord, ProjectSpec, ProjectState, Replicas},
+    project::{Archive, Pause, Pick, ProjectRecord, ProjectSpec, ProjectState, Replicas},
     record::{Answer, Change, FleetRecord, Freeze, Key, Record, RequestRecord, Volatile},
     refusal::{Refusal, RefusalCode, Violation},
     run::{RunRecord, RunState, Trigger, TriggerKind, Wish},
@@ -151,7 +151,7 @@ impl Engine {
         let uid = ProjectUid(self.next_uid());
         let pause =
             Pause { by: by.to_owned(), time: now.wall, reason: "created paused".to_owned(), until: None };
-        let mut decision = self.declare(now, uid, name, spec, paused.then_some(pause))?;
+        let mut decision = self.declare(now, uid, name, spec, paused.then_some(pause), None)?;
         if validate_only {
             return Ok(Decision::nothing());
         }
@@ -167,19 +167,22 @@ impl Engine {
         name: Name,
         spec: ProjectSpec,
         paused: Option<Pause>,
+        archived: Option<Archive>,
     ) -> Outcome {
         self.check_free(&name, None)?;
         self.check_spec("project not created", None, &spec)?;
-        let reason_fault = paused.as_ref().and_then(|pause| reason_fault(&pause.reason));
-        if let Some(fault) = reason_fault {
-            return Err(Refusal::invalid("project not created", vec![fault]));
+        let reasons = paused.iter().map(|pause| &pause.reason);
+        let reasons = reasons.chain(archived.iter().map(|archive| &archive.reason));
+        let faults: Vec<Violation> = reasons.filter_map(|reason| reason_fault(reason)).collect();
+        if !faults.is_empty() {
+            return Err(Refusal::invalid("project not created", faults));
         }
         let record = ProjectRecord {
             uid,
             name,
             spec: at_its_phase(spec, uid, None),
             paused,
-            archived: None,
+            archived,
             revision: 1,
             create_time: now.wall,
             update_time: now.wall,

@@ -18,8 +18,8 @@ use super::{
 use crate::{
     id::ProjectUid,
     input::{Ask, Decision, Reply, UserAsk},
-    plan::{Act, LeftOut, PLAN_STEPS_MAX, PlanCounts, PlanRequest, PlanStep},
-    project::Pause,
+    plan::{Act, LeftOut, PLAN_STEPS_MAX, Pausing, PlanCounts, PlanRequest, PlanStep},
+    project::{Archive, Pause},
     record::{Answer, Change, FleetRecord, Key, Record, Volatile},
     refusal::{Refusal, RefusalCode, Violation},
     time::Now,
@@ -62,17 +62,23 @@ impl Engine {
     /// Why it cannot be done.
     pub fn act(&self, now: Now, by: &str, act: &Act) -> Outcome {
         match act.clone() {
-            Act::Create { uid, name, spec, paused, .. } => {
-                let pause = |reason| Pause { by: by.to_owned(), time: now.wall, reason, until: None };
-                self.declare(now, uid, name, *spec, paused.map(pause))
+            Act::Create { uid, name, spec, paused, archived } => {
+                let (by, time) = (|| by.to_owned(), now.wall);
+                let paused = paused.map(|Pausing { reason, until }| Pause { by: by(), time, reason, until });
+                let archived = archived.map(|reason| Archive { by: by(), time, reason });
+                self.declare(now, uid, name, *spec, paused, archived)
             }
             Act::Change { project, revision, spec } => {
                 self.update_project(now, project, *spec, revision, false)
             }
-            Act::Pause { project, revision, reason } => {
-                self.pause(now, by.to_owned(), project, reason, None, Some(revision))
+            Act::Pause { project, revision, pausing: Pausing { reason, until } } => {
+                self.pause(now, by.to_owned(), project, reason, until, Some(revision))
             }
             Act::Resume { project, revision } => self.resume(now, project, Some(revision)),
+            Act::Archive { project, revision, reason } => {
+                self.archive(now, by.to_owned(), project, reason, Some(revision))
+            }
+            Act::Unarchive { project, revision } => self.unarchive(now, project, Some(revision)),
             Act::Delete { project, revision } => self.delete_project_of(now, project, Some(revision), false),
         }
     }
@@ -138,9 +144,12 @@ impl Engine {
         let known = self.projects.get(&step.act.project()).map(|one| one.record.name.to_string());
         let project = match &step.act {
             Act::Create { name, .. } => name.to_string(),
-            Act::Change { .. } | Act::Pause { .. } | Act::Resume { .. } | Act::Delete { .. } => {
-                known.unwrap_or_default()
-            }
+            Act::Change { .. }
+            | Act::Pause { .. }
+            | Act::Resume { .. }
+            | Act::Archive { .. }
+            | Act::Unarchive { .. }
+            | Act::Delete { .. } => known.unwrap_or_default(),
         };
         let left_out = LeftOut { plan: step.plan, project, why: refusal.to_string() };
         let done = Change::Delete(Key::PlanStep(step.number));
@@ -194,7 +203,11 @@ fn counts(acts: &[Act]) -> PlanCounts {
     for act in acts.iter().filter(|act| seen.insert(act.project())) {
         *match act {
             Act::Create { .. } => &mut counts.created,
-            Act::Change { .. } | Act::Pause { .. } | Act::Resume { .. } => &mut counts.changed,
+            Act::Change { .. }
+            | Act::Pause { .. }
+            | Act::Resume { .. }
+            | Act::Archive { .. }
+            | Act::Unarchive { .. } => &mut counts.changed,
             Act::Delete { .. } => &mut counts.deleted,
         } += 1;
     }

@@ -4,7 +4,7 @@ use fleet::{
     Engine,
     id::{AgentUid, ProjectUid},
     input::{Ask, Input, Reply, UserAsk},
-    plan::{Act, Asker, PlanCounts, PlanRequest},
+    plan::{Act, Asker, Pausing, PlanCounts, PlanRequest},
     refusal::{Refusal, RefusalCode},
 };
 
@@ -31,7 +31,8 @@ impl Planned {
             uid: self.world.engine.uid_after(index),
             name: name.parse().unwrap(),
             spec: Box::new(spec(destination, &[self.agent], Vec::new())),
-            paused: Some("imported".to_owned()),
+            paused: Some(Pausing { reason: "imported".to_owned(), until: None }),
+            archived: None,
         }
     }
 

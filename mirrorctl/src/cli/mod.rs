@@ -124,7 +124,10 @@ pub enum Command {
     Upstream(UpstreamCommand),
     /// What a manifest would change: field by field, and every fault; nothing is changed
     Plan(PlanArgs),
-    /// Make the projects what a manifest says: all of it or nothing
+    /// Make the projects what a manifest says, or refuse all of it
+    ///
+    /// What the fleet itself makes impossible after it was accepted is left out and named. The rest is done, and it ends
+    /// with 5.
     Apply(ManifestArgs),
     /// Print projects as a manifest, without anything secret: to apply it changes nothing
     Export(ExportArgs),

@@ -40,6 +40,22 @@ upstreams = [{ uri = "rsync://ftp.gnu.org/gnu/" }]
 destination = "a1:gnu"
 schedule.interval.every = "6h"
 placement.origins = [{ agent = "ftp1" }]
+
+[[projects]]
+name = "loki"
+paused.reason = 'until "x" is back'
+paused.until = "2027-01-31T18:00:00.250Z"
+archived = "upstream is gone"
+
+[[projects]]
+name = "etc"
+paused.until = "2027-01-31T18:00:00Z"
+archived = true
+
+[[projects]]
+name = "back"
+paused = false
+archived = false
 "#;
 
 fn read(text: &str) -> Manifest {
@@ -67,7 +83,18 @@ fn a_manifest_is_read_as_the_api_has_it() {
     assert_eq!(placement.drain_timeout.unwrap().seconds, 0);
     assert_eq!(debian.project.guard.as_ref().unwrap().max_delete, Some(0));
     assert_eq!(debian.project.marker.as_ref().unwrap().kind(), v1::marker::Kind::DebianTrace);
-    assert_eq!(manifest.projects[1].paused, None);
+    assert_eq!((&manifest.projects[1].paused, &manifest.projects[1].archived), (&None, &None));
+    let loki = &manifest.projects[2];
+    let Some(Paused::Until(reason, until)) = &loki.paused else { panic!("{:?}", loki.paused) };
+    assert_eq!((reason.as_str(), until.timestamp_millis()), ("until \"x\" is back", 1_801_418_400_250));
+    assert_eq!(loki.archived, Some(Archived::Yes("upstream is gone".to_owned())));
+    assert_eq!(manifest.projects[3].archived, Some(Archived::Yes(String::new())));
+    assert_eq!(manifest.projects[4].archived, Some(Archived::No));
+    // And so it is on the wire, and back.
+    for one in &manifest.projects {
+        let again = Declared::from(v1::DeclaredProject::from(one));
+        assert_eq!((&again.paused, &again.archived), (&one.paused, &one.archived));
+    }
 }
 
 #[test]
@@ -80,6 +107,7 @@ fn what_is_written_is_what_was_read_in_both_formats() {
     assert_eq!(again.to_json(), json);
     for (one, other) in manifest.projects.iter().zip(&again.projects) {
         assert_eq!((&one.project, &one.paused), (&other.project, &other.paused));
+        assert_eq!(one.archived, other.archived);
         assert_eq!(one.password_files, other.password_files);
     }
 }
@@ -126,10 +154,14 @@ schedule.overlap_policy = "drop"
 [[projects]]
 name = "Fedora"
 paused = 5
+archived = ["x"]
+[[projects]]
+name = "x"
+paused = { until = "soon", why = "x", reason = 5 }
 "#;
     assert_eq!(
         refused(text),
-        r#"error: nothing applied: 12 faults in mirrors.toml
+        r#"error: nothing applied: 16 faults in mirrors.toml
   line 2   project: no such field; did you mean projects?
   line 5   project "fedora" upstreams[0].url: no such field; did you mean uri?
   line 5   project "fedora" upstreams[1].password_file: does not belong into a file that others read; write password_file = "FILE"
@@ -140,7 +172,11 @@ paused = 5
   line 11  project "" guard.max_delete: -1: must be a whole number from 0 to 9223372036854775807
   line 12  project "" rsync.no_defaults: must be true or false, not a text
   line 13  project "" schedule.overlap_policy: "drop": must be one of buffer-one, skip
-  line 16  project "Fedora" paused: must be true, false or the reason as a text, not a number
+  line 16  project "Fedora" paused: must be true, false, the reason as a text, or a table with until, not a number
+  line 17  project "Fedora" archived: must be true, false or the reason as a text, not a list
+  line 20  project "x" paused.until: "soon": not a time; write 2026-11-20, 2026-11-20 18:00, RFC 3339 (2026-11-20T18:00:00Z), RFC 2822, or what date -u prints
+  line 20  project "x" paused.why: no such field
+  line 20  project "x" paused.reason: must be a text, not a number
   line 15  project "Fedora" name: is declared twice, first at line 4
 "#
     );

@@ -1,13 +1,13 @@
 //! From projects to text, by the contract's shape: only what is set, always in the same order.
 
-use chrono::TimeDelta;
+use chrono::{SecondsFormat, TimeDelta};
 use mirror_proto::v1;
 use prost::Message as _;
 use prost_reflect::{DynamicMessage, MapKey, ReflectMessage as _, Value};
 use serde_json::{Map, Value as Json, json};
 
 use super::{
-    Declared, Manifest, Paused, SCHEMA,
+    Archived, Declared, Manifest, Paused, SCHEMA,
     shape::{self, Field, Shape},
 };
 use crate::units;
@@ -49,13 +49,30 @@ fn tree(one: &Declared) -> Map<String, Json> {
             upstream.insert(shape::SECRET_FILE.to_owned(), json!(path.to_string_lossy()));
         }
     }
-    match &one.paused {
-        None => {}
-        Some(Paused::No) => drop(tree.insert("paused".to_owned(), json!(false))),
-        Some(Paused::Yes(reason)) if reason.is_empty() => drop(tree.insert("paused".to_owned(), json!(true))),
-        Some(Paused::Yes(reason)) => drop(tree.insert("paused".to_owned(), json!(reason))),
+    let paused = one.paused.as_ref().map(|paused| match paused {
+        Paused::No => json!(false),
+        Paused::Yes(reason) => so_or_why(reason),
+        Paused::Until(reason, until) => {
+            let until = until.to_rfc3339_opts(SecondsFormat::AutoSi, true);
+            if reason.is_empty() {
+                json!({"until": until})
+            } else {
+                json!({"reason": reason, "until": until})
+            }
+        }
+    });
+    let archived = one.archived.as_ref().map(|archived| match archived {
+        Archived::No => json!(false),
+        Archived::Yes(reason) => so_or_why(reason),
+    });
+    for (key, value) in [("paused", paused), ("archived", archived)] {
+        tree.extend(value.map(|value| (key.to_owned(), value)));
     }
     tree
+}
+
+fn so_or_why(reason: &str) -> Json {
+    if reason.is_empty() { json!(true) } else { json!(reason) }
 }
 
 /// A project without what says no more than its absence does.

@@ -13,7 +13,7 @@ use fleet::{
     attempt::Role,
     id::{AgentUid, AttemptId, Epoch, Name, ProjectUid, RunId},
     placement::{Behind, Hold, PlacementRecord},
-    plan::{Act, Asker, PlanCounts, PlanStep},
+    plan::{Act, Asker, Pausing, PlanCounts, PlanStep},
     project::Destination,
     record::{Answer, FleetRecord, Freeze, Record, RequestRecord},
     time::Wall,
@@ -48,21 +48,28 @@ pub(crate) fn record() -> impl Strategy<Value = Record> {
     ]
 }
 
+fn pausing() -> impl Strategy<Value = Pausing> {
+    (text(), option::of(wall())).prop_map(|(reason, until)| Pausing { reason, until })
+}
+
 fn plan_step() -> impl Strategy<Value = PlanStep> {
     let at = || (project_uid(), any::<u64>());
     let act = prop_oneof![
-        (project(), option::of(text())).prop_map(|(of, paused)| Act::Create {
-            uid: of.uid,
-            name: of.name,
-            spec: Box::new(of.spec),
-            paused,
+        (project(), option::of(pausing()), option::of(text())).prop_map(|(of, paused, archived)| {
+            Act::Create { uid: of.uid, name: of.name, spec: Box::new(of.spec), paused, archived }
         }),
         (at(), project()).prop_map(|((project, revision), of)| Act::Change {
             project,
             revision,
             spec: Box::new(of.spec),
         }),
-        (at(), text()).prop_map(|((project, revision), reason)| Act::Pause { project, revision, reason }),
+        (at(), pausing()).prop_map(|((project, revision), pausing)| Act::Pause {
+            project,
+            revision,
+            pausing
+        }),
+        (at(), text()).prop_map(|((project, revision), reason)| Act::Archive { project, revision, reason }),
+        at().prop_map(|(project, revision)| Act::Unarchive { project, revision }),
         at().prop_map(|(project, revision)| Act::Resume { project, revision }),
         at().prop_map(|(project, revision)| Act::Delete { project, revision }),
     ];

@@ -25,6 +25,8 @@ use crate::{
 
 /// What `--archive` stands for: it is never passed as such, so that devices are not part of it.
 const ARCHIVE: [&str; 6] = ["--recursive", "--links", "--perms", "--times", "--owner", "--group"];
+/// Explanations at once: half of what agents are asked at once, so that who may only look leaves room for checks.
+pub const EXPLAINS_MAX: usize = CHECKS_MAX / 2;
 
 /// What is asked of one agent.
 struct Case {
@@ -50,8 +52,11 @@ struct Declared {
 impl Projects {
     /// Asks all agents at once, and says where what they answer comes from.
     pub(super) async fn explain(&self, name: &str) -> Result<v1::ExplainProjectResponse, Status> {
-        let Ok(_permit) = self.services.checks.try_acquire() else {
-            let text = format!("{CHECKS_MAX} checks go on already; try again in a moment");
+        let (explains, checks) = (&self.services.explains, &self.services.checks);
+        let (Ok(_own), Ok(_permit)) = (explains.try_acquire(), checks.try_acquire()) else {
+            let text = format!(
+                "{EXPLAINS_MAX} projects are explained already, or {CHECKS_MAX} checks go on; try again in a moment"
+            );
             return Err(status::exhausted("CHECKS_BUSY", &text, RETRY_UNAVAILABLE));
         };
         let (cases, declared) = {

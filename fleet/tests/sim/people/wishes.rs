@@ -13,7 +13,7 @@ use fleet::{
     id::{AgentUid, Name, ProjectUid, RunId},
     input::{AgentReplacement, Ask, Input, Push},
     marker::{Marker, MarkerKind},
-    plan::{Act, Asker, PlanRequest},
+    plan::{Act, Asker, Pausing, PlanRequest},
     project::{
         GuardSettings, Pick, PlacementSettings, ProjectSpec, Replicas, RetrySettings, RsyncSettings, Target,
         Upstream,
@@ -458,7 +458,8 @@ impl World {
             acts.extend(match (self.rng.below(5), project, revision) {
                 (0, Some(project), Some(revision)) => Some(Act::Delete { project, revision }),
                 (1, Some(project), Some(revision)) => {
-                    Some(Act::Pause { project, revision, reason: "planned".to_owned() })
+                    let pausing = Pausing { reason: "planned".to_owned(), until: None };
+                    Some(Act::Pause { project, revision, pausing })
                 }
                 (2, Some(project), _) => match self.update(project)? {
                     Ask::UpdateProject { project, spec, revision, .. } => {
@@ -471,7 +472,7 @@ impl World {
                     let uid = self.coordinator.engine.as_ref()?.uid_after(created as u64);
                     match self.creation(false) {
                         Some(Ask::CreateProject { name, spec, .. }) => {
-                            Some(Act::Create { uid, name, spec, paused: None })
+                            Some(Act::Create { uid, name, spec, paused: None, archived: None })
                         }
                         _ => None,
                     }
