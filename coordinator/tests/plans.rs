@@ -387,11 +387,12 @@ async fn a_step_that_is_left_out_is_in_the_audit_log_under_its_project() {
         |project: &str| events.iter().find(|event| event.resource == project).map(|one| one.reason.as_str());
     assert_eq!(of("projects/rocky"), Some("INVALID_FIELDS"), "{events:?}");
     assert_eq!(of("projects/alma"), Some("RECORD_TOO_LARGE"), "{events:?}");
-    let view = fleet.handle.services().driver.view();
-    assert_eq!(view.projects_by_name().count(), 1);
-    let Progress::Ended(left_out) = view.progress(uid.0 - 1) else { panic!("it has ended") };
-    assert_eq!(left_out.len(), 2);
-    drop(view);
+    {
+        let view = fleet.handle.services().driver.view();
+        assert_eq!(view.projects_by_name().count(), 1);
+        let Progress::Ended(left_out) = view.progress(uid.0 - 1) else { panic!("it has ended") };
+        assert_eq!(left_out.len(), 2);
+    }
     fleet.end().await;
 }
 
@@ -459,8 +460,10 @@ async fn a_backup_that_was_made_in_the_middle_of_a_plan_is_put_back_without_the_
     assert!(events.iter().any(told), "{events:?}");
     let again = apply(&fleet, once).await;
     assert_eq!((again.created, again.left_out.len()), (1, 1), "{again:?}");
-    let view = fleet.handle.services().driver.view();
-    assert_eq!((view.open_plan(), view.projects_by_name().count()), (None, 2));
-    drop(view);
+    let state = {
+        let view = fleet.handle.services().driver.view();
+        (view.open_plan(), view.projects_by_name().count())
+    };
+    assert_eq!(state, (None, 2));
     fleet.end().await;
 }

@@ -273,11 +273,11 @@ fn part_left_out() -> Refusal {
 
 /// The id under which the answer to it is remembered.
 fn request_of(ask: &Ask) -> Option<&RequestKey> {
-    match ask {
-        Ask::CreateProject { request, .. } | Ask::CreateAgent { request, .. } => request.as_ref(),
-        Ask::Apply(plan) => plan.request.as_ref(),
-        _ => None,
+    if let Ask::Apply(plan) = ask {
+        return plan.request.as_ref();
     }
+    let (Ask::CreateProject { request, .. } | Ask::CreateAgent { request, .. }) = ask else { return None };
+    request.as_ref()
 }
 
 /// The plan was made on what is no longer so.
@@ -289,11 +289,12 @@ fn stale() -> Refusal {
 /// Whether it changes what the steps of a plan are judged on, and can wait. What is new is one that does, until somebody
 /// says otherwise.
 fn declares(ask: &Ask) -> bool {
-    match ask {
+    if let Ask::User(ask) = ask {
         // A plan may name the user as an owner.
-        Ask::User(ask) => return matches!(ask, UserAsk::Delete { .. }),
-        Ask::ReplaceAgent { replacement, .. } => return replacement.revoke.is_none(),
-        _ => {}
+        return matches!(ask, UserAsk::Delete { .. });
+    }
+    if let Ask::ReplaceAgent { replacement, .. } = ask {
+        return replacement.revoke.is_none();
     }
     !matches!(
         ask,
