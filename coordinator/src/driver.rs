@@ -388,7 +388,7 @@ impl Writer {
                         None => Decision::refused(refusal),
                     };
                     if decision.is_durable() {
-                        batch.units.extend(Unit::of(&decision.changes));
+                        batch.units.extend(self.unit(now, &decision, None));
                     }
                 }
             }

@@ -54,6 +54,10 @@ pub(super) fn recover(
         let text = "the store holds an older state than agents may have seen: a backup, or a log that had lost its end";
         add(audit::happened(audit::RESTORED, audit::COORDINATOR, "", changes::FLEET, text.to_owned()))?;
     }
+    if let Some(event) = audit::plans::dropped(&decision.changes) {
+        tracing::warn!("{}", event.message);
+        add(event)?;
+    }
     add(match begin {
         Begin::Started | Begin::Rewound => audit::started(rows),
         Begin::Reopened { .. } => audit::reopened(rows),
