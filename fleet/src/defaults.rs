@@ -103,6 +103,9 @@ pub const FIRE_LATE: Duration = Duration::from_secs(MINUTE);
 pub const FIRE_STRAYED: Duration = Duration::from_secs(2 * DAY);
 /// The answer to a request id is remembered for this long.
 pub const REQUEST_TTL: Duration = Duration::from_secs(DAY);
+/// Most answers to one asker's request ids that are remembered at a time: each of 10,000 projects may be declared and run in
+/// one day. Later requests with an id are refused until the oldest answers expire.
+pub const REQUESTS_PER_ASKER_MAX: usize = 20_000;
 /// The floor of the default delete limit.
 pub const MAX_DELETE_FLOOR: u64 = 500;
 /// The largest number a person may give as delete limit.

@@ -367,6 +367,26 @@ pub struct ProjectState {
     pub marker: Option<Wall>,
 }
 
+impl ProjectState {
+    /// A project to which nothing has happened.
+    #[must_use]
+    pub fn new(uid: ProjectUid) -> Self {
+        Self {
+            uid,
+            wanted: 0,
+            taken: 0,
+            next_fire: None,
+            missed_fires: 0,
+            skipped_fires: 0,
+            last_run: None,
+            tree: None,
+            last_success: None,
+            upstream: 0,
+            marker: None,
+        }
+    }
+}
+
 /// How the newest closed run ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct LastRun {

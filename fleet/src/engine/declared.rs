@@ -5,7 +5,8 @@ use std::collections::BTreeMap;
 
 use super::{
     effects::Effects,
-    people::{Outcome, remember},
+    people::Outcome,
+    requests::remember,
     state::Engine,
 };
 use crate::{

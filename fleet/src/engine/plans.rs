@@ -11,10 +11,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::{
-    people::{Outcome, remember},
-    state::Engine,
-};
+use super::{people::Outcome, requests::remember, state::Engine};
 use crate::{
     id::ProjectUid,
     input::{Ask, Decision, Reply, UserAsk},

@@ -11,6 +11,7 @@ use super::{
     exports::Exports,
     hosts::{Hosts, host_of},
     plans::Plans,
+    requests::Requests,
     timers::{Timer, Timers},
     usage::Usage,
 };
@@ -21,7 +22,7 @@ use crate::{
     id::{AgentUid, AttemptId, Epoch, Name, ProjectUid, RunId},
     placement::PlacementRecord,
     project::{Destination, ProjectRecord, ProjectState},
-    record::{Change, FleetRecord, Key, Record, RequestRecord},
+    record::{Change, FleetRecord, Key, Record},
     run::{RunRecord, RunState},
     time::{Mono, Now, Wall},
     upstream::UpstreamRecord,
@@ -53,7 +54,7 @@ pub struct Engine {
     pub(super) users: BTreeMap<String, UserRecord>,
     pub(super) user_tokens: BTreeMap<String, UserToken>,
     pub(super) push_tokens: BTreeMap<String, PushToken>,
-    pub(super) requests: BTreeMap<String, RequestRecord>,
+    pub(super) requests: Requests,
     pub(super) runs: BTreeMap<RunId, RunRecord>,
     pub(super) attempts: BTreeMap<AttemptId, AttemptRecord>,
     pub(super) upstreams: BTreeMap<String, UpstreamRecord>,
@@ -185,7 +186,7 @@ impl Engine {
             .chain(self.users.values().cloned().map(Record::User))
             .chain(self.user_tokens.values().cloned().map(Record::UserToken))
             .chain(self.push_tokens.values().cloned().map(Record::PushToken))
-            .chain(self.requests.values().cloned().map(Record::Request))
+            .chain(self.requests.iter().cloned().map(Record::Request))
             .chain(self.runs.values().cloned().map(Record::Run))
             .chain(self.attempts.values().cloned().map(Record::Attempt))
             .chain(self.upstreams.values().cloned().map(Record::Upstream))
@@ -211,9 +212,7 @@ impl Engine {
             Record::PushToken(token) => {
                 self.push_tokens.insert(token.id.clone(), token.clone());
             }
-            Record::Request(request) => {
-                self.requests.insert(request.key.clone(), request.clone());
-            }
+            Record::Request(request) => self.requests.put(request),
             Record::Run(run) => self.put_run(now, run),
             Record::Attempt(attempt) => self.put_attempt(now, attempt),
             Record::Upstream(upstream) => {
@@ -541,9 +540,7 @@ impl Engine {
             Key::PushToken(id) => {
                 self.push_tokens.remove(id);
             }
-            Key::Request(key) => {
-                self.requests.remove(key);
-            }
+            Key::Request(key) => self.requests.remove(key),
             Key::Run(project, run) => {
                 self.runs.remove(run);
                 if let Some(project) = self.projects.get_mut(project) {
@@ -680,25 +677,5 @@ impl Engine {
             opening.map(|(looked, at)| if now.wall < looked { Duration::ZERO } else { at.since(now.wall) });
         let day = self.exports.next_day(now.wall).map(|at| at.since(now.wall));
         [fire, pause, timer, wake, opening, day].into_iter().flatten().min()
-    }
-}
-
-impl ProjectState {
-    /// A project to which nothing has happened.
-    #[must_use]
-    pub fn new(uid: ProjectUid) -> Self {
-        Self {
-            uid,
-            wanted: 0,
-            taken: 0,
-            next_fire: None,
-            missed_fires: 0,
-            skipped_fires: 0,
-            last_run: None,
-            tree: None,
-            last_success: None,
-            upstream: 0,
-            marker: None,
-        }
     }
 }
