@@ -154,6 +154,8 @@ pub const PASSWORD_CHARS_MIN: usize = 12;
 pub const PASSWORD_BYTES_MAX: usize = 256;
 /// Most labels on one thing.
 pub const LABELS_MAX: usize = 32;
+/// Most bytes of the keys and values of one agent's labels together: its record has room for them beside the rest.
+pub const LABELS_BYTES_MAX: usize = 4_096;
 /// Longest label value and display name, in characters.
 pub const LABEL_CHARS_MAX: usize = 200;
 /// Longest reason a person gives, in characters.
