@@ -254,7 +254,8 @@ impl Engine {
         match self.projects.get_mut(&record.uid) {
             Some(project) => {
                 let (old, new) = (&project.record.spec, &record.spec);
-                moved = (&old.placement, &old.destination) != (&new.placement, &new.destination);
+                moved = (&old.placement, &old.destination, &old.link)
+                    != (&new.placement, &new.destination, &new.link);
                 renamed = project.record.name != record.name;
                 project.record = Arc::clone(record);
             }
