@@ -256,7 +256,7 @@ impl Engine {
                 let (old, new) = (&project.record.spec, &record.spec);
                 moved = (&old.placement, &old.destination, &old.link)
                     != (&new.placement, &new.destination, &new.link);
-                renamed = project.record.name != record.name;
+                renamed = !project.record.name.is_spelt_as(&record.name);
                 project.record = Arc::clone(record);
             }
             None => {
