@@ -318,7 +318,7 @@ pub struct ProjectRecord {
     pub spec: ProjectSpec,
     /// Set while paused.
     pub paused: Option<Pause>,
-    /// Set while archived: it has no fire, runs only when a person asks, once, and raises no alarm.
+    /// Set while archived: it has no fire, runs only when a person asks, without retries, and raises no alarm.
     pub archived: Option<Archive>,
     /// Grows by one with each change.
     pub revision: u64,
