@@ -280,6 +280,41 @@ fn previews_are_bounded_also_those_whose_callers_hung_up() {
 }
 
 #[tokio::test]
+async fn the_first_fire_of_a_previewed_interval_is_the_one_that_is_armed() {
+    let fleet = Fleet::start().await;
+    fleet.enrol("ftp1").await;
+    fleet.declare("debian", "ftp1").await;
+    let span = |seconds| Some(prost_types::Duration { seconds, nanos: 0 });
+    let schedule = v1::Schedule {
+        cadence: Some(Cadence::Interval(v1::Interval { every: span(21_600), ..Default::default() })),
+        start_time: "2124-03-27T02:00:00Z".to_owned(),
+        spread: span(21_600),
+        ..Default::default()
+    };
+    let request =
+        v1::PreviewScheduleRequest { name: named("debian"), schedule: Some(schedule.clone()), count: 2 };
+    let seen = fleet.projects().preview_schedule(request.clone()).await.unwrap().into_inner();
+    let start = 4_867_178_400;
+    let first = seen.fires[0].time.unwrap().seconds;
+    assert!(first > start && first < start + 21_600, "{seen:?}");
+    assert_eq!(seen.fires[1].time.unwrap().seconds, first + 21_600);
+    let update = v1::UpdateProjectRequest {
+        project: Some(v1::Project { name: named("debian"), schedule: Some(schedule), ..Default::default() }),
+        update_mask: mask(&["schedule"]),
+        validate_only: false,
+    };
+    let armed = fleet.projects().update_project(update).await.unwrap().into_inner();
+    assert_eq!(armed.status.unwrap().next_fire_times[0].seconds, first);
+    // As it is stored, or given once more: nothing is armed anew.
+    let stored = v1::PreviewScheduleRequest { schedule: None, ..request.clone() };
+    for request in [request, stored] {
+        let seen = fleet.projects().preview_schedule(request).await.unwrap().into_inner();
+        assert_eq!(seen.fires[0].time.unwrap().seconds, first);
+    }
+    fleet.end().await;
+}
+
+#[tokio::test]
 async fn runs_are_listed_newest_first_over_pages_and_the_end_of_one_is_final() {
     let fleet = Fleet::start().await;
     fleet.enrol("ftp1").await;

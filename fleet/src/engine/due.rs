@@ -363,9 +363,8 @@ pub(super) fn first_fire(record: &ProjectRecord, now: Now) -> Option<NextFire> {
 fn fire_after_end(record: &ProjectRecord, now: Wall) -> Option<Wall> {
     let schedule = &record.spec.schedule;
     match &schedule.cadence {
-        Cadence::Interval { every_seconds, from: IntervalFrom::End } if record.archived.is_none() => {
-            let next = now.plus(Duration::from_secs(*every_seconds));
-            schedule.end.is_none_or(|end| next <= end.into()).then_some(next)
+        Cadence::Interval { from: IntervalFrom::End, .. } if record.archived.is_none() => {
+            schedule.next_after(now.to_utc()).map(Wall::from)
         }
         Cadence::Interval { .. } | Cadence::Cron(_) | Cadence::Manual => None,
     }

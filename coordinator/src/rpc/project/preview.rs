@@ -97,6 +97,8 @@ fn count(count: i32) -> Result<usize, Violation> {
 struct Asked {
     schedule: Schedule,
     from: Wall,
+    /// The first fire: the one that is armed, or would be.
+    first: Option<Wall>,
     count: usize,
     notes: Vec<String>,
     of_project: bool,
@@ -107,7 +109,8 @@ impl Asked {
     fn stored(project: &Project, now: Wall, count: usize) -> Self {
         let from = project.state.next_fire.map_or(now, |fire| fire.scheduled.max(now));
         let schedule = project.record.spec.schedule.clone();
-        Self { schedule, from, count, notes: Vec::new(), of_project: true }
+        let first = schedule.first_at_or_after(from.to_utc()).map(Wall::from);
+        Self { schedule, from, first, count, notes: Vec::new(), of_project: true }
     }
 
     /// A schedule that is only being thought about, as the project would have it.
@@ -117,7 +120,12 @@ impl Asked {
             let origin = spec.placement.origins.first().map_or(0, |origin| origin.agent.0);
             schedule = schedule.of_project(uid.0, origin, Some(&spec.schedule));
         }
-        Self { schedule, from: now, count, notes: read.notes, of_project: project.is_some() }
+        // Nothing is armed anew where nothing changes.
+        if let Some(project) = project.filter(|project| project.record.spec.schedule == schedule) {
+            return Self { notes: read.notes, ..Self::stored(project, now, count) };
+        }
+        let first = schedule.first_of_all(now.to_utc()).map(Wall::from);
+        Self { schedule, from: now, first, count, notes: read.notes, of_project: project.is_some() }
     }
 }
 
@@ -168,10 +176,12 @@ fn ground(project: &Project) -> (Option<AgentUid>, Option<&str>) {
 
 /// The fires and what falls together with them.
 fn answer(asked: Asked, others: Others) -> v1::PreviewScheduleResponse {
-    let Asked { schedule, from, count, mut notes, of_project } = asked;
-    let fires: Vec<_> = schedule.fires(from.to_utc()).take(count).collect();
+    let Asked { schedule, from, first, count, mut notes, of_project } = asked;
+    let first = first.map(Wall::to_utc);
+    let fires: Vec<_> = schedule.fires_from(first).take(count).collect();
     notes.extend(spread_note(&schedule, of_project));
-    let (mut found, ended_early) = collisions(&schedule, from, others);
+    let upcoming = schedule.fires_from(first).map(Wall::from);
+    let (mut found, ended_early) = collisions(&schedule, upcoming, from.plus(AHEAD), others);
     if ended_early {
         notes.push("the fleet is too large to compare all of its projects: there may be more".to_owned());
     }
@@ -201,9 +211,13 @@ fn spread_note(schedule: &Schedule, of_project: bool) -> Option<String> {
 type Found = Vec<(Wall, Wall, v1::Collision)>;
 
 /// Every other project that falls together, and whether the comparison ended before all were looked at.
-fn collisions(schedule: &Schedule, from: Wall, others: Others) -> (Found, bool) {
-    let until = from.plus(AHEAD);
-    let own = schedule.fires(from.to_utc()).map(Wall::from).take_while(|fire| *fire < until);
+fn collisions(
+    schedule: &Schedule,
+    upcoming: impl Iterator<Item = Wall>,
+    until: Wall,
+    others: Others,
+) -> (Found, bool) {
+    let own = upcoming.take_while(|fire| *fire < until);
     let own: Vec<Wall> = own.take(if known_once(schedule) { 1 } else { COMPARED_MAX }).collect();
     let mut found = Found::new();
     let mut searches = 0;
