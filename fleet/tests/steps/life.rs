@@ -214,7 +214,7 @@ fn what_a_plan_declares_archived_never_fires_and_what_it_brings_back_does() {
     assert_eq!(world.record(project).archived.as_ref().unwrap().reason, "old");
     world.pass(3 * HOUR);
     assert_eq!(world.record(dead).paused, None, "its pause ended at its time");
-    assert!(world.engine.runs().next().is_none(), "and nothing of it was ever begun");
+    assert!(world.engine.attempts().next().is_none(), "and nothing of it was ever begun");
 
     let revision = world.record(dead).revision;
     let reply = world.ask(apply(vec![Act::Unarchive { project: dead, revision }]));

@@ -195,6 +195,10 @@ impl Reading<'_> {
         match &node.data {
             Data::Flag(false) => Some(Archived::No),
             Data::Flag(true) => Some(Archived::Yes(String::new())),
+            Data::Text(reason) if reason.trim().is_empty() => {
+                self.wrong(ARCHIVED, "is an empty reason; write true, false or the reason");
+                None
+            }
             Data::Text(reason) => Some(Archived::Yes(reason.clone())),
             Data::Nothing => None,
             other => {

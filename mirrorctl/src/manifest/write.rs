@@ -71,8 +71,9 @@ fn tree(one: &Declared) -> Map<String, Json> {
     tree
 }
 
+/// A reason of blanks is none.
 fn so_or_why(reason: &str) -> Json {
-    if reason.is_empty() { json!(true) } else { json!(reason) }
+    if reason.trim().is_empty() { json!(true) } else { json!(reason) }
 }
 
 /// A project without what says no more than its absence does.
