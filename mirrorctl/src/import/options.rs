@@ -4,7 +4,7 @@
 
 use std::path::PathBuf;
 
-use rsync::{DeleteMode, Opt, Options};
+use rsync::{DeleteMode, Opt, OptionFault, Options};
 
 use super::OPTION_WORDS_MAX;
 
@@ -117,6 +117,9 @@ const SAME: &[(&str, &str)] = &[
     ("no-z", "no-compress"),
     ("ignore-non-existing", "existing"),
 ];
+
+/// A dash and a letter, whichever it is.
+const LETTER_CHARS: usize = 2;
 
 /// What became of the words.
 #[derive(Debug, Default, PartialEq)]
@@ -270,7 +273,7 @@ impl Sieve {
     fn allowed(&mut self, word: &str) {
         let parsed = match Options::parse_words(&[word]) {
             Ok(parsed) => parsed,
-            Err(faults) => return self.refuse(faults.first().map(ToString::to_string)),
+            Err(faults) => return self.refuse(faults.first().map(told)),
         };
         if self.fits(word) {
             // What only speaks of output is accepted and means nothing.
@@ -290,7 +293,7 @@ impl Sieve {
                 let mut all: Vec<&str> = self.sifted.options.iter().map(String::as_str).collect();
                 all.push(word);
                 let fault = Options::parse_words(&all).err().and_then(|faults| faults.last().cloned());
-                self.refuse(fault.map(|fault| fault.to_string()));
+                self.refuse(fault.as_ref().map(told));
             }
         }
     }
@@ -338,7 +341,7 @@ impl Sieve {
         match Options::parse_words(&[&mode]) {
             Ok(_) => Some(mode),
             Err(faults) => {
-                self.refuse(faults.first().map(ToString::to_string));
+                self.refuse(faults.first().map(told));
                 None
             }
         }
@@ -350,7 +353,7 @@ impl Sieve {
         }
         // Doubles were resolved; what is left are the bounds of all words together.
         if let Err(faults) = Options::parse_words(&self.sifted.options) {
-            self.sifted.refused.extend(faults.iter().map(ToString::to_string));
+            self.sifted.refused.extend(faults.iter().map(told));
             self.sifted.options.clear();
         }
         self.sifted
@@ -368,6 +371,15 @@ impl Sieve {
             self.sifted.refused.push(text);
         }
     }
+}
+
+/// A refusal with the option's name alone: a value may be a secret (`--rsh=sshpass -p …`), and why a project is paused is
+/// stored and shown to everybody.
+fn told(fault: &OptionFault) -> String {
+    let is_name = |c: char| c.is_ascii_alphanumeric() || c == '-';
+    let end = fault.word.char_indices().skip(LETTER_CHARS).find(|(_, c)| !is_name(*c)).map(|(at, _)| at);
+    let name = &fault.word[..end.unwrap_or(fault.word.len())];
+    format!("\"{name}\": {}", fault.reason)
 }
 
 /// Whether a word that is there already says something about the same thing.
@@ -454,8 +466,9 @@ mod tests {
     fn what_is_refused_is_told_and_takes_nothing_else_with_it() {
         for (line, options, why) in [
             ("-avHL --delete", "-a -H --delete", "\"-L\":"),
-            ("-a -e ssh", "-a", "--rsh=ssh"),
-            ("-a --exclude-from /etc/x -H", "-a -H", "--exclude-from=/etc/x"),
+            ("-a -e ssh", "-a", "\"--rsh\":"),
+            ("-a --exclude-from /etc/x -H", "-a -H", "\"--exclude-from\":"),
+            ("-a -%", "-a", "\"-%\":"),
             ("-a --delete-after --delete-before", "-a", "exclude each other"),
             ("-a --copy-links", "-a", "--copy-links"),
             ("-a --nonsense", "-a", "--nonsense"),
@@ -464,6 +477,20 @@ mod tests {
             let got = sifted(line);
             assert_eq!(got.options, split(options), "{line}: {got:?}");
             assert!(got.refused.iter().any(|text| text.contains(why)), "{line}: {got:?}");
+        }
+    }
+
+    #[test]
+    fn a_refusal_holds_no_value() {
+        for line in [
+            "-a -e sshpass~-p~hunter2~ssh",
+            "-a --rsh=sshpass~-p~hunter2~ssh",
+            "-aMe=hunter2 --password=hunter2",
+            "-a --max-delete=hunter2 --chmod=hunter2 --timeout=hunter2",
+            "-a --rsh~hunter2 --max-size=1k --min-size=hunter2",
+        ] {
+            let got = sifted(line);
+            assert!(!got.refused.is_empty() && !format!("{got:?}").contains("hunter2"), "{line}: {got:?}");
         }
     }
 }
