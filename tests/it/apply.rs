@@ -154,7 +154,8 @@ impl Dice {
 
 /// Lines of which each is there or not; of each row one at most.
 const LINES: [&[&str]; 17] = [
-    &["display_name = \"Tree \\\"%\\\" · 木\""],
+    // The second one turns the direction of writing, as Hebrew does, and ends a line.
+    &["display_name = \"Tree \\\"%\\\" · 木\"", "display_name = \"\\u200Fדביאן % \\u2028\\u202E\""],
     &["labels = { tier = \"1\", \"x.y\" = \"a b\" }", "labels.tier = 2"],
     &[
         "schedule.cron.minute = \"*/30\"",

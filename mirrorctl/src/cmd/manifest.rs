@@ -148,8 +148,7 @@ struct Declared {
 impl Declared {
     fn read(failed: &'static str, args: ManifestArgs) -> Outcome<Self> {
         let whole = args.file.display().to_string();
-        let mut manifest = Manifest::open(failed, &args.file)?;
-        manifest.read_passwords(failed, &whole)?;
+        let manifest = Manifest::open(failed, &args.file)?;
         let declared = Self { manifest, args, failed };
         let bytes =
             v1::PlanProjectsRequest { projects: declared.wire(), prune: false, paused: false }.encoded_len();
