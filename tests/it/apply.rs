@@ -173,6 +173,8 @@ const LINES: [&[&str]; 17] = [
     &[
         "rsync.options = [\"--exclude=/iso/\", \"-H\"]",
         "rsync.options = [\"-avH\"]\nrsync.no_defaults = true",
+        "rsync.options = [\"-rt\"]\nrsync.defaults.words = []\nrsync.delete = \"none\"",
+        "rsync.options = [\"--exclude=/iso/\"]\nrsync.defaults.words = [\"-avH\"]\nrsync.delete = \"after\"",
     ],
     &["rsync.io_timeout = \"20m\"", "rsync.bandwidth_limit_kib = 1000"],
     &[

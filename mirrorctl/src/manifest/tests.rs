@@ -92,6 +92,23 @@ fn what_a_terminal_would_obey_is_escaped_and_read_back() {
     }
 }
 
+/// That no flag stands in the place of the default ones is another thing than that the default ones hold.
+#[test]
+fn a_default_part_that_is_empty_is_kept() {
+    let none = "rsync.defaults.words = []\nrsync.delete = \"none\"\n";
+    let text = WHOLE.replace("rsync.run_timeout = \"1d12h\"\n", none);
+    let manifest = read(&text);
+    let rsync = manifest.projects[0].project.rsync.as_ref().unwrap();
+    assert_eq!(rsync.defaults.as_ref().map(|defaults| defaults.words.len()), Some(0));
+    assert!(manifest.to_toml().contains(none), "{}", manifest.to_toml());
+    for again in [manifest.to_toml(), manifest.to_json()] {
+        assert_eq!(
+            Manifest::parse("nothing applied", "-", &again).unwrap().projects[0].project,
+            manifest.projects[0].project
+        );
+    }
+}
+
 #[test]
 fn a_reason_that_is_empty_is_none() {
     for blank in ["", "  "] {
@@ -200,8 +217,7 @@ fn a_directory_is_one_manifest_and_passwords_are_read_beside_it() {
     put("b.json", r#"{"schema": "mirror.manifest.v1", "projects": [{"name": "b", "destnation": "a1:b"}]}"#);
     put("a.toml", WHOLE);
     put("notes.txt", "no manifest");
-    let refused =
-        || Manifest::open("nothing applied", directory.path()).unwrap_err().to_string();
+    let refused = || Manifest::open("nothing applied", directory.path()).unwrap_err().to_string();
     let fault = refused();
     assert!(
         fault.contains(

@@ -72,7 +72,7 @@ fn without_noise(project: &v1::Project) -> v1::Project {
 fn fields(message: &DynamicMessage) -> Map<String, Json> {
     let mut tree = Map::new();
     for field in shape::fields(&message.descriptor()) {
-        if !message.has_field(&field.descriptor) {
+        if !message.has_field(&field.descriptor) && !field.says_when_empty() {
             continue;
         }
         if let Some(value) = field_value(&field, &message.get_field(&field.descriptor)) {
