@@ -145,6 +145,17 @@ pub(super) struct Words {
     pub(super) operands: Vec<String>,
 }
 
+/// Words in the three parts of a project's options.
+#[derive(Debug, Default, PartialEq)]
+pub(super) struct Parts {
+    /// What stands in the place of the default flags.
+    pub(super) defaults: Vec<String>,
+    /// The delete part; `None`: nothing is deleted.
+    pub(super) delete: Option<DeleteMode>,
+    /// All other words, and what became of those that are in no part.
+    pub(super) others: Sifted,
+}
+
 /// Takes options and operands apart, as rsync's own parser does.
 pub(super) fn apart(words: &[String]) -> Words {
     let mut apart = Words::default();
@@ -188,25 +199,50 @@ fn cluster<'a>(letters: &str, rest: &mut impl Iterator<Item = &'a String>, optio
 /// Sifts options whose values are joined.
 pub(super) fn sift(words: &[String]) -> Sifted {
     let mut sieve = Sieve::default();
-    for word in words.iter().take(OPTION_WORDS_MAX) {
-        sieve.word(word);
-    }
-    if words.len() > OPTION_WORDS_MAX {
-        let text = format!("it has {} options; at most {OPTION_WORDS_MAX} are read", words.len());
-        sieve.sifted.refused.push(text);
+    sieve.words(words);
+    if let Some(word) = sieve.one_delete() {
+        let at = sieve.delete_at.min(sieve.sifted.options.len());
+        sieve.sifted.options.insert(at, word);
     }
     sieve.finish()
+}
+
+/// Sifts the default part's options and the others, whose values are joined. A delete mode is a part of its own, wherever
+/// it stood; what both give stays where it stood first, as no option may stand in two parts.
+pub(super) fn sift_parts(defaults: &[String], others: &[String]) -> Parts {
+    let mut sieve = Sieve::default();
+    sieve.words(defaults);
+    let count = sieve.sifted.options.len();
+    sieve.words(others);
+    let delete = sieve.one_delete().and_then(|word| Options::parse_words(&[word]).ok()?.delete_mode());
+    let mut sifted = sieve.finish();
+    let others = sifted.options.split_off(count.min(sifted.options.len()));
+    let defaults = std::mem::replace(&mut sifted.options, others);
+    Parts { defaults, delete, others: sifted }
 }
 
 #[derive(Default)]
 struct Sieve {
     sifted: Sifted,
+    /// How many words it was given.
+    count: usize,
     /// The delete options as given, without dashes, and where the first stood.
     deletes: Vec<String>,
     delete_at: usize,
 }
 
 impl Sieve {
+    fn words(&mut self, words: &[String]) {
+        for word in words {
+            if self.count == OPTION_WORDS_MAX {
+                let text = format!("number {} and all behind it are not read", OPTION_WORDS_MAX + 1);
+                return self.refuse(Some(text));
+            }
+            self.count += 1;
+            self.word(word);
+        }
+    }
+
     fn word(&mut self, word: &str) {
         match word.strip_prefix("--") {
             Some(long) => self.long(word, long),
@@ -348,9 +384,6 @@ impl Sieve {
     }
 
     fn finish(mut self) -> Sifted {
-        if let Some(word) = self.one_delete() {
-            self.sifted.options.insert(self.delete_at.min(self.sifted.options.len()), word);
-        }
         // Doubles were resolved; what is left are the bounds of all words together.
         if let Err(faults) = Options::parse_words(&self.sifted.options) {
             self.sifted.refused.extend(faults.iter().map(told));
@@ -478,6 +511,32 @@ mod tests {
             assert_eq!(got.options, split(options), "{line}: {got:?}");
             assert!(got.refused.iter().any(|text| text.contains(why)), "{line}: {got:?}");
         }
+    }
+
+    #[test]
+    fn three_parts_stay_apart() {
+        let parts = |defaults: &str, others: &str| {
+            let words = |line: &str| if line.is_empty() { Vec::new() } else { apart(&split(line)).options };
+            let Parts { defaults, delete, others } = sift_parts(&words(defaults), &words(others));
+            (defaults.join(" "), others.options.join(" "), delete, others.refused.len())
+        };
+        let told = |defaults: &str, others: &str, delete: Option<DeleteMode>| {
+            (defaults.to_owned(), others.to_owned(), delete, 0)
+        };
+        assert_eq!(
+            parts("-avH", "--exclude=x -z --delete"),
+            told("-avH", "--exclude=x -z", Some(DeleteMode::Delay))
+        );
+        assert_eq!(parts("", "-rt"), told("", "-rt", None));
+        let (defaults, others, delete, refused) =
+            parts("-rt --delete-after --bwlimit=5", "-r --bwlimit=7 -H --delete");
+        // The later value counts, as in rsync, at the place of the first.
+        assert_eq!((defaults.as_str(), others.as_str()), ("-rt --bwlimit=7", "-H"));
+        assert_eq!((delete, refused), (Some(DeleteMode::After), 0));
+        let many: Vec<String> = (0..300).map(|number| format!("--exclude={number}")).collect();
+        assert!(
+            sift_parts(&split("-a"), &many).others.refused.iter().any(|text| text.contains("number 257"))
+        );
     }
 
     #[test]
