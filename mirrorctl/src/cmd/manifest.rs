@@ -169,9 +169,13 @@ impl Declared {
         self.manifest.projects.iter().map(|one| (names::last(&one.project.name), &one.project)).collect()
     }
 
-    /// A command line with the same manifest.
+    /// A command line with the same manifest. Of standard input nothing is left to read again.
     fn command(&self, verb: &str) -> String {
-        let mut command = format!("mirrorctl {verb} -f {}", quoted(&self.args.file.display().to_string()));
+        let file = match self.args.file.as_os_str() == "-" {
+            true => "FILE".to_owned(),
+            false => quoted(&self.args.file.display().to_string()),
+        };
+        let mut command = format!("mirrorctl {verb} -f {file}");
         for (flag, given) in [(" --prune", self.args.prune), (" --paused", self.args.paused)] {
             command.push_str(if given { flag } else { "" });
         }
