@@ -221,6 +221,25 @@ fn typing_errors_exit_2() {
 }
 
 #[test]
+fn toml_is_the_form_of_manifests_alone() {
+    for words in
+        [&["status", "-o", "toml"][..], &["-o", "toml", "project", "list"], &["agent", "show", "x", "-otoml"]]
+    {
+        let (code, out, err) = run(words);
+        assert_eq!((code, out.as_str()), (2, ""), "{words:?}");
+        assert!(err.contains("--output toml: only export and import print it"), "{err}");
+    }
+    let home = tempfile::tempdir().unwrap();
+    std::fs::write(home.path().join("crontab"), "0 1 * * * rsync -a h.example.org::m/ /srv/m\n").unwrap();
+    let file = home.path().join("crontab").display().to_string();
+    let words = ["import", "crontab", &file, "--map-root", "/srv=a1", "--origin", "edge1", "-o", "toml"];
+    let (code, out, err) = told(&mirrorctl(home.path(), &words));
+    assert!(code == 0 && out.starts_with("schema = \"mirror.manifest.v1\""), "{err}");
+    // No coordinator is known here: the format is not what is wrong.
+    assert!(!run(&["export", "-o", "toml"]).2.contains("--output"));
+}
+
+#[test]
 fn without_a_context_the_next_step_is_told() {
     let (code, out, err) = run(&["status"]);
     assert_eq!((code, out.as_str()), (2, ""));
