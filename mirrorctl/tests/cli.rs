@@ -128,7 +128,7 @@ fn bad_definitions_exit_2_with_every_reason() {
     }
 }
 
-/// Every line of the scheduler's vectors, through the command line.
+/// A6: every line of the scheduler's vectors, through the command line.
 #[test]
 fn schedule_next_agrees_with_the_vectors() {
     use clap::Parser as _;
@@ -180,6 +180,7 @@ fn schedule_next_agrees_with_the_vectors() {
     assert!(fired > 1_000 && refused > 200, "{fired} fired, {refused} refused");
 }
 
+/// A7: dates as people write them, told what was understood, or refused with the reason.
 #[test]
 fn parse_date() {
     let answer =
