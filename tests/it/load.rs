@@ -6,7 +6,7 @@ use std::process::Command;
 use fleet_tests::{Finished, program};
 
 /// Beginnings of the rows, in their order.
-const ROWS: [&str; 25] = [
+const ROWS: [&str; 27] = [
     "trigger → rsync exists, API",
     "of the floor: one unary call",
     "of the floor: two records",
@@ -16,6 +16,8 @@ const ROWS: [&str; 25] = [
     "origin's rsync → last replica's, of 3",
     "100 projects due in one second",
     "durable CreateProject/s through the driver",
+    "apply of 100 new projects",
+    "– the same again, nothing to change",
     "fire error, 600 projects",
     "long sync, wall",
     "long sync, CPU",

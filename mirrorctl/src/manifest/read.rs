@@ -155,6 +155,10 @@ impl Reading<'_> {
         match &node.data {
             Data::Flag(false) => Some(Paused::No),
             Data::Flag(true) => Some(Paused::Yes(String::new())),
+            Data::Text(reason) if reason.trim().is_empty() => {
+                self.wrong(PAUSED, "is an empty reason; write true, false or the reason");
+                None
+            }
             Data::Text(reason) => Some(Paused::Yes(reason.clone())),
             Data::Table(entries) => Some(self.pause(entries)),
             Data::Nothing => None,

@@ -35,6 +35,7 @@ pub(super) fn document() -> Json {
             json!({
                 "description": "Whether its tree is served and not worked on: true, false, or why. Absent: that stays as it is, and a new project is not archived.",
                 "type": ["boolean", "string"],
+                "minLength": 1,
             }),
         );
     }

@@ -4,18 +4,31 @@ use crate::cli::ListArgs;
 use crate::fault::Faults;
 use crate::names;
 
-/// A list filter from labels, `tier=1` as `labels.tier=1`.
+/// A list filter from labels, `tier=1` as `labels.tier=1`, and a value that has blanks in quotes.
 pub fn label_filter(labels: &[String], faults: &mut Faults) -> String {
     let mut terms = Vec::with_capacity(labels.len());
     for label in labels {
         match label.split_once('=') {
-            Some((key, value)) if !key.is_empty() && !value.contains(char::is_whitespace) => {
-                terms.push(format!("labels.{key}={value}"));
+            Some((key, value)) if !key.is_empty() && !key.contains(is_special) => {
+                terms.push(format!("labels.{key}={}", quoted(value)));
             }
-            _ => faults.add("--label", format_args!("{label:?}: write KEY=VALUE without blanks")),
+            _ => faults.add("--label", format_args!("{label:?}: write KEY=VALUE")),
         }
     }
     terms.join(" ")
+}
+
+/// What has a meaning in a filter.
+fn is_special(character: char) -> bool {
+    character.is_whitespace() || character == '"'
+}
+
+/// A value as a filter has it.
+fn quoted(value: &str) -> String {
+    if !value.contains(is_special) {
+        return value.to_owned();
+    }
+    format!("\"{}\"", value.replace('\\', "\\\\").replace('"', "\\\""))
 }
 
 /// The filter of a list of projects.
@@ -84,6 +97,12 @@ mod tests {
         let mut faults = Faults::default();
         let labels = ["tier=1".to_owned(), "role=edge".to_owned()];
         assert_eq!(label_filter(&labels, &mut faults), "labels.tier=1 labels.role=edge");
+        let labels = ["site=north wing".to_owned(), "by=a \"b\\".to_owned(), "path=c\\d".to_owned()];
+        assert_eq!(
+            label_filter(&labels, &mut faults),
+            r#"labels.site="north wing" labels.by="a \"b\\" labels.path=c\d"#
+        );
+        assert!(faults.is_empty());
         label_filter(&["tier".to_owned()], &mut faults);
         assert!(!faults.is_empty());
     }
