@@ -34,6 +34,7 @@ pub mod term;
 pub mod text;
 pub mod units;
 pub mod watch;
+pub mod yaml;
 
 use std::ffi::OsString;
 use std::process::ExitCode;
@@ -48,6 +49,9 @@ use crate::telemetry::{ENDPOINT_VARIABLE, Telemetry};
 /// Runs one command line, its first word the program's name.
 #[must_use]
 pub fn main(argv: Vec<OsString>) -> ExitCode {
+    if let Some(exit) = cmd::complete::run(&argv) {
+        return exit;
+    }
     let parsed = Cli::command()
         .try_get_matches_from(&argv)
         .and_then(|matches| Cli::from_arg_matches(&matches).map(|cli| (words(&matches), cli)));

@@ -2,6 +2,7 @@
 //! what is wrong with a value is the coordinator's to say.
 
 mod list;
+mod selector;
 
 use chrono::{DateTime, TimeDelta, Utc};
 use fleet::marker::{Marker, MarkerKind};
@@ -14,7 +15,8 @@ use crate::cli::{DstOverlapArg, OverlapArg, ProjectFlags};
 use crate::fault::Faults;
 use crate::names;
 
-pub use list::{label_filter, project_filter};
+pub use list::{agent_filter, project_filter};
+pub use selector::Selector;
 
 /// Passwords that go along with a project. They were read before, since that needs the outside world.
 #[derive(Clone, Default)]

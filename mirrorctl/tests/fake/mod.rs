@@ -38,6 +38,7 @@ pub(crate) struct Script {
     pub(crate) updated_agents: Vec<v1::UpdateAgentRequest>,
     pub(crate) approved: Vec<v1::ApproveRunRequest>,
     pub(crate) started: Vec<v1::RunProjectRequest>,
+    pub(crate) listed_agents: Vec<v1::ListAgentsRequest>,
     pub(crate) traceparents: Vec<String>,
     pub(crate) watches: usize,
     pub(crate) no_certificates: bool,
