@@ -293,6 +293,9 @@ async fn pause(app: &App, projects: &ProjectsArg, until_text: Option<&str>, reas
     const FAILED: &str = "project not paused";
     let mut faults = Faults::default();
     let now = clock::now();
+    for typed in &projects.names {
+        names::check_name("PROJECT", names::last(typed), &mut faults);
+    }
     let until = until_text.and_then(|text| faults.check("--until", request::time_or_span(text, now)));
     let client = app.connect().await?;
     if !faults.is_empty() {
@@ -323,10 +326,7 @@ async fn pause(app: &App, projects: &ProjectsArg, until_text: Option<&str>, reas
 
 /// A fault of `--until`, together with a name that does not exist.
 async fn with_missing(app: &App, client: &Client, typed: &str, until: &str, fault: Fault) -> Fault {
-    let name = match names::checked_project(typed) {
-        Ok(name) => name,
-        Err(bad) => return Fault { details: [bad.details, fault.details].concat(), ..bad },
-    };
+    let name = names::project(typed);
     let found = client.projects().get_project(v1::GetProjectRequest { name }).await;
     let short = names::last(typed);
     match found {

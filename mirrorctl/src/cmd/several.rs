@@ -240,7 +240,7 @@ fn tell_notes(app: &App, done: &Done) {
 
 /// Each would wait for its answer in vain.
 fn not_tried() -> Fault {
-    Fault::new(Exit::Unreachable, "not tried: the coordinator did not answer for the one before")
+    Fault::new(Exit::Unreachable, "not tried: the coordinator was away or busy for one before")
 }
 
 fn in_a_line(fault: &Fault) -> String {

@@ -136,6 +136,8 @@ fn an_empty_selection_and_wrong_names_change_nothing() {
     let (code, _, err) = run(&fake, &["project", "pause", "debian", "-l", "tier=1"]);
     assert!(code == 2 && err.contains("cannot be used with"), "{err}");
     assert_eq!(run(&fake, &["project", "pause"]).0, 2);
+    let (code, _, err) = run(&fake, &["project", "pause", "a b", "--until", "friday"]);
+    assert!(code == 2 && err.contains("2 faults") && err.contains("PROJECT  \"a b\"") && err.contains("--until"), "{err}");
 }
 
 #[test]
