@@ -37,7 +37,12 @@ const RUNS_MAX: i32 = 20;
 
 /// Answers a shell's script, where this call is one.
 pub(crate) fn run(argv: &[OsString]) -> Option<ExitCode> {
-    let command = || with_names(Cli::command(), "", &Arc::new(Source { overrides: overrides(argv) }));
+    let command = || {
+        let mut command = Cli::command();
+        // What clap adds by itself, --help above all, is to be there when flags are hidden.
+        command.build();
+        with_names(command, "", &Arc::new(Source { overrides: overrides(argv) }))
+    };
     let completing = CompleteEnv::with_factory(command).var(VARIABLE);
     match completing.try_complete(argv, std::env::current_dir().ok().as_deref()) {
         Ok(false) => None,
@@ -99,14 +104,14 @@ fn kind(command: &str, arg: &Arg) -> Option<Kind> {
     }
 }
 
-/// The command line with names for its arguments.
+/// The command line with names for its arguments. Flags are hidden: then they are offered to who has typed a hyphen, or where
+/// there is nothing else, and names stand alone.
 fn with_names(command: Command, path: &str, source: &Arc<Source>) -> Command {
-    let command = command.mut_args(|arg| match kind(path, &arg) {
-        None => arg,
-        Some(kind) => {
-            let source = source.clone();
-            arg.add(ArgValueCompleter::new(move |typed: &OsStr| source.candidates(kind, typed)))
-        }
+    let command = command.mut_args(|arg| {
+        let arg = if arg.is_positional() { arg } else { arg.hide(true) };
+        let Some(kind) = kind(path, &arg) else { return arg };
+        let source = source.clone();
+        arg.add(ArgValueCompleter::new(move |typed: &OsStr| source.candidates(kind, typed)))
     });
     command.mut_subcommands(|deeper| {
         let path = format!("{path} {}", deeper.get_name());

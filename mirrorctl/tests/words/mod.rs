@@ -137,7 +137,10 @@ fn an_empty_selection_and_wrong_names_change_nothing() {
     assert!(code == 2 && err.contains("cannot be used with"), "{err}");
     assert_eq!(run(&fake, &["project", "pause"]).0, 2);
     let (code, _, err) = run(&fake, &["project", "pause", "a b", "--until", "friday"]);
-    assert!(code == 2 && err.contains("2 faults") && err.contains("PROJECT  \"a b\"") && err.contains("--until"), "{err}");
+    assert!(
+        code == 2 && err.contains("2 faults") && err.contains("PROJECT  \"a b\"") && err.contains("--until"),
+        "{err}"
+    );
 }
 
 #[test]
@@ -236,6 +239,8 @@ fn shells_complete_words_and_the_fleets_names() {
         assert_eq!(completed(&["mirrorctl", "project", "list", "--agent", "ed"]), ["edge1"], "{shell}");
         assert_eq!(completed(&["mirrorctl", "context", "use", "d"]), ["default"], "{shell}");
         assert_eq!(completed(&["mirrorctl", "status", "-o", "y"]), ["yaml"], "{shell}");
+        assert_eq!(completed(&["mirrorctl", "project", "show", ""]), ["debian", "fedora"], "{shell}");
+        assert_eq!(completed(&["mirrorctl", "status", "--exit"]), ["--exit-code"], "{shell}");
     }
     assert!(!fake.directory.path().join("x").exists());
 }
