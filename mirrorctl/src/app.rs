@@ -16,7 +16,7 @@ use crate::config::{self, Context, Overrides};
 use crate::exit::Exit;
 use crate::fault::{AGAIN, Fault, Outcome};
 use crate::term::View;
-use crate::{clock, json, renewal, units};
+use crate::{clock, json, renewal, units, yaml};
 
 /// One call of the program.
 #[derive(Debug)]
@@ -126,10 +126,10 @@ impl App {
         Ok(Duration::from_secs(seconds))
     }
 
-    /// Whether answers are JSON.
+    /// Whether answers are objects, for programs: JSON, or the same in YAML.
     #[must_use]
     pub fn is_json(&self) -> bool {
-        self.global.output == Format::Json
+        matches!(self.global.output, Format::Json | Format::Yaml)
     }
 
     /// Prints one message in the wanted format: `name` is its name in the contract, `names` what `-o name` prints.
@@ -144,17 +144,20 @@ impl App {
         text: impl FnOnce(&View) -> String,
     ) -> Outcome<()> {
         match self.global.output {
-            Format::Json => self.answer_json(&json::value(message, name)?),
+            Format::Json | Format::Yaml => self.answer_json(&json::value(message, name)?),
             Format::Name => self.print(&names.iter().map(|name| format!("{name}\n")).collect::<String>()),
             Format::Table | Format::Wide => self.print(&text(&self.view())),
         }
     }
 
-    /// Prints one JSON object on a line of its own.
+    /// Prints one JSON object on a line of its own, or the same as a YAML document.
     ///
     /// # Errors
     /// A closed or full standard output.
     pub fn answer_json(&self, json: &Json) -> Outcome<()> {
+        if self.global.output == Format::Yaml {
+            return self.print_bytes(yaml::document(json)?.as_bytes());
+        }
         self.print_bytes(units::harmless_json(&format!("{json}\n")).as_bytes())
     }
 
@@ -170,7 +173,7 @@ impl App {
         what: &str,
         next: &str,
     ) -> Outcome<()> {
-        if matches!(self.global.output, Format::Json | Format::Name) {
+        if matches!(self.global.output, Format::Json | Format::Yaml | Format::Name) {
             return self.answer(message, name, names, |_| String::new());
         }
         self.said(what, next)

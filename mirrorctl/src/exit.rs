@@ -26,6 +26,8 @@ pub enum Exit {
     Unreachable = 6,
     /// A question was answered with no, or could not be asked.
     Unconfirmed = 7,
+    /// Of several that were to be done some failed; each was told, and the others are done.
+    SomeFailed = 8,
     /// The watched run failed.
     RunFailed = 10,
     /// The watched run was held by a guard.
@@ -53,6 +55,7 @@ Exit codes (unknown ones are failures; new ones may come):
     5  conflict: exists, changed meanwhile, or not in this state; apply: not all applied
     6  coordinator unreachable, busy or too late: try again
     7  confirmation refused or impossible
+    8  of several, some failed: each is told, the others are done
    10  watched run failed
    11  watched run held
    12  watched run cancelled
@@ -115,6 +118,7 @@ mod tests {
             Exit::Conflict,
             Exit::Unreachable,
             Exit::Unconfirmed,
+            Exit::SomeFailed,
             Exit::RunFailed,
             Exit::RunHeld,
             Exit::RunCancelled,

@@ -34,6 +34,7 @@ pub mod term;
 pub mod text;
 pub mod units;
 pub mod watch;
+pub mod yaml;
 
 use std::ffi::OsString;
 use std::process::ExitCode;
@@ -53,6 +54,9 @@ const MANIFESTS: [&str; 2] = ["export", "import"];
 /// Runs one command line, its first word the program's name.
 #[must_use]
 pub fn main(argv: Vec<OsString>) -> ExitCode {
+    if let Some(exit) = cmd::complete::run(&argv) {
+        return exit;
+    }
     let parsed = Cli::command().try_get_matches_from(&argv).and_then(|matches| {
         only_manifests_are_toml(&matches)?;
         Cli::from_arg_matches(&matches).map(|cli| (words(&matches), cli))

@@ -4,6 +4,7 @@
 mod list;
 mod rsync;
 mod schedule;
+mod selector;
 
 use chrono::{DateTime, TimeDelta, Utc};
 use fleet::marker::{Marker, MarkerKind};
@@ -15,7 +16,8 @@ use crate::cli::ProjectFlags;
 use crate::fault::Faults;
 use crate::names;
 
-pub use list::{label_filter, project_filter};
+pub use list::{agent_filter, project_filter};
+pub use selector::Selector;
 
 /// Passwords that go along with a project. They were read before, since that needs the outside world.
 #[derive(Clone, Default)]

@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "a test helper that fails is a test that fails")]
 
 mod fake;
+mod words;
 
 use std::io::{BufRead as _, BufReader, Read as _};
 use std::path::Path;

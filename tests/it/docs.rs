@@ -344,6 +344,13 @@ fn the_command_lines_about_pushes_work_as_written() {
     follow(&mut hosts, "docs/pushes.md");
 }
 
+#[test]
+fn the_command_lines_about_mirrorctl_itself_work_as_written() {
+    let mut hosts = Hosts::new();
+    follow(&mut hosts, "docs/getting-started.md");
+    follow(&mut hosts, "docs/mirrorctl.md");
+}
+
 /// A page about a fleet that is there already: its lines are run against one, and print what it shows.
 fn follow_on_a_fleet(page: &str) {
     let fleet = fleet_tests::Fleet::start(fleet_tests::FleetOptions::default()).expect("a fleet starts");

@@ -52,3 +52,4 @@ mod store;
 mod survive;
 mod tidy;
 mod trace;
+mod words;

@@ -4,6 +4,8 @@ use std::path::PathBuf;
 
 use clap::{Args, Subcommand, ValueEnum};
 
+use super::{ProjectsArg, SelectorArg};
+
 /// `mirrorctl project`.
 #[derive(Debug, Subcommand)]
 pub enum ProjectCommand {
@@ -29,22 +31,21 @@ pub enum ProjectCommand {
     },
     /// Go on serving the tree, and work on it no more: no fires, no retries, no alarms; runs only when asked
     Archive {
-        /// The project
-        project: String,
+        /// Which.
+        #[command(flatten)]
+        projects: ProjectsArg,
         /// Why, for those who wonder
         #[arg(long, default_value = "", hide_default_value = true)]
         reason: String,
     },
     /// Work on an archived tree again
-    Unarchive {
-        /// The project
-        project: String,
-    },
+    Unarchive(ProjectsArg),
     /// Stop the schedule; running work goes on, fires wait as one run
     #[command(visible_alias = "disable")]
     Pause {
-        /// The project
-        project: String,
+        /// Which.
+        #[command(flatten)]
+        projects: ProjectsArg,
         /// End the pause by itself: a time, or a span as in 3d
         #[arg(long, value_name = "TIME|SPAN", allow_hyphen_values = true)]
         until: Option<String>,
@@ -54,15 +55,13 @@ pub enum ProjectCommand {
     },
     /// End a pause
     #[command(visible_alias = "enable")]
-    Resume {
-        /// The project
-        project: String,
-    },
+    Resume(ProjectsArg),
     /// Start a run now
     Run {
-        /// The project
-        project: String,
-        /// Follow it until it ends, and exit by its end (`mirrorctl --help`); Ctrl-C stops watching, not the run
+        /// Which.
+        #[command(flatten)]
+        projects: ProjectsArg,
+        /// Follow it, where it is one, until it ends, and exit by its end (`mirrorctl --help`); Ctrl-C stops watching, not the run
         #[arg(short, long)]
         watch: bool,
         /// Only tell what would change; the tree stays as it is
@@ -163,9 +162,9 @@ pub enum ProjectCommand {
 /// `mirrorctl project list`.
 #[derive(Debug, Default, Args)]
 pub struct ListArgs {
-    /// Only projects with this label; may be repeated
-    #[arg(short = 'l', long = "label", value_name = "KEY=VALUE")]
-    pub labels: Vec<String>,
+    /// Those whose labels fit.
+    #[command(flatten)]
+    pub selector: SelectorArg,
     /// Only projects of this owner; '' is nobody's
     #[arg(long, value_name = "USER")]
     pub owner: Option<String>,

@@ -101,7 +101,7 @@ fn show(app: &App) -> Outcome<Exit> {
     let user = names::last(&identity);
     let renewal = renewal_time(own.not_before, own.not_after);
     match app.global.output {
-        Format::Json => app.answer_json(&json!({
+        Format::Json | Format::Yaml => app.answer_json(&json!({
             "user": user,
             "serial": serial,
             "not_before": units::rfc3339(own.not_before),

@@ -252,6 +252,12 @@ impl Manifest {
     pub fn to_json(&self) -> String {
         write::json(self)
     }
+
+    /// The manifest as [`Manifest::to_json`] prints it.
+    #[must_use]
+    pub fn to_value(&self) -> serde_json::Value {
+        write::value(self)
+    }
 }
 
 /// The JSON Schema of manifests.

@@ -15,10 +15,14 @@ use crate::units;
 /// A list that is longer than this many columns has one line for each of its values.
 const LINE_WIDTH: usize = 100;
 
-pub(super) fn json(manifest: &Manifest) -> String {
+pub(super) fn value(manifest: &Manifest) -> Json {
     let projects: Vec<Json> = manifest.projects.iter().map(|one| Json::Object(tree(one))).collect();
+    json!({"schema": SCHEMA, "projects": projects})
+}
+
+pub(super) fn json(manifest: &Manifest) -> String {
     // The alternate form is the indented one.
-    units::harmless_json(&format!("{:#}\n", json!({"schema": SCHEMA, "projects": projects})))
+    units::harmless_json(&format!("{:#}\n", value(manifest)))
 }
 
 pub(super) fn toml(manifest: &Manifest) -> String {

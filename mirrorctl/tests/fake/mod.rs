@@ -41,6 +41,7 @@ pub(crate) struct Script {
     pub(crate) started: Vec<v1::RunProjectRequest>,
     pub(crate) push_tokens: Vec<v1::CreatePushTokenRequest>,
     pub(crate) deleted_push_tokens: Vec<String>,
+    pub(crate) listed_agents: Vec<v1::ListAgentsRequest>,
     pub(crate) traceparents: Vec<String>,
     pub(crate) watches: usize,
     pub(crate) no_certificates: bool,

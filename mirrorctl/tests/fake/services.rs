@@ -97,7 +97,11 @@ impl ProjectService for Services {
     }
 
     async fn list_projects(&self, _: Request<v1::ListProjectsRequest>) -> Answer<v1::ListProjectsResponse> {
-        let projects = vec![project("projects/debian"), project("projects/fedora")];
+        let labelled = |name: &str, tier: &str| {
+            let labels = [("tier".to_owned(), tier.to_owned()), ("site".to_owned(), "a b".to_owned())];
+            v1::Project { labels: labels.into(), ..project(name) }
+        };
+        let projects = vec![labelled("projects/debian", "1"), labelled("projects/fedora", "2")];
         Ok(Response::new(v1::ListProjectsResponse { projects, next_page_token: String::new() }))
     }
 
@@ -356,13 +360,16 @@ impl AgentService for Services {
         Ok(Response::new(agent))
     }
 
-    async fn list_agents(&self, _: Request<v1::ListAgentsRequest>) -> Answer<v1::ListAgentsResponse> {
-        let agents = vec![v1::Agent { name: "agents/edge1".to_owned(), ..v1::Agent::default() }];
+    /// One is called so that a shell would run it.
+    async fn list_agents(&self, request: Request<v1::ListAgentsRequest>) -> Answer<v1::ListAgentsResponse> {
+        self.script.lock().unwrap().listed_agents.push(request.into_inner());
+        let named = |name: &str| v1::Agent { name: format!("agents/{name}"), ..v1::Agent::default() };
+        let agents = vec![named("edge1"), named("e$(touch${IFS}x)"), named(HOSTILE)];
         Ok(Response::new(v1::ListAgentsResponse { agents, next_page_token: String::new() }))
     }
 
-    async fn drain_agent(&self, _: Request<v1::DrainAgentRequest>) -> Answer<v1::Agent> {
-        unserved()
+    async fn drain_agent(&self, request: Request<v1::DrainAgentRequest>) -> Answer<v1::Agent> {
+        Ok(Response::new(v1::Agent { name: request.into_inner().name, ..v1::Agent::default() }))
     }
 
     async fn undrain_agent(&self, _: Request<v1::UndrainAgentRequest>) -> Answer<v1::Agent> {
