@@ -15,6 +15,7 @@ use crate::{
     run::RunRecord,
     standing::StandingOrder,
     time::{Mono, Wall},
+    trash::TrashRecord,
     upstream::UpstreamRecord,
 };
 
@@ -97,6 +98,7 @@ pub enum Record {
     Attempt(AttemptRecord),
     Upstream(UpstreamRecord),
     PlanStep(Box<PlanStep>),
+    Trash(TrashRecord),
 }
 
 /// What a record is found by.
@@ -117,6 +119,7 @@ pub enum Key {
     Attempt(ProjectUid, AttemptId),
     Upstream(String),
     PlanStep(u32),
+    Trash(AgentUid, ProjectUid),
 }
 
 impl Record {
@@ -138,6 +141,7 @@ impl Record {
             Self::Attempt(r) => Key::Attempt(r.project, r.id),
             Self::Upstream(r) => Key::Upstream(r.host.clone()),
             Self::PlanStep(r) => Key::PlanStep(r.number),
+            Self::Trash(r) => Key::Trash(r.agent, r.project),
         }
     }
 
@@ -159,7 +163,8 @@ impl Record {
             | Self::PushToken(_)
             | Self::Request(_)
             | Self::Upstream(_)
-            | Self::PlanStep(_) => true,
+            | Self::PlanStep(_)
+            | Self::Trash(_) => true,
         }
     }
 }
@@ -220,6 +225,10 @@ pub enum Volatile {
     GivenUp(AgentUid),
     /// A step of a plan was not done.
     LeftOut(LeftOut),
+    /// A tree that is wanted in the trash was looked at; it waits on.
+    TrashLooked(AgentUid, ProjectUid),
+    /// An agent was told to move a tree to the trash.
+    TrashTold(AgentUid, ProjectUid),
     /// A timer was dealt with.
     TimerDone(Timer),
     /// The line of waiting attempts was looked through, up to but not including this one.

@@ -51,6 +51,10 @@ impl Engine {
         if let Some((agent, only)) = self.autonomy.due() {
             return self.tell_standing_orders(agent, only);
         }
+        // After the exports and the placements: what they say of the tree's place is known then.
+        if let Some((agent, project)) = self.trash.due() {
+            return self.look_at_trash(now, agent, project);
+        }
         if let Some(from) = self.scan_from.filter(|_| !self.pending.is_empty()) {
             return self.scan(now, from);
         }

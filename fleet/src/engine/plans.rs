@@ -73,7 +73,9 @@ impl Engine {
                 self.pause(now, by.to_owned(), project, reason, None, Some(revision))
             }
             Act::Resume { project, revision } => self.resume(now, project, Some(revision)),
-            Act::Delete { project, revision } => self.delete_project_of(now, project, Some(revision), false),
+            Act::Delete { project, revision } => {
+                self.delete_project_of(now, by, project, Some(revision), false, false)
+            },
         }
     }
 

@@ -12,6 +12,7 @@ use super::{
     hosts::{Hosts, host_of},
     plans::Plans,
     timers::{Timer, Timers},
+    trash::Trash,
     usage::Usage,
 };
 use crate::{
@@ -58,6 +59,7 @@ pub struct Engine {
     pub(super) attempts: BTreeMap<AttemptId, AttemptRecord>,
     pub(super) upstreams: BTreeMap<String, UpstreamRecord>,
     pub(super) plans: Plans,
+    pub(super) trash: Trash,
 
     // Known and not stored.
     pub(super) sessions: BTreeMap<AgentUid, Session>,
@@ -190,6 +192,7 @@ impl Engine {
             .chain(self.attempts.values().cloned().map(Record::Attempt))
             .chain(self.upstreams.values().cloned().map(Record::Upstream))
             .chain(self.plans.steps.values().cloned().map(|step| Record::PlanStep(Box::new(step))))
+            .chain(self.trash.records().cloned().map(Record::Trash))
     }
 
     fn put(&mut self, now: Now, record: &Record) {
@@ -224,6 +227,7 @@ impl Engine {
                 self.plans.left_out.retain(|one| one.plan == step.plan);
                 self.plans.steps.insert(step.number, (**step).clone());
             }
+            Record::Trash(record) => self.put_trash(record),
         }
     }
 
@@ -361,6 +365,7 @@ impl Engine {
             self.autonomy.touch_agent(record.uid);
         }
         if old.is_some_and(|old| old.revoked.is_some() != record.revoked.is_some()) {
+            self.trash.touch(record.uid);
             let placed: Vec<ProjectUid> = self.placements_on(record.uid).collect();
             for project in placed {
                 self.touch_exports(project);
@@ -563,6 +568,7 @@ impl Engine {
             Key::PlanStep(number) => {
                 self.plans.steps.remove(number);
             }
+            Key::Trash(agent, project) => self.delete_trash(*agent, *project),
         }
     }
 
@@ -663,6 +669,7 @@ impl Engine {
         let due = self.exports.due(now.wall.day()).is_some()
             || !self.homes_due.is_empty()
             || self.autonomy.due().is_some()
+            || self.trash.due().is_some()
             || !self.plans.steps.is_empty();
         if due || !self.idle_replicas.is_empty() || !self.close_checks.is_empty() {
             return Some(Duration::ZERO);

@@ -349,6 +349,9 @@ impl World {
             Message::Autonomy { complete, orders, withdrawn, .. } => {
                 self.hear_autonomy(host, complete, orders, &withdrawn);
             }
+            Message::Trash(order) => {
+                self.fail(format!("host {host} has no trash, and is told to use it for {:?}", order.project));
+            }
             Message::Close(_) => self.agent_closes(stream),
         }
     }

@@ -17,5 +17,6 @@ mod replace;
 mod replace_refused;
 mod reseed;
 mod returns;
+mod trash;
 mod trio;
 mod world;

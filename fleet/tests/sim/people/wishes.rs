@@ -180,7 +180,7 @@ impl World {
             Do::Check => return self.creation(true),
             Do::Update => return self.update(project?),
             Do::Delete => {
-                Ask::DeleteProject { project: project?, revision: None, cancel_running: self.rng.chance(800) }
+                Ask::DeleteProject { project: project?, revision: None, cancel_running: self.rng.chance(800), tree_to_trash: false }
             }
             Do::Run => return self.trigger(project?),
             Do::Cancel => {
