@@ -51,3 +51,4 @@ mod store;
 mod survive;
 mod tidy;
 mod trace;
+mod trash;

@@ -6,6 +6,7 @@ mod backup;
 mod cert;
 mod check;
 mod context;
+mod delete;
 mod fleet;
 mod housekeeping;
 mod import;
