@@ -193,7 +193,12 @@ impl Trash {
                         gone = true;
                     }
                     Err(error) => {
-                        tracing::warn!(root = name, tree = key.1, why = disk(&error), "a tree in the trash stays");
+                        tracing::warn!(
+                            root = name,
+                            tree = key.1,
+                            why = disk(&error),
+                            "a tree in the trash stays"
+                        );
                     }
                 }
             }
@@ -236,7 +241,11 @@ fn look_at(root: &Root, mut note: TrashNote, passed: Duration, may_purge: bool) 
         return Ok(Looked::More);
     }
     root.remove_trash_note(&note)?;
-    tracing::info!(project = note.name, was = note.path, "a deleted project's tree has left the trash for good");
+    tracing::info!(
+        project = note.name,
+        was = note.path,
+        "a deleted project's tree has left the trash for good"
+    );
     Ok(Looked::Gone)
 }
 
@@ -280,7 +289,8 @@ fn carry_out(root: &Root, order: &TrashOrder) -> std::io::Result<Moved> {
 /// here harms nobody: the same project never comes again.
 fn settle(live: &Live, root: &Root, order: &TrashOrder) {
     let begun = root.has_begun(order.project, &order.destination);
-    if let Err(error) = begun.and_then(|begun| if begun { root.forget_begun(order.project) } else { Ok(()) }) {
+    if let Err(error) = begun.and_then(|begun| if begun { root.forget_begun(order.project) } else { Ok(()) })
+    {
         tracing::warn!(why = disk(&error), "a note of the tree's place stays");
     }
     if let Err(fault) = live.guard.remove_link(order.project) {

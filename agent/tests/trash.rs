@@ -105,15 +105,15 @@ const NAME: &str = "debian-7-20270115T080000005Z";
 async fn a_tree_goes_to_the_trash_once_and_the_next_hello_tells_of_it() {
     let mut site = Site::synced(true).await;
     assert_eq!(site.session.hello.trash, Some(v1::TrashReport::default()));
-    assert!(site.tree().join("f1").exists() || fs::read_dir(site.tree()).unwrap().count() > 0);
     let files = fs::read_dir(site.tree()).unwrap().count();
+    assert!(files > 0);
     site.order(&order()).await;
     let report = site.report().await;
     assert_eq!((report.trees.len(), report.refused.len()), (1, 0), "{report:?}");
     assert_eq!(report.trees[0].place, format!("a1:.mirror-trash/{NAME}"));
     assert_eq!(report.trees[0].request_time, order().request_time);
     assert!(!site.tree().exists());
-    assert_eq!(site.trash(), [site.host.root().canonicalize().unwrap().join(".mirror-trash").join(NAME)]);
+    assert_eq!(site.trash(), [site.host.root().join(".mirror-trash").join(NAME)]);
     assert_eq!(fs::read_dir(&site.trash()[0]).unwrap().count(), files);
 
     // Said again, in this session and the next one, and with a tree of somebody else's at the place: done is done.
@@ -186,7 +186,8 @@ async fn an_order_waits_for_the_last_program_and_is_void_with_its_session() {
 #[tokio::test]
 async fn a_crash_after_the_note_or_after_the_rename_leaves_what_the_same_order_ends() {
     let mut site = Site::synced(true).await;
-    let (notes, note) = (site.host.root().join(".mirror/trash"), site.host.root().join(".mirror/trash").join(NAME));
+    let (notes, note) =
+        (site.host.root().join(".mirror/trash"), site.host.root().join(".mirror/trash").join(NAME));
     let noted = serde_json::json!({
         "project": 7, "name": "debian", "path": "debian", "asked_ms": 1_800_000_000_005_i64, "counted_s": 0
     });
@@ -196,6 +197,7 @@ async fn a_crash_after_the_note_or_after_the_rename_leaves_what_the_same_order_e
     site.again().await;
     assert_eq!(site.session.hello.trash, Some(v1::TrashReport::default()));
     assert!(site.tree().exists());
+    eventually("the note of nothing is forgotten", || !note.exists()).await;
     // After the rename.
     fs::create_dir(site.host.root().join(".mirror-trash")).unwrap();
     fs::rename(site.tree(), site.host.root().join(".mirror-trash").join(NAME)).unwrap();

@@ -126,7 +126,9 @@ impl Root {
         }
         let own = self.note_time(Note::Begun, project)?;
         for other in self.noted(Note::Begun)? {
-            let Some(path) = self.read_note(Note::Begun, other)?.filter(|_| other != project) else { continue };
+            let Some(path) = self.read_note(Note::Begun, other)?.filter(|_| other != project) else {
+                continue;
+            };
             let place = String::from_utf8(path).ok();
             let place = place.and_then(|path| format!("{}:{path}", destination.root()).parse().ok());
             let overlaps = place.is_some_and(|place: Destination| place.overlaps(destination));
@@ -168,7 +170,9 @@ impl Root {
             match note.filter(own) {
                 Some(note) => notes.push(note),
                 None if name.to_bytes().ends_with(b".new") => {}
-                None => tracing::warn!(note = ?name, "a note of the trash cannot be read; it is left as it is"),
+                None => {
+                    tracing::warn!(note = ?name, "a note of the trash cannot be read; it is left as it is")
+                }
             }
         }
         notes.sort_by_key(TrashNote::file_name);

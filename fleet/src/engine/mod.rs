@@ -114,9 +114,7 @@ impl Engine {
                 AgentInput::EndedAlone { agent, held, outcome } => {
                     self.ended_alone(now, agent, &held, outcome)
                 }
-                AgentInput::Trash { agent, session, report } => {
-                    self.trash_told(now, agent, session, &report)
-                }
+                AgentInput::Trash { agent, session, report } => self.trash_told(now, agent, session, &report),
                 AgentInput::Inventory { agent, session, roots } => self.inventory(agent, session, roots),
                 AgentInput::Exporting { agent, session, serial, serve_uri, fault, not_served } => {
                     self.exporting(agent, session, serial, serve_uri, fault, not_served)

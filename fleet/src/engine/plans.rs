@@ -75,7 +75,7 @@ impl Engine {
             Act::Resume { project, revision } => self.resume(now, project, Some(revision)),
             Act::Delete { project, revision } => {
                 self.delete_project_of(now, by, project, Some(revision), false, false)
-            },
+            }
         }
     }
 

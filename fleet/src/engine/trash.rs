@@ -181,7 +181,11 @@ impl Engine {
         let waits = told || self.overlapping(Some(project), agent, &record.destination).is_some();
         match self.sessions.get(&agent).filter(|_| !waits && self.exports.is_quiet(agent, project)) {
             Some(session) if session.facts.trash.is_none() => {
-                effects.put(stays(record, "its agent's program has no trash: upgrade it".to_owned(), now.wall));
+                effects.put(stays(
+                    record,
+                    "its agent's program has no trash: upgrade it".to_owned(),
+                    now.wall,
+                ));
             }
             Some(session) => {
                 effects.send(Send { agent, session: session.epoch, message: Message::Trash(record.order()) });
@@ -240,7 +244,8 @@ impl Engine {
         effects: &mut Effects<'_>,
     ) {
         for record in self.trash.on(agent) {
-            let of_order = |project: ProjectUid, asked: Wall| (project, asked) == (record.project, record.asked);
+            let of_order =
+                |project: ProjectUid, asked: Wall| (project, asked) == (record.project, record.asked);
             if let Some(tree) = report.trees.iter().find(|tree| of_order(tree.project, tree.asked)) {
                 if !tells(record, tree) {
                     let InTrash { place, until, .. } = tree.clone();

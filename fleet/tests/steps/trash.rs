@@ -49,7 +49,8 @@ impl Pair {
 
     fn delete(&mut self) -> Reply {
         let project = self.project;
-        let delete = Ask::DeleteProject { project, revision: None, cancel_running: true, tree_to_trash: true };
+        let delete =
+            Ask::DeleteProject { project, revision: None, cancel_running: true, tree_to_trash: true };
         let reply = self.ask(delete);
         self.settle();
         reply

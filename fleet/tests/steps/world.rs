@@ -89,7 +89,14 @@ impl World {
     pub(super) fn exporting(&mut self, agent: AgentUid, serial: u64) {
         let session = self.engine.session(agent).unwrap().epoch;
         let (serve_uri, fault, not_served) = (serve_uri(agent), String::new(), Vec::new());
-        self.put(Input::Agent(AgentInput::Exporting { agent, session, serial, serve_uri, fault, not_served }));
+        self.put(Input::Agent(AgentInput::Exporting {
+            agent,
+            session,
+            serial,
+            serve_uri,
+            fault,
+            not_served,
+        }));
     }
 
     pub(super) fn ask(&mut self, ask: Ask) -> Reply {

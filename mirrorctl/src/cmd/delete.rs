@@ -89,7 +89,9 @@ async fn answers(client: &Client, project: &v1::Project) -> Vec<(v1::Agent, v1::
                 tree.project == names::last(&project.name) && tree.destination == destination
             };
             let newest = |tree: &&v1::TrashedTree| text::time(tree.request_time);
-            let Some(tree) = agent.trash.iter().filter(of_project).max_by_key(newest).cloned() else { continue };
+            let Some(tree) = agent.trash.iter().filter(of_project).max_by_key(newest).cloned() else {
+                continue;
+            };
             if tree.state() == State::Waiting && agent.connected && !late {
                 open.push((name, destination));
             } else {

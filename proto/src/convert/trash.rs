@@ -183,7 +183,8 @@ mod tests {
             trash_report_from_wire(&v1::TrashReport { trees: vec![tree], refused: Vec::new() })
         };
         assert!(report("a1:.mirror-trash/x-1").is_ok());
-        for bad in ["", "a1:pub/x", "a1:.mirror-trash/", "a1:.mirror-trash/x/y", "a1:.mirror-trash/\u{1b}[2J"] {
+        for bad in ["", "a1:pub/x", "a1:.mirror-trash/", "a1:.mirror-trash/x/y", "a1:.mirror-trash/\u{1b}[2J"]
+        {
             assert_eq!(report(bad).unwrap_err().field, "trash.trees.place", "{bad:?}");
         }
         let many = v1::TrashReport { trees: vec![v1::InTrash::default(); 257], refused: Vec::new() };
