@@ -372,6 +372,7 @@ async fn a_deleted_project_is_gone() {
         name: named("debian"),
         etag: etag.to_owned(),
         cancel_running: false,
+        tree_to_trash: false,
     };
     assert_eq!(fleet.projects().delete_project(delete("99")).await.unwrap_err().code(), Code::Aborted);
     fleet.projects().delete_project(delete(&made.etag)).await.unwrap();

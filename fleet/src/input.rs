@@ -14,6 +14,7 @@ use crate::{
     run::{TriggerKind, Wish},
     standing::AutonomousFire,
     time::Wall,
+    trash::TrashReport,
 };
 
 pub use crate::decision::{
@@ -92,6 +93,8 @@ pub enum Ask {
         revision: Option<u64>,
         /// Cancel what runs rather than refuse.
         cancel_running: bool,
+        /// Move its trees to the trash of their roots, where their agents allow it.
+        tree_to_trash: bool,
     },
     /// Give a project another name.
     Rename {
@@ -545,6 +548,15 @@ pub enum AgentInput {
         fault: String,
         /// What it was told to serve up to then, and does not.
         not_served: Vec<ProjectUid>,
+    },
+    /// What is in its trash, and what it does not put there.
+    Trash {
+        /// Which agent.
+        agent: AgentUid,
+        /// Which session.
+        session: Epoch,
+        /// All of it.
+        report: TrashReport,
     },
     /// Disks, told anew.
     Inventory {

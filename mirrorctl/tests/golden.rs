@@ -343,7 +343,27 @@ fn agents_and_tokens() {
         bandwidth_limit_kib: 20_480,
         ..v1::Agent::default()
     };
-    let all = [agents(), vec![declared]].concat();
+    let tree = v1::TrashedTree {
+        project: "debian".to_owned(),
+        destination: "a1:pub/debian".to_owned(),
+        ..v1::TrashedTree::default()
+    };
+    let trash = vec![
+        v1::TrashedTree {
+            state: v1::trashed_tree::State::Trashed.into(),
+            place: "a1:.mirror-trash/debian-7-20261119T080000000Z".to_owned(),
+            purge_time: wire("2026-11-26T08:00:00Z"),
+            ..tree.clone()
+        },
+        v1::TrashedTree { state: v1::trashed_tree::State::Waiting.into(), ..tree.clone() },
+        v1::TrashedTree {
+            state: v1::trashed_tree::State::Stays.into(),
+            reason: "the agent's own file does not allow it; allow_trash = true would".to_owned(),
+            ..tree
+        },
+    ];
+    let mut all = [agents(), vec![declared]].concat();
+    all[0].trash = trash;
     golden_80("agent-list.txt", &text::agent::list(&view(), &all));
     golden_80("agent-show.txt", &text::agent::show(&view(), &all[0]));
     golden_80("agent-declared.txt", &text::agent::show(&view(), &all[2]));

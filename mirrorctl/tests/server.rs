@@ -419,7 +419,12 @@ fn destroying_wants_a_confirmation() {
     assert_eq!(run(&fake, &["agent", "delete", "edge1"]).0, 7);
     assert_eq!(run(&fake, &["join-token", "delete", "7f3a"]).0, 7);
     assert_eq!(run(&fake, &["project", "delete", "debian", "--yes"]).0, 0);
-    assert_eq!(fake.script().deleted[0].etag, "7");
+    let words = ["project", "delete", "debian", "--tree-to-trash", "--yes"];
+    let (code, out, _) = run(&fake, &words);
+    assert_eq!((code, out.as_str()), (0, "debian deleted.\n"));
+    let deleted = &fake.script().deleted;
+    assert_eq!(deleted[0].etag, "7");
+    assert_eq!([0, 1].map(|at: usize| deleted[at].tree_to_trash), [false, true]);
 }
 
 #[test]

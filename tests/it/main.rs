@@ -52,4 +52,5 @@ mod store;
 mod survive;
 mod tidy;
 mod trace;
+mod trash;
 mod words;

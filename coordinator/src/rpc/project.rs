@@ -366,10 +366,11 @@ impl v1::project_service_server::ProjectService for Projects {
         request: Request<v1::DeleteProjectRequest>,
     ) -> Result<Response<()>, Status> {
         let by = user(&request)?;
-        let v1::DeleteProjectRequest { name, etag, cancel_running } = request.into_inner();
+        let v1::DeleteProjectRequest { name, etag, cancel_running, tree_to_trash } = request.into_inner();
         let (project, name, revision) = self.find_at("project not deleted", &name, &etag)?;
-        ask(&self.services, &by, Ask::DeleteProject { project, revision, cancel_running }).await?;
-        tracing::info!(target: "audit", %by, project = %name, cancel_running, "project deleted");
+        let delete = Ask::DeleteProject { project, revision, cancel_running, tree_to_trash };
+        ask(&self.services, &by, delete).await?;
+        tracing::info!(target: "audit", %by, project = %name, cancel_running, tree_to_trash, "project deleted");
         Ok(Response::new(()))
     }
 

@@ -68,7 +68,11 @@ impl Engine {
         if let Some(&(project, _, agent)) = self.idle_replicas.first() {
             return Some(self.start_replica(project, agent));
         }
-        self.autonomy.due().map(|(agent, only)| self.tell_standing_orders(agent, only))
+        if let Some((agent, only)) = self.autonomy.due() {
+            return Some(self.tell_standing_orders(agent, only));
+        }
+        // After the exports and the placements: what they say of the tree's place is known then.
+        self.trash.due().map(|(agent, project)| self.look_at_trash(now, agent, project))
     }
 
     /// A look at the attempts that wait, where one of them may start.

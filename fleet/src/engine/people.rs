@@ -44,8 +44,8 @@ impl Engine {
             Ask::UpdateProject { project, spec, revision, validate_only } => {
                 self.update_project(now, project, *spec, revision, validate_only)
             }
-            Ask::DeleteProject { project, revision, cancel_running } => {
-                self.delete_project_of(now, project, revision, cancel_running)
+            Ask::DeleteProject { project, revision, cancel_running, tree_to_trash } => {
+                self.delete_project_of(now, &by, project, revision, cancel_running, tree_to_trash)
             }
             Ask::Rename { project, name, revision } => self.rename_project(now, project, name, revision),
             Ask::Archive { project, reason, revision } => self.archive(now, by, project, reason, revision),
@@ -267,9 +267,11 @@ impl Engine {
     pub(super) fn delete_project_of(
         &self,
         now: Now,
+        by: &str,
         uid: ProjectUid,
         revision: Option<u64>,
         cancel_running: bool,
+        tree_to_trash: bool,
     ) -> Outcome {
         let project = self.find_project(uid)?;
         check_revision(project, revision)?;
@@ -315,6 +317,9 @@ impl Engine {
         }
         effects.delete(Key::ProjectState(uid));
         effects.delete(Key::Project(uid));
+        if tree_to_trash {
+            self.want_in_trash(now, by, project, &mut effects)?;
+        }
         Ok(effects.decision())
     }
 
@@ -526,7 +531,8 @@ impl Engine {
                 ),
             ));
         }
-        let changes = vec![Change::Delete(Key::Agent(uid))];
+        let trash = self.trash_of(uid).map(|record| Change::Delete(Key::Trash(uid, record.project)));
+        let changes = trash.chain([Change::Delete(Key::Agent(uid))]).collect();
         Ok(Decision { changes, ..Decision::nothing() })
     }
 
@@ -587,8 +593,8 @@ impl Engine {
         let pushes = self.push_tokens.all().filter(|token| !token.is_good(now.wall));
         let pushes = pushes.map(|token| Change::Delete(Key::PushToken(token.id.clone())));
         let strayed = self.projects.values().filter_map(|project| self.strayed(now, project));
-        let changes =
-            requests.chain(tokens).chain(logins).chain(pushes).chain(strayed).take(SWEEP_MAX).collect();
+        let changes = requests.chain(tokens).chain(logins).chain(pushes).chain(strayed);
+        let changes = changes.chain(self.stale_trash(now)).take(SWEEP_MAX).collect();
         Decision { changes, ..Decision::nothing() }
     }
 

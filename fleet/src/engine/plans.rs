@@ -135,7 +135,9 @@ impl Engine {
                 self.archive(now, by.to_owned(), project, reason, Some(revision))
             }
             Act::Unarchive { project, revision } => self.unarchive(now, project, Some(revision)),
-            Act::Delete { project, revision } => self.delete_project_of(now, project, Some(revision), false),
+            Act::Delete { project, revision } => {
+                self.delete_project_of(now, by, project, Some(revision), false, false)
+            }
         }
     }
 

@@ -132,7 +132,8 @@ impl Checks {
                 | Key::PushToken(_)
                 | Key::Request(_)
                 | Key::Upstream(_)
-                | Key::PlanStep(_) => None,
+                | Key::PlanStep(_)
+                | Key::Trash(..) => None,
             })
             .collect();
         touched.into_iter().try_for_each(|project| {

@@ -46,6 +46,7 @@ impl World {
             | AgentInput::Renew { .. }
             | AgentInput::Gone { .. }
             | AgentInput::Exporting { .. }
+            | AgentInput::Trash { .. }
             | AgentInput::Inventory { .. } => return,
         };
         if let Some(at) = self.where_is(*attempt) {

@@ -69,7 +69,8 @@ fn mark(record: &Record) -> Option<u64> {
         | Record::Request(_)
         | Record::Upstream(_)
         | Record::PlanStep(_)
-        | Record::LeftOut(_) => None,
+        | Record::LeftOut(_)
+        | Record::Trash(_) => None,
     }
 }
 

@@ -383,7 +383,8 @@ fn circles_and_unknown_ones_are_refused_and_a_followed_project_is_not_deleted() 
     assert_eq!(circle.violations[0].description, "\"c\": a circle, a after c after b after a");
     let own = refusal(update(&mut world, a, &[a]));
     assert_eq!(own.violations[0].description, "\"a\": nothing runs after itself");
-    let delete = |project| Ask::DeleteProject { project, revision: None, cancel_running: true };
+    let delete =
+        |project| Ask::DeleteProject { project, revision: None, cancel_running: true, tree_to_trash: false };
     let followed = refusal(world.ask(delete(a)));
     assert_eq!((followed.code, followed.reason), (RefusalCode::FailedPrecondition, "PROJECT_FOLLOWED"));
     assert!(followed.message.ends_with("(mirrorctl project edit b --after '')"), "{}", followed.message);

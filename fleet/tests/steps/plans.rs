@@ -148,7 +148,7 @@ fn nobody_else_declares_anything_while_a_plan_is_open() {
     let again = PlanRequest { acts: Vec::new(), asker: Asker::default(), request: None };
     for ask in [
         Ask::Apply(Box::new(again)),
-        Ask::DeleteProject { project, revision: None, cancel_running: false },
+        Ask::DeleteProject { project, revision: None, cancel_running: false, tree_to_trash: false },
         Ask::Rename { project, name: "gnu2".parse().unwrap(), revision: None },
         Ask::ReplaceAgent { replacement: plain(agent, agent), traceparent: String::new() },
         Ask::User(UserAsk::Delete { user: "maria".parse().unwrap(), revision: None }),

@@ -215,7 +215,8 @@ fn a_token_pushes_its_project_until_it_ends_or_goes_with_the_project() {
     assert_eq!(world.ask(Ask::DeletePushToken { id: "t1".to_owned() }), Reply::Done);
     assert_eq!(world.push(by(other)).unwrap_err().code, RefusalCode::Unauthenticated);
     assert_eq!(world.token("t2", other, None), made("t2"));
-    let gone = Ask::DeleteProject { project: other, revision: None, cancel_running: true };
+    let gone =
+        Ask::DeleteProject { project: other, revision: None, cancel_running: true, tree_to_trash: false };
     assert_eq!(world.ask(gone), Reply::Done);
     assert_eq!(world.engine.push_tokens().count(), 0);
     world.settle();

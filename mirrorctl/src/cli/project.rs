@@ -149,13 +149,17 @@ pub enum ProjectCommand {
               value_parser = clap::value_parser!(i32).range(1..=100))]
         count: i32,
     },
-    /// Remove the record and the schedule; the tree on the agents' disks stays
+    /// Remove the record and the schedule; the tree on the agents' disks stays, or goes to the trash on request
     Delete {
         /// The project
         project: String,
         /// Cancel what is running instead of refusing
         #[arg(long)]
         cancel_running: bool,
+        /// Move its tree on each agent to the trash of its root, where the agent's own file has allow_trash = true; it is
+        /// removed there after 7 days. An agent that is away does it when it is back
+        #[arg(long)]
+        tree_to_trash: bool,
     },
 }
 

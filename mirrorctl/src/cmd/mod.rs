@@ -7,6 +7,7 @@ mod cert;
 mod check;
 pub(crate) mod complete;
 mod context;
+mod delete;
 mod fleet;
 mod housekeeping;
 mod import;

@@ -8,11 +8,11 @@ use prost_types::FieldMask;
 use tonic::{Code, Status};
 
 use super::several::{self, Done, Words};
-use super::{all_agents, life, of_project, projects_by};
+use super::{all_agents, delete, life, of_project, projects_by};
 use crate::app::{App, quoted};
 use crate::cli::{AddArgs, EditArgs, ListArgs, ProjectCommand, ProjectFlags, ProjectsArg};
 use crate::client::Client;
-use crate::confirm::{Wanted, confirm, secret};
+use crate::confirm::secret;
 use crate::exit::Exit;
 use crate::fault::{Fault, Faults, Outcome};
 use crate::request::Passwords;
@@ -67,7 +67,9 @@ pub(super) async fn run(app: &App, command: ProjectCommand) -> Outcome<Exit> {
         ProjectCommand::Check { project, size } => super::check::run(app, &project, size).await,
         ProjectCommand::Explain { project } => super::check::explain(app, &project).await,
         ProjectCommand::Preview { project, count } => preview(app, &project, count).await,
-        ProjectCommand::Delete { project, cancel_running } => delete(app, &project, cancel_running).await,
+        ProjectCommand::Delete { project, cancel_running, tree_to_trash } => {
+            delete::delete(app, &project, cancel_running, tree_to_trash).await
+        }
     }
 }
 
@@ -522,33 +524,5 @@ async fn preview(app: &App, typed: &str, count: i32) -> Outcome<Exit> {
     };
     let fires: Vec<&str> = response.fires.iter().map(|fire| fire.local_time.as_str()).collect();
     app.answer(&response, "PreviewScheduleResponse", &fires, |view| text::project::preview(view, &response))?;
-    Ok(Exit::Done)
-}
-
-async fn delete(app: &App, typed: &str, cancel_running: bool) -> Outcome<Exit> {
-    const FAILED: &str = "project not deleted";
-    let client = app.connect().await?;
-    let name = names::checked_project(typed)?;
-    let found = client.projects().get_project(v1::GetProjectRequest { name: name.clone() }).await;
-    let project = match found {
-        Ok(project) => project.into_inner(),
-        Err(status) => return Err(of_project(app, &client, typed, FAILED, &status).await),
-    };
-    let short = names::last(&project.name);
-    let question =
-        format!("This removes {short}, its schedule and its history for good; the trees on disk stay.");
-    confirm(&question, Wanted::Name(short), app.global.yes)?;
-    let request = v1::DeleteProjectRequest { name, etag: project.etag.clone(), cancel_running };
-    if let Err(status) = client.projects().delete_project(request).await {
-        let fault = of_project(app, &client, typed, FAILED, &status).await;
-        let running = status.code() == Code::FailedPrecondition && !cancel_running;
-        return Err(if running {
-            fault.next(format!("mirrorctl project delete {short} --cancel-running"))
-        } else {
-            fault
-        });
-    }
-    let what = format!("{short} deleted; the trees on the agents' disks stay.");
-    app.changed(&project, "Project", &[short], &what, "mirrorctl project list")?;
     Ok(Exit::Done)
 }

@@ -328,6 +328,13 @@ impl AgentService for Services {
                 rsync_version: hostile(),
                 roots: vec![root],
                 jail_gaps: vec![hostile()],
+                trash: vec![v1::TrashedTree {
+                    project: hostile(),
+                    destination: hostile(),
+                    state: v1::trashed_tree::State::Stays.into(),
+                    reason: hostile(),
+                    ..v1::TrashedTree::default()
+                }],
                 ..v1::Agent::default()
             }));
         }

@@ -17,6 +17,7 @@ use fleet::{
     project::Destination,
     record::{Answer, FleetRecord, Freeze, Record, RequestRecord},
     time::Wall,
+    trash::{Fate, TrashRecord},
     upstream::UpstreamRecord,
 };
 use proptest::{
@@ -46,7 +47,27 @@ pub(crate) fn record() -> impl Strategy<Value = Record> {
         upstream().prop_map(Record::Upstream).boxed(),
         plan_step().prop_map(|step| Record::PlanStep(Box::new(step))).boxed(),
         left_out().prop_map(Record::LeftOut).boxed(),
+        trash().prop_map(Record::Trash).boxed(),
     ]
+}
+
+fn trash() -> impl Strategy<Value = TrashRecord> {
+    let fate = prop_oneof![
+        Just(Fate::Waiting),
+        (text(), wall()).prop_map(|(place, until)| Fate::Trashed { place, until }),
+        (text(), wall()).prop_map(|(why, at)| Fate::Stays { why, at }),
+    ];
+    (agent_uid(), project_uid(), name(), destination(), text(), wall(), fate).prop_map(
+        |(agent, project, name, destination, by, asked, fate)| TrashRecord {
+            agent,
+            project,
+            name,
+            destination,
+            by,
+            asked,
+            fate,
+        },
+    )
 }
 
 fn pausing() -> impl Strategy<Value = Pausing> {

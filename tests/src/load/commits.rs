@@ -306,6 +306,7 @@ fn key(key: &Key) -> Vec<u8> {
         | Key::Request(text)
         | Key::Upstream(text) => [b"t", text.as_bytes()].concat(),
         Key::PlanStep(number) => ids(b'd', &[u64::from(*number)]),
+        Key::Trash(agent, project) => ids(b'x', &[agent.0, project.0]),
         Key::Run(project, run) => {
             [ids(b'r', &[project.0]), (!run.0.as_u128()).to_be_bytes().to_vec()].concat()
         }
