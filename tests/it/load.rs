@@ -55,7 +55,9 @@ fn an_unknown_part_is_refused_with_the_known_ones() {
     let refused = Finished::run(Command::new(program("fleet-load")).arg("nonsense"));
     assert_eq!(refused.code, 2);
     assert!(
-        refused.stdout.contains("trigger, propagation, burst, commits, apply, fires, overhead, fixed, idle, list"),
+        refused
+            .stdout
+            .contains("trigger, propagation, burst, commits, apply, fires, overhead, fixed, idle, list"),
         "{}",
         refused.stdout
     );

@@ -18,7 +18,9 @@ use super::{people::Outcome, requests::remember, state::Engine};
 use crate::{
     id::{Name, ProjectUid},
     input::{Ask, Decision, Reply, RequestKey, UserAsk},
-    plan::{Act, LeftOut, PLAN_STEPS_MAX, Pausing, PlanCounts, PlanRequest, PlanStep, Progress, WHY_CHARS_MAX},
+    plan::{
+        Act, LeftOut, PLAN_STEPS_MAX, Pausing, PlanCounts, PlanRequest, PlanStep, Progress, WHY_CHARS_MAX,
+    },
     project::{Archive, Pause},
     record::{Answer, Change, FleetRecord, Key, Record},
     refusal::{Refusal, RefusalCode, Violation},

@@ -318,7 +318,12 @@ fn steps_wait_while_the_fleet_is_frozen() {
     fleet.restart(0);
     fleet.world.pass(HOUR);
     assert_eq!(fleet.names(), ["debian a1:debian", "gnu a1:gnu", "rocky a1:rocky"]);
-    let delete = Ask::DeleteProject { project: fleet.gnu, revision: None, cancel_running: false };
+    let delete = Ask::DeleteProject {
+        project: fleet.gnu,
+        revision: None,
+        cancel_running: false,
+        tree_to_trash: false,
+    };
     let Reply::Refused(refusal) = fleet.world.ask(delete) else { panic!("a plan is open") };
     assert!(refusal.message.contains("mirrorctl thaw"), "{}", refusal.message);
     fleet.world.ask(Ask::Thaw);
