@@ -3,7 +3,7 @@
 use mirror_proto::v1;
 
 use crate::app::App;
-use crate::cli::{Format, JoinTokenCommand};
+use crate::cli::JoinTokenCommand;
 use crate::confirm::{Wanted, confirm};
 use crate::exit::Exit;
 use crate::fault::{Fault, Faults, Outcome};
@@ -42,7 +42,7 @@ async fn create(app: &App, request: v1::CreateJoinTokenRequest, ttl: Option<&str
     // The token alone on standard output, so that it can be captured; all about it on standard error.
     // Of the token's name alone nothing would come: the secret is shown this once.
     app.answer(&token, "JoinToken", &[&token.token], |_| format!("{}\n", token.token))?;
-    if app.global.output != Format::Json {
+    if !app.is_json() {
         let until = time(token.expire_time).map(|time| units::moment_and_distance(time, clock::now()));
         let uses =
             if token.uses_left == 1 { "once".to_owned() } else { format!("{} times", token.uses_left) };

@@ -3,7 +3,7 @@
 use mirror_proto::v1;
 
 use crate::app::App;
-use crate::cli::{Format, PushTokenCommand};
+use crate::cli::PushTokenCommand;
 use crate::confirm::{Wanted, confirm};
 use crate::exit::Exit;
 use crate::fault::{Fault, Faults, Outcome};
@@ -40,7 +40,7 @@ async fn create(app: &App, project: &str, ttl: Option<&str>, note: String) -> Ou
     // The token alone on standard output, so that it can be captured; all about it on standard error.
     // Of the token's name alone nothing would come: the secret is shown this once.
     app.answer(&token, "PushToken", &[&token.token], |_| format!("{}\n", token.token))?;
-    if app.global.output != Format::Json {
+    if !app.is_json() {
         let until = time(token.expire_time).map(|time| units::moment_and_distance(time, clock::now()));
         let until = until.unwrap_or_else(|| "it is deleted".to_owned());
         let project = names::last(&token.project);
