@@ -206,6 +206,7 @@ fn printable(text: &str, written: String) -> String {
     for character in text.chars() {
         match character {
             '"' | '\\' => escaped.extend(['\\', character]),
+            // None of them is beyond U+FFFF.
             obeyed if units::is_obeyed(obeyed) => escaped.push_str(&format!("\\u{:04X}", u32::from(obeyed))),
             plain => escaped.push(plain),
         }
