@@ -1,4 +1,4 @@
-//! Spread: the same moment for ever, even over the fleet, inside the period, and no fire lost by it (A6, A9 of the
+//! Spread: the same moment for ever, even over the fleet, inside the period, and no fire lost by it (A6 of the
 //! mission, decision 4 of the schedules' design).
 
 #![allow(clippy::unwrap_used, reason = "a test helper that fails is a test that fails")]

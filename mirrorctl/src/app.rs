@@ -246,7 +246,11 @@ impl App {
                 replaced = true;
                 quoted(right)
             } else {
-                quoted(word)
+                // Standard input was read already, and pasted the line would wait for it.
+                match word.strip_suffix('-') {
+                    Some(flag) if flag.is_empty() || flag.ends_with('=') => format!("{flag}FILE"),
+                    _ => quoted(word),
+                }
             }
         });
         std::iter::once("mirrorctl".to_owned()).chain(words).collect::<Vec<_>>().join(" ")
@@ -301,6 +305,14 @@ mod tests {
             app.corrected("debain", "debian"),
             "mirrorctl project pause debian --reason 'it'\\''s debain'"
         );
+    }
+
+    #[test]
+    fn corrected_lines_do_not_wait_for_a_terminal() {
+        let app = app(&["mirrorctl", "plan", "-f", "-", "--timeout", "9s"]);
+        assert_eq!(app.corrected("", ""), "mirrorctl plan -f FILE --timeout 9s");
+        let joined = self::app(&["mirrorctl", "plan", "--file=-"]);
+        assert_eq!(joined.corrected("", ""), "mirrorctl plan --file=FILE");
     }
 
     #[test]

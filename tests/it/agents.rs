@@ -70,7 +70,7 @@ fn a2_the_list_says_all_of_every_agent_the_ones_that_are_away_included() {
     assert!(row.contains("no ") && row.contains("a1 ") && row.contains("role=edge,site=north"), "{wide}");
 }
 
-/// Rows A2 and A16: labels that people set are followed at once, the tree included; caps hold beside the agent's own file.
+/// Row A2: labels that people set are followed at once, the tree included; caps hold beside the agent's own file.
 #[test]
 fn a2_labels_and_caps_are_set_and_followed_at_once() {
     let options = FleetOptions { agent_config: "slots = 3".to_owned(), ..fleet_of(&["ftp1"]) };

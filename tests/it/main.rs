@@ -45,6 +45,7 @@ mod replicas;
 mod reseed;
 mod road;
 mod rotate;
+mod rows;
 mod schedules;
 mod secrets;
 mod store;

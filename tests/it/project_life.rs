@@ -1,5 +1,5 @@
 //! A project's life through the real programs: renamed while it runs and while its replica waits, archived, run after
-//! another project, found in lists. Rows A8, A11 and A12 of the mission, and "project after project".
+//! another project, found in lists. Rows A8 and A11 of the mission, and "project after project".
 
 use std::{fs, time::Duration};
 
@@ -190,7 +190,7 @@ fn what_is_explained_is_what_runs() {
 fn an_archived_project_is_left_alone_and_lists_tell_it_apart() {
     let fleet = with_replica();
     fleet.add_project("vault", &["--cron", "second=*/2", "-l", "tier=1"]).ok();
-    fleet.add_project("Debian", &["-l", "tier=1"]).ok();
+    fleet.add_project("Debian", &["-l", "tier=1", "-l", "site=the \"north\" wing"]).ok();
     fleet.add_project("gnu", &["--after", "debian"]).ok();
     newest_is(&fleet, "vault", "SUCCEEDED", 1);
     fleet.mirrorctl(&["project", "archive", "vault", "--reason", "upstream is gone"]).ok();
@@ -218,6 +218,7 @@ fn an_archived_project_is_left_alone_and_lists_tell_it_apart() {
     assert_eq!(names(&fleet, &[]), ["clock", "Debian", "gnu", "vault"]);
     assert_eq!(names(&fleet, &["--reverse"]), ["vault", "gnu", "Debian", "clock"]);
     assert_eq!(names(&fleet, &["-l", "tier=1"]), ["Debian", "vault"]);
+    assert_eq!(names(&fleet, &["-l", "tier=1", "-l", "site=the \"north\" wing"]), ["Debian"]);
     assert_eq!(names(&fleet, &["-l", "tier=1", "--archived"]), ["vault"]);
     assert_eq!(names(&fleet, &["--after", "debian"]), ["gnu"]);
     assert_eq!(names(&fleet, &["--agent", "edge2"]), ["vault"]);

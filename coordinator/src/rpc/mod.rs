@@ -18,6 +18,7 @@ pub mod run;
 pub mod upstream;
 pub mod user;
 pub(crate) mod web;
+mod words;
 
 use std::{sync::Arc, time::Duration};
 

@@ -43,7 +43,7 @@ pub struct Cli {
 /// How an answer is printed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
 pub enum Format {
-    /// For people, 80 columns; of `export` a manifest in TOML.
+    /// For people, 80 columns; of export and import a manifest in TOML (toml does as well there).
     #[default]
     #[value(alias = "toml")]
     Table,

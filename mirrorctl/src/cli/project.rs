@@ -333,11 +333,12 @@ pub struct ProjectFlags {
     /// order is kept, '' is none at all; on edit the given ones replace all (--no-default-options=false: ours again)
     #[arg(long = "rsync-default", value_name = "WORD", allow_hyphen_values = true, help_heading = "rsync")]
     pub rsync_defaults: Vec<String>,
-    /// What a run deletes of what the upstream no longer has, in rsync's words: delay, after, during, excluded; none
-    /// where --rsync-default is given; default [default: delay]
+    /// What a run deletes of what the upstream no longer has, in rsync's words: delay, after, during or excluded; none
+    /// deletes nothing, and needs --rsync-default or --no-default-options; default takes it back [default: delay, also
+    /// with --rsync-default; none with --no-default-options]
     #[arg(long = "rsync-delete", value_name = "MODE", allow_hyphen_values = true, help_heading = "rsync")]
     pub rsync_delete: Option<String>,
-    /// The words replace the default flags instead of following them
+    /// The --rsync-option words replace the default flags and the default deletion instead of following them
     #[arg(long, value_name = "BOOL", num_args = 0..=1, default_missing_value = "true", require_equals = true,
           help_heading = "rsync")]
     pub no_default_options: Option<bool>,

@@ -77,7 +77,8 @@ fn settings(
 ) -> Outcome<(v1::Agent, prost_types::FieldMask)> {
     let mut faults = Faults::default();
     let AgentFlags { labels, max_running, max_serving, bandwidth } = flags;
-    let mut agent = v1::Agent { name: names::checked_agent(typed)?, ..v1::Agent::default() };
+    let name = names::noted_agent("AGENT", typed, &mut faults);
+    let mut agent = v1::Agent { name, ..v1::Agent::default() };
     let mut paths = Vec::new();
     for (key, value) in request::label_changes(labels, &mut faults) {
         paths.push(format!("labels.{key}"));

@@ -14,15 +14,11 @@ use crate::names;
 pub(super) async fn rename(app: &App, typed: &str, new_name: &str) -> Outcome<Exit> {
     const FAILED: &str = "project not renamed";
     let mut faults = Faults::default();
-    names::check_name("OLD", typed, &mut faults);
-    names::check_name("NEW", new_name, &mut faults);
+    let name = names::noted_project("OLD", typed, &mut faults);
+    let new_name = names::noted_project("NEW", new_name, &mut faults);
     faults.finish(FAILED, "mirrorctl project rename --help")?;
     let client = app.connect().await?;
-    let request = v1::RenameProjectRequest {
-        name: names::project(typed),
-        new_name: names::project(new_name),
-        etag: String::new(),
-    };
+    let request = v1::RenameProjectRequest { name, new_name, etag: String::new() };
     let project = match client.projects().rename_project(request).await {
         Ok(project) => project.into_inner(),
         Err(status) => return Err(of_project(app, &client, typed, FAILED, &status).await),

@@ -158,8 +158,7 @@ struct Declared {
 impl Declared {
     fn read(failed: &'static str, args: ManifestArgs) -> Outcome<Self> {
         let whole = args.file.display().to_string();
-        let mut manifest = Manifest::open(failed, &args.file)?;
-        manifest.read_passwords(failed, &whole)?;
+        let manifest = Manifest::open(failed, &args.file)?;
         let declared = Self { manifest, args, failed };
         let bytes =
             v1::PlanProjectsRequest { projects: declared.wire(), prune: false, paused: false }.encoded_len();
@@ -180,9 +179,13 @@ impl Declared {
         self.manifest.projects.iter().map(|one| (names::last(&one.project.name), &one.project)).collect()
     }
 
-    /// A command line with the same manifest.
+    /// A command line with the same manifest. Of standard input nothing is left to read again.
     fn command(&self, verb: &str) -> String {
-        let mut command = format!("mirrorctl {verb} -f {}", quoted(&self.args.file.display().to_string()));
+        let file = match self.args.file.as_os_str() == "-" {
+            true => "FILE".to_owned(),
+            false => quoted(&self.args.file.display().to_string()),
+        };
+        let mut command = format!("mirrorctl {verb} -f {file}");
         for (flag, given) in [(" --prune", self.args.prune), (" --paused", self.args.paused)] {
             command.push_str(if given { flag } else { "" });
         }

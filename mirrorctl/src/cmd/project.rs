@@ -42,21 +42,25 @@ pub(super) async fn run(app: &App, command: ProjectCommand) -> Outcome<Exit> {
         ProjectCommand::Push { project } => push(app, &project).await,
         ProjectCommand::Promote { project, to, force } => promote(app, &project, &to, force).await,
         ProjectCommand::Reseed { project, agent, from, watch } => {
+            let mut faults = Faults::default();
             let request = v1::ReseedPlacementRequest {
-                name: names::checked_project(&project)?,
-                agent: names::agent(&agent),
-                from: names::agent(&from),
+                name: names::noted_project("PROJECT", &project, &mut faults),
+                agent: names::noted_agent("--agent", &agent, &mut faults),
+                from: names::noted_agent("--from", &from, &mut faults),
                 etag: String::new(),
             };
+            faults.finish("project not reseeded", "mirrorctl project reseed --help")?;
             reseed(app, &project, request, watch).await
         }
         ProjectCommand::Move { project, agent, to, watch } => {
+            let mut faults = Faults::default();
             let request = v1::MovePlacementRequest {
-                name: names::checked_project(&project)?,
-                agent: names::agent(&agent),
+                name: names::noted_project("PROJECT", &project, &mut faults),
+                agent: names::noted_agent("--agent", &agent, &mut faults),
                 destination: to,
                 etag: String::new(),
             };
+            faults.finish("project not moved", "mirrorctl project move --help")?;
             relocate(app, &project, request, watch).await
         }
         ProjectCommand::Switch { project, to } => switch(app, &project, to).await,
@@ -112,9 +116,16 @@ async fn edit(app: &App, args: EditArgs) -> Outcome<Exit> {
     const FAILED: &str = "project not changed";
     const NEXT: &str = "mirrorctl project edit --help";
     let mut faults = Faults::default();
+    let name = names::noted_project("NAME", &args.name, &mut faults);
+    if !faults.is_empty() {
+        // There is nothing to change, and the flags' own faults are told all the same. Nobody is asked for a password.
+        let flags = ProjectFlags { user: None, ..args.flags };
+        passwords(&flags, &mut faults)?;
+        request::apply(&flags, Passwords::default(), &mut v1::Project::default(), &mut faults);
+        return Err(faults.into_fault(FAILED).next(NEXT));
+    }
     let passwords = passwords(&args.flags, &mut faults)?;
     let client = app.connect().await?;
-    let name = names::checked_project(&args.name)?;
     let found = client.projects().get_project(v1::GetProjectRequest { name }).await;
     let mut project = match found {
         Ok(project) => project.into_inner(),
@@ -294,9 +305,13 @@ async fn pause(app: &App, projects: &ProjectsArg, until_text: Option<&str>, reas
     let mut faults = Faults::default();
     let now = clock::now();
     for typed in &projects.names {
-        names::check_name("PROJECT", names::last(typed), &mut faults);
+        names::noted_project("PROJECT", typed, &mut faults);
     }
+    let are_names = faults.is_empty();
     let until = until_text.and_then(|text| faults.check("--until", request::time_or_span(text, now)));
+    if !are_names {
+        return Err(faults.into_fault(FAILED).next("mirrorctl project pause --help"));
+    }
     let client = app.connect().await?;
     if !faults.is_empty() {
         let fault = faults.into_fault(FAILED);
@@ -429,13 +444,12 @@ async fn push(app: &App, typed: &str) -> Outcome<Exit> {
 
 async fn promote(app: &App, typed: &str, to: &str, force: bool) -> Outcome<Exit> {
     const FAILED: &str = "origin not changed";
+    let mut faults = Faults::default();
+    let name = names::noted_project("PROJECT", typed, &mut faults);
+    let agent = names::noted_agent("--to", to, &mut faults);
+    faults.finish(FAILED, "mirrorctl project promote --help")?;
     let client = app.connect().await?;
-    let request = v1::PromoteOriginRequest {
-        name: names::checked_project(typed)?,
-        agent: names::agent(to),
-        etag: String::new(),
-        force,
-    };
+    let request = v1::PromoteOriginRequest { name, agent, etag: String::new(), force };
     let project = match client.projects().promote_origin(request).await {
         Ok(project) => project.into_inner(),
         Err(status) => return Err(of_project(app, &client, typed, FAILED, &status).await),

@@ -24,8 +24,8 @@ pub(super) async fn run(app: &App, command: PushTokenCommand) -> Outcome<Exit> {
 async fn create(app: &App, project: &str, ttl: Option<&str>, note: String) -> Outcome<Exit> {
     const FAILED: &str = "push token not created";
     const NEXT: &str = "mirrorctl push-token create --help";
-    let project = names::checked_project(project)?;
     let mut faults = Faults::default();
+    let project = names::noted_project("PROJECT", project, &mut faults);
     let ttl = ttl.and_then(|text| request::span(text, "--ttl", &mut faults));
     faults.finish(FAILED, NEXT)?;
     let client = app.connect().await?;
@@ -38,7 +38,8 @@ async fn create(app: &App, project: &str, ttl: Option<&str>, note: String) -> Ou
         }
     };
     // The token alone on standard output, so that it can be captured; all about it on standard error.
-    app.answer(&token, "PushToken", &[names::last(&token.name)], |_| format!("{}\n", token.token))?;
+    // Of the token's name alone nothing would come: the secret is shown this once.
+    app.answer(&token, "PushToken", &[&token.token], |_| format!("{}\n", token.token))?;
     if !app.is_json() {
         let until = time(token.expire_time).map(|time| units::moment_and_distance(time, clock::now()));
         let until = until.unwrap_or_else(|| "it is deleted".to_owned());
@@ -46,8 +47,12 @@ async fn create(app: &App, project: &str, ttl: Option<&str>, note: String) -> Ou
         app.hint(&format!(
             "Good for pushes of {project} and nothing else, until {until}; it is not shown again."
         ));
+        // On a command line other users of the host would read it.
         app.hint(&format!(
-            "Next: curl -fsS -X POST -H \"Authorization: Bearer TOKEN\" https://COORDINATOR:PORT/v1/projects/{project}/push"
+            "Next, with the token in FILE (docs/pushes.md):\n  \
+             (umask 077; printf 'Authorization: Bearer %s\\n' \"$(cat FILE)\" > push-header)\n  \
+             curl -fsS --retry 5 --cacert ca.pem -H @push-header -X POST \
+             https://COORDINATOR:PORT/v1/projects/{project}/push"
         ));
     }
     Ok(Exit::Done)

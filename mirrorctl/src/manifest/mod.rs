@@ -120,33 +120,42 @@ impl Declared {
 
 impl Manifest {
     /// Reads all that `-f` names: a file, a directory (its `.toml` and `.json` files in the order of their names), or `-`
-    /// for standard input. Passwords are read by [`Manifest::read_passwords`].
+    /// for standard input; and the files of passwords that these name.
     ///
     /// # Errors
     /// Every fault of every file; `failed` says what did not happen, as in `nothing applied`.
     pub fn open(failed: &str, path: &Path) -> Outcome<Self> {
         let sources = files::read(failed, path)?;
-        Self::read_all(failed, &path.display().to_string(), &sources)
+        let mut faults = Faults::default();
+        let mut manifest = Self::read_all(&sources, &mut faults);
+        manifest.read_passwords(sources.len() > 1, &mut faults);
+        if faults.is_empty() {
+            Ok(manifest)
+        } else {
+            Err(in_files(failed, &path.display().to_string(), faults))
+        }
     }
 
-    /// Reads one text; `name` tells its format, where its ending does, and stands in messages.
+    /// Reads one text; `name` tells its format, where its ending does, and stands in messages. Files of passwords are not
+    /// looked at.
     ///
     /// # Errors
     /// As [`Manifest::open`].
     pub fn parse(failed: &str, name: &str, text: &str) -> Outcome<Self> {
         let source =
             files::Source { name: name.to_owned(), directory: PathBuf::new(), text: text.to_owned() };
-        Self::read_all(failed, name, &[source])
+        let mut faults = Faults::default();
+        let manifest = Self::read_all(&[source], &mut faults);
+        if faults.is_empty() { Ok(manifest) } else { Err(in_files(failed, name, faults)) }
     }
 
-    fn read_all(failed: &str, whole: &str, sources: &[files::Source]) -> Outcome<Self> {
-        let mut faults = Faults::default();
+    fn read_all(sources: &[files::Source], faults: &mut Faults) -> Self {
         let mut manifest = Self::default();
         for source in sources {
-            read::source(source, sources.len() > 1, &mut manifest, &mut faults);
+            read::source(source, sources.len() > 1, &mut manifest, faults);
         }
-        manifest.note_doubles(sources.len() > 1, &mut faults);
-        if faults.is_empty() { Ok(manifest) } else { Err(in_files(failed, whole, faults)) }
+        manifest.note_doubles(sources.len() > 1, faults);
+        manifest
     }
 
     fn note_doubles(&self, named: bool, faults: &mut Faults) {
@@ -160,12 +169,7 @@ impl Manifest {
     }
 
     /// Reads the files that hold passwords into the projects. A relative path counts from the manifest's directory.
-    ///
-    /// # Errors
-    /// Every file that cannot be read.
-    pub fn read_passwords(&mut self, failed: &str, whole: &str) -> Outcome<()> {
-        let named = self.is_of_several_files();
-        let mut faults = Faults::default();
+    fn read_passwords(&mut self, named: bool, faults: &mut Faults) {
         for one in &mut self.projects {
             for (index, path) in one.password_files.clone() {
                 match files::secret(&path, PASSWORD_FILE_BYTES_MAX) {
@@ -182,7 +186,6 @@ impl Manifest {
                 }
             }
         }
-        if faults.is_empty() { Ok(()) } else { Err(in_files(failed, whole, faults)) }
     }
 
     /// The faults that the coordinator found, each at its place in the files: `projects[3].project.destination` is of the

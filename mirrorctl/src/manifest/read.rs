@@ -147,6 +147,10 @@ impl Reading<'_> {
         self.declared.paused = match &node.data {
             Data::Flag(false) => Some(Paused::No),
             Data::Flag(true) => Some(Paused::Yes(String::new())),
+            Data::Text(reason) if reason.trim().is_empty() => {
+                self.wrong(PAUSED, "is an empty reason; write true, false or the reason");
+                None
+            }
             Data::Text(reason) => Some(Paused::Yes(reason.clone())),
             Data::Nothing => None,
             other => {

@@ -23,6 +23,7 @@ pub(super) fn document() -> Json {
             json!({
                 "description": "Whether its schedule is stopped: true, false, or why. Absent: that stays as it is, and a new project is not paused.",
                 "type": ["boolean", "string"],
+                "minLength": 1,
             }),
         );
     }

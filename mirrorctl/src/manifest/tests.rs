@@ -70,6 +70,53 @@ fn a_manifest_is_read_as_the_api_has_it() {
     assert_eq!(manifest.projects[1].paused, None);
 }
 
+/// Texts that turn the direction of writing are data, and no terminal gets them as they are.
+#[test]
+fn what_a_terminal_would_obey_is_escaped_and_read_back() {
+    use crate::units::{harmless, harmless_json};
+    let hostile = "\u{200f}דביאן \"\\'\n\t\u{61c}\u{2028}\u{202e}\u{2069}\u{7f}\u{9b}\u{1b}[2J";
+    let mut manifest = read(WHOLE);
+    let project = &mut manifest.projects[0].project;
+    project.display_name = hostile.to_owned();
+    project.labels.insert("a\u{200e}b".to_owned(), hostile.to_owned());
+    project.rsync.get_or_insert_default().options.push(format!("--exclude={hostile}"));
+    manifest.projects[0].paused = Some(Paused::Yes("\u{2066}why".to_owned()));
+    let (toml, json) = (manifest.to_toml(), manifest.to_json());
+    assert!(toml.contains(r#"paused = "\u2066why""#), "{toml}");
+    assert_eq!((harmless(&toml), harmless_json(&json)), (toml.clone(), json.clone()));
+    assert_eq!(harmless(&json), json);
+    for text in [toml, json] {
+        let again = Manifest::parse("nothing applied", "-", &text).unwrap();
+        assert_eq!(again.projects[0].project, manifest.projects[0].project, "{text}");
+        assert_eq!(again.projects[0].paused, manifest.projects[0].paused, "{text}");
+    }
+}
+
+/// That no flag stands in the place of the default ones is another thing than that the default ones hold.
+#[test]
+fn a_default_part_that_is_empty_is_kept() {
+    let none = "rsync.defaults.words = []\nrsync.delete = \"none\"\n";
+    let text = WHOLE.replace("rsync.run_timeout = \"1d12h\"\n", none);
+    let manifest = read(&text);
+    let rsync = manifest.projects[0].project.rsync.as_ref().unwrap();
+    assert_eq!(rsync.defaults.as_ref().map(|defaults| defaults.words.len()), Some(0));
+    assert!(manifest.to_toml().contains(none), "{}", manifest.to_toml());
+    for again in [manifest.to_toml(), manifest.to_json()] {
+        assert_eq!(
+            Manifest::parse("nothing applied", "-", &again).unwrap().projects[0].project,
+            manifest.projects[0].project
+        );
+    }
+}
+
+#[test]
+fn a_reason_that_is_empty_is_none() {
+    for blank in ["", "  "] {
+        let told = refused(&WHOLE.replace("\"moving to a2\"", &format!("\"{blank}\"")));
+        assert!(told.contains("paused: is an empty reason; write true, false or the reason"), "{told}");
+    }
+}
+
 #[test]
 fn what_is_written_is_what_was_read_in_both_formats() {
     let mut manifest = read(WHOLE);
@@ -170,22 +217,23 @@ fn a_directory_is_one_manifest_and_passwords_are_read_beside_it() {
     put("b.json", r#"{"schema": "mirror.manifest.v1", "projects": [{"name": "b", "destnation": "a1:b"}]}"#);
     put("a.toml", WHOLE);
     put("notes.txt", "no manifest");
-    let fault = Manifest::open("nothing applied", directory.path()).unwrap_err().to_string();
+    let refused = || Manifest::open("nothing applied", directory.path()).unwrap_err().to_string();
+    let fault = refused();
     assert!(
         fault.contains(
             "b.json projects[0]  project \"b\" destnation: no such field; did you mean destination?"
         ),
         "{fault}"
     );
+    // What is wrong with the texts does not hide a password's file that is not there.
+    assert!(fault.contains("a.toml line 10") && fault.contains("upstreams[0].password_file: "), "{fault}");
     put("b.json", r#"{"schema": "mirror.manifest.v1", "projects": [{"name": "GNU"}]}"#);
-    let fault = Manifest::open("nothing applied", directory.path()).unwrap_err().to_string();
-    assert!(fault.contains("project \"GNU\" name: is declared twice, first at "), "{fault}");
+    assert!(refused().contains("project \"GNU\" name: is declared twice, first at "), "{}", refused());
     std::fs::remove_file(directory.path().join("b.json")).unwrap();
-    let mut manifest = Manifest::open("nothing applied", directory.path()).unwrap();
-    let fault = manifest.read_passwords("nothing applied", "x").unwrap_err().to_string();
-    assert!(fault.contains("line 10") && fault.contains("upstreams[0].password_file: "), "{fault}");
+    let fault = refused();
+    assert!(fault.contains("  line 10") && fault.contains("upstreams[0].password_file: "), "{fault}");
     put("debian.password", "hunter2\n");
-    manifest.read_passwords("nothing applied", "x").unwrap();
+    let manifest = Manifest::open("nothing applied", directory.path()).unwrap();
     assert_eq!(manifest.projects[0].project.upstreams[0].password.as_deref(), Some("hunter2"));
     assert!(!manifest.to_toml().contains("hunter2") && !manifest.to_json().contains("hunter2"));
     assert!(!format!("{manifest:?}").contains("hunter2"));

@@ -22,7 +22,7 @@ pub(super) fn value(manifest: &Manifest) -> Json {
 
 pub(super) fn json(manifest: &Manifest) -> String {
     // The alternate form is the indented one.
-    format!("{:#}\n", value(manifest))
+    units::harmless_json(&format!("{:#}\n", value(manifest)))
 }
 
 pub(super) fn toml(manifest: &Manifest) -> String {
@@ -76,7 +76,7 @@ fn without_noise(project: &v1::Project) -> v1::Project {
 fn fields(message: &DynamicMessage) -> Map<String, Json> {
     let mut tree = Map::new();
     for field in shape::fields(&message.descriptor()) {
-        if !message.has_field(&field.descriptor) {
+        if !message.has_field(&field.descriptor) && !field.says_when_empty() {
             continue;
         }
         if let Some(value) = field_value(&field, &message.get_field(&field.descriptor)) {
@@ -171,9 +171,27 @@ fn inline(value: &Json) -> String {
 }
 
 pub(super) fn quoted(text: &str) -> String {
-    toml_edit::Value::from(text).to_string()
+    printable(text, toml_edit::Value::from(text).to_string())
 }
 
 fn key(name: &str) -> String {
-    toml_edit::Key::new(name).to_string()
+    printable(name, toml_edit::Key::new(name).to_string())
+}
+
+/// TOML's own form of a text, where a terminal shows all of it. Else all that it would obey is escaped, since what is
+/// printed must be read back as it was, and no terminal gets such a character.
+fn printable(text: &str, written: String) -> String {
+    if units::harmless(&written) == written {
+        return written;
+    }
+    let mut escaped = String::from("\"");
+    for character in text.chars() {
+        match character {
+            '"' | '\\' => escaped.extend(['\\', character]),
+            obeyed if units::is_obeyed(obeyed) => escaped.push_str(&format!("\\u{:04X}", u32::from(obeyed))),
+            plain => escaped.push(plain),
+        }
+    }
+    escaped.push('"');
+    escaped
 }

@@ -3,6 +3,7 @@
 
 #![allow(clippy::unwrap_used, reason = "a test helper that fails is a test that fails")]
 
+mod answers;
 mod services;
 
 pub(crate) use services::HOSTILE;

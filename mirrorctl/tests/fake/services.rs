@@ -7,22 +7,20 @@ use std::sync::{Arc, Mutex};
 use mirror_certs::{CertificateAuthority, Identity, USER_LIFE};
 use mirror_proto::v1;
 use mirror_proto::v1::agent_service_server::AgentService;
-use mirror_proto::v1::attempt::State as AttemptState;
 use mirror_proto::v1::fleet_service_server::FleetService;
 use mirror_proto::v1::project_service_server::ProjectService;
 use mirror_proto::v1::run::State as RunState;
 use mirror_proto::v1::run_service_server::RunService;
 use mirror_proto::v1::user_service_server::UserService;
-use prost_types::Timestamp;
 use tokio_stream::{Stream, StreamExt as _};
 use tonic::{Code, Request, Response, Status};
 use tonic_types::{ErrorDetails, StatusExt as _};
 
 use super::Script;
+use super::answers::{RUN, check, course, held, project};
 
 /// What a terminal would obey: it clears, names its window, speaks in eight bits and turns the direction of writing.
 pub(crate) const HOSTILE: &str = "x\u{1b}[2J\u{1b}]0;t\u{7}\u{9b}31m\u{202e}\r\u{8}y";
-const RUN: &str = "01a1f7e0-6a99-7c02-9d1f-8a3b6f20c1de";
 
 #[derive(Clone)]
 pub(crate) struct Services {
@@ -35,65 +33,6 @@ type Items<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
 
 fn unserved<T>() -> Answer<T> {
     Err(Status::unimplemented("not in this script"))
-}
-
-fn project(name: &str) -> v1::Project {
-    v1::Project {
-        name: name.to_owned(),
-        destination: "a1:x".to_owned(),
-        etag: "7".to_owned(),
-        ..v1::Project::default()
-    }
-}
-
-/// The project with an open hold of its delete limit.
-fn held(project: v1::Project) -> v1::Project {
-    let attempt = "projects/debian/runs/01a1f797-47f1-7c02-9d1f-8a3b6f20c1de/attempts/1".to_owned();
-    let evidence = v1::Evidence {
-        kind: v1::evidence::Kind::Deletes.into(),
-        wanted: 21_204,
-        allowed: 40_000,
-        ..v1::Evidence::default()
-    };
-    let hold = v1::Hold {
-        first_attempt: attempt.clone(),
-        newest_attempt: attempt,
-        evidence: Some(evidence),
-        ..v1::Hold::default()
-    };
-    let placement = v1::PlacementStatus {
-        agent: "agents/edge1".to_owned(),
-        role: v1::Role::Origin.into(),
-        hold: Some(hold),
-        ..v1::PlacementStatus::default()
-    };
-    let status = v1::ProjectStatus { placements: vec![placement], ..v1::ProjectStatus::default() };
-    v1::Project { status: Some(status), ..project }
-}
-
-/// Faults as the coordinator finds them.
-fn check(project: &v1::Project) -> Result<(), Status> {
-    let mut details = ErrorDetails::new();
-    for (index, upstream) in project.upstreams.iter().enumerate() {
-        if !upstream.uri.starts_with("rsync://") {
-            let text = format!("{:?}: unknown scheme; rsync:// or rsync+ssh://", upstream.uri);
-            details.add_bad_request_violation(format!("upstreams[{index}].uri"), text);
-        }
-    }
-    for origin in project.placement.iter().flat_map(|placement| &placement.origins) {
-        if origin.agent != "agents/edge1" {
-            let text = format!("{:?}: there is no such agent", origin.agent);
-            details.add_bad_request_violation("placement.origins[0].agent", text);
-        }
-    }
-    if !project.destination.contains(':') {
-        let text = format!("{:?}: needs a root, as in a1:debian", project.destination);
-        details.add_bad_request_violation("destination", text);
-    }
-    match details.bad_request() {
-        None => Ok(()),
-        Some(_) => Err(Status::with_error_details(Code::InvalidArgument, "project: faults", details)),
-    }
 }
 
 #[tonic::async_trait]
@@ -110,15 +49,28 @@ impl ProjectService for Services {
         Ok(Response::new(project))
     }
 
-    async fn plan_projects(&self, _: Request<v1::PlanProjectsRequest>) -> Answer<v1::PlanProjectsResponse> {
-        unserved()
+    /// All of it is new.
+    async fn plan_projects(
+        &self,
+        request: Request<v1::PlanProjectsRequest>,
+    ) -> Answer<v1::PlanProjectsResponse> {
+        let projects = request.into_inner().projects.into_iter();
+        let created = |one: v1::DeclaredProject| v1::ProjectChange {
+            project: one.project.unwrap_or_default().name,
+            action: v1::project_change::Action::Create.into(),
+            ..v1::ProjectChange::default()
+        };
+        let changes = projects.map(created).collect();
+        Ok(Response::new(v1::PlanProjectsResponse { changes, ..v1::PlanProjectsResponse::default() }))
     }
 
+    /// The fleet changed meanwhile.
     async fn apply_projects(
         &self,
         _: Request<v1::ApplyProjectsRequest>,
     ) -> Answer<v1::ApplyProjectsResponse> {
-        unserved()
+        let left_out = vec!["debian not created: there is no agent \"edge1\" any more".to_owned()];
+        Ok(Response::new(v1::ApplyProjectsResponse { left_out, ..v1::ApplyProjectsResponse::default() }))
     }
 
     async fn export_projects(
@@ -139,6 +91,7 @@ impl ProjectService for Services {
                 Ok(Response::new(v1::Project { display_name, labels, status: Some(status), ..hostile }))
             }
             "projects/unknown" => Err(Status::failed_precondition(HOSTILE)),
+            "projects/broken" => Err(Status::internal("the store is broken")),
             other => Err(Status::not_found(format!("no project {other:?}"))),
         }
     }
@@ -298,40 +251,6 @@ impl ProjectService for Services {
     ) -> Answer<v1::PreviewScheduleResponse> {
         unserved()
     }
-}
-
-/// The run of a project as it goes: queued, running, ended as the project's name says.
-fn course(project: &str) -> Vec<v1::WatchRunResponse> {
-    let step = |run: RunState, attempt: AttemptState, percent: Option<u32>| {
-        let time = |seconds: i64| Some(Timestamp { seconds: 1_795_160_530 + seconds, nanos: 0 });
-        let name = format!("projects/{project}/runs/{RUN}");
-        let attempt = v1::Attempt {
-            name: format!("{name}/attempts/1"),
-            agent: "agents/edge1".to_owned(),
-            role: v1::Role::Origin.into(),
-            state: attempt.into(),
-            start_time: time(0),
-            end_time: time(9),
-            progress: percent
-                .map(|percent| v1::Progress { percent: Some(percent), ..v1::Progress::default() }),
-            ..v1::Attempt::default()
-        };
-        let run =
-            v1::Run { name, state: run.into(), start_time: time(0), end_time: time(9), ..v1::Run::default() };
-        v1::WatchRunResponse { run: Some(run), attempts: vec![attempt] }
-    };
-    let (run, attempt) = match project {
-        "failing" => (RunState::Failed, AttemptState::Failed),
-        "held" => (RunState::Held, AttemptState::Held),
-        "cancelled" => (RunState::Cancelled, AttemptState::Cancelled),
-        "replica-failing" => (RunState::Failed, AttemptState::Succeeded),
-        _ => (RunState::Succeeded, AttemptState::Succeeded),
-    };
-    vec![
-        step(RunState::Queued, AttemptState::Pending, None),
-        step(RunState::Running, AttemptState::Running, Some(63)),
-        step(run, attempt, None),
-    ]
 }
 
 #[tonic::async_trait]
