@@ -187,6 +187,7 @@ fn the_exit_codes_are_those_of_the_table() {
         (5, "apply: not all applied", &["apply", "-f", &manifest]),
         (6, "unreachable", &["status", "--server", &free]),
         (7, "impossible", &["project", "delete", "debian"]),
+        (8, "of several, some failed", &["project", "pause", "debian", "fedora", "--yes"]),
         (10, "watched run failed", &["run", "watch", "failing"]),
         (11, "watched run held", &["run", "watch", "held"]),
         (12, "watched run cancelled", &["run", "watch", "cancelled"]),

@@ -177,6 +177,11 @@ fn a1_the_ten_commands_of_day_one_in_one_sitting() {
     assert!(log.contains("ok, rsync exit 0"), "{log}");
 
     // 10: what another mirror's host ran until now.
+    takes_over_what_another_host_ran(&sitting, &origin, &uri);
+}
+
+/// `import tunasync worker.conf | apply --paused -f -`: its one mirror is here, and waits for its people.
+fn takes_over_what_another_host_ran(sitting: &Sitting, origin: &str, uri: &str) {
     let other = sitting.path("worker.conf");
     let text = format!(
         "[global]\nname = \"{origin}\"\nmirror_dir = \"/data/mirrors\"\ninterval = 120\n[[mirrors]]\nname = \"cpan\"\n\

@@ -307,7 +307,7 @@ async fn pause(app: &App, projects: &ProjectsArg, until_text: Option<&str>, reas
     let mut faults = Faults::default();
     let now = clock::now();
     for typed in &projects.names {
-        names::check_name("PROJECT", names::last(typed), &mut faults);
+        names::noted_project("PROJECT", typed, &mut faults);
     }
     let are_names = faults.is_empty();
     let until = until_text.and_then(|text| faults.check("--until", request::time_or_span(text, now)));

@@ -54,7 +54,7 @@ impl Selector {
     #[must_use]
     pub fn filter(&self) -> String {
         let said = self.0.iter().filter_map(|Term { key, values, wanted }| match values.as_slice() {
-            [value] if *wanted && !value.contains(char::is_whitespace) => {
+            [value] if *wanted && !value.contains(|c: char| c.is_whitespace() || c == '"') => {
                 Some(format!("labels.{key}={value}"))
             }
             _ => None,
@@ -95,25 +95,35 @@ fn listed(text: &str) -> Result<Vec<&str>, String> {
     Ok(values)
 }
 
-/// A value as it is, or in double quotes where it begins or ends with blanks or holds commas or brackets.
+/// A value as it is, or in double quotes where it begins or ends with blanks or holds commas, brackets or quotes (`\"`).
 fn value(text: &str) -> Result<String, String> {
     let text = text.trim();
-    let inner = match text.strip_prefix('"') {
-        Some(quoted) => quoted.strip_suffix('"').ok_or("the quotes are not closed")?,
-        None => text,
+    let Some(quoted) = text.strip_prefix('"') else {
+        let is_plain = !text.contains('"');
+        return is_plain
+            .then(|| text.to_owned())
+            .ok_or_else(|| "quotes stand around a whole value".to_owned());
     };
-    if inner.contains('"') {
-        Err("quotes stand around a whole value only".to_owned())
-    } else {
-        Ok(inner.to_owned())
+    let (mut value, mut characters) = (String::new(), quoted.chars());
+    loop {
+        match characters.next() {
+            None => return Err("the quotes are not closed".to_owned()),
+            Some('"') if characters.as_str().is_empty() => return Ok(value),
+            Some('"') => return Err("quotes stand around a whole value".to_owned()),
+            Some('\\') => value.extend(characters.next()),
+            Some(character) => value.push(character),
+        }
     }
 }
 
 /// The parts between commas that stand in neither brackets nor quotes.
 fn parts(text: &str) -> Vec<&str> {
-    let (mut depth, mut is_quoted, mut from, mut parts) = (0_u32, false, 0, Vec::new());
+    let (mut depth, mut is_quoted, mut is_escaped) = (0_u32, false, false);
+    let (mut from, mut parts) = (0, Vec::new());
     for (at, character) in text.char_indices() {
         match character {
+            _ if is_escaped => is_escaped = false,
+            '\\' => is_escaped = is_quoted,
             '"' => is_quoted = !is_quoted,
             '(' if !is_quoted => depth += 1,
             ')' if !is_quoted => depth = depth.saturating_sub(1),
@@ -171,6 +181,10 @@ mod tests {
             assert_eq!(read(typed).fits(&edge), fits, "{typed:?}");
         }
         assert!(read(&["x=\"(,\""]).fits(&labels("x=(,")));
+        let odd = labels(r#"by=a "b\;path=c\d"#);
+        assert!(
+            read(&[r#"by="a \"b\\",path=c\d"#]).fits(&odd) && read(&[r#"by="a \"b\\""#]).filter().is_empty()
+        );
     }
 
     #[test]
