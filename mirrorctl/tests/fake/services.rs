@@ -550,7 +550,7 @@ impl UserService for Services {
     async fn create_push_token(&self, request: Request<v1::CreatePushTokenRequest>) -> Answer<v1::PushToken> {
         let request = request.into_inner();
         let asked = &mut self.script.lock().unwrap().push_tokens;
-        let again = asked.iter().any(|before| *before == request);
+        let again = asked.contains(&request);
         asked.push(request.clone());
         let v1::CreatePushTokenRequest { project, note, .. } = request;
         if note == "lost" && !again {
