@@ -5,11 +5,13 @@
 
 mod store_common;
 
-use std::{fs, os::unix::fs::PermissionsExt as _, time::Duration};
+use std::{collections::BTreeMap, fs, os::unix::fs::PermissionsExt as _, time::Duration};
 
 use fleet::{
+    agent::{AgentCaps, AgentFacts, AgentRecord, LastKnown, Root, labels_fault},
+    defaults::{LABELS_BYTES_MAX, LABELS_MAX, REASON_CHARS_MAX},
     engine::REPLICAS_MAX,
-    id::{AgentUid, AttemptId, ProjectUid},
+    id::{AgentUid, AttemptId, NAME_BYTES_MAX, ProjectUid},
     outcome::GuardKind,
     record::{Change, Key, Record},
     run::{Missed, RunRecord, RunState, Wish},
@@ -203,6 +205,48 @@ fn a_run_that_every_replica_missed_fits_into_a_record() {
     let bytes = mirror_proto::stored::encode(&Record::Run(largest.clone())).len();
     assert!(bytes <= VALUE_BYTES_MAX, "{bytes} bytes");
     assert!(Unit::of(&[Change::Put(Record::Run(largest))]).is_ok());
+}
+
+#[test]
+fn an_agent_with_all_the_labels_and_roots_that_are_possible_fits_into_a_record() {
+    let root = |n: usize| Root {
+        name: format!("a{n}"),
+        path: format!("/srv/{n}"),
+        total_bytes: u64::MAX,
+        free_bytes: u64::MAX,
+        total_inodes: u64::MAX,
+        free_inodes: u64::MAX,
+    };
+    let facts = AgentFacts { roots: (0..64).map(root).collect(), ..AgentFacts::default() };
+    for bytes in [0, LABELS_BYTES_MAX / 4, LABELS_BYTES_MAX / 2, LABELS_BYTES_MAX] {
+        let value = "v".repeat((bytes / LABELS_MAX).saturating_sub(3));
+        let labels: BTreeMap<String, String> =
+            (0..LABELS_MAX).map(|n| (format!("k{n:02}"), value.clone())).collect();
+        assert!(labels_fault(&labels).is_none());
+        let largest = AgentRecord {
+            uid: AgentUid(u64::MAX),
+            name: "n".repeat(NAME_BYTES_MAX).parse().unwrap(),
+            caps: AgentCaps {
+                max_running: Some(u32::MAX),
+                max_serving: Some(u32::MAX),
+                bandwidth_limit_kib: Some(u64::MAX),
+            },
+            draining: true,
+            revoked: Some("\u{1d11e}".repeat(REASON_CHARS_MAX)),
+            key_hash: "f".repeat(64),
+            certificate_serial: "f".repeat(40),
+            certificate_expires: Wall(i64::MAX),
+            state_id: "f".repeat(36),
+            last_seen: Some(Wall(i64::MAX)),
+            last_known: LastKnown::of(&facts, &labels),
+            labels,
+            revision: u64::MAX,
+            create_time: Wall(i64::MAX),
+        };
+        let size = mirror_proto::stored::encode(&Record::Agent(largest.clone())).len();
+        assert!(size <= VALUE_BYTES_MAX, "{size} bytes with {bytes} bytes of labels");
+        assert!(Unit::of(&[Change::Put(Record::Agent(largest))]).is_ok());
+    }
 }
 
 #[test]

@@ -435,10 +435,17 @@ impl Engine {
         record: &ProjectRecord,
         effects: &mut Effects<'_>,
     ) -> Result<(), Refusal> {
+        let origin = record.spec.placement.origins.first().map(|target| target.agent);
+        let mut first: BTreeSet<AgentUid> = project.origin().map(|old| old.agent).into_iter().collect();
+        first.extend(origin);
         for old in project.placements.values() {
-            let home = self.home_of(&record.spec, old.agent);
-            let same = home.is_some_and(|new| *new.destination == old.destination && new.role == old.role);
-            if !same && self.is_worked_on(old.project, old.agent) {
+            let place = |home: Home<'_>| (home.role, home.destination.clone());
+            let home = self.home_of(&record.spec, old.agent).map(place);
+            // Whom labels took out of it before is brought in line when he is done.
+            let asked = first.contains(&old.agent)
+                || home != self.home_of(&project.record.spec, old.agent).map(place);
+            let same = home.is_some_and(|(role, place)| place == old.destination && role == old.role);
+            if asked && !same && self.is_worked_on(old.project, old.agent) {
                 return Err(Refusal::precondition(
                     "ATTEMPT_RUNNING",
                     format!(
@@ -448,9 +455,6 @@ impl Engine {
                 ));
             }
         }
-        let origin = record.spec.placement.origins.first().map(|target| target.agent);
-        let mut first: BTreeSet<AgentUid> = project.origin().map(|old| old.agent).into_iter().collect();
-        first.extend(origin);
         let mut others = self.wanted_agents(&record.spec);
         others.extend(project.placements.keys());
         others.retain(|agent| !first.contains(agent));

@@ -1,6 +1,7 @@
 //! What labels select, beside trees that are in the way: nobody is placed there, and nobody else's edit is refused for it.
 
 use fleet::{
+    agent::AgentCaps,
     engine::REPLICAS_MAX,
     id::{AgentUid, ProjectUid},
     input::{Ask, Reply},
@@ -8,7 +9,7 @@ use fleet::{
     refusal::Refusal,
 };
 
-use super::world::{World, labels, named, selected, spec};
+use super::world::{World, labels, named, ok, selected, spec};
 
 fn edges() -> Replicas {
     selected("role", "edge")
@@ -113,7 +114,7 @@ fn nobody_is_placed_by_his_labels_where_the_public_link_would_lie_in_another_tre
     declared.link = Some("a1:all/security".parse().unwrap());
     let linked = world.declare("security", declared).unwrap();
     let revision = world.engine.agent(edge1).unwrap().revision;
-    let (labels, caps) = (labels(&[("role", "edge"), ("tier", "1")]), Default::default());
+    let (labels, caps) = (labels(&[("role", "edge"), ("tier", "1")]), AgentCaps::default());
     world.ask(Ask::UpdateAgent { agent: edge1, labels, caps, revision, validate_only: false });
     world.settle();
     // Each run of the other project would delete the link.
@@ -127,4 +128,36 @@ fn nobody_is_placed_by_his_labels_where_the_public_link_would_lie_in_another_tre
     assert!(world.placement(linked, edge1).is_some());
     world.edit(linked, |spec| spec.placement.replicas.clear());
     assert!(world.placement(outer, edge1).is_some() && world.placement(linked, edge1).is_none());
+}
+
+#[test]
+fn an_agent_that_works_on_a_tree_that_its_labels_want_no_more_is_in_nobodys_way() {
+    let mut world = World::new();
+    let ftp1 = world.agent("ftp1", &[]);
+    let edge1 = world.agent("edge1", &[("role", "edge")]);
+    let project = world.declare("debian", spec("a1:debian", &[ftp1], vec![edges()])).unwrap();
+    world.run(project);
+    let origin = world.offered();
+    world.end(&origin, ok());
+    let pull = world.offered();
+    assert_eq!(world.on(&pull), edge1);
+    let revision = world.engine.agent(edge1).unwrap().revision;
+    let ask = Ask::UpdateAgent {
+        agent: edge1,
+        labels: labels(&[]),
+        caps: AgentCaps::default(),
+        revision,
+        validate_only: false,
+    };
+    assert_eq!(world.ask(ask), Reply::Agent(edge1));
+    world.settle();
+    // A first copy may take days.
+    world.edit(project, |spec| spec.display_name = "Debian".to_owned());
+    assert!(world.placement(project, edge1).is_some(), "it is being worked on");
+    // What the change itself would take from under it is another matter.
+    let moved =
+        world.try_edit(project, |spec| spec.placement.replicas.push(at("a1:elsewhere", named(edge1))));
+    assert_eq!(moved.unwrap_err().reason, "ATTEMPT_RUNNING");
+    world.end(&pull, ok());
+    assert!(world.placement(project, edge1).is_none());
 }
