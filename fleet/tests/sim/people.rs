@@ -68,7 +68,8 @@ fn mark(record: &Record) -> Option<u64> {
         | Record::PushToken(_)
         | Record::Request(_)
         | Record::Upstream(_)
-        | Record::PlanStep(_) => None,
+        | Record::PlanStep(_)
+        | Record::LeftOut(_) => None,
     }
 }
 

@@ -26,7 +26,7 @@ impl World {
 
 impl Checks {
     fn at_rest(&mut self, engine: &Engine, now: Now, deadline: Option<Duration>) -> Result<(), String> {
-        if let Some((plan, left)) = engine.open_plan() {
+        if let Some((plan, left)) = engine.open_plan().filter(|_| engine.fleet().frozen.is_none()) {
             return Err(format!("{left} steps of plan {plan} are left"));
         }
         for project in engine.projects_by_name() {
