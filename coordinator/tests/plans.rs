@@ -522,7 +522,13 @@ fn creation(fleet: &Fleet, like: &str, name: &str) -> Act {
     let view = fleet.handle.services().driver.view();
     let mut spec = view.project_named(&like.parse().unwrap()).unwrap().record.spec.clone();
     spec.destination = format!("a1:{name}").parse().unwrap();
-    Act::Create { uid: view.uid_after(0), name: name.parse().unwrap(), spec: Box::new(spec), paused: None, archived: None }
+    Act::Create {
+        uid: view.uid_after(0),
+        name: name.parse().unwrap(),
+        spec: Box::new(spec),
+        paused: None,
+        archived: None,
+    }
 }
 
 #[tokio::test]
@@ -575,8 +581,8 @@ async fn a_step_that_is_left_out_is_in_the_audit_log_under_its_project() {
     let fits = |text: &str, spec: &mut ProjectSpec| {
         text.clone_into(&mut spec.display_name);
         let uid = ProjectUid(uid.0 + 1);
-        let paused = Some(Pausing::default());
-        let act = Act::Create { uid, name: name.clone(), spec: Box::new(spec.clone()), paused, archived: None };
+        let (name, spec) = (name.clone(), Box::new(spec.clone()));
+        let act = Act::Create { uid, name, spec, paused: Some(Pausing::default()), archived: None };
         let step = PlanStep { asker: Asker::default(), ..step(uid.0 - 2, 1, act) };
         let record = Record::PlanStep(Box::new(step));
         Unit::of(&[Change::Put(record.clone())]).is_ok().then_some(record)

@@ -146,7 +146,7 @@ pub struct PlanCounts {
 pub enum Deed {
     /// Declares it.
     Create,
-    /// Changes, pauses or resumes it.
+    /// Changes, pauses, resumes, archives or brings it back.
     Change,
     /// Removes it.
     Delete,

@@ -599,7 +599,7 @@ mod tests {
     async fn a_place_is_taken_until_the_work_ends_though_nobody_waits_for_it() {
         let places = Arc::new(Semaphore::new(1));
         let (begun, begins) = tokio::sync::oneshot::channel();
-        let (end, ends) = mpsc::channel::<()>();
+        let (end, ends) = mpsc::sync_channel::<()>(1);
         let place = Arc::clone(&places).try_acquire_owned().unwrap();
         let call = tokio::spawn(in_place(place, move || {
             begun.send(()).unwrap();
