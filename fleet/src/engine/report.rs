@@ -308,7 +308,11 @@ impl Engine {
         match self.held(now, project, placement, attempt, outcome) {
             Held::Closes(placement) => {
                 effects.put(Record::Placement(placement));
-                self.next_try(project, run, attempt, Duration::ZERO, effects);
+                if is_for_nobody(project, &run) {
+                    self.close_run(now, run, RunState::Cancelled, effects);
+                } else {
+                    self.next_try(project, run, attempt, Duration::ZERO, effects);
+                }
             }
             Held::Opens(placement) => {
                 effects.put(Record::Placement(placement));
@@ -331,7 +335,8 @@ impl Engine {
         let newer_waits = project.runs.range(RunId(run.id.0)..).any(|id| *id != run.id && makes_tree(id));
         let knocked = self.knocked_in_vain(attempt);
         let verdict = self.verdict(now, project, attempt, class);
-        if effects.retries() && run.wish.makes_tree() && is_spent(class, attempt, verdict, knocked) {
+        let goes_on = effects.retries() && run.wish.makes_tree() && !is_for_nobody(project, &run);
+        if goes_on && is_spent(class, attempt, verdict, knocked) {
             if let Some(next) = self.next_upstream(now, project, attempt) {
                 return self.fall_back(project, run, attempt, next, effects);
             }
@@ -506,6 +511,11 @@ impl Engine {
         });
         effects.put(Record::Run(RunRecord { missed: missed.collect(), ..run.clone() }));
     }
+}
+
+/// Whether the project was archived while a run went on that no person wants: it goes no further.
+fn is_for_nobody(project: &Project, run: &RunRecord) -> bool {
+    project.record.archived.is_some() && !run.by_person
 }
 
 /// Whether an attempt that ended so may have begun to change its tree, and not come to the end of it.
