@@ -6,6 +6,7 @@
 //! ```text
 //! SEED=17 cargo test -p fleet --test sim        that seed alone, with its last events
 //! SIM_SEEDS=5000 cargo test -p fleet --test sim more seeds than the standard budget
+//! SIM_NOTES=5000 SEED=17 ...                    with more of its last events
 //! ```
 //!
 //! Seeds that once failed are in `seeds.txt`, and every one stays as a test.
