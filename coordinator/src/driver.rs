@@ -304,6 +304,10 @@ fn recover(store: &Store, limits: Limits, now: Now, begin: Begin) -> Result<(Eng
         let text = "the store holds an older state than agents may have seen: a backup, or a log that had lost its end";
         add(audit::happened(audit::RESTORED, audit::COORDINATOR, "", changes::FLEET, text.to_owned()))?;
     }
+    if let Some(event) = audit::plans::dropped(&decision.changes) {
+        tracing::warn!("{}", event.message);
+        add(event)?;
+    }
     add(match begin {
         Begin::Started | Begin::Rewound => audit::started(rows),
         Begin::Reopened { .. } => audit::reopened(rows),
@@ -451,7 +455,7 @@ impl Writer {
                         None => Decision::refused(refusal),
                     };
                     if decision.is_durable() {
-                        batch.units.extend(Unit::of(&decision.changes));
+                        batch.units.extend(self.unit(now, &decision, None));
                     }
                 }
             }

@@ -5,12 +5,16 @@
 mod fleet_common;
 
 use fleet::{
+    id::{AgentUid, ProjectUid},
     input::{Ask, Input, Person, Reply},
-    plan::{Act, Asker, PlanRequest},
+    plan::{Act, Asker, Deed, LeftOut, PlanRequest, PlanStep, Progress},
+    project::ProjectSpec,
+    record::{Answer, Change, FleetRecord, Freeze, Record, RequestRecord},
 };
 use fleet_common::{Fleet, project};
-use mirror_coordinator::store::{Direction, Store, StoreOptions, Unit};
+use mirror_coordinator::store::{Direction, Store, StoreOptions, Unit, VALUE_BYTES_MAX, restore_from};
 use mirror_proto::{status::Fault, v1};
+use tempfile::TempDir;
 use tonic::Code;
 
 fn declared(project: v1::Project) -> v1::DeclaredProject {
@@ -246,23 +250,11 @@ async fn a_plan_that_was_recorded_is_ended_by_the_next_coordinator() {
     spec.destination = "a1:rocky".parse().unwrap();
     assert_eq!(spec.placement.origins[0].agent, agent);
     let act = Act::Create { uid, name: "rocky".parse().unwrap(), spec: Box::new(spec), paused: None };
-    let step = fleet::plan::PlanStep {
-        plan: uid.0 - 1,
-        number: 0,
-        by: "maria".to_owned(),
-        asker: Asker { who: "users/maria".to_owned(), from: "192.0.2.1:5".to_owned(), ..Asker::default() },
-        act,
-    };
+    let record = Record::PlanStep(Box::new(step(uid.0 - 1, 0, act)));
     drop(driver);
-    let dir = fleet.stop().await;
     // As a coordinator leaves it that is killed between the recording and the step.
-    let folder = dir.path().join("fleet").join("store");
-    let store = Store::open(&folder, &StoreOptions::default()).unwrap().store;
-    let record = fleet::record::Record::PlanStep(Box::new(step));
-    let unit = Unit::of(&[fleet::record::Change::Put(record)]).unwrap();
-    store.commit(&[unit]).unwrap();
-    store.close().unwrap();
-    drop(store);
+    let dir = fleet.stop().await;
+    store_into(&dir, &[record]);
 
     let fleet = Fleet::start_in(dir).await;
     fleet.until("the plan is ended", |view| view.open_plan().is_none() && view.project(uid).is_some()).await;
@@ -278,15 +270,200 @@ async fn a_plan_that_was_recorded_is_ended_by_the_next_coordinator() {
             .unwrap()
     };
     assert!(matches!(answered, Reply::Planned { .. }), "another plan may begin: {answered:?}");
-    let events = fleet.handle.services().driver.store().clone();
-    let newest = tokio::task::spawn_blocking(move || audit_actions(&events)).await.unwrap();
-    assert!(newest.contains(&("users/maria".to_owned(), "projects/rocky".to_owned())), "{newest:?}");
+    let events = audited(&fleet).await;
+    let by_maria = |event: &v1::AuditEvent| event.who == "users/maria" && event.resource == "projects/rocky";
+    assert!(events.iter().any(by_maria), "{events:?}");
     fleet.end().await;
 }
 
-/// Who did what to which project by a plan, newest first.
-fn audit_actions(store: &Store) -> Vec<(String, String)> {
-    let page = store.audit_events(Direction::Before(None), 50).unwrap();
-    let of_plan = page.into_iter().filter(|event| event.action == "ProjectService.ApplyProjects");
-    of_plan.map(|event| (event.who, event.resource)).collect()
+/// A step of a plan, as the store has it.
+fn step(plan: u64, number: u32, act: Act) -> PlanStep {
+    let asker = Asker { who: "users/maria".to_owned(), from: "192.0.2.1:5".to_owned(), ..Asker::default() };
+    PlanStep { plan, number, by: "maria".to_owned(), asker, act }
+}
+
+/// Puts records into the store of a coordinator that is stopped.
+fn store_into(dir: &TempDir, records: &[Record]) {
+    let folder = dir.path().join("fleet").join("store");
+    let store = Store::open(&folder, &StoreOptions::default()).unwrap().store;
+    let changes: Vec<Change> = records.iter().cloned().map(Change::Put).collect();
+    store.commit(&[Unit::of(&changes).unwrap()]).unwrap();
+    store.close().unwrap();
+}
+
+/// What plans and the coordinator itself did, newest first.
+async fn audited(fleet: &Fleet) -> Vec<v1::AuditEvent> {
+    let store = fleet.handle.services().driver.store().clone();
+    let page = move || store.audit_events(Direction::Before(None), 50).unwrap();
+    let page = tokio::task::spawn_blocking(page).await.unwrap();
+    let told = |event: &v1::AuditEvent| {
+        event.action == "ProjectService.ApplyProjects" || event.action.starts_with("Coordinator.")
+    };
+    page.into_iter().filter(told).collect()
+}
+
+/// The newest plan that was answered for.
+fn newest_plan(fleet: &Fleet) -> u64 {
+    let view = fleet.handle.services().driver.view();
+    let plan = |record: Record| match record {
+        Record::Request(RequestRecord { answer: Answer::Plan { plan, .. }, .. }) => Some(plan),
+        _ => None,
+    };
+    view.records().filter_map(plan).max().unwrap()
+}
+
+/// A creation like that of a project that is there.
+fn creation(fleet: &Fleet, like: &str, name: &str) -> Act {
+    let view = fleet.handle.services().driver.view();
+    let mut spec = view.project_named(&like.parse().unwrap()).unwrap().record.spec.clone();
+    spec.destination = format!("a1:{name}").parse().unwrap();
+    Act::Create { uid: view.uid_after(0), name: name.parse().unwrap(), spec: Box::new(spec), paused: None }
+}
+
+#[tokio::test]
+async fn who_asks_again_after_a_restart_or_another_plan_is_not_told_more_than_was_done() {
+    let fleet = Fleet::start().await;
+    fleet.enrol("ftp1").await;
+    let once = v1::ApplyProjectsRequest { request_id: "one".to_owned(), ..request(&all(&["debian", "gnu"])) };
+    assert_eq!(apply(&fleet, once.clone()).await.created, 2);
+    let plan = newest_plan(&fleet);
+    let gnu =
+        fleet.handle.services().driver.view().project_named(&"gnu".parse().unwrap()).unwrap().record.uid;
+    // As it would be, had gnu become impossible.
+    let left_out = LeftOut {
+        plan,
+        number: 1,
+        deed: Deed::Create,
+        project: gnu,
+        name: "gnu".to_owned(),
+        why: "agent \"ftp1\" is revoked".to_owned(),
+    };
+    let dir = fleet.stop().await;
+    store_into(&dir, &[Record::LeftOut(left_out)]);
+
+    let fleet = Fleet::start_in(dir).await;
+    for _ in 0..2 {
+        let again = apply(&fleet, once.clone()).await;
+        assert_eq!((again.created, again.changed, again.deleted), (1, 0, 0));
+        assert_eq!(again.left_out, ["project \"gnu\": agent \"ftp1\" is revoked"]);
+    }
+    let other = v1::ApplyProjectsRequest { request_id: "two".to_owned(), ..request(&all(&["fedora"])) };
+    assert_eq!(apply(&fleet, other.clone()).await.created, 1);
+    let refused = fleet.projects().apply_projects(once).await.unwrap_err();
+    assert_eq!((refused.code(), Fault::from(&refused).reason), (Code::Aborted, "PLAN_FORGOTTEN".to_owned()));
+    assert_eq!(apply(&fleet, other).await.created, 1);
+    fleet.end().await;
+}
+
+#[tokio::test]
+async fn a_step_that_is_left_out_is_in_the_audit_log_under_its_project() {
+    let fleet = Fleet::start().await;
+    fleet.enrol("ftp1").await;
+    fleet.declare("debian", "ftp1").await;
+    let Act::Create { uid, name, mut spec, .. } = creation(&fleet, "debian", "rocky") else {
+        panic!("a creation")
+    };
+    spec.placement.origins[0].agent = AgentUid(999);
+    let unknown = Act::Create { uid, name, spec, paused: None };
+    // With who paused it and when the project is larger than its step, which just fits.
+    let Act::Create { name, mut spec, .. } = creation(&fleet, "debian", "alma") else { panic!("a creation") };
+    let fits = |text: &str, spec: &mut ProjectSpec| {
+        text.clone_into(&mut spec.display_name);
+        let uid = ProjectUid(uid.0 + 1);
+        let paused = Some(String::new());
+        let act = Act::Create { uid, name: name.clone(), spec: Box::new(spec.clone()), paused };
+        let step = PlanStep { asker: Asker::default(), ..step(uid.0 - 2, 1, act) };
+        let record = Record::PlanStep(Box::new(step));
+        Unit::of(&[Change::Put(record.clone())]).is_ok().then_some(record)
+    };
+    let longest = (0..VALUE_BYTES_MAX).rev().find_map(|len| fits(&"x".repeat(len), &mut spec)).unwrap();
+    let dir = fleet.stop().await;
+    store_into(&dir, &[Record::PlanStep(Box::new(step(uid.0 - 1, 0, unknown))), longest]);
+
+    let fleet = Fleet::start_in(dir).await;
+    fleet.until("the plan is ended", |view| view.open_plan().is_none()).await;
+    let events = audited(&fleet).await;
+    let of =
+        |project: &str| events.iter().find(|event| event.resource == project).map(|one| one.reason.as_str());
+    assert_eq!(of("projects/rocky"), Some("INVALID_FIELDS"), "{events:?}");
+    assert_eq!(of("projects/alma"), Some("RECORD_TOO_LARGE"), "{events:?}");
+    {
+        let view = fleet.handle.services().driver.view();
+        assert_eq!(view.projects_by_name().count(), 1);
+        let Progress::Ended(left_out) = view.progress(uid.0 - 1) else { panic!("it has ended") };
+        assert_eq!(left_out.len(), 2);
+    }
+    fleet.end().await;
+}
+
+#[tokio::test]
+async fn a_frozen_fleet_holds_the_steps_of_a_plan_and_says_so() {
+    let fleet = Fleet::start().await;
+    fleet.enrol("ftp1").await;
+    let once = v1::ApplyProjectsRequest { request_id: "one".to_owned(), ..request(&all(&["debian"])) };
+    apply(&fleet, once.clone()).await;
+    let (plan, act) = (newest_plan(&fleet), creation(&fleet, "debian", "rocky"));
+    let frozen = {
+        let view = fleet.handle.services().driver.view();
+        let freeze = Freeze {
+            by: "maria".to_owned(),
+            time: fleet.handle.services().driver.now().wall,
+            reason: String::new(),
+        };
+        FleetRecord { frozen: Some(freeze), ..view.fleet().clone() }
+    };
+    let dir = fleet.stop().await;
+    store_into(&dir, &[Record::Fleet(frozen), Record::PlanStep(Box::new(step(plan, 1, act)))]);
+
+    let fleet = Fleet::start_in(dir).await;
+    for ask in [once.clone(), request(&all(&["gnu"]))] {
+        let refused = fleet.projects().apply_projects(ask).await.unwrap_err();
+        let fault = Fault::from(&refused);
+        assert!(matches!(fault.reason.as_str(), "FLEET_FROZEN" | "PLAN_OPEN"), "{fault:?}");
+        assert!(fault.message.contains("mirrorctl thaw"), "{fault:?}");
+    }
+    assert_eq!(fleet.handle.services().driver.view().open_plan(), Some((plan, 1)));
+    let thaw = Input::Person(Person { by: "maria".to_owned(), ask: Ask::Thaw });
+    fleet.handle.services().driver.ask(thaw).await.unwrap();
+    assert_eq!(apply(&fleet, once).await.left_out, [""; 0]);
+    assert!(fleet.handle.services().driver.view().project_named(&"rocky".parse().unwrap()).is_some());
+    fleet.end().await;
+}
+
+#[tokio::test]
+async fn a_backup_that_was_made_in_the_middle_of_a_plan_is_put_back_without_the_rest_of_it() {
+    let fleet = Fleet::start().await;
+    fleet.enrol("ftp1").await;
+    let once = v1::ApplyProjectsRequest { request_id: "one".to_owned(), ..request(&all(&["debian", "gnu"])) };
+    apply(&fleet, once.clone()).await;
+    let (plan, Act::Create { uid, name, spec, .. }) =
+        (newest_plan(&fleet), creation(&fleet, "debian", "rocky"))
+    else {
+        panic!("a creation")
+    };
+    let act = Act::Create { uid, name, spec, paused: None };
+    let dir = fleet.stop().await;
+    store_into(&dir, &[Record::PlanStep(Box::new(step(plan, 1, act)))]);
+    let folder = dir.path().join("fleet").join("store");
+    let backup = dir.path().join("one.backup");
+    let store = Store::open(&folder, &StoreOptions::default()).unwrap().store;
+    store.backup_to(&backup).unwrap();
+    store.close().unwrap();
+    drop(store);
+    std::fs::remove_dir_all(&folder).unwrap();
+    restore_from(&backup, &folder).unwrap();
+
+    let fleet = Fleet::start_in(dir).await;
+    let events = audited(&fleet).await;
+    let text = "what was left of it is dropped, 1 in all: rocky";
+    let told = |event: &v1::AuditEvent| event.action == "Coordinator.Restore" && event.message.contains(text);
+    assert!(events.iter().any(told), "{events:?}");
+    let again = apply(&fleet, once).await;
+    assert_eq!((again.created, again.left_out.len()), (1, 1), "{again:?}");
+    let state = {
+        let view = fleet.handle.services().driver.view();
+        (view.open_plan(), view.projects_by_name().count())
+    };
+    assert_eq!(state, (None, 2));
+    fleet.end().await;
 }

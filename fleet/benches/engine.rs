@@ -1,5 +1,5 @@
-//! What the engine costs: the next fire of schedules, arming many projects, and a burst in which all of them are
-//! due at once. Figures are ratios to look at within one run; nothing is asserted here.
+//! What the engine costs: the next fire of schedules, arming many projects, a burst in which all of them are due at once,
+//! and plans over half of them. Figures are ratios to look at within one run; nothing is asserted here.
 
 #![allow(missing_docs, reason = "criterion's macros make undocumented items")]
 
@@ -16,7 +16,8 @@ use fleet::{
     agent::{AgentFacts, Root, TokenNames},
     defaults::Limits,
     id::AgentUid,
-    input::{AgentInput, Ask, Input, Person},
+    input::{AgentInput, Ask, Input, Person, Reply},
+    plan::{Act, Asker, PlanRequest},
     project::{PlacementSettings, ProjectSpec, RetrySettings, RsyncSettings, Target, Upstream},
     schedule::{Cron, Named, Schedule},
     time::{Mono, Now, Wall},
@@ -24,6 +25,10 @@ use fleet::{
 
 /// Projects in the larger benches.
 const PROJECTS: usize = 10_000;
+/// Projects of a plan.
+const PLANNED: usize = 5_000;
+/// Push tokens of the fleet while projects are removed.
+const PUSH_TOKENS: usize = 20_000;
 /// Schedules that are armed.
 const ARMED: u64 = 100_000;
 
@@ -118,6 +123,13 @@ fn fleet(projects: usize) -> Engine {
 }
 
 fn create(agent: AgentUid, number: usize) -> Input {
+    let name = format!("p{number}").parse().expect("a name");
+    let spec = Box::new(spec(agent, number));
+    let ask = Ask::CreateProject { name, spec, paused: false, request: None, validate_only: false };
+    Input::Person(Person { by: "maria".into(), ask })
+}
+
+fn spec(agent: AgentUid, number: usize) -> ProjectSpec {
     let host = format!("h{}.example.net", number % 500);
     let upstream = Upstream {
         uri: format!("rsync://{host}/mod/p{number}/"),
@@ -125,7 +137,7 @@ fn create(agent: AgentUid, number: usize) -> Input {
         user: String::new(),
         sealed_password: Vec::new(),
     };
-    let spec = ProjectSpec {
+    ProjectSpec {
         display_name: String::new(),
         owner: None,
         labels: BTreeMap::new(),
@@ -143,11 +155,65 @@ fn create(agent: AgentUid, number: usize) -> Input {
         link: None,
         after: Vec::new(),
         retry: RetrySettings::default(),
+    }
+}
+
+fn apply(acts: &[Act]) -> Input {
+    let plan = PlanRequest { acts: acts.to_vec(), asker: Asker::default(), request: None };
+    Input::Person(Person { by: "maria".into(), ask: Ask::Apply(Box::new(plan)) })
+}
+
+/// Two push tokens for each project.
+fn with_push_tokens(mut engine: Engine, at: Now) -> Engine {
+    let projects: Vec<_> = engine.projects_by_name().map(|project| project.record.uid).collect();
+    for (number, project) in projects.iter().cycle().take(PUSH_TOKENS).enumerate() {
+        let (id, hash) = (format!("{number:012}"), String::new());
+        let ask = Ask::CreatePushToken { id, hash, project: *project, note: String::new(), ttl: None };
+        step(&mut engine, at, Input::Person(Person { by: "maria".into(), ask }));
+    }
+    assert_eq!(engine.push_tokens().count(), PUSH_TOKENS);
+    engine
+}
+
+/// The recording of a plan, in which the writer does nothing else; and all of its steps.
+fn plans(criterion: &mut Criterion) {
+    let at = now(instant(), 1);
+    let engine = with_push_tokens(fleet(PROJECTS), at);
+    let agent = engine.agents_by_name().next().map(|agent| agent.uid).expect("it is enrolled");
+    let creation = |number: usize| Act::Create {
+        uid: engine.uid_after(number as u64),
+        name: format!("n{number}").parse().expect("a name"),
+        spec: Box::new(spec(agent, PROJECTS + number)),
+        paused: None,
     };
-    let name = format!("p{number}").parse().expect("a name");
-    let ask =
-        Ask::CreateProject { name, spec: Box::new(spec), paused: false, request: None, validate_only: false };
-    Input::Person(Person { by: "maria".into(), ask })
+    let creations: Vec<Act> = (0..PLANNED).map(creation).collect();
+    let deletion = |project: &fleet::engine::Project| Act::Delete {
+        project: project.record.uid,
+        revision: project.record.revision,
+    };
+    let deletions: Vec<Act> = engine.projects_by_name().take(PLANNED).map(deletion).collect();
+    let mut group = criterion.benchmark_group("5,000 of 10,000 projects, 20,000 push tokens");
+    group.sample_size(10);
+    for (name, acts) in [("created", creations), ("removed", deletions)] {
+        group.bench_function(format!("{name}: recording"), |bencher| {
+            let decide = |input| {
+                let decision = engine.decide(at, input);
+                assert!(matches!(decision.reply, Reply::Planned { .. }), "{:?}", decision.reply);
+                decision
+            };
+            bencher.iter_batched(|| apply(&acts), decide, BatchSize::LargeInput);
+        });
+        let mut recorded = engine.clone();
+        step(&mut recorded, at, apply(&acts));
+        group.bench_function(format!("{name}: steps, and what follows"), |bencher| {
+            bencher.iter_batched(
+                || recorded.clone(),
+                |mut engine| drain(&mut engine, instant()),
+                BatchSize::LargeInput,
+            );
+        });
+    }
+    group.finish();
 }
 
 /// Everything that is due now, to the end: fires, then offers.
@@ -208,5 +274,5 @@ fn arm(criterion: &mut Criterion) {
     group.finish();
 }
 
-criterion_group!(benches, next_fire, arm, burst);
+criterion_group!(benches, next_fire, arm, burst, plans);
 criterion_main!(benches);

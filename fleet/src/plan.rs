@@ -2,6 +2,8 @@
 //! done in a commit of its own that also removes it, so a plan that was begun is ended by whoever comes next, and no step
 //! is done twice.
 
+use std::collections::BTreeSet;
+
 use crate::{
     id::{Name, ProjectUid},
     input::RequestKey,
@@ -10,6 +12,9 @@ use crate::{
 
 /// Most steps of one plan: a project has at most two.
 pub const PLAN_STEPS_MAX: usize = 10_000;
+
+/// Most characters of the reason why a step was left out; what is more is cut.
+pub const WHY_CHARS_MAX: usize = 1_000;
 
 /// Who asked for a plan, as the audit log has it; opaque here.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -108,15 +113,76 @@ pub struct PlanCounts {
     pub deleted: u32,
 }
 
-/// A step that was not done: the fleet itself had changed what it needs.
+/// What a step does to its project.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Deed {
+    /// Declares it.
+    Create,
+    /// Changes, pauses or resumes it.
+    Change,
+    /// Removes it.
+    Delete,
+}
+
+/// A step that was not done: what it needs had been changed. It is stored in the place of the step, until the next plan is
+/// recorded.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LeftOut {
     /// The plan.
     pub plan: u64,
-    /// The project's name.
-    pub project: String,
-    /// Why.
+    /// The step's place.
+    pub number: u32,
+    /// What it was to do.
+    pub deed: Deed,
+    /// To which project.
+    pub project: ProjectUid,
+    /// The project's name; empty: it was gone.
+    pub name: String,
+    /// Why not; at most [`WHY_CHARS_MAX`] characters.
     pub why: String,
+}
+
+/// How far a plan has got.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Progress<'a> {
+    /// Steps are left.
+    Open {
+        /// How many.
+        left: usize,
+        /// They wait for the thaw.
+        frozen: bool,
+    },
+    /// All steps are done but these.
+    Ended(Vec<&'a LeftOut>),
+    /// It has ended, and what was left out of it or of one after it is no longer kept.
+    Forgotten,
+}
+
+impl PlanCounts {
+    /// How many projects there are of each deed: each project is counted once.
+    pub(crate) fn of(deeds: impl IntoIterator<Item = (ProjectUid, Deed)>) -> Self {
+        let mut counts = Self::default();
+        let mut seen = BTreeSet::new();
+        for (_, deed) in deeds.into_iter().filter(|(project, _)| seen.insert(*project)) {
+            *match deed {
+                Deed::Create => &mut counts.created,
+                Deed::Change => &mut counts.changed,
+                Deed::Delete => &mut counts.deleted,
+            } += 1;
+        }
+        counts
+    }
+
+    /// Without the projects of which something was left out.
+    #[must_use]
+    pub fn without(self, left_out: &[&LeftOut]) -> Self {
+        let not_done = Self::of(left_out.iter().map(|one| (one.project, one.deed)));
+        Self {
+            created: self.created.saturating_sub(not_done.created),
+            changed: self.changed.saturating_sub(not_done.changed),
+            deleted: self.deleted.saturating_sub(not_done.deleted),
+        }
+    }
 }
 
 impl Act {
@@ -129,6 +195,16 @@ impl Act {
             | Self::Pause { project, .. }
             | Self::Resume { project, .. }
             | Self::Delete { project, .. } => *project,
+        }
+    }
+
+    /// What it does to it.
+    #[must_use]
+    pub fn deed(&self) -> Deed {
+        match self {
+            Self::Create { .. } => Deed::Create,
+            Self::Change { .. } | Self::Pause { .. } | Self::Resume { .. } => Deed::Change,
+            Self::Delete { .. } => Deed::Delete,
         }
     }
 }

@@ -38,6 +38,8 @@ pub struct FleetRecord {
     pub next_uid: u64,
     /// Set while the fleet is frozen.
     pub frozen: Option<Freeze>,
+    /// The newest plan of which was left out what is no longer kept: what became of it and of those before it is not known.
+    pub forgotten_plan: Option<u64>,
 }
 
 /// A remembered answer: the same request id gets it again.
@@ -97,6 +99,8 @@ pub enum Record {
     Attempt(AttemptRecord),
     Upstream(UpstreamRecord),
     PlanStep(Box<PlanStep>),
+    /// It takes the place of its step.
+    LeftOut(LeftOut),
 }
 
 /// What a record is found by.
@@ -138,6 +142,7 @@ impl Record {
             Self::Attempt(r) => Key::Attempt(r.project, r.id),
             Self::Upstream(r) => Key::Upstream(r.host.clone()),
             Self::PlanStep(r) => Key::PlanStep(r.number),
+            Self::LeftOut(r) => Key::PlanStep(r.number),
         }
     }
 
@@ -159,7 +164,8 @@ impl Record {
             | Self::PushToken(_)
             | Self::Request(_)
             | Self::Upstream(_)
-            | Self::PlanStep(_) => true,
+            | Self::PlanStep(_)
+            | Self::LeftOut(_) => true,
         }
     }
 }
@@ -218,8 +224,8 @@ pub enum Volatile {
     HomeChecked(ProjectUid, AgentUid),
     /// An agent has been away for so long that nothing waits for it any more.
     GivenUp(AgentUid),
-    /// A step of a plan was not done.
-    LeftOut(LeftOut),
+    /// While steps of a plan are left something else was done: the next tick does a step.
+    TookTurn,
     /// A timer was dealt with.
     TimerDone(Timer),
     /// The line of waiting attempts was looked through, up to but not including this one.

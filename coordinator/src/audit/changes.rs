@@ -130,8 +130,8 @@ fn put(engine: &Engine, record: &Record, rows: &mut Rows) {
         Record::Run(new) => run(engine, new, rows),
         Record::Upstream(new) => upstream(engine.upstream(&new.host), Some(new), rows),
         Record::Request(_) | Record::Attempt(_) => {}
-        // Told by its own event when it is done.
-        Record::PlanStep(_) => {}
+        // Told by its own event when it is done or left out.
+        Record::PlanStep(_) | Record::LeftOut(_) => {}
     }
 }
 

@@ -5,11 +5,11 @@ use fleet::{
     Engine,
     input::{Decision, Reply},
     plan::PlanStep,
-    record::{Change, Key},
+    record::{Change, Key, Record},
 };
-use mirror_proto::{status::refusal_to_status, v1::AuditEvent};
+use mirror_proto::{convert, status::refusal_to_status, v1::AuditEvent};
 
-use super::{changes, done, not_done, origin::Origin};
+use super::{COORDINATOR, RESTORED, changes, done, happened, not_done, origin::Origin};
 
 /// What asks for a plan.
 const ACTION: &str = "ProjectService.ApplyProjects";
@@ -21,6 +21,9 @@ pub fn event(engine: &Engine, decision: &Decision, origin: Option<&Origin>) -> O
     let Some(origin) = origin else {
         let step = step_of(engine, decision)?;
         let origin = asker_of(step);
+        if let Some(name) = engine.name_in(&step.act) {
+            origin.set_resource(convert::project_name(name));
+        }
         return Some(match &decision.reply {
             Reply::Refused(refusal) => not_done(&origin, &refusal_to_status(refusal)),
             _ => done(&origin, rows()),
@@ -38,11 +41,32 @@ pub fn event(engine: &Engine, decision: &Decision, origin: Option<&Origin>) -> O
     })
 }
 
-/// The step that a decision does; `None`: it does none.
+/// Projects that one event names.
+const NAMES_MAX: usize = 20;
+
+/// What a start gave up of a plan, as the store holds an older state than there was; `None`: nothing.
+#[must_use]
+pub fn dropped(changes: &[Change]) -> Option<AuditEvent> {
+    let left_out = changes.iter().filter_map(|change| match change {
+        Change::Put(Record::LeftOut(left_out)) => Some(left_out.name.as_str()),
+        _ => None,
+    });
+    let names: Vec<&str> = left_out.collect();
+    let shown = names.iter().take(NAMES_MAX).copied().collect::<Vec<_>>().join(", ");
+    let more = if names.len() > NAMES_MAX { ", ..." } else { "" };
+    let text = format!(
+        "a plan over many projects was being carried out in that state; what was left of it is dropped, {} in all: {shown}{more}",
+        names.len()
+    );
+    (!names.is_empty()).then(|| happened(RESTORED, COORDINATOR, "", changes::FLEET, text))
+}
+
+/// The step that a decision does or leaves out; `None`: none.
 #[must_use]
 pub fn step_of<'a>(engine: &'a Engine, decision: &Decision) -> Option<&'a PlanStep> {
     decision.changes.iter().find_map(|change| match change {
         Change::Delete(Key::PlanStep(number)) => engine.plan_step_at(*number),
+        Change::Put(Record::LeftOut(left_out)) => engine.plan_step_at(left_out.number),
         _ => None,
     })
 }

@@ -10,7 +10,7 @@
 //! | `g` agent | agent |
 //! | `j` join token, `u` user, `k` user token, `q` request, `h` upstream host | text |
 //! | `r` live run, `R` run in history | project, !run |
-//! | `d` step of a plan that is being carried out | its place |
+//! | `d` step of a plan that is being carried out, or was left out of the newest | its place |
 //! | `a` live attempt, `A` attempt in history | project, !run, number |
 //! | `e` audit event (`audit`) | milliseconds, number |
 

@@ -107,7 +107,7 @@ pub fn request(key: &str, payload: &str) -> Record {
 
 /// What the commit that makes this revision changes.
 pub fn changes(revision: u64) -> Vec<Change> {
-    let fleet = FleetRecord { term: revision, next_uid: revision, frozen: None };
+    let fleet = FleetRecord { term: revision, next_uid: revision, ..FleetRecord::default() };
     let mut changes = vec![
         Change::Put(Record::Fleet(fleet)),
         Change::Put(Record::Run(run(P, revision, RunState::Queued))),

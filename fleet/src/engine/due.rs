@@ -6,7 +6,7 @@ use std::{sync::Arc, time::Duration};
 
 use super::{
     effects::Effects,
-    state::{Engine, Project},
+    state::{Engine, LINE_START, Project},
     timers::Timer,
 };
 use crate::{
@@ -22,44 +22,66 @@ use crate::{
     time::{Now, Wall},
 };
 
+/// Steps of a plan between two looks at the attempts that wait.
+const LOOK_STEPS: u32 = 64;
+
 impl Engine {
+    /// While a plan is carried out, what is due takes turns with its steps.
     pub(super) fn tick(&self, now: Now) -> Decision {
-        if let Some(step) = self.plans.steps.values().next() {
-            return self.plan_step(now, step);
+        let Some(step) = self.step_due() else {
+            return self.due(now).or_else(|| self.look(now)).unwrap_or_else(Decision::nothing);
+        };
+        if self.plans.is_others_turn() {
+            if let Some(mut due) = self.due(now) {
+                due.changes.push(Change::Volatile(Volatile::TookTurn));
+                return due;
+            }
+            // Each step has the line looked through anew. A look that was begun goes on to the end of the line.
+            let look = step.number.is_multiple_of(LOOK_STEPS).then(|| self.look(now)).flatten();
+            if let Some(look) = look {
+                return look;
+            }
         }
+        self.plan_step(now, step)
+    }
+
+    /// The first thing that is due, apart from the attempts that wait.
+    fn due(&self, now: Now) -> Option<Decision> {
         if let Some(&(_, project)) = self.fires.first().filter(|(at, _)| *at <= now.wall) {
-            return self.fire(now, project);
+            return Some(self.fire(now, project));
         }
         if let Some(&(_, project)) = self.pause_ends.first().filter(|(at, _)| *at <= now.wall) {
-            return self.end_pause(now, project);
+            return Some(self.end_pause(now, project));
         }
         if let Some((_, timer)) = self.timers.first().filter(|(at, _)| *at <= now.mono) {
-            return self.timer(now, timer);
+            return Some(self.timer(now, timer));
         }
         if let Some(&run) = self.close_checks.first() {
-            return self.check_close(now, run);
+            return Some(self.check_close(now, run));
         }
         if let Some(&(project, agent)) = self.homes_due.first() {
-            return self.place(project, agent);
+            return Some(self.place(project, agent));
         }
         if let Some((agent, project)) = self.exports.due(now.wall.day()) {
-            return self.tell_exports(now, agent, project);
+            return Some(self.tell_exports(now, agent, project));
         }
         if let Some(&(project, _, agent)) = self.idle_replicas.first() {
-            return self.start_replica(project, agent);
+            return Some(self.start_replica(project, agent));
         }
-        if let Some((agent, only)) = self.autonomy.due() {
-            return self.tell_standing_orders(agent, only);
+        self.autonomy.due().map(|(agent, only)| self.tell_standing_orders(agent, only))
+    }
+
+    /// A look at the attempts that wait, where one of them may start.
+    fn look(&self, now: Now) -> Option<Decision> {
+        if self.pending.is_empty() {
+            return None;
         }
-        if let Some(from) = self.scan_from.filter(|_| !self.pending.is_empty()) {
-            return self.scan(now, from);
+        if let Some(from) = self.scan_from {
+            return Some(self.scan(now, from));
         }
         let opens = self.openings.is_some_and(|(looked, at)| now.wall < looked || at <= now.wall);
         let wakes = self.scan_wake.is_some_and(|wake| wake <= now.mono);
-        if (wakes || opens) && !self.pending.is_empty() {
-            return self.scan(now, AttemptId { run: RunId::NIL, number: 0 });
-        }
-        Decision::nothing()
+        (wakes || opens).then(|| self.scan(now, LINE_START))
     }
 
     /// A project's schedule fires: at most once for each scheduled time, because the next time is stored in

@@ -81,7 +81,7 @@ use crate::{
 
 /// Most records that one decision changes: a project with [`REPLICAS_MAX`] replicas that is cancelled or deleted
 /// changes an attempt and a placement of each. Only the revocation of an agent may change more, some records for each
-/// of its projects; and the recording of a plan, a record for each of its steps.
+/// of its projects; and the recording of a plan, or its end by a restore, a record for each of its steps.
 pub const CHANGES_MAX: usize = 512;
 
 impl Engine {
@@ -128,7 +128,12 @@ impl Engine {
         let next_uid =
             if at_least > next_term { self.fleet().next_uid.max(at_least) } else { self.fleet().next_uid };
         let fleet = FleetRecord { term, next_uid, ..self.fleet().clone() };
-        Decision { changes: vec![Change::Put(Record::Fleet(fleet))], ..Decision::nothing() }
+        let mut changes = vec![Change::Put(Record::Fleet(fleet))];
+        if at_least > next_term {
+            // Who puts an older state back wants that one, and may do so because of this very plan.
+            changes.extend(self.plan_dropped());
+        }
+        Decision { changes, ..Decision::nothing() }
     }
 
     /// The token that the next offer or session gets.

@@ -33,7 +33,7 @@ pub(super) type Outcome = Result<Decision, Refusal>;
 impl Engine {
     pub(super) fn person(&self, now: Now, person: Person) -> Decision {
         let by = person.by;
-        if let Err(refusal) = self.while_planned(&person.ask) {
+        if let Err(refusal) = self.while_planned(now, &person.ask) {
             return Decision::refused(refusal);
         }
         let outcome = match person.ask {
@@ -331,8 +331,8 @@ impl Engine {
         for agent in project.placements.keys() {
             effects.delete(Key::Placement(uid, *agent));
         }
-        for token in self.push_tokens().filter(|token| token.project == uid) {
-            effects.delete(Key::PushToken(token.id.clone()));
+        for id in self.push_tokens.of(uid) {
+            effects.delete(Key::PushToken(id.to_owned()));
         }
         effects.delete(Key::ProjectState(uid));
         effects.delete(Key::Project(uid));
@@ -605,7 +605,7 @@ impl Engine {
         let tokens = tokens.map(|token| Change::Delete(Key::JoinToken(token.id.clone())));
         let logins = self.user_tokens.values().filter(|token| token.expires <= now.wall);
         let logins = logins.map(|token| Change::Delete(Key::UserToken(token.id.clone())));
-        let pushes = self.push_tokens.values().filter(|token| !token.is_good(now.wall));
+        let pushes = self.push_tokens.all().filter(|token| !token.is_good(now.wall));
         let pushes = pushes.map(|token| Change::Delete(Key::PushToken(token.id.clone())));
         let strayed = self.projects.values().filter_map(|project| self.strayed(now, project));
         let changes =

@@ -6,8 +6,11 @@
 //!   plan_step    the first step that is left: done and removed in one commit
 //! ```
 //!
-//! While steps are left, people change no projects and agents besides: so a step finds what it was judged on. What the
-//! fleet itself changed meanwhile can still make one impossible; it is left out, and told.
+//!                what is due takes turns with them; while the fleet is frozen none is done
+//!
+//! While steps are left, people declare nothing besides: so a step finds what it was judged on. What must not wait, as
+//! the revocation of a stolen key, is let through, and the fleet itself goes on. A step that became impossible by it is left
+//! out, and told: its reason is stored in its place until the next plan is recorded.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -16,20 +19,60 @@ use super::{
     state::Engine,
 };
 use crate::{
-    id::ProjectUid,
-    input::{Ask, Decision, Reply, UserAsk},
-    plan::{Act, LeftOut, PLAN_STEPS_MAX, PlanCounts, PlanRequest, PlanStep},
+    id::{Name, ProjectUid},
+    input::{Ask, Decision, Reply, RequestKey, UserAsk},
+    plan::{Act, LeftOut, PLAN_STEPS_MAX, PlanCounts, PlanRequest, PlanStep, Progress, WHY_CHARS_MAX},
     project::Pause,
-    record::{Answer, Change, FleetRecord, Key, Record, Volatile},
+    record::{Answer, Change, FleetRecord, Key, Record},
     refusal::{Refusal, RefusalCode, Violation},
     time::Now,
 };
 
+/// The plan of a request that changes nothing: uids begin with 1.
+const NO_PLAN: u64 = 0;
+
 /// The plan that is being carried out, and what was left out of the newest one.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub(super) struct Plans {
-    pub(super) steps: BTreeMap<u32, PlanStep>,
-    pub(super) left_out: Vec<LeftOut>,
+    steps: BTreeMap<u32, PlanStep>,
+    left_out: BTreeMap<u32, LeftOut>,
+    /// The projects of what was left out.
+    incomplete: BTreeSet<ProjectUid>,
+    /// A step was done, and nothing else since.
+    others_turn: bool,
+}
+
+impl Plans {
+    pub(super) fn put(&mut self, step: &PlanStep) {
+        self.remove(step.number);
+        self.steps.insert(step.number, step.clone());
+    }
+
+    pub(super) fn leave_out(&mut self, left_out: &LeftOut) {
+        self.remove(left_out.number);
+        self.incomplete.insert(left_out.project);
+        self.left_out.insert(left_out.number, left_out.clone());
+    }
+
+    pub(super) fn remove(&mut self, number: u32) {
+        self.others_turn |= self.steps.remove(&number).is_some();
+        if self.left_out.remove(&number).is_some() && self.left_out.is_empty() {
+            self.incomplete.clear();
+        }
+    }
+
+    pub(super) fn took_turn(&mut self) {
+        self.others_turn = false;
+    }
+
+    pub(super) fn is_others_turn(&self) -> bool {
+        self.others_turn
+    }
+
+    pub(super) fn records(&self) -> impl Iterator<Item = Record> + '_ {
+        let steps = self.steps.values().cloned().map(|step| Record::PlanStep(Box::new(step)));
+        steps.chain(self.left_out.values().cloned().map(Record::LeftOut))
+    }
 }
 
 impl Engine {
@@ -45,9 +88,25 @@ impl Engine {
         self.plans.steps.get(&number)
     }
 
-    /// What was left out of a plan since this coordinator started; that of the newest plan alone is kept.
-    pub fn left_out_of(&self, plan: u64) -> impl Iterator<Item = &LeftOut> {
-        self.plans.left_out.iter().filter(move |one| one.plan == plan)
+    /// How far a plan has got that was recorded once.
+    #[must_use]
+    pub fn progress(&self, plan: u64) -> Progress<'_> {
+        if let Some((_, left)) = self.open_plan().filter(|(open, _)| *open == plan) {
+            return Progress::Open { left, frozen: self.fleet.frozen.is_some() };
+        }
+        let left_out: Vec<&LeftOut> = self.plans.left_out.values().filter(|one| one.plan == plan).collect();
+        if left_out.is_empty()
+            && plan != NO_PLAN
+            && self.fleet.forgotten_plan.is_some_and(|last| plan <= last)
+        {
+            return Progress::Forgotten;
+        }
+        Progress::Ended(left_out)
+    }
+
+    /// The step that comes next, unless all are held.
+    pub(super) fn step_due(&self) -> Option<&PlanStep> {
+        self.plans.steps.values().next().filter(|_| self.fleet.frozen.is_none())
     }
 
     /// The uid that the `index`th creation of the next plan gets: the plan itself has the one before them.
@@ -86,10 +145,27 @@ impl Engine {
             let text = format!("{} steps; at most {PLAN_STEPS_MAX} are possible at once", plan.acts.len());
             return Err(Refusal::invalid("nothing applied", vec![Violation::new("projects", text)]));
         }
+        let counts = PlanCounts::of(plan.acts.iter().map(|act| (act.project(), act.deed())));
+        if plan.acts.is_empty() {
+            let reply = Reply::Planned { plan: NO_PLAN, counts };
+            let mut decision = Decision { reply, ..Decision::nothing() };
+            remember(now, plan.request, Answer::Plan { plan: NO_PLAN, counts }, &mut decision);
+            return Ok(decision);
+        }
+        if self.fleet.frozen.is_some() {
+            let text =
+                "nothing applied: the fleet is frozen, and no plan is begun before the thaw (mirrorctl thaw)";
+            return Err(Refusal::precondition("FLEET_FROZEN", text));
+        }
         let id = self.next_uid();
-        let counts = counts(&plan.acts);
         let mut trial = self.clone();
-        let reserved = FleetRecord { next_uid: id + 1 + u64::from(counts.created), ..self.fleet.clone() };
+        // What was left out of the plan before it is kept no longer.
+        let forgotten = self.plans.left_out.values().next().map(|one| one.plan);
+        let reserved = FleetRecord {
+            next_uid: id + 1 + u64::from(counts.created),
+            forgotten_plan: forgotten.or(self.fleet.forgotten_plan),
+            ..self.fleet.clone()
+        };
         trial.apply(now, &[Change::Put(Record::Fleet(reserved.clone()))]);
         let mut created = 0;
         for act in &plan.acts {
@@ -103,18 +179,17 @@ impl Engine {
             trial.apply(now, &decision.changes);
         }
         let reply = Reply::Planned { plan: id, counts };
-        if plan.acts.is_empty() {
-            let mut decision = Decision::nothing();
-            remember(now, plan.request, Answer::Plan { plan: id, counts }, &mut decision);
-            return Ok(Decision { reply, ..decision });
-        }
+        let steps = u32::try_from(plan.acts.len()).unwrap_or(u32::MAX);
+        let old =
+            self.plans.left_out.range(steps..).map(|(number, _)| Change::Delete(Key::PlanStep(*number)));
+        let old: Vec<Change> = old.collect();
         let step = |(number, act)| {
             let number = u32::try_from(number).unwrap_or(u32::MAX);
             let (by, asker) = (by.to_owned(), plan.asker.clone());
             Change::Put(Record::PlanStep(Box::new(PlanStep { plan: id, number, by, asker, act })))
         };
         let steps = plan.acts.into_iter().enumerate().map(step);
-        let changes = std::iter::once(Change::Put(Record::Fleet(reserved))).chain(steps).collect();
+        let changes = std::iter::once(Change::Put(Record::Fleet(reserved))).chain(steps).chain(old).collect();
         let mut decision = Decision { changes, reply, ..Decision::nothing() };
         remember(now, plan.request, Answer::Plan { plan: id, counts }, &mut decision);
         Ok(decision)
@@ -122,10 +197,13 @@ impl Engine {
 
     /// Does the first step that is left.
     pub(super) fn plan_step(&self, now: Now, step: &PlanStep) -> Decision {
-        let done = Change::Delete(Key::PlanStep(step.number));
+        if self.plans.incomplete.contains(&step.act.project()) {
+            // Its revision may be that of somebody else's change now.
+            return self.leave_out(step, part_left_out());
+        }
         match self.act(now, &step.by, &step.act) {
             Ok(mut decision) => {
-                decision.changes.push(done);
+                decision.changes.push(Change::Delete(Key::PlanStep(step.number)));
                 decision
             }
             Err(refusal) => self.leave_out(step, refusal),
@@ -135,27 +213,71 @@ impl Engine {
     /// Gives up a step: the plan goes on without it.
     #[must_use]
     pub fn leave_out(&self, step: &PlanStep, refusal: Refusal) -> Decision {
-        let known = self.projects.get(&step.act.project()).map(|one| one.record.name.to_string());
-        let project = match &step.act {
-            Act::Create { name, .. } => name.to_string(),
-            Act::Change { .. } | Act::Pause { .. } | Act::Resume { .. } | Act::Delete { .. } => {
-                known.unwrap_or_default()
-            }
-        };
-        let left_out = LeftOut { plan: step.plan, project, why: refusal.to_string() };
-        let done = Change::Delete(Key::PlanStep(step.number));
-        let changes = vec![done, Change::Volatile(Volatile::LeftOut(left_out))];
+        let changes = vec![self.left_out(step, &refusal)];
         Decision { changes, reply: Reply::Refused(refusal), ..Decision::nothing() }
     }
 
-    /// While a plan is carried out nobody else declares anything.
-    pub(super) fn while_planned(&self, ask: &Ask) -> Result<(), Refusal> {
+    fn left_out(&self, step: &PlanStep, refusal: &Refusal) -> Change {
+        let PlanStep { plan, number, act, .. } = step;
+        Change::Put(Record::LeftOut(LeftOut {
+            plan: *plan,
+            number: *number,
+            deed: act.deed(),
+            project: act.project(),
+            name: self.name_in(act).map(Name::to_string).unwrap_or_default(),
+            why: refusal.to_string().chars().take(WHY_CHARS_MAX).collect(),
+        }))
+    }
+
+    /// What the project of an act is called; `None`: it is gone.
+    #[must_use]
+    pub fn name_in<'a>(&'a self, act: &'a Act) -> Option<&'a Name> {
+        if let Act::Create { name, .. } = act {
+            return Some(name);
+        }
+        self.projects.get(&act.project()).map(|one| &one.record.name)
+    }
+
+    /// All steps that are left are given up: an older state was put back.
+    pub(super) fn plan_dropped(&self) -> impl Iterator<Item = Change> + '_ {
+        let text = "not done: a backup, or an older state of the store, was put back while the plan was being carried out";
+        let refusal = Refusal::new(RefusalCode::Aborted, "PLAN_DROPPED", text);
+        self.plans.steps.values().map(move |step| self.left_out(step, &refusal))
+    }
+
+    /// While a plan is carried out nobody else declares anything. What was done before it has its answer.
+    pub(super) fn while_planned(&self, now: Now, ask: &Ask) -> Result<(), Refusal> {
         let Some((_, left)) = self.open_plan().filter(|_| declares(ask)) else { return Ok(()) };
-        let text = format!(
-            "a plan over many projects is being carried out, {left} steps are left; try again in a moment"
-        );
+        if !matches!(self.remembered(now, request_of(ask)), Ok(None)) {
+            return Ok(());
+        }
+        let text = if self.fleet.frozen.is_some() {
+            format!(
+                "{left} steps of a plan over many projects are held while the fleet is frozen; they go on at the thaw \
+                 (mirrorctl thaw)"
+            )
+        } else {
+            format!(
+                "a plan over many projects is being carried out, {left} steps are left; try again in a moment"
+            )
+        };
         Err(Refusal::new(RefusalCode::ResourceExhausted, "PLAN_OPEN", text))
     }
+}
+
+/// What was to be done to the project is not done in part.
+fn part_left_out() -> Refusal {
+    let text = "not done: another step of this project was left out";
+    Refusal::new(RefusalCode::Aborted, "STEP_LEFT_OUT", text)
+}
+
+/// The id under which the answer to it is remembered.
+fn request_of(ask: &Ask) -> Option<&RequestKey> {
+    if let Ask::Apply(plan) = ask {
+        return plan.request.as_ref();
+    }
+    let (Ask::CreateProject { request, .. } | Ask::CreateAgent { request, .. }) = ask else { return None };
+    request.as_ref()
 }
 
 /// The plan was made on what is no longer so.
@@ -164,15 +286,23 @@ fn stale() -> Refusal {
     Refusal::new(RefusalCode::Aborted, "STALE_PLAN", text)
 }
 
-/// Whether it changes what the steps of a plan are judged on. What is new is one that does, until somebody says otherwise.
+/// Whether it changes what the steps of a plan are judged on, and can wait. What is new is one that does, until somebody
+/// says otherwise.
 fn declares(ask: &Ask) -> bool {
     if let Ask::User(ask) = ask {
         // A plan may name the user as an owner.
         return matches!(ask, UserAsk::Delete { .. });
     }
+    if let Ask::ReplaceAgent { replacement, .. } = ask {
+        return replacement.revoke.is_none();
+    }
     !matches!(
         ask,
-        Ask::Run { .. }
+        Ask::RevokeAgent { .. }
+            | Ask::Pause { .. }
+            | Ask::Resume { .. }
+            | Ask::Archive { .. }
+            | Ask::Run { .. }
             | Ask::Push(_)
             | Ask::CreatePushToken { .. }
             | Ask::DeletePushToken { .. }
@@ -185,18 +315,4 @@ fn declares(ask: &Ask) -> bool {
             | Ask::DeleteJoinToken { .. }
             | Ask::SetUpstream { .. }
     )
-}
-
-/// How many projects these acts are about: each is counted once.
-fn counts(acts: &[Act]) -> PlanCounts {
-    let mut counts = PlanCounts::default();
-    let mut seen = BTreeSet::new();
-    for act in acts.iter().filter(|act| seen.insert(act.project())) {
-        *match act {
-            Act::Create { .. } => &mut counts.created,
-            Act::Change { .. } | Act::Pause { .. } | Act::Resume { .. } => &mut counts.changed,
-            Act::Delete { .. } => &mut counts.deleted,
-        } += 1;
-    }
-    counts
 }

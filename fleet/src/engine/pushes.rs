@@ -2,7 +2,10 @@
 //! and waits while the project is paused. How fast who pushes is the shell's matter; what becomes of a push that comes
 //! too fast is decided here, after all that came before it.
 
-use std::time::Duration;
+use std::{
+    collections::{BTreeMap, BTreeSet, btree_map},
+    time::Duration,
+};
 
 use super::{
     effects::Effects,
@@ -27,6 +30,44 @@ const TTL_MIN: Duration = Duration::from_secs(60);
 
 /// The reason of a push that came too fast and found no run that waits: the shell says when to push again.
 pub const PUSHED_TOO_OFTEN: &str = "PUSHED_TOO_OFTEN";
+
+/// All push tokens; those of a project are found without the others.
+#[derive(Debug, Clone, Default)]
+pub(super) struct PushTokens {
+    tokens: BTreeMap<String, PushToken>,
+    of: BTreeMap<ProjectUid, BTreeSet<String>>,
+}
+
+impl PushTokens {
+    pub(super) fn put(&mut self, token: &PushToken) {
+        self.remove(&token.id);
+        self.of.entry(token.project).or_default().insert(token.id.clone());
+        self.tokens.insert(token.id.clone(), token.clone());
+    }
+
+    pub(super) fn remove(&mut self, id: &str) {
+        let Some(old) = self.tokens.remove(id) else { return };
+        let Some(own) = self.of.get_mut(&old.project) else { return };
+        own.remove(id);
+        if own.is_empty() {
+            self.of.remove(&old.project);
+        }
+    }
+
+    pub(super) fn get(&self, id: &str) -> Option<&PushToken> {
+        self.tokens.get(id)
+    }
+
+    /// In order of their ids.
+    pub(super) fn all(&self) -> btree_map::Values<'_, String, PushToken> {
+        self.tokens.values()
+    }
+
+    /// The ids of those of one project.
+    pub(super) fn of(&self, project: ProjectUid) -> impl Iterator<Item = &str> {
+        self.of.get(&project).into_iter().flatten().map(String::as_str)
+    }
+}
 
 impl Engine {
     pub(super) fn push(&self, now: Now, by: String, push: Push) -> Outcome {
@@ -99,16 +140,16 @@ impl Engine {
         if !faults.is_empty() {
             return Err(Refusal::invalid("no push token made", faults));
         }
-        if self.push_tokens.contains_key(&id) {
+        if self.push_tokens.get(&id).is_some() {
             let text = "the token's id is taken; ask again";
             return Err(Refusal::new(RefusalCode::AlreadyExists, "TOKEN_EXISTS", text));
         }
-        let own = self.push_tokens().filter(|token| token.project == project).count();
+        let own = self.push_tokens.of(project).count();
         if own >= defaults::PUSH_TOKENS_MAX {
             return Err(too_many(format!("\"{name}\" has {own} push tokens already; delete some")));
         }
-        if self.push_tokens.len() >= defaults::PUSH_TOKENS_IN_ALL_MAX {
-            let all = self.push_tokens.len();
+        let all = self.push_tokens.all().len();
+        if all >= defaults::PUSH_TOKENS_IN_ALL_MAX {
             return Err(too_many(format!("there are {all} push tokens already; delete some")));
         }
         let expires = ttl.map(|ttl| now.wall.plus(ttl));
@@ -118,7 +159,7 @@ impl Engine {
     }
 
     pub(super) fn delete_push_token(&self, id: String) -> Outcome {
-        if !self.push_tokens.contains_key(&id) {
+        if self.push_tokens.get(&id).is_none() {
             return Err(Refusal::not_found("push token", id));
         }
         Ok(Decision { changes: vec![Change::Delete(Key::PushToken(id))], ..Decision::nothing() })

@@ -11,11 +11,12 @@ use super::{
     exports::Exports,
     hosts::{Hosts, host_of},
     plans::Plans,
+    pushes::PushTokens,
     timers::{Timer, Timers},
     usage::Usage,
 };
 use crate::{
-    agent::{AgentRecord, JoinToken, PushToken, Session, UserRecord, UserToken},
+    agent::{AgentRecord, JoinToken, Session, UserRecord, UserToken},
     attempt::AttemptRecord,
     defaults::{self, Limits},
     id::{AgentUid, AttemptId, Epoch, Name, ProjectUid, RunId},
@@ -52,7 +53,7 @@ pub struct Engine {
     pub(super) tokens: BTreeMap<String, JoinToken>,
     pub(super) users: BTreeMap<String, UserRecord>,
     pub(super) user_tokens: BTreeMap<String, UserToken>,
-    pub(super) push_tokens: BTreeMap<String, PushToken>,
+    pub(super) push_tokens: PushTokens,
     pub(super) requests: BTreeMap<String, RequestRecord>,
     pub(super) runs: BTreeMap<RunId, RunRecord>,
     pub(super) attempts: BTreeMap<AttemptId, AttemptRecord>,
@@ -184,12 +185,12 @@ impl Engine {
             .chain(self.tokens.values().cloned().map(Record::JoinToken))
             .chain(self.users.values().cloned().map(Record::User))
             .chain(self.user_tokens.values().cloned().map(Record::UserToken))
-            .chain(self.push_tokens.values().cloned().map(Record::PushToken))
+            .chain(self.push_tokens.all().cloned().map(Record::PushToken))
             .chain(self.requests.values().cloned().map(Record::Request))
             .chain(self.runs.values().cloned().map(Record::Run))
             .chain(self.attempts.values().cloned().map(Record::Attempt))
             .chain(self.upstreams.values().cloned().map(Record::Upstream))
-            .chain(self.plans.steps.values().cloned().map(|step| Record::PlanStep(Box::new(step))))
+            .chain(self.plans.records())
     }
 
     fn put(&mut self, now: Now, record: &Record) {
@@ -208,9 +209,7 @@ impl Engine {
             Record::UserToken(token) => {
                 self.user_tokens.insert(token.id.clone(), token.clone());
             }
-            Record::PushToken(token) => {
-                self.push_tokens.insert(token.id.clone(), token.clone());
-            }
+            Record::PushToken(token) => self.push_tokens.put(token),
             Record::Request(request) => {
                 self.requests.insert(request.key.clone(), request.clone());
             }
@@ -220,10 +219,8 @@ impl Engine {
                 self.upstreams.insert(upstream.host.clone(), upstream.clone());
                 self.rescan();
             }
-            Record::PlanStep(step) => {
-                self.plans.left_out.retain(|one| one.plan == step.plan);
-                self.plans.steps.insert(step.number, (**step).clone());
-            }
+            Record::PlanStep(step) => self.plans.put(step),
+            Record::LeftOut(left_out) => self.plans.leave_out(left_out),
         }
     }
 
@@ -538,9 +535,7 @@ impl Engine {
             Key::UserToken(id) => {
                 self.user_tokens.remove(id);
             }
-            Key::PushToken(id) => {
-                self.push_tokens.remove(id);
-            }
+            Key::PushToken(id) => self.push_tokens.remove(id),
             Key::Request(key) => {
                 self.requests.remove(key);
             }
@@ -560,9 +555,7 @@ impl Engine {
                 self.upstreams.remove(host);
                 self.rescan();
             }
-            Key::PlanStep(number) => {
-                self.plans.steps.remove(number);
-            }
+            Key::PlanStep(number) => self.plans.remove(*number),
         }
     }
 
@@ -663,7 +656,7 @@ impl Engine {
         let due = self.exports.due(now.wall.day()).is_some()
             || !self.homes_due.is_empty()
             || self.autonomy.due().is_some()
-            || !self.plans.steps.is_empty();
+            || self.step_due().is_some();
         if due || !self.idle_replicas.is_empty() || !self.close_checks.is_empty() {
             return Some(Duration::ZERO);
         }

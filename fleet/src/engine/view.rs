@@ -215,7 +215,7 @@ impl Engine {
 
     /// All push tokens, those that have ended included, in order of their ids.
     pub fn push_tokens(&self) -> impl Iterator<Item = &PushToken> {
-        self.push_tokens.values()
+        self.push_tokens.all()
     }
 
     /// The push token with this id.

@@ -48,7 +48,7 @@ impl Engine {
                 // What is not in place yet sends replicas to the next source.
                 self.rescan();
             }
-            Volatile::LeftOut(left_out) => self.plans.left_out.push(left_out.clone()),
+            Volatile::TookTurn => self.plans.took_turn(),
             Volatile::HomeChecked(project, agent) => self.reindex_home(*project, *agent),
             Volatile::GivenUp(agent) => {
                 self.given_up.insert(*agent);

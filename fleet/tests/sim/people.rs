@@ -71,7 +71,8 @@ fn mark(record: &Record) -> Option<u64> {
         | Record::UserToken(_)
         | Record::Request(_)
         | Record::Upstream(_)
-        | Record::PlanStep(_) => None,
+        | Record::PlanStep(_)
+        | Record::LeftOut(_) => None,
     }
 }
 
@@ -302,7 +303,7 @@ impl World {
         if let Some(used) = deed.request.as_ref().and_then(|key| self.people.used.get_mut(key)) {
             let fresh = self.time - used.at < FRESH_MS;
             match (&used.answer, &reply) {
-                (Some(old), new) if fresh && !same_answer(old, new) && !is_put_off(&deed.ask, new) => {
+                (Some(old), new) if fresh && !same_answer(old, new) && !is_lost_token(&deed.ask, new) => {
                     let text = format!("request {:?} was answered {old:?} and then {new:?}", deed.request);
                     self.fail(text);
                 }
@@ -447,11 +448,10 @@ fn is_over_limit(ask: &Ask) -> bool {
     matches!(ask, Ask::Push(push) if push.over_limit)
 }
 
-/// Whoever pushes by a token is asked for it each time; and while a plan is carried out what declares something waits.
-fn is_put_off(ask: &Ask, reply: &Reply) -> bool {
-    let Reply::Refused(refusal) = reply else { return false };
+/// Whoever pushes by a token is asked for it each time.
+fn is_lost_token(ask: &Ask, reply: &Reply) -> bool {
     let by_token = matches!(ask, Ask::Push(push) if push.token.is_some());
-    (by_token && refusal.code == RefusalCode::Unauthenticated) || refusal.reason == "PLAN_OPEN"
+    by_token && matches!(reply, Reply::Refused(refusal) if refusal.code == RefusalCode::Unauthenticated)
 }
 
 /// A repeated run request may only differ in its notes.

@@ -457,7 +457,7 @@ pub(crate) fn session_change(change: &Change) -> Option<(AgentUid, bool)> {
             | Volatile::Told { .. }
             | Volatile::HomeChecked(..)
             | Volatile::GivenUp(_)
-            | Volatile::LeftOut(_)
+            | Volatile::TookTurn
             | Volatile::TimerDone(..)
             | Volatile::Scanned { .. }
             | Volatile::ToldAutonomy { .. }

@@ -186,6 +186,12 @@ pub(crate) mod stored {
         Operator,
         Admin,
     });
+
+    pairs!(deed: fleet::plan::Deed = crate::store::Deed {
+        Create,
+        Change,
+        Delete,
+    });
 }
 
 #[cfg(test)]

@@ -79,7 +79,7 @@ impl Table {
             Record::Run(_) => Self::Run,
             Record::Attempt(_) => Self::Attempt,
             Record::Upstream(_) => Self::Upstream,
-            Record::PlanStep(_) => Self::PlanStep,
+            Record::PlanStep(_) | Record::LeftOut(_) => Self::PlanStep,
         }
     }
 
@@ -156,6 +156,7 @@ pub fn encode(record: &Record) -> Vec<u8> {
         Record::Attempt(record) => run::attempt(record).encode_to_vec(),
         Record::Upstream(record) => records::upstream(record).encode_to_vec(),
         Record::PlanStep(step) => plan::step(step).encode_to_vec(),
+        Record::LeftOut(left_out) => plan::left_out(left_out).encode_to_vec(),
     }
 }
 
@@ -180,9 +181,7 @@ pub fn decode(table: Table, bytes: &[u8]) -> Result<Record, StoredFault> {
         Table::Run => message(bytes).and_then(run::read_record).map(Record::Run),
         Table::Attempt => message(bytes).and_then(run::read_attempt).map(Record::Attempt),
         Table::Upstream => message(bytes).and_then(records::read_upstream).map(Record::Upstream),
-        Table::PlanStep => {
-            message(bytes).and_then(plan::read_step).map(|step| Record::PlanStep(Box::new(step)))
-        }
+        Table::PlanStep => message(bytes).and_then(plan::read),
     };
     record.map_err(|Bad { field, problem }| StoredFault { table, field, problem })
 }

@@ -1,16 +1,20 @@
-//! Steps of plans that are being carried out.
+//! Steps of plans that are being carried out, and those that were left out.
 
 use fleet::{
     id::ProjectUid,
-    plan::{Act, Asker, PlanCounts, PlanStep},
+    plan::{Act, Asker, LeftOut, PlanCounts, PlanStep},
+    record::Record,
 };
 
 use super::{
-    Read, name, need, part,
+    Bad, Read, choice, name, need, part,
     project::{read_spec, write_spec},
     project_uid,
 };
-use crate::store::{self, plan_step::Act as StoredAct};
+use crate::{
+    convert::enums::stored,
+    store::{self, plan_step::Act as StoredAct},
+};
 
 pub(super) fn step(step: &PlanStep) -> store::PlanStep {
     let PlanStep { plan, number, by, asker: Asker { who, from, request_id }, act } = step;
@@ -50,7 +54,40 @@ fn write_act(act: &Act) -> StoredAct {
     }
 }
 
-pub(super) fn read_step(message: store::PlanStep) -> Read<PlanStep> {
+pub(super) fn left_out(left_out: &LeftOut) -> store::PlanStep {
+    let LeftOut { plan, number, deed, project, name, why } = left_out;
+    store::PlanStep {
+        plan: Some(*plan),
+        number: Some(*number),
+        act: Some(StoredAct::LeftOut(store::LeftOut {
+            project: Some(project.0),
+            name: Some(name.clone()),
+            deed: Some(stored::deed::number(*deed)),
+            why: Some(why.clone()),
+        })),
+        ..store::PlanStep::default()
+    }
+}
+
+/// A step, or what was left out in its place.
+pub(super) fn read(message: store::PlanStep) -> Read<Record> {
+    let Some(StoredAct::LeftOut(act)) = message.act else {
+        return read_step(message).map(|step| Record::PlanStep(Box::new(step)));
+    };
+    let (plan, number) = (need("plan", message.plan)?, need("number", message.number)?);
+    part("left_out", Some(act), |act| {
+        Ok(Record::LeftOut(LeftOut {
+            plan,
+            number,
+            deed: choice("deed", act.deed, stored::deed::read)?,
+            project: project_uid("project", act.project)?,
+            name: need("name", act.name)?,
+            why: need("why", act.why)?,
+        }))
+    })
+}
+
+fn read_step(message: store::PlanStep) -> Read<PlanStep> {
     Ok(PlanStep {
         plan: need("plan", message.plan)?,
         number: need("number", message.number)?,
@@ -91,6 +128,7 @@ fn read_act(act: StoredAct) -> Read<Act> {
             let (project, revision) = at(act)?;
             Act::Delete { project, revision }
         }
+        StoredAct::LeftOut(_) => return Err(Bad::new("left_out", "is no act")),
     })
 }
 

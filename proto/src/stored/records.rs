@@ -23,7 +23,7 @@ use crate::{
 };
 
 pub(super) fn fleet(record: &FleetRecord) -> store::FleetRecord {
-    let FleetRecord { term, next_uid, frozen } = record;
+    let FleetRecord { term, next_uid, frozen, forgotten_plan } = record;
     store::FleetRecord {
         term: Some(*term),
         next_uid: Some(*next_uid),
@@ -32,6 +32,7 @@ pub(super) fn fleet(record: &FleetRecord) -> store::FleetRecord {
             time_ms: Some(time.0),
             reason: Some(reason.clone()),
         }),
+        forgotten_plan: *forgotten_plan,
     }
 }
 
@@ -47,6 +48,7 @@ pub(super) fn read_fleet(message: store::FleetRecord) -> Read<FleetRecord> {
         term: need("term", message.term)?,
         next_uid: need("next_uid", message.next_uid)?,
         frozen: maybe("frozen", message.frozen, freeze)?,
+        forgotten_plan: message.forgotten_plan,
     })
 }
 

@@ -13,7 +13,7 @@ use fleet::{
     attempt::Role,
     id::{AgentUid, AttemptId, Epoch, Name, ProjectUid, RunId},
     placement::{Behind, Hold, PlacementRecord},
-    plan::{Act, Asker, PlanCounts, PlanStep},
+    plan::{Act, Asker, Deed, LeftOut, PlanCounts, PlanStep},
     project::Destination,
     record::{Answer, FleetRecord, Freeze, Record, RequestRecord},
     time::Wall,
@@ -45,6 +45,7 @@ pub(crate) fn record() -> impl Strategy<Value = Record> {
         runs::attempt().prop_map(Record::Attempt).boxed(),
         upstream().prop_map(Record::Upstream).boxed(),
         plan_step().prop_map(|step| Record::PlanStep(Box::new(step))).boxed(),
+        left_out().prop_map(Record::LeftOut).boxed(),
     ]
 }
 
@@ -69,6 +70,13 @@ fn plan_step() -> impl Strategy<Value = PlanStep> {
     let asker = (text(), text(), text()).prop_map(|(who, from, request_id)| Asker { who, from, request_id });
     (any::<u64>(), any::<u32>(), text(), asker, act.boxed())
         .prop_map(|(plan, number, by, asker, act)| PlanStep { plan, number, by, asker, act })
+}
+
+fn left_out() -> impl Strategy<Value = LeftOut> {
+    let deed = prop_oneof![Just(Deed::Create), Just(Deed::Change), Just(Deed::Delete)];
+    (any::<u64>(), any::<u32>(), deed, project_uid(), text(), text()).prop_map(
+        |(plan, number, deed, project, name, why)| LeftOut { plan, number, deed, project, name, why },
+    )
 }
 
 fn upstream() -> impl Strategy<Value = UpstreamRecord> {
@@ -144,11 +152,9 @@ fn agent_uid() -> impl Strategy<Value = AgentUid> {
 
 fn fleet_record() -> impl Strategy<Value = FleetRecord> {
     let freeze = (text(), wall(), text()).prop_map(|(by, time, reason)| Freeze { by, time, reason });
-    (any::<u64>(), any::<u64>(), option::of(freeze)).prop_map(|(term, next_uid, frozen)| FleetRecord {
-        term,
-        next_uid,
-        frozen,
-    })
+    (any::<u64>(), any::<u64>(), option::of(freeze), option::of(any::<u64>())).prop_map(
+        |(term, next_uid, frozen, forgotten_plan)| FleetRecord { term, next_uid, frozen, forgotten_plan },
+    )
 }
 
 fn placement() -> impl Strategy<Value = PlacementRecord> {

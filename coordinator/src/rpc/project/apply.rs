@@ -2,7 +2,7 @@
 
 use ::fleet::{
     input::{Ask, Reply},
-    plan::{Asker, PlanCounts, PlanRequest},
+    plan::{Asker, PlanCounts, PlanRequest, Progress},
     refusal::{Refusal, RefusalCode},
 };
 use mirror_proto::v1;
@@ -65,19 +65,42 @@ impl Projects {
     async fn carried_out(&self, reply: &Reply) -> Result<v1::ApplyProjectsResponse, Status> {
         let Reply::Planned { plan, counts } = reply else { return Err(unexpected(reply)) };
         let mut changes = self.services.driver.changes();
-        while self.services.driver.view().open_plan().is_some_and(|(open, _)| open == *plan) {
+        loop {
+            let ended = answer(self.services.driver.view().progress(*plan), *counts);
+            if let Some(answer) = ended {
+                return answer.map_err(|refusal| refused(&refusal));
+            }
             if changes.changed().await.is_err() {
                 let text =
                     "the coordinator stops; what was planned is recorded and goes on at its next start";
                 return Err(Status::unavailable(text));
             }
         }
-        let PlanCounts { created, changed, deleted } = *counts;
-        let view = self.services.driver.view();
-        let left_out = view.left_out_of(*plan).take(LEFT_OUT_MAX);
-        let left_out = left_out.map(|one| format!("project \"{}\": {}", one.project, one.why)).collect();
-        Ok(v1::ApplyProjectsResponse { created, changed, deleted, left_out })
     }
+}
+
+/// The answer for a plan that is about so much; `None`: it is being carried out.
+fn answer(progress: Progress<'_>, counts: PlanCounts) -> Option<Result<v1::ApplyProjectsResponse, Refusal>> {
+    let left_out = match progress {
+        Progress::Open { frozen: false, .. } => return None,
+        Progress::Open { left, frozen: true } => {
+            let text = format!(
+                "not all applied: the fleet is frozen; what was planned is recorded, {left} steps of it are left and go on \
+                 at the thaw (mirrorctl thaw)"
+            );
+            return Some(Err(Refusal::precondition("FLEET_FROZEN", text)));
+        }
+        Progress::Forgotten => {
+            let text = "the plan has ended, and whether all of it was done is not known any more: others were applied \
+                        since; look what still differs (mirrorctl plan)";
+            return Some(Err(Refusal::new(RefusalCode::Aborted, "PLAN_FORGOTTEN", text)));
+        }
+        Progress::Ended(left_out) => left_out,
+    };
+    let PlanCounts { created, changed, deleted } = counts.without(&left_out);
+    let told = left_out.iter().take(LEFT_OUT_MAX);
+    let left_out = told.map(|one| format!("project \"{}\": {}", one.name, one.why)).collect();
+    Some(Ok(v1::ApplyProjectsResponse { created, changed, deleted, left_out }))
 }
 
 fn asker(by: &By) -> Asker {

@@ -180,7 +180,7 @@ fn pending(delay: u64) -> AttemptState {
 /// A fleet of one connected agent, as it became by `more`.
 fn fleet(limits: Limits, more: Vec<Change>) -> Engine {
     let mut engine = Engine::new(limits);
-    let fleet = FleetRecord { term: 1, next_uid: 100, frozen: None };
+    let fleet = FleetRecord { term: 1, next_uid: 100, ..FleetRecord::default() };
     let mut changes =
         vec![Change::Put(Record::Fleet(fleet)), Change::Put(agent(FTP1, "ftp1", Some(MORNING)))];
     changes.push(session(FTP1, &["a1"]));
@@ -234,7 +234,8 @@ fn a_freeze_is_told_with_what_waits_and_what_runs() {
     let gnu = project(7, "gnu", "ftp.gnu.org", FTP1);
     let mut changes = waiting(&gnu, 0);
     let freeze = Freeze { by: "maria".into(), time: ago(122 * MINUTE), reason: "array swap".into() };
-    changes.push(Change::Put(Record::Fleet(FleetRecord { term: 1, next_uid: 100, frozen: Some(freeze) })));
+    let frozen = FleetRecord { term: 1, next_uid: 100, frozen: Some(freeze), ..FleetRecord::default() };
+    changes.push(Change::Put(Record::Fleet(frozen)));
     let engine = fleet(Limits::default(), changes);
     assert_eq!(
         one(&engine, 7),

@@ -8,7 +8,7 @@ use fleet::{
     input::{Ask, Decision, Reply},
     plan::{Act, PlanStep},
     project::{ProjectRecord, ProjectSpec},
-    record::{Change, Key, Record, Volatile},
+    record::{Change, Key, Record},
 };
 
 use super::Checks;
@@ -31,6 +31,11 @@ pub(crate) struct Plans {
     restored: bool,
 }
 
+/// While the fleet is frozen no plan is begun, and none goes on.
+fn is_frozen(store: &Store) -> bool {
+    matches!(store.live.get(&Key::Fleet), Some(Record::Fleet(fleet)) if fleet.frozen.is_some())
+}
+
 /// Steps that a change records.
 fn recorded(change: &Change) -> Option<&PlanStep> {
     match change {
@@ -43,13 +48,14 @@ fn recorded(change: &Change) -> Option<&PlanStep> {
 fn ended(change: &Change) -> Option<u32> {
     match change {
         Change::Delete(Key::PlanStep(number)) => Some(*number),
+        Change::Put(Record::LeftOut(left_out)) => Some(left_out.number),
         _ => None,
     }
 }
 
 /// Whether the changes tell of a step that it was left out.
 pub(crate) fn is_left_out(changes: &[Change]) -> bool {
-    changes.iter().any(|change| matches!(change, Change::Volatile(Volatile::LeftOut(_))))
+    changes.iter().any(|change| matches!(change, Change::Put(Record::LeftOut(_))))
 }
 
 /// Whether the changes are a step that was done: it is what a person asked for, whenever that is.
@@ -122,7 +128,7 @@ impl Plans {
             .filter(|change| is_other(change))
             .find(|change| !matches!(change, Change::Put(Record::Fleet(_) | Record::Request(_))));
         let live = store.live.values().any(|record| matches!(record, Record::PlanStep(_)));
-        if !in_order || other.is_some() || unit.source != Source::Person || live || self.open().is_some() {
+        if !in_order || is_frozen(store) || other.is_some() || unit.source != Source::Person || live || self.open().is_some() {
             return Err(format!("plan {plan} was recorded with {other:?}, in order: {in_order}: {unit:?}"));
         }
         match self.books.insert(plan, Book { steps, over: 0 }) {
@@ -135,6 +141,9 @@ impl Plans {
         let Some((plan, book)) = self.open() else {
             return Err(format!("step {number} ended, and no plan is open"));
         };
+        if is_frozen(store) {
+            return Err(format!("step {number} ended while the fleet is frozen: {unit:?}"));
+        }
         let step = &book.steps[book.over];
         let stored = store.live.get(&Key::PlanStep(number));
         if step.number != number || stored != Some(&Record::PlanStep(Box::new(step.clone()))) {
