@@ -142,7 +142,7 @@ async fn an_archived_project_says_so_and_runs_only_for_people() {
     assert!(sentences[0].ends_with("Next: mirrorctl project unarchive vault"), "{sentences:?}");
     assert_eq!(filtered(&fleet, "archived=true").await, ["vault"]);
     let ran = fleet.run("vault").await;
-    assert_eq!(ran.notes, ["the project is archived by maria; this run runs all the same, and only once"]);
+    assert_eq!(ran.notes, ["the project is archived by maria; this run runs all the same, without retries"]);
     let request = v1::UnarchiveProjectRequest { name: named("vault"), etag: String::new() };
     let again = fleet.projects().unarchive_project(request).await.unwrap().into_inner();
     assert!(again.archived.is_none() && !again.status.unwrap().next_fire_times.is_empty());

@@ -18,7 +18,7 @@ pub struct AgentRecord {
     pub uid: AgentUid,
     /// For people; also in its certificate.
     pub name: Name,
-    /// From enrolment, or set by people.
+    /// What people set, and what its host added when it enrolled; [`labels_fault`] bounds them.
     pub labels: BTreeMap<String, String>,
     /// What people allow it, beside its own file.
     pub caps: AgentCaps,
@@ -83,12 +83,54 @@ impl AgentCaps {
         .collect()
     }
 
+    /// These, and where nothing is set, the others.
+    #[must_use]
+    pub fn or(self, others: Self) -> Self {
+        Self {
+            max_running: self.max_running.or(others.max_running),
+            max_serving: self.max_serving.or(others.max_serving),
+            bandwidth_limit_kib: self.bandwidth_limit_kib.or(others.bandwidth_limit_kib),
+        }
+    }
+
+    /// Those of them of which the others have none.
+    #[must_use]
+    pub fn where_none_in(self, others: Self) -> Self {
+        Self {
+            max_running: self.max_running.filter(|_| others.max_running.is_none()),
+            max_serving: self.max_serving.filter(|_| others.max_serving.is_none()),
+            bandwidth_limit_kib: self.bandwidth_limit_kib.filter(|_| others.bandwidth_limit_kib.is_none()),
+        }
+    }
+
     /// The stricter of a project's bandwidth limit and this one, KiB/s; 0: none.
     #[must_use]
     pub fn bandwidth(&self, project_kib: u64) -> u64 {
         let limits = [Some(project_kib).filter(|kib| *kib > 0), self.bandwidth_limit_kib];
         limits.into_iter().flatten().min().unwrap_or(0)
     }
+}
+
+/// What is wrong with labels that one agent would have, by the API's name of them.
+#[must_use]
+pub fn labels_fault(labels: &BTreeMap<String, String>) -> Option<Violation> {
+    let fault = |text: String| Some(Violation::new("labels", text));
+    let (count, bytes) = (labels.len(), label_bytes(labels));
+    if count > defaults::LABELS_MAX {
+        return fault(format!("{count} labels in all; at most {} are possible", defaults::LABELS_MAX));
+    }
+    if bytes > defaults::LABELS_BYTES_MAX {
+        let most = defaults::LABELS_BYTES_MAX;
+        return fault(format!(
+            "their keys and values have {bytes} bytes in all; at most {most} are possible"
+        ));
+    }
+    None
+}
+
+/// Bytes of all keys and values.
+fn label_bytes(labels: &BTreeMap<String, String>) -> usize {
+    labels.iter().map(|(key, value)| key.len() + value.len()).sum()
 }
 
 /// Most bytes of labels and of what is last known of one agent together: a store record holds both. What does not fit is
@@ -112,19 +154,31 @@ impl LastKnown {
     /// What of these facts is kept beside these labels.
     #[must_use]
     pub fn of(facts: &AgentFacts, labels: &BTreeMap<String, String>) -> Self {
-        let taken: usize = labels.iter().map(|(key, value)| key.len() + value.len()).sum();
-        let versions = facts.version.len() + facts.rsync_version.len();
-        let Some(mut left) = LAST_KNOWN_BYTES_MAX.checked_sub(taken + versions) else {
+        Self::fitting(&facts.version, &facts.rsync_version, &facts.roots, labels)
+    }
+
+    /// What of this is kept beside other labels.
+    #[must_use]
+    pub fn beside(&self, labels: &BTreeMap<String, String>) -> Self {
+        Self::fitting(&self.version, &self.rsync_version, &self.roots, labels)
+    }
+
+    fn fitting(
+        version: &str,
+        rsync_version: &str,
+        roots: &[Root],
+        labels: &BTreeMap<String, String>,
+    ) -> Self {
+        let taken = label_bytes(labels) + version.len() + rsync_version.len();
+        let Some(mut left) = LAST_KNOWN_BYTES_MAX.checked_sub(taken) else {
             return Self::default();
         };
-        let mut roots = Vec::new();
-        for root in &facts.roots {
+        let fits = |root: &&Root| {
             let bytes = root.name.len() + root.path.len() + ROOT_FIGURES_BYTES;
-            let Some(rest) = left.checked_sub(bytes) else { break };
-            left = rest;
-            roots.push(root.clone());
-        }
-        Self { version: facts.version.clone(), rsync_version: facts.rsync_version.clone(), roots }
+            left.checked_sub(bytes).map(|rest| left = rest).is_some()
+        };
+        let roots = roots.iter().take_while(fits).cloned().collect();
+        Self { version: version.to_owned(), rsync_version: rsync_version.to_owned(), roots }
     }
 }
 
@@ -426,6 +480,8 @@ mod tests {
             LastKnown::of(&facts, &labels)
         };
         assert_eq!(kept(1).roots.len(), 13);
+        let labels = BTreeMap::from([("k".to_owned(), "v".repeat(1_500))]);
+        assert!(kept(1).beside(&labels) == kept(1_500) && kept(1_500).roots.len() < 13);
         assert_eq!((kept(2_900).roots.len(), kept(2_900).version.as_str()), (0, "0.1.0"));
         assert_eq!(kept(LAST_KNOWN_BYTES_MAX), LastKnown::default());
     }

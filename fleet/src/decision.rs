@@ -3,6 +3,7 @@
 use std::{collections::BTreeMap, time::Duration};
 
 use crate::{
+    agent::AgentCaps,
     attempt::Role,
     id::{AgentUid, AttemptId, Epoch, Name, ProjectUid, RunId},
     marker::MarkerCheck,
@@ -244,6 +245,8 @@ pub enum Reply {
 pub struct Replaced {
     /// The old agent's labels.
     pub labels: BTreeMap<String, String>,
+    /// The old agent's caps, as far as the new one had none of its own.
+    pub caps: AgentCaps,
     /// By the names of their projects.
     pub placements: Vec<ReplacedPlacement>,
 }

@@ -103,6 +103,9 @@ pub const FIRE_LATE: Duration = Duration::from_secs(MINUTE);
 pub const FIRE_STRAYED: Duration = Duration::from_secs(2 * DAY);
 /// The answer to a request id is remembered for this long.
 pub const REQUEST_TTL: Duration = Duration::from_secs(DAY);
+/// Most answers to one asker's request ids that are remembered at a time: each of 10,000 projects may be declared and run in
+/// one day. Later requests with an id are refused until the oldest answers expire.
+pub const REQUESTS_PER_ASKER_MAX: usize = 20_000;
 /// The floor of the default delete limit.
 pub const MAX_DELETE_FLOOR: u64 = 500;
 /// The largest number a person may give as delete limit.
@@ -151,6 +154,8 @@ pub const PASSWORD_CHARS_MIN: usize = 12;
 pub const PASSWORD_BYTES_MAX: usize = 256;
 /// Most labels on one thing.
 pub const LABELS_MAX: usize = 32;
+/// Most bytes of the keys and values of one agent's labels together: its record has room for them beside the rest.
+pub const LABELS_BYTES_MAX: usize = 4_096;
 /// Longest label value and display name, in characters.
 pub const LABEL_CHARS_MAX: usize = 200;
 /// Longest reason a person gives, in characters.

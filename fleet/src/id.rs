@@ -25,6 +25,12 @@ impl Name {
         &self.0
     }
 
+    /// Whether both are written in the same way, too: names that are equal may differ in case.
+    #[must_use]
+    pub fn is_spelt_as(&self, other: &Self) -> bool {
+        self.0 == other.0
+    }
+
     /// What decides equality.
     #[must_use]
     pub fn folded(&self) -> String {

@@ -318,7 +318,7 @@ pub struct ProjectRecord {
     pub spec: ProjectSpec,
     /// Set while paused.
     pub paused: Option<Pause>,
-    /// Set while archived: it has no fire, runs only when a person asks, once, and raises no alarm.
+    /// Set while archived: it has no fire, runs only when a person asks, without retries, and raises no alarm.
     pub archived: Option<Archive>,
     /// Grows by one with each change.
     pub revision: u64,
@@ -365,6 +365,26 @@ pub struct ProjectState {
     /// The newest marker that was seen of what is served, by the declared one; nothing older is pulled by itself. `None`:
     /// not known.
     pub marker: Option<Wall>,
+}
+
+impl ProjectState {
+    /// A project to which nothing has happened.
+    #[must_use]
+    pub fn new(uid: ProjectUid) -> Self {
+        Self {
+            uid,
+            wanted: 0,
+            taken: 0,
+            next_fire: None,
+            missed_fires: 0,
+            skipped_fires: 0,
+            last_run: None,
+            tree: None,
+            last_success: None,
+            upstream: 0,
+            marker: None,
+        }
+    }
 }
 
 /// How the newest closed run ended.

@@ -469,6 +469,9 @@ fn an_agent_in_anothers_place() {
             one("ubuntu", v1::Role::Replica, Refill::FromOrigin),
         ],
         labels: [("role", "edge"), ("site", "north")].map(|(key, value)| (key.into(), value.into())).into(),
+        max_running: 2,
+        max_serving: 0,
+        bandwidth_limit_kib: 51_200,
     };
     let what = text::agent::Replacement { old: "ftp1", new: "ftp2", dry_run: false, revoke: false };
     let mut text = text::agent::replaced(&view(), &what, &answer);

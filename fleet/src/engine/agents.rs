@@ -5,13 +5,13 @@ use std::{collections::BTreeMap, net::IpAddr};
 
 use super::{effects::Effects, state::Engine};
 use crate::{
-    agent::{AgentFacts, AgentRecord, JoinToken, LastKnown, Root, Session, TokenNames},
+    agent::{AgentFacts, AgentRecord, JoinToken, LastKnown, Root, Session, TokenNames, labels_fault},
     attempt::{AttemptEvent, AttemptRecord, AttemptState, Role},
     defaults,
     id::{AgentUid, Epoch, Name, ProjectUid, RunId},
     input::{AgentInput, CloseReason, Decision, Held, Message, Reply, Send},
     record::{Change, FleetRecord, Record, Volatile},
-    refusal::{Refusal, RefusalCode},
+    refusal::{Refusal, RefusalCode, Violation},
     run::{RunRecord, RunState, Trigger, Wish},
     time::{Now, Wall},
 };
@@ -30,11 +30,16 @@ impl Engine {
         };
         let mut effects = Effects::of(self);
         let known = self.agent_names.get(&name).and_then(|uid| self.agents.get(uid));
+        let labels = joined_labels(known, labels);
+        if let Some(fault) = labels_fault(&labels).filter(|_| known.is_none_or(|old| old.labels != labels)) {
+            return Decision::refused(too_many_labels(&name, known, fault));
+        }
         let fresh_uid = AgentUid(self.next_uid());
         let record = AgentRecord {
             uid: known.map_or(fresh_uid, |agent| agent.uid),
             name,
-            labels: joined_labels(known, labels),
+            last_known: known.map(|agent| agent.last_known.beside(&labels)).unwrap_or_default(),
+            labels,
             caps: known.map(|agent| agent.caps).unwrap_or_default(),
             draining: known.is_some_and(|agent| agent.draining),
             revoked: None,
@@ -43,7 +48,6 @@ impl Engine {
             certificate_expires: expires,
             state_id: known.map_or_else(String::new, |agent| agent.state_id.clone()),
             last_seen: known.and_then(|agent| agent.last_seen),
-            last_known: known.map(|agent| agent.last_known.clone()).unwrap_or_default(),
             revision: known.map_or(1, |agent| agent.revision + 1),
             create_time: known.map_or(now.wall, |agent| agent.create_time),
         };
@@ -381,18 +385,27 @@ impl Engine {
     }
 }
 
-/// The labels of an agent that enrols: what its host says, or what it had where the host says none. Of an agent that
-/// people have declared theirs hold, and the host can only add to them.
+/// The labels of an agent that enrols: those that it has hold, whoever gave them, and the host can only add others. Else a
+/// host that is installed anew would undo what people have set since, and the trees of the projects that select it by that.
 fn joined_labels(known: Option<&AgentRecord>, said: BTreeMap<String, String>) -> BTreeMap<String, String> {
-    match known {
-        Some(agent) if agent.is_declared_only() => {
-            let mut labels = said;
-            labels.extend(agent.labels.clone());
-            labels
+    let mut labels = said;
+    labels.extend(known.map(|agent| agent.labels.clone()).unwrap_or_default());
+    labels
+}
+
+fn too_many_labels(name: &Name, known: Option<&AgentRecord>, fault: Violation) -> Refusal {
+    let next = match known {
+        Some(known) if !known.labels.is_empty() => {
+            format!(
+                "; {} of them it has already: enrol it with fewer, or take some of those away first (mirrorctl agent set \
+                     {name} --label KEY-)",
+                known.labels.len()
+            )
         }
-        Some(agent) if said.is_empty() => agent.labels.clone(),
-        Some(_) | None => said,
-    }
+        Some(_) | None => "; enrol it with fewer".to_owned(),
+    };
+    let description = format!("agent \"{name}\": {}{next}", fault.description);
+    Refusal::invalid("not enrolled", vec![Violation { description, ..fault }])
 }
 
 fn other_key(name: &Name) -> Refusal {

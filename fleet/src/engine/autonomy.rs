@@ -185,7 +185,12 @@ impl Engine {
                 all.filter(|(_, order)| order.is_some()).collect()
             }
         };
-        let unchanged = told.iter().all(|(project, order)| known.orders.get(project) == order.as_ref());
+        let same = |old: Option<&StandingOrder>, new: Option<&StandingOrder>| {
+            // Names are equal ignoring case, and the agent is to write the project's as people do.
+            let name = |order: &StandingOrder| order.template.project_name.as_str().to_owned();
+            old == new && old.map(name) == new.map(name)
+        };
+        let unchanged = told.iter().all(|(project, order)| same(known.orders.get(project), order.as_ref()));
         let serial = if unchanged && !complete { known.serial } else { known.serial + 1 };
         if let Some(session) = self.sessions.get(&agent).filter(|_| serial != known.serial) {
             let withdrawn = told.iter().filter(|(_, order)| order.is_none()).map(|(uid, _)| *uid).collect();

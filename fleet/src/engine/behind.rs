@@ -150,7 +150,7 @@ pub(super) fn met_behind(run: &RunRecord, attempt: &AttemptRecord, effects: &Eff
 pub(super) fn is_spent(class: ExitClass, attempt: &AttemptRecord, verdict: Verdict, knocked: bool) -> bool {
     match class {
         ExitClass::UpstreamBehind | ExitClass::NotFound => true,
-        ExitClass::Busy => attempt.attempt_try >= defaults::FALLBACK_BUSY_TRIES,
+        ExitClass::Busy => verdict == Verdict::GiveUp || attempt.attempt_try >= defaults::FALLBACK_BUSY_TRIES,
         ExitClass::Network | ExitClass::Timeout | ExitClass::Stalled | ExitClass::Protocol => {
             knocked || verdict == Verdict::GiveUp
         }

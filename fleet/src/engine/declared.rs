@@ -3,17 +3,13 @@
 
 use std::collections::BTreeMap;
 
-use super::{
-    effects::Effects,
-    people::{Outcome, remember},
-    state::Engine,
-};
+use super::{effects::Effects, people::Outcome, requests::remember, state::Engine};
 use crate::{
-    agent::{AgentCaps, AgentRecord, LastKnown},
+    agent::{AgentCaps, AgentRecord, LastKnown, labels_fault},
     id::{AgentUid, Name},
     input::{Decision, Reply, RequestKey},
     record::{Answer, FleetRecord, Record},
-    refusal::{Refusal, RefusalCode},
+    refusal::{Refusal, RefusalCode, Violation},
     time::{Now, Wall},
 };
 
@@ -60,7 +56,7 @@ impl Engine {
             let text = format!("an agent \"{}\" exists; names are unique ignoring case", taken.name);
             return Err(Refusal::new(RefusalCode::AlreadyExists, "AGENT_EXISTS", text));
         }
-        let faults = caps.faults();
+        let faults = faults(caps, Some(&labels));
         if !faults.is_empty() {
             return Err(Refusal::invalid("agent not declared", faults));
         }
@@ -105,16 +101,26 @@ impl Engine {
         if agent.revision != revision {
             return Err(Refusal::stale("agent", &agent.name));
         }
-        let faults = caps.faults();
+        // What it has already is no fault of who changes something else.
+        let faults = faults(caps, (agent.labels != labels).then_some(&labels));
         if !faults.is_empty() {
             return Err(Refusal::invalid("agent not changed", faults));
         }
         let mut effects = Effects::of(self);
         if (&agent.labels, agent.caps) != (&labels, caps) && !validate_only {
-            let record = AgentRecord { labels, caps, revision: revision + 1, ..agent.clone() };
+            let last_known = agent.last_known.beside(&labels);
+            let record = AgentRecord { labels, caps, last_known, revision: revision + 1, ..agent.clone() };
             effects.put(Record::Agent(record));
         }
         effects.reply(if validate_only { Reply::Done } else { Reply::Agent(uid) });
         Ok(effects.decision())
     }
+}
+
+/// What is wrong with what people say of an agent.
+fn faults(caps: AgentCaps, labels: Option<&BTreeMap<String, String>>) -> Vec<Violation> {
+    let mut faults = caps.faults();
+    let of_labels = labels.and_then(labels_fault);
+    faults.extend(of_labels.map(|fault| Violation::new(format!("agent.{}", fault.field), fault.description)));
+    faults
 }

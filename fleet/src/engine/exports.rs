@@ -242,7 +242,11 @@ impl Engine {
         let known = |project: ProjectUid| exporter.told.get(&project);
         // What it could not serve it is told again, or it never tries again.
         let unchanged = told.iter().all(|(project, export)| {
-            known(*project).map(|told| &told.export) == export.as_ref()
+            let old = known(*project).map(|told| &told.export);
+            // Names are equal ignoring case, and the agent is to write the project's as people do.
+            let name = |export: &Export| export.name.as_str().to_owned();
+            old == export.as_ref()
+                && old.map(name) == export.as_ref().map(name)
                 && !exporter.not_served.contains(project)
         });
         if unchanged && !complete {

@@ -355,7 +355,9 @@ impl Engine {
         }
         if let Some(archive) = &project.record.archived {
             let by = &archive.by;
-            notes.push(format!("the project is archived by {by}; this run runs all the same, and only once"));
+            notes.push(format!(
+                "the project is archived by {by}; this run runs all the same, without retries"
+            ));
         }
         if let Some(freeze) = &self.fleet.frozen {
             notes.push(format!("the fleet is frozen by {}; the run waits for the thaw", freeze.by));

@@ -36,7 +36,16 @@ pub(super) struct Home<'a> {
     pub(super) role: Role,
     pub(super) standby: bool,
     pub(super) destination: &'a Destination,
+    /// By labels, not by name.
+    selected: bool,
     entry: Entry,
+}
+
+impl Home<'_> {
+    /// Whether labels select the agent for the same place in both.
+    fn selects_the_same(&self, other: &Self) -> bool {
+        self.selected && other.selected && self.destination == other.destination
+    }
 }
 
 /// The entry of a declaration that asks for an agent, as the API names it.
@@ -70,7 +79,7 @@ enum Standing {
 pub enum Obstacle {
     /// An attempt may be on the agent.
     Busy,
-    /// The destination lies inside, around or at this project's on the agent.
+    /// The destination, or the public link, lies inside, around or at this project's on the agent.
     Overlap(ProjectUid),
     /// The project has [`REPLICAS_MAX`] replicas.
     TooMany,
@@ -144,22 +153,30 @@ impl Engine {
         wanted
     }
 
-    /// What speaks against the homes that a declaration asks for.
+    /// What speaks against the homes that a declaration asks for. An agent that labels select stays unplaced where something
+    /// is in its way, and that is no fault of who changes something else: only what the change asks of it is one.
     pub(super) fn home_faults(&self, own: Option<ProjectUid>, spec: &ProjectSpec) -> Vec<Violation> {
+        let old = own.and_then(|own| self.projects.get(&own)).map(|project| &project.record.spec);
+        let same_link = old.is_some_and(|old| old.link == spec.link);
         let mut faults = Vec::new();
         let mut replicas = 0;
-        let mut too_many = None;
+        let mut newcomer = None;
         let mut link_fault = None;
         for agent in self.wanted_agents(spec) {
             let Some(home) = self.home_of(spec, agent) else { continue };
+            let before = old.and_then(|old| self.home_of(old, agent));
             replicas += usize::from(home.role == Role::Replica);
-            if replicas > REPLICAS_MAX {
-                too_many = Some(home.entry.to_string());
+            if before.is_none() && home.role == Role::Replica {
+                newcomer = Some(home.entry.to_string());
             }
+            let selected_before = before.is_some_and(|before| before.selects_the_same(&home));
             if link_fault.is_none()
-                && let Some(link) = &spec.link
+                && let Some(link) = spec.link.as_ref().filter(|_| !(same_link && selected_before))
             {
                 link_fault = self.link_fault(own, agent, link, home.destination);
+            }
+            if selected_before {
+                continue;
             }
             let Some(other) = self.overlapping(own, agent, home.destination) else { continue };
             let field = match home.entry {
@@ -170,6 +187,7 @@ impl Engine {
         }
         let text =
             || format!("{replicas} replicas in all; at most {REPLICAS_MAX} of one project are possible");
+        let too_many = newcomer.filter(|_| replicas > REPLICAS_MAX);
         faults.extend(too_many.map(|field| Violation::new(field, text())));
         faults.extend(link_fault);
         faults
@@ -305,7 +323,9 @@ impl Engine {
             }
             (Some(home), None) => {
                 let replicas = project.placements.values().filter(|one| one.role == Role::Replica).count();
-                if let Some(other) = overlap(&home) {
+                // What the project's public link would lie in would take it away.
+                let link = || self.overlapping(Some(uid), agent, spec.link.as_ref()?);
+                if let Some(other) = overlap(&home).or_else(link) {
                     Standing::Blocked(Obstacle::Overlap(other))
                 } else if home.role == Role::Replica && replicas >= REPLICAS_MAX {
                     Standing::Blocked(Obstacle::TooMany)
@@ -326,7 +346,9 @@ impl Engine {
             let home = self.home_of(&project.record.spec, *agent)?;
             let text = match self.standing(uid, *agent) {
                 Standing::Blocked(Obstacle::Overlap(other)) => {
-                    self.overlap_text(*agent, home.destination, other)
+                    let link = project.record.spec.link.as_ref();
+                    let of_tree = self.overlapping(Some(uid), *agent, home.destination).is_some();
+                    self.overlap_text(*agent, link.filter(|_| !of_tree).unwrap_or(home.destination), other)
                 }
                 Standing::Blocked(Obstacle::TooMany) => {
                     format!("the project has {REPLICAS_MAX} replicas, the most that are possible")
@@ -470,7 +492,13 @@ pub(super) fn home_as<'a>(spec: &'a ProjectSpec, record: &AgentRecord) -> Option
     if let Some(index) = origins.iter().position(|target| target.agent == record.uid) {
         let role = if index == 0 { Role::Origin } else { Role::Replica };
         let destination = spec.destination_on(&origins[index]);
-        return Some(Home { role, standby: index > 0, destination, entry: Entry::Origin(index) });
+        return Some(Home {
+            role,
+            standby: index > 0,
+            destination,
+            selected: false,
+            entry: Entry::Origin(index),
+        });
     }
     let replicas = &spec.placement.replicas;
     let named = replicas.iter().position(|replicas| replicas.pick == Pick::Agent(record.uid));
@@ -480,7 +508,8 @@ pub(super) fn home_as<'a>(spec: &'a ProjectSpec, record: &AgentRecord) -> Option
     };
     let index = named.or_else(|| replicas.iter().position(|replicas| fits(&replicas.pick)))?;
     let destination = replicas[index].destination.as_ref().unwrap_or(&spec.destination);
-    Some(Home { role: Role::Replica, standby: false, destination, entry: Entry::Replicas(index) })
+    let selected = named.is_none();
+    Some(Home { role: Role::Replica, standby: false, destination, selected, entry: Entry::Replicas(index) })
 }
 
 /// The placement that a home asks for. A tree that is where it should be stays what it is, whatever its agent

@@ -2,7 +2,8 @@
 //!
 //! Every record, lock, journal entry and export names a project by its uid, so a new name is one write, whatever is
 //! going on: attempts on agents go on, and their reports are the renamed project's. An archived project is served as it
-//! is. It has no fire, so there is nothing to catch up with when its time comes again; a person's run is tried once.
+//! is. It has no fire, so there is nothing to catch up with when its time comes again; a person's run has no retries:
+//! with a marker it asks each upstream once, and where a hold's deletes are within the limit again it goes on to do them.
 
 use std::sync::Arc;
 
@@ -50,7 +51,7 @@ impl Engine {
         self.check_free(&name, Some(uid))?;
         let mut effects = Effects::of(self);
         // Names are equal ignoring case, and a change of case is a change.
-        if project.record.name.as_str() != name.as_str() {
+        if !project.record.name.is_spelt_as(&name) {
             effects.put(Record::Project(Arc::new(ProjectRecord { name, ..changed(project, now) })));
         }
         effects.reply(Reply::Project(uid));

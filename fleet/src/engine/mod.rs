@@ -49,6 +49,7 @@ mod promote;
 mod pushes;
 mod replace;
 mod report;
+mod requests;
 mod reseed;
 mod state;
 mod timers;

@@ -10,6 +10,7 @@ use super::{
     effects::Effects,
     guard::no_origin,
     life::archived_refusal,
+    requests::remember,
     state::{Engine, Project},
 };
 use crate::{
@@ -21,7 +22,7 @@ use crate::{
     outcome::Evidence,
     placement::PlacementRecord,
     project::{Pause, Pick, ProjectRecord, ProjectSpec, ProjectState, Replicas},
-    record::{Answer, Change, FleetRecord, Freeze, Key, Record, RequestRecord, Volatile},
+    record::{Answer, Change, FleetRecord, Freeze, Key, Record, Volatile},
     refusal::{Refusal, RefusalCode, Violation},
     run::{RunRecord, RunState, Trigger, TriggerKind, Wish},
     schedule::Schedule,
@@ -110,29 +111,6 @@ impl Engine {
 
     pub(super) fn find_agent(&self, uid: AgentUid) -> Result<&AgentRecord, Refusal> {
         self.agents.get(&uid).ok_or_else(|| Refusal::not_found("agent", format_args!("uid {}", uid.0)))
-    }
-
-    /// The remembered answer to a request id that was used before.
-    ///
-    /// # Errors
-    /// It was used with another payload.
-    pub fn remembered(&self, now: Now, request: Option<&RequestKey>) -> Result<Option<Reply>, Refusal> {
-        let Some(request) = request else { return Ok(None) };
-        let Some(old) = self.requests.get(&request.key).filter(|old| old.expires > now.wall) else {
-            return Ok(None);
-        };
-        if old.payload != request.payload {
-            let fault = "was used before with another payload; ids are remembered for 24 h";
-            return Err(Refusal::invalid("nothing done", vec![Violation::new("request_id", fault)]));
-        }
-        Ok(Some(match old.answer {
-            Answer::Project(uid) => Reply::Project(uid),
-            Answer::Agent(uid) => Reply::Agent(uid),
-            Answer::Run { project, run, coalesced } => {
-                Reply::Run { project, run, coalesced, notes: Vec::new() }
-            }
-            Answer::Plan { plan, counts } => Reply::Planned { plan, counts },
-        }))
     }
 
     #[expect(clippy::too_many_arguments, reason = "they are the fields of one request")]
@@ -599,7 +577,7 @@ impl Engine {
     /// Forgets answers and tokens of all kinds that have expired, and mends schedules that a wrong clock has sent into the far
     /// future; at most [`SWEEP_MAX`] at a time.
     pub(super) fn sweep(&self, now: Now) -> Decision {
-        let requests = self.requests.values().filter(|request| request.expires <= now.wall);
+        let requests = self.requests.iter().filter(|request| request.expires <= now.wall);
         let requests = requests.map(|request| Change::Delete(Key::Request(request.key.clone())));
         let tokens = self.tokens.values().filter(|token| token.expires <= now.wall);
         let tokens = tokens.map(|token| Change::Delete(Key::JoinToken(token.id.clone())));
@@ -634,13 +612,6 @@ pub fn at_its_phase(spec: ProjectSpec, uid: ProjectUid, old: Option<&Schedule>) 
 
 /// Most expired things forgotten in one commit unit.
 pub const SWEEP_MAX: usize = 64;
-
-pub(super) fn remember(now: Now, request: Option<RequestKey>, answer: Answer, decision: &mut Decision) {
-    if let Some(RequestKey { key, payload }) = request {
-        let expires = now.wall.plus(defaults::REQUEST_TTL);
-        decision.changes.push(Change::Put(Record::Request(RequestRecord { key, payload, answer, expires })));
-    }
-}
 
 pub(super) fn check_revision(project: &Project, revision: Option<u64>) -> Result<(), Refusal> {
     match revision {

@@ -14,10 +14,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::{
-    people::{Outcome, remember},
-    state::Engine,
-};
+use super::{people::Outcome, requests::remember, state::Engine};
 use crate::{
     id::{Name, ProjectUid},
     input::{Ask, Decision, Reply, RequestKey, UserAsk},

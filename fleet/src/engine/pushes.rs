@@ -11,7 +11,8 @@ use super::{
     effects::Effects,
     guard::no_origin,
     life::archived_refusal,
-    people::{Outcome, remember},
+    people::Outcome,
+    requests::remember,
     state::{Engine, Project},
 };
 use crate::{
@@ -79,18 +80,19 @@ impl Engine {
         let project = self.find_project(uid)?;
         archived_refusal(project, TriggerKind::Push).map_or(Ok(()), Err)?;
         let mut effects = Effects::of(self);
-        let (run, coalesced) = if over_limit {
-            // It has not begun, so it copies what this push tells of: nothing is lost, and nothing written.
+        if over_limit {
+            // It has not begun, so it copies what this push tells of: nothing is lost, and nothing written. Not even its id:
+            // repeated, it gets such an answer again, or a refusal that says so.
             let waiting = self.waiting_run(project).ok_or_else(|| too_often(project))?;
-            (waiting.id, true)
-        } else {
-            let trigger = Trigger { kind: TriggerKind::Push, by, time: now.wall, autonomous: false };
-            let triggered = self.trigger(now, project, trigger, Wish::default(), traceparent, &mut effects);
-            if let Some(token) = token {
-                effects.put(Record::PushToken(PushToken { last_used: Some(now.wall), ..token.clone() }));
-            }
-            triggered.ok_or_else(|| no_origin(project))?
-        };
+            effects.reply(self.push_reply(project, waiting.id, true));
+            return Ok(effects.decision());
+        }
+        let trigger = Trigger { kind: TriggerKind::Push, by, time: now.wall, autonomous: false };
+        let triggered = self.trigger(now, project, trigger, Wish::default(), traceparent, &mut effects);
+        if let Some(token) = token {
+            effects.put(Record::PushToken(PushToken { last_used: Some(now.wall), ..token.clone() }));
+        }
+        let (run, coalesced) = triggered.ok_or_else(|| no_origin(project))?;
         let reply = self.push_reply(project, run, coalesced);
         let coalesced = matches!(reply, Reply::Run { coalesced: true, .. });
         let mut decision = effects.decision();

@@ -7,6 +7,9 @@
 //!   a new origin's tree ──▶ reseed.rs, from an agent that has it      else ──▶ the upstream, by the next run
 //! ```
 //!
+//! The old agent's caps go over as well, where the new one has none of its own: a thin line is no wider for another host, and
+//! never busier than when its trees are filled again.
+//!
 //! The new agent begins without trees, and what a project serves stays what it is: nobody pulls from a placement that
 //! lacks the version. The old agent's trees stay on its disk. Knows no host: that both are reachable, or that a disk is
 //! dead, is for people to say.
@@ -26,9 +29,8 @@ use super::{
     state::{Engine, Project},
 };
 use crate::{
-    agent::AgentRecord,
+    agent::{AgentRecord, labels_fault},
     attempt::{AttemptEvent, AttemptRecord, Role},
-    defaults,
     id::{AgentUid, ProjectUid, RunId},
     input::{AgentReplacement, Decision, Refill, Replaced, ReplacedPlacement, Reply},
     placement::PlacementRecord,
@@ -98,7 +100,9 @@ impl Engine {
         let new = self.find_agent(ask.new)?;
         let mut labels = new.labels.clone();
         labels.extend(old.labels.clone());
-        let heir = AgentRecord { labels, revision: new.revision + 1, ..new.clone() };
+        let last_known = new.last_known.beside(&labels);
+        let caps = new.caps.or(old.caps);
+        let heir = AgentRecord { labels, caps, last_known, revision: new.revision + 1, ..new.clone() };
         let moves = self.moves(old, new, &heir, ask.reseed);
         let mut faults = self.agent_faults(old, &heir, ask);
         if old.uid != new.uid {
@@ -184,13 +188,15 @@ impl Engine {
         } else if !self.sessions.contains_key(&heir.uid) {
             fault(format!("agent \"{name}\" has no session, so its roots are not known; start its agent"));
         }
-        if heir.labels.len() > defaults::LABELS_MAX {
-            let text = format!(
-                "agent \"{name}\" would have {} labels, at most {} are possible; enrol its host again with fewer",
-                heir.labels.len(),
-                defaults::LABELS_MAX
-            );
-            fault(text);
+        let labels = labels_fault(&heir.labels);
+        if let Some(labels) =
+            labels.filter(|_| self.agents.get(&heir.uid).is_none_or(|new| new.labels != heir.labels))
+        {
+            fault(format!(
+                "agent \"{name}\" cannot have the labels of \"{}\" beside its own: {}; take some of either away first \
+                 (mirrorctl agent set {name} --label KEY-)",
+                old.name, labels.description
+            ));
         }
         faults.extend(ask.revoke.as_deref().and_then(reason_fault));
         faults
@@ -297,6 +303,7 @@ impl Engine {
             revision: old.revision + 1,
             ..old.clone()
         }));
+        let own_caps = self.agents.get(&heir.uid).map(|new| new.caps).unwrap_or_default();
         effects.put(Record::Agent(heir));
         let mut last = self.last_run.unwrap_or(RunId::NIL);
         let mut placements = Vec::new();
@@ -316,7 +323,8 @@ impl Engine {
         if ask.revoke.is_some() {
             self.close_revoked(old.uid, &mut effects);
         }
-        effects.reply(Reply::Replaced(Replaced { labels: old.labels.clone(), placements }));
+        let caps = old.caps.where_none_in(own_caps);
+        effects.reply(Reply::Replaced(Replaced { labels: old.labels.clone(), caps, placements }));
         effects.decision()
     }
 

@@ -334,7 +334,12 @@ impl Engine {
         let makes_tree = |id: &RunId| self.runs.get(id).is_none_or(|run| run.wish.makes_tree());
         let newer_waits = project.runs.range(RunId(run.id.0)..).any(|id| *id != run.id && makes_tree(id));
         let knocked = self.knocked_in_vain(attempt);
-        let verdict = self.verdict(now, project, attempt, class);
+        let archived = project.record.archived.is_some();
+        let verdict = match self.verdict(now, project, attempt, class) {
+            // Nobody waits for it, so nobody tries again by himself; another upstream is no other try.
+            Verdict::Again(_) if archived => Verdict::GiveUp,
+            verdict => verdict,
+        };
         let goes_on = effects.retries() && run.wish.makes_tree() && !is_for_nobody(project, &run);
         if goes_on && is_spent(class, attempt, verdict, knocked) {
             if let Some(next) = self.next_upstream(now, project, attempt) {
@@ -345,8 +350,7 @@ impl Engine {
             }
         }
         let again = match verdict {
-            // Nobody waits for it, so nobody tries again by himself.
-            _ if project.record.archived.is_some() => None,
+            _ if archived => None,
             _ if knocked => (!newer_waits && effects.retries()).then_some(Duration::ZERO),
             Verdict::Again(_) if class == ExitClass::Busy && newer_waits => None,
             Verdict::Again(delay) => effects.retries().then_some(delay),

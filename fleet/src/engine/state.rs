@@ -12,6 +12,7 @@ use super::{
     hosts::{Hosts, host_of},
     plans::Plans,
     pushes::PushTokens,
+    requests::Requests,
     timers::{Timer, Timers},
     usage::Usage,
 };
@@ -22,7 +23,7 @@ use crate::{
     id::{AgentUid, AttemptId, Epoch, Name, ProjectUid, RunId},
     placement::PlacementRecord,
     project::{Destination, ProjectRecord, ProjectState},
-    record::{Change, FleetRecord, Key, Record, RequestRecord},
+    record::{Change, FleetRecord, Key, Record},
     run::{RunRecord, RunState},
     time::{Mono, Now, Wall},
     upstream::UpstreamRecord,
@@ -54,7 +55,7 @@ pub struct Engine {
     pub(super) users: BTreeMap<String, UserRecord>,
     pub(super) user_tokens: BTreeMap<String, UserToken>,
     pub(super) push_tokens: PushTokens,
-    pub(super) requests: BTreeMap<String, RequestRecord>,
+    pub(super) requests: Requests,
     pub(super) runs: BTreeMap<RunId, RunRecord>,
     pub(super) attempts: BTreeMap<AttemptId, AttemptRecord>,
     pub(super) upstreams: BTreeMap<String, UpstreamRecord>,
@@ -186,7 +187,7 @@ impl Engine {
             .chain(self.users.values().cloned().map(Record::User))
             .chain(self.user_tokens.values().cloned().map(Record::UserToken))
             .chain(self.push_tokens.all().cloned().map(Record::PushToken))
-            .chain(self.requests.values().cloned().map(Record::Request))
+            .chain(self.requests.iter().cloned().map(Record::Request))
             .chain(self.runs.values().cloned().map(Record::Run))
             .chain(self.attempts.values().cloned().map(Record::Attempt))
             .chain(self.upstreams.values().cloned().map(Record::Upstream))
@@ -210,9 +211,7 @@ impl Engine {
                 self.user_tokens.insert(token.id.clone(), token.clone());
             }
             Record::PushToken(token) => self.push_tokens.put(token),
-            Record::Request(request) => {
-                self.requests.insert(request.key.clone(), request.clone());
-            }
+            Record::Request(request) => self.requests.put(request),
             Record::Run(run) => self.put_run(now, run),
             Record::Attempt(attempt) => self.put_attempt(now, attempt),
             Record::Upstream(upstream) => {
@@ -252,8 +251,9 @@ impl Engine {
         match self.projects.get_mut(&record.uid) {
             Some(project) => {
                 let (old, new) = (&project.record.spec, &record.spec);
-                moved = (&old.placement, &old.destination) != (&new.placement, &new.destination);
-                renamed = project.record.name != record.name;
+                moved = (&old.placement, &old.destination, &old.link)
+                    != (&new.placement, &new.destination, &new.link);
+                renamed = !project.record.name.is_spelt_as(&record.name);
                 project.record = Arc::clone(record);
             }
             None => {
@@ -536,9 +536,7 @@ impl Engine {
                 self.user_tokens.remove(id);
             }
             Key::PushToken(id) => self.push_tokens.remove(id),
-            Key::Request(key) => {
-                self.requests.remove(key);
-            }
+            Key::Request(key) => self.requests.remove(key),
             Key::Run(project, run) => {
                 self.runs.remove(run);
                 if let Some(project) = self.projects.get_mut(project) {
@@ -673,25 +671,5 @@ impl Engine {
             opening.map(|(looked, at)| if now.wall < looked { Duration::ZERO } else { at.since(now.wall) });
         let day = self.exports.next_day(now.wall).map(|at| at.since(now.wall));
         [fire, pause, timer, wake, opening, day].into_iter().flatten().min()
-    }
-}
-
-impl ProjectState {
-    /// A project to which nothing has happened.
-    #[must_use]
-    pub fn new(uid: ProjectUid) -> Self {
-        Self {
-            uid,
-            wanted: 0,
-            taken: 0,
-            next_fire: None,
-            missed_fires: 0,
-            skipped_fires: 0,
-            last_run: None,
-            tree: None,
-            last_success: None,
-            upstream: 0,
-            marker: None,
-        }
     }
 }

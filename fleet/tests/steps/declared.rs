@@ -4,11 +4,13 @@ use std::{collections::BTreeMap, time::Duration};
 
 use fleet::{
     Engine,
-    agent::{AgentCaps, TokenNames},
+    agent::{AgentCaps, Root, TokenNames},
+    defaults::{LABELS_BYTES_MAX, LABELS_MAX},
     engine::WaitReason,
     id::AgentUid,
     input::{AgentInput, Ask, Input, Reply, RequestKey},
-    refusal::RefusalCode,
+    record::Record,
+    refusal::{Refusal, RefusalCode},
 };
 
 use crate::world::{HOUR, World, labels, ok, root, selected, spec};
@@ -254,4 +256,102 @@ fn what_an_agent_last_told_is_known_while_it_is_away_and_after_a_restart() {
     assert_eq!((away.last_known.roots.clone(), away.last_seen), (roots.clone(), Some(world.now.wall)));
     let again = Engine::recover(world.engine.limits().clone(), world.now, world.engine.records());
     assert_eq!(again.agent(ftp1).unwrap().last_known.roots, roots);
+}
+
+/// So many labels that nobody else has.
+fn many(prefix: &str, count: usize) -> Vec<(String, String)> {
+    (0..count).map(|n| (format!("{prefix}{n}"), "x".to_owned())).collect()
+}
+
+fn pairs(labels: &[(String, String)]) -> Vec<(&str, &str)> {
+    labels.iter().map(|(key, value)| (key.as_str(), value.as_str())).collect()
+}
+
+fn refusal(reply: Reply) -> Refusal {
+    match reply {
+        Reply::Refused(refusal) => refusal,
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn a_host_that_enrols_again_changes_no_label_that_its_agent_has() {
+    let mut world = World::new();
+    let ftp1 = world.agent("ftp1", &[]);
+    let edge1 = world.agent("edge1", &[("role", "edge"), ("site", "north")]);
+    let replicas = vec![selected("role", "edge")];
+    let project = world.declare("debian", spec("a1:debian", &[ftp1], replicas)).unwrap();
+    world.synced(project, &ok());
+    set(&mut world, edge1, &[("role", "edge"), ("site", "south"), ("tier", "1")], AgentCaps::default());
+
+    // A new disk, and the same script as ever; or another one that says none.
+    let one = || TokenNames::One("edge1".parse().unwrap());
+    for said in [&[("role", "spare"), ("site", "north"), ("rack", "7")][..], &[]] {
+        assert_eq!(join(&mut world, "edge1", one(), said), Reply::Agent(edge1));
+        world.settle();
+        let expected = labels(&[("role", "edge"), ("site", "south"), ("tier", "1"), ("rack", "7")]);
+        assert_eq!(world.engine.agent(edge1).unwrap().labels, expected);
+        assert!(world.placement(project, edge1).unwrap().have_tree.is_some(), "its tree is still its own");
+    }
+}
+
+#[test]
+fn labels_of_people_and_host_together_are_bounded_and_who_is_refused_reads_what_to_do() {
+    let mut world = World::new();
+    let edge1 = world.agent("edge1", &[]);
+    let own = many("p", 20);
+    set(&mut world, edge1, &pairs(&own), AgentCaps::default());
+    let one = || TokenNames::One("edge1".parse().unwrap());
+    let said = many("h", LABELS_MAX - 19);
+    let before: Vec<_> = world.engine.records().filter(|record| !is_token(record)).collect();
+    let refused = refusal(join(&mut world, "edge1", one(), &pairs(&said)));
+    assert_eq!((refused.code, refused.violations.len()), (RefusalCode::InvalidArgument, 1));
+    let text = &refused.violations[0].description;
+    let words = ["\"edge1\"", "33 labels", "at most 32", "20 of them it has", "agent set edge1 --label KEY-"];
+    assert!(words.iter().all(|word| text.contains(word)), "{text}");
+    assert_eq!(world.engine.join_tokens().count(), 1, "the token is still good");
+    assert!(world.engine.records().filter(|record| !is_token(record)).eq(before));
+    assert_eq!(join(&mut world, "edge1", one(), &pairs(&said[1..])), Reply::Agent(edge1));
+    assert_eq!(world.engine.agent(edge1).unwrap().labels.len(), LABELS_MAX);
+
+    // Nor are they longer than a record has room for, whoever says them.
+    let long: Vec<_> = (0..8).map(|n| (format!("l{n}"), "y".repeat(LABELS_BYTES_MAX / 8 - 1))).collect();
+    let fresh = refusal(join(&mut world, "edge2", TokenNames::Pattern("*".to_owned()), &pairs(&long)));
+    assert!(fresh.violations[0].description.contains("4104 bytes"), "{fresh}");
+    let created = refusal(world.ask(declaration("edge3", &pairs(&long), caps(65))));
+    let fields: Vec<&str> = created.violations.iter().map(|fault| fault.field.as_str()).collect();
+    assert_eq!(fields, ["agent.max_running", "agent.labels"]);
+    let revision = world.engine.agent(edge1).unwrap().revision;
+    let update =
+        |labels, caps| Ask::UpdateAgent { agent: edge1, labels, caps, revision, validate_only: true };
+    let changed = refusal(world.ask(update(labels(&pairs(&long)), caps(1))));
+    assert_eq!(changed.violations[0].field, "agent.labels");
+    assert!(world.engine.agent_named(&"edge2".parse().unwrap()).is_none());
+}
+
+fn is_token(record: &Record) -> bool {
+    matches!(record, Record::JoinToken(_))
+}
+
+#[test]
+fn what_an_agent_last_told_gives_room_to_labels_that_people_set() {
+    let mut world = World::new();
+    let edge1 = world.enroll("edge1", &[]);
+    let roots: Vec<Root> = (0..64).map(|n| root(&format!("a{n}"), 1)).collect();
+    world.hello(edge1, roots, Vec::new());
+    let known = |world: &World| world.engine.agent(edge1).unwrap().last_known.roots.len();
+    let all = known(&world);
+    let long = |bytes: usize| vec![("k".to_owned(), "v".repeat(bytes))];
+    set(&mut world, edge1, &pairs(&long(1_000)), AgentCaps::default());
+    let fewer = known(&world);
+    assert!(fewer > 0 && fewer < all, "{fewer} of {all}");
+    // The same where a host brings them, or they come from another agent.
+    let said = vec![("h".to_owned(), "v".repeat(1_000))];
+    join(&mut world, "edge1", TokenNames::One("edge1".parse().unwrap()), &pairs(&said));
+    let fewer_still = known(&world);
+    assert!(fewer_still > 0 && fewer_still < fewer, "{fewer_still} of {fewer}");
+    let old = world.agent("edge2", &pairs(&[("z".to_owned(), "v".repeat(1_500))]));
+    world.replaced(old, edge1);
+    assert_eq!(world.engine.agent(edge1).unwrap().labels.len(), 3);
+    assert_eq!(known(&world), 0);
 }

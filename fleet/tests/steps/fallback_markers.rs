@@ -78,6 +78,26 @@ fn checked(offer: &Offer) -> (Option<Wall>, bool) {
 }
 
 #[test]
+fn a_run_of_an_archived_project_asks_each_upstream_once() {
+    for outcome in [unreached(), Outcome::of_class(ExitClass::Busy), behind()] {
+        let mut fleet = Fleet::marked(&["a", "b", "c"]);
+        fleet.succeed(1);
+        let (project, reason, revision) = (fleet.project, "released in 2009".to_owned(), None);
+        fleet.ask(Ask::Archive { project, reason, revision });
+        let first = fleet.run();
+        fleet.end(&first, outcome.clone());
+        let second = fleet.offered(Duration::ZERO);
+        fleet.end(&second, outcome.clone());
+        let third = fleet.offered(Duration::ZERO);
+        assert!(pulls_from(&first, "a") && pulls_from(&second, "b") && pulls_from(&third, "c"));
+        fleet.end(&third, outcome.clone());
+        assert_eq!(fleet.wait(HOUR * 30), []);
+        let last = fleet.engine.project(project).unwrap().state.last_run.unwrap();
+        assert_eq!((last.run, last.state), (first.attempt.run, RunState::Failed), "{outcome:?}");
+    }
+}
+
+#[test]
 fn a_dead_upstream_is_left_for_one_run() {
     let mut fleet = Fleet::marked(&["a", "b", "c"]);
     fleet.succeed(1);

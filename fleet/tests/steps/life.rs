@@ -105,6 +105,26 @@ fn a_renamed_project_keeps_all_it_has_and_what_is_on_agents_ends_as_its_own() {
 }
 
 #[test]
+fn agents_are_told_a_name_of_which_the_case_alone_has_changed() {
+    let mut world = World::new();
+    let (ftp1, edge1) = (world.agent("ftp1", &[]), world.agent("edge1", &[]));
+    let mut declared = spec("a1:cpan", &[ftp1], vec![named(edge1)]);
+    declared.schedule = hourly();
+    let project = world.declare("cpan", declared).unwrap();
+    world.said.clear();
+    assert_eq!(world.rename(project, "CPAN"), Reply::Project(project));
+    assert_eq!(world.exports[&(ftp1, project)].as_ref().unwrap().name.as_str(), "CPAN");
+    let told: Vec<&str> = { world.said.iter() }
+        .filter_map(|(agent, message)| match message {
+            Message::Autonomy { orders, .. } if *agent == ftp1 => orders.last(),
+            _ => None,
+        })
+        .map(|order| order.template.project_name.as_str())
+        .collect();
+    assert_eq!(told, ["CPAN"], "once");
+}
+
+#[test]
 fn a_name_is_free_ignoring_case_and_an_etag_is_kept() {
     let mut world = World::new();
     let ftp1 = world.agent("ftp1", &[]);

@@ -18,5 +18,6 @@ mod replace;
 mod replace_refused;
 mod reseed;
 mod returns;
+mod selected;
 mod trio;
 mod world;

@@ -8,6 +8,7 @@ use fleet::{
     engine::PUSHED_TOO_OFTEN,
     id::{ProjectUid, RunId},
     input::{Ask, Input, Push, Reply, RequestKey},
+    record::{Answer, Change, Record, RequestRecord},
     refusal::{Refusal, RefusalCode},
     run::{RunState, TriggerKind, Wish},
 };
@@ -101,9 +102,47 @@ fn a_push_over_the_limit_is_answered_with_the_run_that_waits_or_refused() {
     let (second, _) = world.push(pushed(project)).unwrap();
     let before: Vec<_> = world.engine.records().collect();
     assert_eq!(world.push(over()).unwrap(), (second, true));
-    assert!(world.engine.records().eq(before), "nothing is written for it");
+    let request = Some(RequestKey { key: "build1 PushProject 7".to_owned(), payload: "p".to_owned() });
+    assert_eq!(world.push(Push { request: request.clone(), ..over() }).unwrap(), (second, true));
+    assert!(world.engine.records().eq(before), "nothing is written for it, not even its id");
     world.end(&offer, ok());
     assert_eq!(world.offered().attempt.run, second, "and nothing is lost");
+    // Its id is as good as new: it is no promise that was given.
+    assert_eq!(world.push(Push { request, ..over() }).unwrap_err().reason, PUSHED_TOO_OFTEN);
+}
+
+#[test]
+fn who_has_too_many_request_ids_remembered_is_refused_new_ones_until_the_oldest_expire() {
+    let (mut world, project) = world();
+    let by = |asker: &str, id: usize| {
+        let key = format!("{asker} PushProject {id}");
+        Push { request: Some(RequestKey { key, payload: "p".to_owned() }), ..pushed(project) }
+    };
+    let (run, _) = world.push(by("local root", 0)).unwrap();
+    world.pass(HOUR);
+    let answer = Answer::Run { project, run, coalesced: false };
+    let expires = world.now.wall.plus(defaults::REQUEST_TTL);
+    let record = |id: usize| {
+        let key = format!("local root PushProject {id}");
+        let (payload, answer) = ("p".to_owned(), answer.clone());
+        Change::Put(Record::Request(RequestRecord { key, payload, answer, expires }))
+    };
+    let others: Vec<Change> = (1..defaults::REQUESTS_PER_ASKER_MAX).map(record).collect();
+    world.engine.apply(world.now, &others);
+    let before: Vec<_> = world.engine.records().collect();
+    let refused = world.push(by("local root", 99_999)).unwrap_err();
+    assert_eq!((refused.code, refused.reason), (RefusalCode::ResourceExhausted, "TOO_MANY_REQUEST_IDS"));
+    assert!(world.engine.records().eq(before), "nothing is done");
+    // What was promised holds, others are not concerned, and nor is what has no id.
+    assert_eq!(world.push(by("local root", 0)).unwrap().0, run);
+    let (second, _) = world.push(by("local", 99_999)).unwrap();
+    assert_eq!(world.push(pushed(project)).unwrap(), (second, true));
+    // The oldest expires, whether it was swept or not.
+    world.pass(HOUR * 23);
+    world.push(by("local root", 99_999)).unwrap();
+    assert_eq!(world.push(by("local root", 88_888)).unwrap_err().reason, "TOO_MANY_REQUEST_IDS");
+    world.put(Input::Sweep);
+    assert_eq!(world.push(by("local root", 88_888)).unwrap_err().reason, "TOO_MANY_REQUEST_IDS");
 }
 
 #[test]

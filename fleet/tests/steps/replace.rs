@@ -2,6 +2,7 @@
 //! what the old one may still say, is in `replace_refused.rs`.
 
 use fleet::{
+    agent::{AgentCaps, AgentRecord},
     attempt::Role,
     id::{AgentUid, ProjectUid},
     input::{AgentReplacement, Ask, Input, Offer, Person, Refill, Replaced, ReplacedPlacement, Reply},
@@ -216,6 +217,31 @@ fn a_replica_goes_over_by_name_and_by_label() {
     assert_eq!(world.engine.project(debian).unwrap().record.spec.placement.replicas[0], named(third));
     assert_eq!(world.placement(gnu, third).unwrap().role, Role::Origin);
     assert!(world.placement(debian, edge1).is_none() && world.placement(gnu, edge1).is_none());
+}
+
+#[test]
+fn the_caps_of_the_old_agent_bound_the_new_one_where_it_has_none() {
+    let Typical { mut world, ftp1, new, debian, .. } = typical();
+    let mut set = |agent, caps| {
+        let AgentRecord { labels, revision, .. } = world.engine.agent(agent).unwrap().clone();
+        let ask = Ask::UpdateAgent { agent, labels, caps, revision, validate_only: false };
+        assert_eq!(world.ask(ask), Reply::Agent(agent));
+    };
+    let thin = AgentCaps { max_running: Some(2), max_serving: None, bandwidth_limit_kib: Some(500) };
+    set(ftp1, thin);
+    set(new, AgentCaps { max_running: Some(3), max_serving: Some(7), ..AgentCaps::default() });
+    let replaced = world.replaced(ftp1, new);
+    let given = AgentCaps { bandwidth_limit_kib: Some(500), ..AgentCaps::default() };
+    assert_eq!(replaced.caps, given, "what goes over is told");
+    let both = AgentCaps { max_running: Some(3), max_serving: Some(7), bandwidth_limit_kib: Some(500) };
+    assert_eq!(world.engine.agent(new).unwrap().caps, both);
+    assert_eq!(world.engine.agent(ftp1).unwrap().caps, thin);
+    let copy = world.offered_of(debian);
+    assert_eq!(
+        (world.on(&copy), copy.bandwidth_limit_kib),
+        (new, 500),
+        "it is filled again over the thin line"
+    );
 }
 
 #[test]

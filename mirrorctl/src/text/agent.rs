@@ -167,17 +167,21 @@ pub fn show(view: &View, agent: &v1::Agent) -> String {
 
 /// What people set of it beside its own file; `None`: nothing.
 fn caps(agent: &v1::Agent) -> Option<String> {
+    let own = agent.slots > 0 && agent.slots < agent.max_running;
+    let own = if own { format!(" (its own file: {})", agent.slots) } else { String::new() };
+    caps_in_words(agent.max_running, &own, agent.max_serving, agent.bandwidth_limit_kib)
+}
+
+fn caps_in_words(running: u32, own: &str, serving: u32, bandwidth_kib: u64) -> Option<String> {
     let mut caps = Vec::new();
-    if agent.max_running > 0 {
-        let own = agent.slots > 0 && agent.slots < agent.max_running;
-        let own = if own { format!(" (its own file: {})", agent.slots) } else { String::new() };
-        caps.push(format!("{} at once{own}", agent.max_running));
+    if running > 0 {
+        caps.push(format!("{running} at once{own}"));
     }
-    if agent.max_serving > 0 {
-        caps.push(format!("{} pull from it", plural(agent.max_serving.into(), "replica", "replicas")));
+    if serving > 0 {
+        caps.push(format!("{} pull from it", plural(serving.into(), "replica", "replicas")));
     }
-    if agent.bandwidth_limit_kib > 0 {
-        let bytes = agent.bandwidth_limit_kib.saturating_mul(1_024);
+    if bandwidth_kib > 0 {
+        let bytes = bandwidth_kib.saturating_mul(1_024);
         caps.push(format!("{}/s for each attempt", units::bytes(bytes)));
     }
     (!caps.is_empty()).then(|| caps.join(", "))
@@ -229,6 +233,10 @@ pub fn replaced(view: &View, what: &Replacement<'_>, answer: &v1::ReplaceAgentRe
     }
     if !answer.labels.is_empty() {
         text.push_str(&format!("Labels that go over: {}\n", labels(&answer.labels)));
+    }
+    let caps = caps_in_words(answer.max_running, "", answer.max_serving, answer.bandwidth_limit_kib);
+    if let Some(caps) = caps {
+        text.push_str(&format!("Caps that go over: {caps}\n"));
     }
     let verb = if dry_run { "would be" } else { "is" };
     let state = if revoke { "revoked" } else { "drained" };

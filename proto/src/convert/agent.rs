@@ -259,7 +259,14 @@ pub fn replaced_to_wire(replaced: &Replaced, names: &dyn Names) -> v1::ReplaceAg
         }
     };
     let placements = replaced.placements.iter().map(placement).collect();
-    v1::ReplaceAgentResponse { placements, labels: replaced.labels.clone() }
+    let caps = replaced.caps;
+    v1::ReplaceAgentResponse {
+        placements,
+        labels: replaced.labels.clone(),
+        max_running: caps.max_running.unwrap_or_default(),
+        max_serving: caps.max_serving.unwrap_or_default(),
+        bandwidth_limit_kib: caps.bandwidth_limit_kib.unwrap_or_default(),
+    }
 }
 
 /// The wire's form of a freeze.

@@ -128,7 +128,13 @@ impl Plans {
             .filter(|change| is_other(change))
             .find(|change| !matches!(change, Change::Put(Record::Fleet(_) | Record::Request(_))));
         let live = store.live.values().any(|record| matches!(record, Record::PlanStep(_)));
-        if !in_order || is_frozen(store) || other.is_some() || unit.source != Source::Person || live || self.open().is_some() {
+        if !in_order
+            || is_frozen(store)
+            || other.is_some()
+            || unit.source != Source::Person
+            || live
+            || self.open().is_some()
+        {
             return Err(format!("plan {plan} was recorded with {other:?}, in order: {in_order}: {unit:?}"));
         }
         match self.books.insert(plan, Book { steps, over: 0 }) {
