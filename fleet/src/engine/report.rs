@@ -338,7 +338,7 @@ impl Engine {
         let verdict = match self.verdict(now, project, attempt, class) {
             // Nobody waits for it, so nobody tries again by himself; another upstream is no other try.
             Verdict::Again(_) if archived => Verdict::GiveUp,
-            verdict => verdict,
+            verdict @ (Verdict::Again(_) | Verdict::GiveUp) => verdict,
         };
         let goes_on = effects.retries() && run.wish.makes_tree() && !is_for_nobody(project, &run);
         if goes_on && is_spent(class, attempt, verdict, knocked) {

@@ -3,13 +3,16 @@
 
 use fleet::{
     id::AgentUid,
-    input::Offer,
+    input::{AgentInput, Ask, Input, Offer},
+    marker::{Marker, MarkerKind},
+    outcome::{ExitClass, Outcome},
+    run::RunState,
     schedule::{Cron, Schedule, parse_zone},
 };
 
 use super::{
     trio::Trio,
-    world::{HOUR, named, ok, root, spec},
+    world::{HOUR, named, ok, root, spec, upstream},
 };
 
 /// `edge1` stands by. Not more than this many copies are made at a time.
@@ -77,4 +80,24 @@ fn what_is_copied_from_a_doubted_copy_is_no_tree_either() {
     assert_eq!(fleet.placement(fleet.edge1).have_tree, None);
     fleet.end(&second, ok());
     assert_ne!(fleet.placement(fleet.edge2).have_tree, fleet.tree());
+}
+
+#[test]
+fn what_ran_alone_in_a_project_that_was_archived_meanwhile_goes_to_no_other_upstream() {
+    let mut fleet = fleet(1);
+    let (project, origin) = (fleet.project, fleet.origin);
+    fleet.edit(project, |spec| {
+        spec.upstreams.push(upstream("other"));
+        spec.marker = Some(Marker { kind: MarkerKind::UnixTime, path: "lastupdate".to_owned() });
+    });
+    fleet.gone(origin);
+    fleet.ask(Ask::Archive { project, reason: String::new(), revision: None });
+    let held = fleet.ran_alone(true);
+    fleet.hello(origin, vec![root("a1", 512)], vec![held.clone()]);
+    let (run, outcome) = (held.attempt.run, Outcome::of_class(ExitClass::NotFound));
+    fleet.put(Input::Agent(AgentInput::EndedAlone { agent: origin, held: Box::new(held), outcome }));
+    fleet.settle();
+    assert!(fleet.engine.attempts().next().is_none(), "{:?}", fleet.offers);
+    let last = fleet.engine.project(project).unwrap().state.last_run.unwrap();
+    assert_eq!((last.run, last.state), (run, RunState::Failed));
 }
