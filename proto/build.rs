@@ -29,6 +29,8 @@ fn main() -> io::Result<()> {
     tonic_prost_build::configure()
         // Sorted maps: the same message always has the same bytes, which request ids are compared by.
         .btree_map(".")
+        // A manifest may hold thousands; an empty one must not be as large as a whole project.
+        .boxed(".mirror.v1.DeclaredProject.project")
         // Secrets must not be printed by a stray {:?}: these get a Debug of their own in src/redact.rs.
         .skip_debug([
             "mirror.v1.Secrets",

@@ -195,6 +195,8 @@ pub struct Config {
     pub bandwidth_limit_kib: Option<u32>,
     /// `--acls` and `--xattrs` may be used.
     pub acls_and_xattrs: bool,
+    /// The coordinator may have trees of deleted projects moved to the trash, where they are removed after some days.
+    pub allow_trash: bool,
     /// rsync runs confined.
     pub jail: bool,
     /// What is done while there is no coordinator.
@@ -272,6 +274,7 @@ impl Config {
             ))
             .filter(|limit| *limit > 0),
             acls_and_xattrs: keys.take("acls_and_xattrs", false),
+            allow_trash: keys.take("allow_trash", false),
             jail: keys.take("jail", true),
             autonomy: AutonomyRules {
                 enabled: keys.take("autonomy", true),

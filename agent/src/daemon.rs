@@ -21,6 +21,7 @@ use crate::probe::Prober;
 use crate::renewal::Renewal;
 use crate::rundir::{PROGRAM_NAME, SuperviseProgram};
 use crate::state::{State, StateError};
+use crate::trash::Trash;
 use crate::{identity, outcome};
 
 /// Why the agent does not run.
@@ -120,9 +121,11 @@ pub async fn run(path: PathBuf, overrides: Overrides, live: Live, tls: ClientTls
     let executor = Executor::start(live, journal);
     let wake = Arc::new(Notify::new());
     let exporter = Exporter::start(executor.clone());
+    let trash = Trash::new(executor.clone(), exporter.clone());
     let link = Arc::new(Link {
         executor: executor.clone(),
         exporter: exporter.clone(),
+        trash: trash.clone(),
         state: Mutex::new(state),
         tls: Arc::new(tls),
         trust_domain: trust_domain.clone(),
@@ -143,6 +146,7 @@ pub async fn run(path: PathBuf, overrides: Overrides, live: Live, tls: ClientTls
             tracing::error!("the certificate is not renewed: neither trust_domain nor the CA names the fleet")
         }
     }
+    let tidying = tokio::spawn(trash.run(stop.clone()));
     let alone = tokio::spawn(link.autonomy.clone().run(link.clone(), stop.clone()));
     let running = {
         let (link, stop) = (link.clone(), stop.clone());
@@ -162,6 +166,7 @@ pub async fn run(path: PathBuf, overrides: Overrides, live: Live, tls: ClientTls
     // It ends at its next wait; a panic in it was told by the runtime.
     let _ = running.await;
     let _ = alone.await;
+    let _ = tidying.await;
     Ok(())
 }
 

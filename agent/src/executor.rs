@@ -20,7 +20,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
-use fleet::id::AttemptId;
+use fleet::id::{AttemptId, ProjectUid};
+use fleet::project::Destination;
 use mirror_proto::v1;
 use mirror_proto::v1::refused::Reason;
 use rsync::{Password, Version};
@@ -38,7 +39,7 @@ use crate::key::{BadKey, Key};
 use crate::logs::Logs;
 use crate::order::Order;
 use crate::rundir::{RunDir, SuperviseProgram};
-use crate::slots::{Slots, Verdict};
+use crate::slots::{Open, Slots, Verdict};
 use crate::{outcome, telemetry};
 
 /// Longest detail of a refusal, bytes.
@@ -298,6 +299,19 @@ impl Executor {
         judged.map_err(|refusal| not_allowed(refusal.to_string()))
     }
 
+    /// Takes no attempt at this place of the project's tree as long as the answer lives.
+    ///
+    /// # Errors
+    /// [`Open`]: an attempt is on it, or is the project's.
+    pub(crate) fn close_place(
+        &self,
+        project: ProjectUid,
+        destination: &Destination,
+    ) -> Result<ClosedPlace, Open> {
+        held(&self.shared.slots).close(project, destination)?;
+        Ok(ClosedPlace { shared: self.shared.clone(), destination: destination.clone() })
+    }
+
     fn lock(&self, order: &Order) -> Result<Option<ProjectLock>, (Reason, String)> {
         let live = self.shared.live();
         let root = live.guard.root_of(&order.destination).map_err(|fault| not_allowed(fault.to_string()))?;
@@ -400,6 +414,19 @@ impl Executor {
                 tracing::warn!(error = outcome::chain(&error), "it is left as it is");
             }
         }
+    }
+}
+
+/// A place at which no attempt is taken.
+#[derive(Debug)]
+pub(crate) struct ClosedPlace {
+    shared: Arc<Shared>,
+    destination: Destination,
+}
+
+impl Drop for ClosedPlace {
+    fn drop(&mut self) {
+        held(&self.shared.slots).open(&self.destination);
     }
 }
 

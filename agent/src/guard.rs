@@ -6,6 +6,7 @@
 mod begun;
 mod link;
 mod notes;
+pub mod trash;
 pub mod tree_file;
 pub mod upstream;
 
@@ -23,7 +24,7 @@ use rustix::io::Errno;
 pub use self::link::{LinkFault, LinkState};
 
 /// The agent's own directory below each root: outside of every tree, as no destination may begin with it.
-const OWN_DIR: &str = ".mirror";
+const OWN_DIR: &str = fleet::project::OWN_DIRS[0];
 /// Where the locks are, below [`OWN_DIR`].
 const LOCKS_DIR: &str = "locks";
 /// Mode of directories made for trees.

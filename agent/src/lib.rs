@@ -42,3 +42,4 @@ pub mod state;
 pub mod supervisor;
 pub mod telemetry;
 mod text;
+pub mod trash;

@@ -4,14 +4,16 @@
 
 mod backoff;
 mod exports;
+mod orders;
 mod session;
 
 use std::net::IpAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use fleet::trash::TrashReport;
 use mirror_certs::{ClientTls, TrustDomain};
-use mirror_proto::convert::{JAIL_GAPS_MAX, utc_to_wire};
+use mirror_proto::convert::{JAIL_GAPS_MAX, trash_report_to_wire, utc_to_wire};
 use mirror_proto::v1;
 use tokio::sync::{Notify, watch};
 use tokio_util::sync::CancellationToken;
@@ -25,6 +27,7 @@ use crate::config::Address;
 use crate::executor::{Executor, Live};
 use crate::probe::Prober;
 use crate::state::State;
+use crate::trash::Trash;
 use crate::{clock, identity, outcome, text};
 
 /// The same line about the link is not said again before.
@@ -47,6 +50,8 @@ pub struct Link {
     pub trust_domain: Option<TrustDomain>,
     /// Made at each start of the program.
     pub instance: Uuid,
+    /// Where trees of deleted projects go.
+    pub trash: Trash,
     /// Wakes a link that waits, after a reload.
     pub wake: Arc<Notify>,
     /// Looks at what projects need on this host.
@@ -113,6 +118,7 @@ impl Link {
     async fn hello(&self, local: IpAddr) -> v1::Hello {
         let live = self.executor.live();
         let (attempts, inventory) = (self.executor.descriptors().await, self.inventory().await);
+        let trash = Some(trash_report_to_wire(&self.trash_report().await));
         let state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         v1::Hello {
             instance_id: self.instance.to_string(),
@@ -126,6 +132,19 @@ impl Link {
             jail_gaps: jail_gaps(&live.config),
             serve_uri: self.exporter.uri(local),
             external_roots: live.config.serve.external_roots(),
+            trash,
+        }
+    }
+
+    /// What is in the trash. Looked at as disks are.
+    fn trash_report(&self) -> impl Future<Output = TrashReport> + use<> {
+        let trash = self.trash.clone();
+        async move {
+            let looked = tokio::task::spawn_blocking(move || trash.report()).await;
+            looked.unwrap_or_else(|error| {
+                tracing::error!(%error, "cannot tell what is in the trash");
+                TrashReport::default()
+            })
         }
     }
 

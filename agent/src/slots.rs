@@ -33,6 +33,17 @@ pub enum Verdict {
 #[derive(Debug, Default)]
 pub struct Slots {
     taken: BTreeMap<AttemptId, Taken>,
+    /// Trees that are being moved to the trash: nothing may be taken there.
+    closed: Vec<Destination>,
+}
+
+/// Why a place is not closed to attempts.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Open {
+    /// An attempt of its own project is not over; in words.
+    Own(String),
+    /// Another project's attempt is on it; in words.
+    Other(String),
 }
 
 impl Slots {
@@ -73,6 +84,9 @@ impl Slots {
                 return Verdict::Busy(format!("attempt {id} is on {}", held.destination));
             }
         }
+        if let Some(closed) = self.closed.iter().find(|closed| closed.overlaps(destination)) {
+            return Verdict::Busy(format!("the tree at {closed} is being moved to the trash"));
+        }
         if self.taken.len() >= limit {
             return Verdict::Busy(format!("all {limit} slots are taken"));
         }
@@ -82,6 +96,29 @@ impl Slots {
     /// Takes a slot. Adopted attempts take theirs whatever the limit is now.
     pub fn take(&mut self, key: Key, project: ProjectUid, destination: Destination) {
         self.taken.insert(key.id, Taken { epoch: key.epoch, project, destination });
+    }
+
+    /// Takes no attempt at this place of the project's tree, until it is opened again.
+    ///
+    /// # Errors
+    /// [`Open`]: one is on it, or is the project's.
+    pub fn close(&mut self, project: ProjectUid, destination: &Destination) -> Result<(), Open> {
+        for (id, held) in &self.taken {
+            if held.project == project {
+                return Err(Open::Own(format!("attempt {id} of it is not over")));
+            }
+            if held.destination.overlaps(destination) {
+                let (other, at) = (held.project, &held.destination);
+                return Err(Open::Other(format!("project {} has it now: attempt {id} is on {at}", other.0)));
+            }
+        }
+        self.closed.push(destination.clone());
+        Ok(())
+    }
+
+    /// Takes attempts at this place again.
+    pub fn open(&mut self, destination: &Destination) {
+        self.closed.retain(|closed| closed != destination);
     }
 
     /// Gives a slot back.
@@ -134,6 +171,20 @@ mod tests {
         assert!(slots.taken.contains_key(&key(1, 5, 10).id), "another epoch's end frees nothing");
         slots.give_back(key(1, 5, 10));
         assert_eq!(slots.judge(key(2, 5, 11), ProjectUid(1), &dest("a1:pub"), 1, 5, None), Verdict::Free);
+    }
+
+    #[test]
+    fn a_closed_place_takes_nothing_and_is_closed_only_where_nothing_is_on_it() {
+        let mut slots = busy();
+        assert!(matches!(slots.close(ProjectUid(1), &dest("a1:elsewhere")), Err(Open::Own(_))));
+        assert!(matches!(slots.close(ProjectUid(2), &dest("a1:pub")), Err(Open::Other(_))));
+        slots.close(ProjectUid(2), &dest("a1:other")).unwrap();
+        let judge =
+            |slots: &Slots, to: &str| slots.judge(key(2, 5, 11), ProjectUid(3), &dest(to), 8, 5, None);
+        assert!(matches!(judge(&slots, "a1:other/pool"), Verdict::Busy(_)));
+        assert_eq!(judge(&slots, "a1:others"), Verdict::Free);
+        slots.open(&dest("a1:other"));
+        assert_eq!(judge(&slots, "a1:other/pool"), Verdict::Free);
     }
 
     #[test]

@@ -114,6 +114,14 @@ pub struct Services {
     pub probes: Arc<Probes>,
     /// Bounds how many projects are looked at at once.
     pub checks: Arc<Semaphore>,
+    /// Places for previews of schedules that are being made.
+    pub previews: Arc<Semaphore>,
+    /// Bounds how many of them are explained at once, which viewers may ask for.
+    pub explains: Arc<Semaphore>,
+    /// Bounds how many plans are made at once to be looked at.
+    pub plans: Arc<Semaphore>,
+    /// Bounds how many plans are made at once to be applied.
+    pub applies: Arc<Semaphore>,
     /// Signs certificates.
     pub ca: Arc<Authority>,
     /// The CAs that are handed to those who enrol, PEM.
@@ -353,6 +361,10 @@ fn begin(
         outbox,
         probes: Arc::default(),
         checks: Arc::new(Semaphore::new(rpc::project::CHECKS_MAX)),
+        previews: Arc::new(Semaphore::new(rpc::project::PREVIEWS_MAX)),
+        explains: Arc::new(Semaphore::new(rpc::project::EXPLAINS_MAX)),
+        plans: Arc::new(Semaphore::new(rpc::project::PLANS_AT_ONCE)),
+        applies: Arc::new(Semaphore::new(rpc::project::APPLIES_AT_ONCE)),
         ca: Arc::clone(&who.ca),
         bundle_pem: Arc::clone(&who.bundle_pem),
         deny: Arc::clone(&who.deny),

@@ -303,6 +303,7 @@ impl Outlet for Outbox {
                 }
                 return;
             }
+            Message::Trash(order) => Spoken::TrashTree(convert::trash_order_to_wire(&order)),
             Message::Acknowledge { attempt, epoch, fenced } => {
                 Spoken::Acknowledge(v1::Acknowledge { key: key(attempt, epoch), fenced })
             }

@@ -18,6 +18,7 @@ use fleet::{
     id::{AgentUid, AttemptId, Epoch, Name, ProjectUid},
     input::{AgentInput, Held, Input, Reply},
     refusal::{Refusal, RefusalCode, Violation},
+    trash::TrashReport,
 };
 use mirror_proto::{
     convert,
@@ -343,11 +344,39 @@ impl Session {
                 self.tell(AgentInput::Exporting { agent, session, serial, serve_uri, fault, not_served })
                     .await
             }
+            Heard::Trash(report) => {
+                let report = convert::trash_report_from_wire(&report)
+                    .map_err(|fault| refused("trash report refused", fault))?;
+                self.note_trash(&report);
+                self.tell(AgentInput::Trash { agent: self.agent, session, report }).await
+            }
             Heard::Inventory(inventory) => {
                 let roots = convert::roots_from_wire(&inventory)
                     .map_err(|fault| refused("inventory refused", fault))?;
                 self.tell(AgentInput::Inventory { agent: self.agent, session, roots }).await
             }
+        }
+    }
+
+    /// What became of trees that people wanted in the trash, for the audit log.
+    fn note_trash(&self, report: &TrashReport) {
+        let view = self.services.driver.view();
+        let waited = view.trash_of(self.agent).filter(|record| record.is_waiting());
+        let agent = convert::agent_name(&self.name);
+        for record in waited {
+            let order = (record.project, record.asked);
+            let trashed = report.trees.iter().find(|tree| (tree.project, tree.asked) == order);
+            let refused = report.refused.iter().find(|one| (one.project, one.asked) == order);
+            let became = match (trashed, refused) {
+                (Some(tree), _) => format!("is in the trash: {}", tree.place),
+                (None, Some(refused)) => format!("stays: {}", refused.why),
+                (None, None) => continue,
+            };
+            let project = convert::project_name(&record.name);
+            let text = format!("the tree {} of deleted {project} {became}", record.destination);
+            let from = self.address.to_string();
+            let event = audit::happened(audit::TREE_TO_TRASH, &agent, &from, &project, text);
+            self.services.driver.record_refusal(event);
         }
     }
 

@@ -16,11 +16,15 @@ use std::{
 };
 
 use chrono::{DateTime, Utc};
-use tokio::sync::{OwnedMutexGuard, RwLock, watch};
+use fleet::time::Now;
+use tokio::{
+    sync::{OwnedRwLockReadGuard, RwLock, watch},
+    task::JoinHandle,
+};
 use tokio_cron_scheduler::{Job, JobScheduler, JobSchedulerError};
 use uuid::Uuid;
 
-use crate::{Services, chores};
+use crate::{Services, chores, rpc::Caught};
 
 /// Slots of the library's channels: far above our handful of jobs, below which it loses fires.
 const CHANNEL_LEN: usize = 1_024;
@@ -34,6 +38,10 @@ pub struct TickerError {
     job: &'static str,
     source: JobSchedulerError,
 }
+
+/// What is told of a job that panicked: a bug of ours.
+const PANICKED: &str =
+    "it panicked in the middle of its work, which is a bug; the coordinator's log has where";
 
 /// What a job is called with.
 type Chore = fn(Services) -> Pin<Box<dyn Future<Output = Result<String, String>> + Send>>;
@@ -69,6 +77,20 @@ pub enum NotRun {
     Unknown,
     /// It runs already.
     Running,
+    /// The coordinator stops.
+    Stopping,
+}
+
+/// A job that was begun. It goes on when nobody waits for it any more.
+#[derive(Debug)]
+pub struct Begun(JoinHandle<()>);
+
+impl Begun {
+    /// Waits for its end for at most `patience`; how it went, the report tells.
+    pub async fn ended(self, patience: Duration) {
+        // What a job returns, and that it panicked, is in its state before this ends.
+        drop(tokio::time::timeout(patience, self.0).await);
+    }
 }
 
 #[derive(Debug, Clone)]
@@ -81,16 +103,19 @@ struct Kept {
     state: Arc<State>,
 }
 
-#[derive(Debug, Default)]
+/// What is known of a job's runs.
+#[derive(Debug)]
 struct State {
-    /// Held while the job runs: it never runs twice at once, whoever starts it.
-    flight: Arc<tokio::sync::Mutex<()>>,
     told: Mutex<Told>,
+    /// Grows with each job that ended, this one or another.
+    ended: watch::Sender<u64>,
 }
 
 /// How a job's runs went since the coordinator's start.
 #[derive(Debug, Clone, Default)]
 struct Told {
+    /// It runs: never twice at once, whoever starts it.
+    running: bool,
     started: Option<DateTime<Utc>>,
     last: Option<Ended>,
     took: Option<Duration>,
@@ -100,7 +125,55 @@ impl State {
     fn told(&self) -> MutexGuard<'_, Told> {
         self.told.lock().unwrap_or_else(PoisonError::into_inner)
     }
+
+    /// Takes the job for one run.
+    fn take_off(self: &Arc<Self>) -> Result<Flight, NotRun> {
+        let mut told = self.told();
+        if std::mem::replace(&mut told.running, true) {
+            return Err(NotRun::Running);
+        }
+        Ok(Flight(Arc::clone(self)))
+    }
 }
+
+/// One run of a job. While it is there, the job runs.
+#[derive(Debug)]
+struct Flight(Arc<State>);
+
+impl Flight {
+    /// Does the work, and tells how it went, whatever happens.
+    async fn run(
+        self,
+        name: &'static str,
+        now: impl Fn() -> Now,
+        work: impl Future<Output = Result<String, String>>,
+    ) {
+        let begun = now();
+        self.0.told().started = Some(begun.wall.to_utc());
+        let result = Caught(Box::pin(work)).await;
+        let result = result.unwrap_or_else(|_| Err(PANICKED.to_owned()));
+        match &result {
+            Ok(done) => tracing::debug!(job = name, done, "housekeeping"),
+            Err(error) => {
+                tracing::error!(job = name, error, "housekeeping failed; it is tried again at its next time")
+            }
+        }
+        let now = now();
+        let mut told = self.0.told();
+        told.last = Some((now.wall.to_utc(), result));
+        told.took = Some(now.mono.since(begun.mono));
+    }
+}
+
+impl Drop for Flight {
+    fn drop(&mut self) {
+        self.0.told().running = false;
+        self.0.ended.send_modify(|count| *count += 1);
+    }
+}
+
+/// What jobs work with; empty when the coordinator stops, so that what the library keeps alive holds nothing of ours.
+type Shared = Arc<RwLock<Option<Services>>>;
 
 /// The jobs and their scheduler.
 pub struct Ticker {
@@ -108,8 +181,7 @@ pub struct Ticker {
     jobs: Vec<Kept>,
     /// Grows with each job that ended.
     ended: watch::Sender<u64>,
-    /// Emptied at the end, so that what the library keeps alive holds nothing of ours.
-    services: Arc<RwLock<Option<Services>>>,
+    services: Shared,
 }
 
 impl std::fmt::Debug for Ticker {
@@ -176,17 +248,15 @@ impl Ticker {
         let ended = watch::Sender::new(0);
         let mut jobs = Vec::with_capacity(plan.len());
         for (name, description, cron, chore) in plan {
-            let state = Arc::new(State::default());
-            let (shared, kept, told) = (Arc::clone(&services), Arc::clone(&state), ended.clone());
+            let state = Arc::new(State { told: Mutex::default(), ended: ended.clone() });
+            let (shared, kept) = (Arc::clone(&services), Arc::clone(&state));
             let job = Job::new_async_tz(cron.as_str(), Utc, move |_, _| {
-                let (shared, kept, told) = (Arc::clone(&shared), Arc::clone(&kept), told.clone());
+                let flight = take_off(name, chore, &shared, &kept);
                 Box::pin(async move {
-                    let Ok(flight) = Arc::clone(&kept.flight).try_lock_owned() else {
-                        tracing::debug!(job = name, "still running; this fire is left out");
-                        return;
-                    };
-                    run(name, chore, &shared, &kept, flight).await;
-                    told.send_modify(|count| *count += 1);
+                    match flight {
+                        Ok(flight) => flight.await,
+                        Err(why) => tracing::debug!(job = name, ?why, "this fire is left out"),
+                    }
                 })
             });
             let id = scheduler.add(job.map_err(refuses(name))?).await.map_err(refuses(name))?;
@@ -200,8 +270,7 @@ impl Ticker {
     pub async fn report(&self) -> Vec<JobReport> {
         let mut reports = Vec::with_capacity(self.jobs.len());
         for job in &self.jobs {
-            let Told { started, last, took } = job.state.told().clone();
-            let running = job.state.flight.try_lock().is_err();
+            let Told { running, started, last, took } = job.state.told().clone();
             let next = self.scheduler.clone().next_tick_for_job(job.id).await.ok().flatten();
             let (name, description, cron) = (job.name, job.description, job.cron.clone());
             reports.push(JobReport { name, description, cron, running, started, last, took, next });
@@ -209,22 +278,14 @@ impl Ticker {
         reports
     }
 
-    /// Begins a job beside its schedule, and waits for its end for at most `patience`. It goes on when nobody waits any
-    /// more.
+    /// Begins a job beside its schedule.
     ///
     /// # Errors
     /// [`NotRun`]; nothing was begun.
-    pub async fn run_now(&self, name: &str, patience: Duration) -> Result<(), NotRun> {
-        let job = self.jobs.iter().find(|job| job.name == name).ok_or(NotRun::Unknown)?.clone();
-        let flight = Arc::clone(&job.state.flight).try_lock_owned().map_err(|_| NotRun::Running)?;
-        let (shared, ended) = (Arc::clone(&self.services), self.ended.clone());
-        let going = tokio::spawn(async move {
-            run(job.name, job.chore, &shared, &job.state, flight).await;
-            ended.send_modify(|count| *count += 1);
-        });
-        // Its end is told by its state; a job that panicked has told so in the log.
-        drop(tokio::time::timeout(patience, going).await);
-        Ok(())
+    pub fn begin(&self, name: &str) -> Result<Begun, NotRun> {
+        let job = self.jobs.iter().find(|job| job.name == name).ok_or(NotRun::Unknown)?;
+        let flight = take_off(job.name, job.chore, &self.services, &job.state)?;
+        Ok(Begun(tokio::spawn(flight)))
     }
 
     /// Grows with each job that ended: look at the report again.
@@ -250,28 +311,61 @@ fn refuses(job: &'static str) -> impl FnOnce(JobSchedulerError) -> TickerError {
     move |source| TickerError { job, source }
 }
 
-/// Runs a job unless the coordinator stops; the flight ends with it.
-async fn run(
+/// One run of a job, unless it runs already or the coordinator stops, which waits for it.
+fn take_off(
     name: &'static str,
     chore: Chore,
-    services: &RwLock<Option<Services>>,
-    state: &State,
-    flight: OwnedMutexGuard<()>,
-) {
-    let services = services.read().await;
-    let Some(services) = services.as_ref() else { return };
-    let begun = services.driver.now();
-    state.told().started = Some(begun.wall.to_utc());
-    let result = chore(services.clone()).await;
-    match &result {
-        Ok(done) => tracing::debug!(job = name, done, "housekeeping"),
-        Err(error) => {
-            tracing::error!(job = name, error, "housekeeping failed; it is tried again at its next time")
-        }
+    shared: &Shared,
+    state: &Arc<State>,
+) -> Result<impl Future<Output = ()> + Send + use<>, NotRun> {
+    // Only a stop takes them for itself.
+    let services = Arc::clone(shared).try_read_owned().map_err(|_| NotRun::Stopping)?;
+    let services = OwnedRwLockReadGuard::try_map(services, Option::as_ref).map_err(|_| NotRun::Stopping)?;
+    let flight = state.take_off()?;
+    Ok(async move {
+        let work = chore(Services::clone(&services));
+        flight.run(name, || services.driver.now(), work).await;
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::clock::Clock;
+
+    fn state() -> Arc<State> {
+        Arc::new(State { told: Mutex::default(), ended: watch::Sender::new(0) })
     }
-    let now = services.driver.now();
-    let mut told = state.told();
-    told.last = Some((now.wall.to_utc(), result));
-    told.took = Some(now.mono.since(begun.mono));
-    drop((told, flight));
+
+    #[tokio::test]
+    async fn a_job_that_panics_has_failed_and_can_be_run_again() {
+        let (state, clock) = (state(), Clock::start());
+        let now = || clock.now();
+        state.take_off().unwrap().run("backup", now, async { Ok("all of it".to_owned()) }).await;
+        assert_eq!(state.told().last.clone().unwrap().1, Ok("all of it".to_owned()));
+        let panics = async { panic!("in a test") };
+        state.take_off().unwrap().run("backup", now, panics).await;
+        let told = state.told().clone();
+        assert_eq!(told.last.unwrap().1, Err(PANICKED.to_owned()), "not how the run before it went");
+        assert!(!told.running && told.took.is_some());
+        assert_eq!(*state.ended.borrow(), 2);
+    }
+
+    #[test]
+    fn a_job_runs_once_at_a_time_and_one_that_was_dropped_runs_no_more() {
+        let state = state();
+        let flight = state.take_off().unwrap();
+        assert_eq!(state.take_off().unwrap_err(), NotRun::Running);
+        assert!(state.told().running);
+        drop(flight);
+        assert!(!state.told().running && state.take_off().is_ok());
+    }
+
+    #[test]
+    fn while_somebody_looks_a_job_can_begin() {
+        let state = state();
+        // What a look has: a copy, and no lock for longer than that takes.
+        let look = state.told().clone();
+        assert!(state.take_off().is_ok() && !look.running);
+    }
 }

@@ -5,7 +5,7 @@
 mod fleet_common;
 
 use fleet_common::{Fleet, PATIENCE, Talk, project};
-use mirror_coordinator::rpc::project::CHECKS_MAX;
+use mirror_coordinator::rpc::project::{CHECKS_MAX, EXPLAINS_MAX};
 use mirror_proto::v1::{
     self,
     finding::{Kind, Severity},
@@ -191,5 +191,17 @@ async fn bad_requests_and_too_many_are_refused() {
     assert_eq!(busy.code(), Code::ResourceExhausted);
     drop(permits);
     assert!(ended(check(&fleet, named("debian"))).await.is_ok());
+    // Who may only look leaves room for checks.
+    assert!(EXPLAINS_MAX < CHECKS_MAX);
+    let explain = || {
+        let request = v1::ExplainProjectRequest { name: "projects/debian".to_owned() };
+        let mut projects = fleet.projects();
+        async move { projects.explain_project(request).await }
+    };
+    let places = fleet.handle.services().explains.try_acquire_many(u32::try_from(EXPLAINS_MAX).unwrap());
+    assert_eq!(explain().await.unwrap_err().code(), Code::ResourceExhausted);
+    assert!(ended(check(&fleet, named("debian"))).await.is_ok());
+    drop(places);
+    assert!(explain().await.is_ok());
     fleet.end().await;
 }

@@ -4,7 +4,7 @@
 
 mod wire_common;
 
-use std::{io, os::unix::fs::PermissionsExt as _};
+use std::{io, os::unix::fs::PermissionsExt as _, time::Duration};
 
 use fleet::time::Now;
 use mirror_certs::{Existing, write_private};
@@ -14,7 +14,7 @@ use mirror_coordinator::{
     init::{InitError, NewFleet, init},
     offline::{self, OfflineError},
     store::OpenError,
-    ticker::NotRun,
+    ticker::{JobReport, NotRun},
 };
 use mirror_proto::v1::{self, project_service_client::ProjectServiceClient, schedule::Cadence};
 use tokio::{
@@ -307,16 +307,65 @@ async fn housekeeping_sweeps_backs_up_prunes_and_looks_at_the_certificate() {
 async fn a_job_is_run_now_once_at_a_time_and_says_how_it_went() {
     let fleet = Fleet::start().await;
     let ticker = fleet.handle.services().housekeeping.get().expect("it has begun").clone();
-    assert_eq!(ticker.run_now("fly", PATIENCE).await, Err(NotRun::Unknown));
-    // Both ask at once: one runs it, the other is told so.
-    let both = tokio::join!(ticker.run_now("backup", PATIENCE), ticker.run_now("backup", PATIENCE));
-    assert_eq!(both, (Ok(()), Err(NotRun::Running)));
+    assert_eq!(ticker.begin("fly").unwrap_err(), NotRun::Unknown);
+    // Both ask at once: one runs it, the other is told so, however often somebody looks meanwhile.
+    let begun = ticker.begin("backup").unwrap();
+    assert_eq!(ticker.begin("backup").unwrap_err(), NotRun::Running);
+    let running = |jobs: Vec<JobReport>| jobs.into_iter().filter(|job| job.running).map(|job| job.name);
+    assert!(running(ticker.report().await).any(|name| name == "backup"));
+    begun.ended(PATIENCE).await;
     let backup = fleet.handle.jobs().await.into_iter().find(|job| job.name == "backup").unwrap();
     let (ended, result) = backup.last.expect("it has ended");
     assert!(result.is_ok() && backup.started.is_some_and(|started| started <= ended), "{result:?}");
     assert!(!backup.running && backup.took.is_some());
-    assert_eq!(ticker.run_now("backup", PATIENCE).await, Ok(()), "and then once more");
+    ticker.begin("backup").expect("and then once more").ended(PATIENCE).await;
     fleet.end().await;
+    assert_eq!(
+        ticker.begin("backup").unwrap_err(),
+        NotRun::Stopping,
+        "an answer, and not that of the last run"
+    );
+}
+
+/// Whoever begins a job is in the audit log before it ends: he may be gone by then.
+#[test]
+fn who_begins_a_job_and_hangs_up_is_in_the_audit_log() {
+    // Half of what the call waits for the job: without a record before the wait there is none yet.
+    const SOON: Duration = Duration::from_secs(5);
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().max_blocking_threads(1).build();
+    runtime.unwrap().block_on(async {
+        let fleet = Fleet::start().await;
+        let mut client = fleet.fleet(Some(&fleet.root())).await;
+        // The job works on the one thread for such work, which is taken.
+        let (release, held) = std::sync::mpsc::sync_channel::<()>(1);
+        let holding = tokio::task::spawn_blocking(move || held.recv().is_err());
+        let mut audited = fleet.handle.services().driver.audited();
+        audited.mark_unchanged();
+        let mut ended = fleet.handle.jobs_ended();
+        let request = v1::RunHousekeepingJobRequest { name: "housekeepingJobs/certificate".to_owned() };
+        let mut caller = client.clone();
+        let call = tokio::spawn(async move { caller.run_housekeeping_job(request).await });
+        timeout(SOON, audited.changed()).await.expect("recorded while the job goes on").unwrap();
+        call.abort();
+        ended.mark_unchanged();
+        drop(release);
+        assert!(holding.await.unwrap());
+        let done = async {
+            while fleet.handle.jobs().await.iter().any(|job| job.name == "certificate" && job.running) {
+                ended.changed().await.unwrap();
+            }
+        };
+        timeout(PATIENCE, done).await.expect("the job goes on to its end");
+        let filter = "action=FleetService.RunHousekeepingJob".to_owned();
+        let request = v1::ListAuditEventsRequest { filter, ..Default::default() };
+        let events = client.list_audit_events(request).await.unwrap().into_inner().events;
+        assert_eq!(events.len(), 1, "{events:?}");
+        assert_eq!(
+            (events[0].who.as_str(), events[0].resource.as_str()),
+            ("users/root", "housekeepingJobs/certificate")
+        );
+        fleet.end().await;
+    });
 }
 
 #[tokio::test]

@@ -7,18 +7,21 @@ mod fleet_common;
 use fleet::{
     id::{AgentUid, ProjectUid},
     input::{Ask, Input, Person, Reply},
-    plan::{Act, Asker, Deed, LeftOut, PlanRequest, PlanStep, Progress},
+    plan::{Act, Asker, Deed, LeftOut, Pausing, PlanRequest, PlanStep, Progress},
     project::ProjectSpec,
     record::{Answer, Change, FleetRecord, Freeze, Record, RequestRecord},
 };
 use fleet_common::{Fleet, project};
-use mirror_coordinator::store::{Direction, Store, StoreOptions, Unit, VALUE_BYTES_MAX, restore_from};
+use mirror_coordinator::{
+    rpc::project::PLANS_AT_ONCE,
+    store::{Direction, Store, StoreOptions, Unit, VALUE_BYTES_MAX, restore_from},
+};
 use mirror_proto::{status::Fault, v1};
 use tempfile::TempDir;
 use tonic::Code;
 
 fn declared(project: v1::Project) -> v1::DeclaredProject {
-    v1::DeclaredProject { project: Some(project), ..v1::DeclaredProject::default() }
+    v1::DeclaredProject { project: Some(project.into()), ..v1::DeclaredProject::default() }
 }
 
 fn all(names: &[&str]) -> Vec<v1::DeclaredProject> {
@@ -147,11 +150,26 @@ async fn every_fault_of_every_project_is_told_and_nothing_is_done() {
     let refused = fleet.projects().apply_projects(request(&projects)).await.unwrap_err();
     assert_eq!((refused.code(), Fault::from(&refused).violations.len()), (Code::InvalidArgument, 4));
     assert_eq!(fields(&plan(&fleet, &[], true).await), ["projects"], "an empty file removes nothing");
-    let twice = all(&["debian", "DEBIAN", "no/name"]);
-    assert_eq!(
-        fields(&plan(&fleet, &twice, false).await),
-        ["projects[1].project.name", "projects[2].project.name"]
-    );
+    // One bad name hides nothing of the others, nor of its own project.
+    let mut twice = all(&["debian", "DEBIAN", "no/name", "gnu"]);
+    twice[1].project.as_mut().unwrap().upstreams[0].uri = "rsnc://h/m".to_owned();
+    twice[2].pause_reason = "a\nb".to_owned();
+    let gnu = &mut twice[3];
+    gnu.pause_reason = "x".repeat(501);
+    gnu.project.as_mut().unwrap().destination = "nowhere".to_owned();
+    for prune in [false, true] {
+        assert_eq!(
+            fields(&plan(&fleet, &twice, prune).await),
+            [
+                "projects[1].project.name",
+                "projects[1].project.upstreams[0].uri",
+                "projects[2].project.name",
+                "projects[2].pause_reason",
+                "projects[3].project.destination",
+                "projects[3].pause_reason",
+            ]
+        );
+    }
     assert_eq!(fleet.handle.services().driver.view().projects_by_name().count(), 0);
     fleet.end().await;
 }
@@ -170,6 +188,168 @@ async fn places_change_hands_within_one_plan() {
     assert_eq!(fields(&planned), [""; 0]);
     let applied = apply(&fleet, request(&projects)).await;
     assert_eq!((applied.created, applied.changed, applied.left_out.len()), (1, 2, 0));
+    fleet.end().await;
+}
+
+/// `names`, each after the next one.
+fn chain(names: &[&str]) -> Vec<v1::DeclaredProject> {
+    let mut projects = all(names);
+    for (one, next) in projects.iter_mut().zip(&names[1..]) {
+        one.project.as_mut().unwrap().after = vec![format!("projects/{next}")];
+    }
+    projects
+}
+
+#[tokio::test]
+async fn projects_that_run_after_each_other_go_and_come_in_one_plan() {
+    let fleet = Fleet::start().await;
+    fleet.enrol("ftp1").await;
+    let prune =
+        |projects: &[v1::DeclaredProject]| v1::ApplyProjectsRequest { prune: true, ..request(projects) };
+    // Those that run first sort last, and there are more than any fixed number of tries would find.
+    let names: Vec<String> = (0..40).map(|number| format!("p{number:02}")).collect();
+    let names: Vec<&str> = names.iter().map(String::as_str).collect();
+    let made = apply(&fleet, request(&chain(&names))).await;
+    assert_eq!((made.created, made.left_out.len()), (40, 0));
+    // All of them go, whichever way their names sort.
+    let turned: Vec<&str> = names.iter().rev().copied().collect();
+    for names in [&names, &turned] {
+        apply(&fleet, prune(&chain(names))).await;
+        let gone = apply(&fleet, prune(&all(&["other"]))).await;
+        assert_eq!((gone.created, gone.deleted, gone.left_out.len()), (1, 40, 0));
+        apply(&fleet, prune(&chain(names))).await;
+    }
+    // What is let go of in the same plan may go.
+    apply(&fleet, prune(&chain(&["security", "base"]))).await;
+    let planned = plan(&fleet, &all(&["security"]), true).await;
+    let [gone, let_go] = &told(&planned)[..] else { panic!("{planned:?}") };
+    assert_eq!(gone, "Delete projects/base");
+    assert!(let_go.starts_with("Change projects/security after:"), "{let_go}");
+    let gone = apply(&fleet, prune(&all(&["security"]))).await;
+    assert_eq!((gone.changed, gone.deleted, gone.left_out.len()), (1, 1, 0));
+    // What is still followed may not.
+    apply(&fleet, prune(&chain(&["security", "base"]))).await;
+    let refused = plan(&fleet, &chain(&["security", "base"])[..1], true).await;
+    assert!(!refused.faults.is_empty(), "base is followed, and not declared: {refused:?}");
+    fleet.end().await;
+}
+
+/// The projects of a fleet by name: what they are paused and archived by, and whether they will fire.
+fn standings(fleet: &Fleet) -> Vec<(String, Option<(String, bool)>, Option<String>, bool)> {
+    let view = fleet.handle.services().driver.view();
+    let standing = |project: &fleet::engine::Project| {
+        let record = &project.record;
+        let paused = record.paused.as_ref().map(|pause| (pause.reason.clone(), pause.until.is_some()));
+        let archived = record.archived.as_ref().map(|archive| archive.reason.clone());
+        (record.name.to_string(), paused, archived, project.state.next_fire.is_some())
+    };
+    view.projects_by_name().map(standing).collect()
+}
+
+#[tokio::test]
+async fn what_is_archived_and_until_when_it_is_paused_is_so_elsewhere_too() {
+    let fleet = Fleet::start().await;
+    fleet.enrol("ftp1").await;
+    let mut projects = all(&["calm", "dead", "gone", "old"]);
+    for one in &mut projects {
+        let hourly = v1::schedule::Cadence::Crontab("0 * * * *".to_owned());
+        one.project.as_mut().unwrap().schedule =
+            Some(v1::Schedule { cadence: Some(hourly), ..v1::Schedule::default() });
+    }
+    let paused = |reason: &str, days: i64| v1::PauseProjectRequest {
+        name: "projects/calm".to_owned(),
+        reason: reason.to_owned(),
+        until: Some(until(&fleet, days)),
+        ..Default::default()
+    };
+    apply(&fleet, request(&projects)).await;
+    fleet.projects().pause_project(paused("moving", 3)).await.unwrap();
+    for (name, reason) in [("dead", "upstream is gone"), ("gone", "")] {
+        let archive = v1::ArchiveProjectRequest {
+            name: format!("projects/{name}"),
+            reason: reason.to_owned(),
+            ..Default::default()
+        };
+        fleet.projects().archive_project(archive).await.unwrap();
+    }
+    let exported = export(&fleet).await;
+    assert_eq!((told(&plan(&fleet, &exported, true).await), standings(&fleet).len()), (Vec::new(), 4));
+
+    let other = Fleet::start().await;
+    other.enrol("ftp1").await;
+    let made = apply(&other, request(&exported)).await;
+    assert_eq!((made.created, made.left_out.len()), (4, 0));
+    assert_eq!(standings(&other), standings(&fleet));
+    let archived: Vec<bool> = standings(&other).into_iter().map(|(.., fires)| fires).collect();
+    assert_eq!(archived, [true, false, false, true], "what is archived has no fire");
+    assert_eq!(told(&plan(&other, &exported, true).await), [""; 0]);
+    // Its end is the very same, to the millisecond.
+    assert_eq!(export(&other).await[0].pause_until, exported[0].pause_until);
+
+    // What a person did by hand besides is no business of a file that does not speak of it.
+    let mut silent = exported.clone();
+    for one in &mut silent {
+        *one = declared(*one.project.clone().unwrap());
+    }
+    assert_eq!(told(&plan(&other, &silent, true).await), [""; 0]);
+    let mut turned = silent;
+    turned[0].paused = Some(true);
+    turned[0].pause_until = Some(until(&fleet, 5));
+    turned[1].archived = Some(false);
+    turned[3].archived = Some(true);
+    turned[3].archive_reason = "old".to_owned();
+    let planned = plan(&other, &turned, true).await;
+    let [calm, dead, old] = &told(&planned)[..] else { panic!("{planned:?}") };
+    assert!(calm.starts_with("Change projects/calm paused.until: "), "{calm}");
+    assert_eq!(dead, "Change projects/dead archived: upstream is gone > false");
+    assert_eq!(old, "Change projects/old archived: false > old");
+    let applied = apply(&other, request(&turned)).await;
+    assert_eq!((applied.changed, applied.left_out.len()), (3, 0));
+    let fires: Vec<bool> = standings(&other).into_iter().map(|(.., fires)| fires).collect();
+    assert_eq!(fires, [true, true, false, false]);
+    assert_eq!(standings(&other)[0].1, Some(("moving".to_owned(), true)), "it keeps its reason");
+
+    // A pause whose end has come says nothing; what makes no sense is told, all of it.
+    turned[0].paused = Some(true);
+    turned[0].pause_until = Some(until(&fleet, -1));
+    let mut late = all(&["late"]);
+    late[0].project.as_mut().unwrap().destination = "a1:late".to_owned();
+    late[0].paused = Some(true);
+    late[0].pause_until = turned[0].pause_until;
+    turned.extend(late);
+    assert_eq!(told(&plan(&other, &turned, true).await), ["Create projects/late"]);
+    apply(&other, request(&turned)).await;
+    assert_eq!(standings(&other)[3].1, None);
+    turned[0].paused = None;
+    turned[1].archive_reason = "why".to_owned();
+    assert_eq!(
+        fields(&plan(&other, &turned, true).await),
+        ["projects[0].pause_until", "projects[1].archive_reason"]
+    );
+    fleet.end().await;
+    other.end().await;
+}
+
+/// So many days from now, by the fleet's clock.
+fn until(fleet: &Fleet, days: i64) -> prost_types::Timestamp {
+    let now = fleet.handle.services().driver.now().wall;
+    mirror_proto::convert::wall_to_wire(fleet::time::Wall(now.0 + days * 86_400_000))
+}
+
+#[tokio::test]
+async fn who_may_only_look_holds_up_nobody_who_applies() {
+    let fleet = Fleet::start().await;
+    fleet.enrol("ftp1").await;
+    let services = fleet.handle.services().clone();
+    let places = services.plans.try_acquire_many(u32::try_from(PLANS_AT_ONCE).unwrap()).unwrap();
+    let wanted = v1::PlanProjectsRequest { projects: all(&["debian"]), ..Default::default() };
+    let busy = fleet.projects().plan_projects(wanted).await.unwrap_err();
+    assert_eq!(
+        (busy.code(), Fault::from(&busy).reason.as_str()),
+        (Code::ResourceExhausted, "TOO_MANY_PLANS")
+    );
+    assert_eq!(apply(&fleet, request(&all(&["debian"]))).await.created, 1);
+    drop(places);
     fleet.end().await;
 }
 
@@ -226,6 +406,25 @@ async fn exports_are_chosen_by_name_or_by_filter() {
     };
     let found = fleet.projects().export_projects(by_name.clone()).await.unwrap().into_inner();
     assert_eq!(names(found), ["projects/CPAN", "projects/gnu"]);
+    // Page by page, each name once however often it is given; a page's token is good for these names only.
+    let one = v1::ExportProjectsRequest { page_size: 1, ..by_name.clone() };
+    let one = v1::ExportProjectsRequest {
+        names: one.names.iter().chain(&["projects/GNU".to_owned()]).cloned().collect(),
+        ..one
+    };
+    let first = fleet.projects().export_projects(one.clone()).await.unwrap().into_inner();
+    let page_token = first.next_page_token.clone();
+    assert_eq!(names(first), ["projects/CPAN"]);
+    let next = v1::ExportProjectsRequest { page_token: page_token.clone(), ..one };
+    let last = fleet.projects().export_projects(next).await.unwrap().into_inner();
+    assert!(last.next_page_token.is_empty());
+    assert_eq!(names(last), ["projects/gnu"]);
+    for names in [Vec::new(), vec!["projects/gnu".to_owned()]] {
+        let others =
+            v1::ExportProjectsRequest { names, page_token: page_token.clone(), ..Default::default() };
+        let refused = fleet.projects().export_projects(others).await.unwrap_err();
+        assert_eq!(Fault::from(&refused).violations[0].field, "page_token");
+    }
     let by_filter = v1::ExportProjectsRequest { filter: "labels.tier=1".to_owned(), ..Default::default() };
     let found = fleet.projects().export_projects(by_filter).await.unwrap().into_inner();
     assert_eq!(names(found), ["projects/gnu"]);
@@ -249,7 +448,13 @@ async fn a_plan_that_was_recorded_is_ended_by_the_next_coordinator() {
     };
     spec.destination = "a1:rocky".parse().unwrap();
     assert_eq!(spec.placement.origins[0].agent, agent);
-    let act = Act::Create { uid, name: "rocky".parse().unwrap(), spec: Box::new(spec), paused: None };
+    let act = Act::Create {
+        uid,
+        name: "rocky".parse().unwrap(),
+        spec: Box::new(spec),
+        paused: None,
+        archived: None,
+    };
     let record = Record::PlanStep(Box::new(step(uid.0 - 1, 0, act)));
     drop(driver);
     // As a coordinator leaves it that is killed between the recording and the step.
@@ -317,7 +522,7 @@ fn creation(fleet: &Fleet, like: &str, name: &str) -> Act {
     let view = fleet.handle.services().driver.view();
     let mut spec = view.project_named(&like.parse().unwrap()).unwrap().record.spec.clone();
     spec.destination = format!("a1:{name}").parse().unwrap();
-    Act::Create { uid: view.uid_after(0), name: name.parse().unwrap(), spec: Box::new(spec), paused: None }
+    Act::Create { uid: view.uid_after(0), name: name.parse().unwrap(), spec: Box::new(spec), paused: None, archived: None }
 }
 
 #[tokio::test]
@@ -364,14 +569,14 @@ async fn a_step_that_is_left_out_is_in_the_audit_log_under_its_project() {
         panic!("a creation")
     };
     spec.placement.origins[0].agent = AgentUid(999);
-    let unknown = Act::Create { uid, name, spec, paused: None };
+    let unknown = Act::Create { uid, name, spec, paused: None, archived: None };
     // With who paused it and when the project is larger than its step, which just fits.
     let Act::Create { name, mut spec, .. } = creation(&fleet, "debian", "alma") else { panic!("a creation") };
     let fits = |text: &str, spec: &mut ProjectSpec| {
         text.clone_into(&mut spec.display_name);
         let uid = ProjectUid(uid.0 + 1);
-        let paused = Some(String::new());
-        let act = Act::Create { uid, name: name.clone(), spec: Box::new(spec.clone()), paused };
+        let paused = Some(Pausing::default());
+        let act = Act::Create { uid, name: name.clone(), spec: Box::new(spec.clone()), paused, archived: None };
         let step = PlanStep { asker: Asker::default(), ..step(uid.0 - 2, 1, act) };
         let record = Record::PlanStep(Box::new(step));
         Unit::of(&[Change::Put(record.clone())]).is_ok().then_some(record)
@@ -441,7 +646,7 @@ async fn a_backup_that_was_made_in_the_middle_of_a_plan_is_put_back_without_the_
     else {
         panic!("a creation")
     };
-    let act = Act::Create { uid, name, spec, paused: None };
+    let act = Act::Create { uid, name, spec, paused: None, archived: None };
     let dir = fleet.stop().await;
     store_into(&dir, &[Record::PlanStep(Box::new(step(plan, 1, act)))]);
     let folder = dir.path().join("fleet").join("store");

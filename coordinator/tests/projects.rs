@@ -2,7 +2,8 @@
 
 mod fleet_common;
 
-use fleet_common::{Fleet, project};
+use fleet_common::{Fleet, PATIENCE, project};
+use mirror_coordinator::rpc::project::PREVIEWS_MAX;
 use mirror_proto::{
     status::Fault,
     v1::{self, outcome::Class, run, schedule::Cadence, wait::Reason},
@@ -240,6 +241,79 @@ async fn a_schedule_is_previewed_without_being_stored() {
     fleet.end().await;
 }
 
+/// A preview that nobody waits for any more still takes its place, until its work is done.
+#[test]
+fn previews_are_bounded_also_those_whose_callers_hung_up() {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().max_blocking_threads(1).build();
+    runtime.unwrap().block_on(async {
+        let fleet = Fleet::start().await;
+        let cron = v1::Cron { hour: "2".to_owned(), ..Default::default() };
+        let schedule = v1::Schedule { cadence: Some(Cadence::Cron(cron)), ..Default::default() };
+        let request = v1::PreviewScheduleRequest { schedule: Some(schedule), ..Default::default() };
+        let places = &fleet.handle.services().previews;
+        let free = async |wanted: usize| {
+            let wait = async {
+                while places.available_permits() != wanted {
+                    tokio::task::yield_now().await;
+                }
+            };
+            tokio::time::timeout(PATIENCE, wait).await.unwrap_or_else(|_| panic!("{wanted} free places"));
+        };
+        // They work on the one thread for such work, which is taken.
+        let (release, held) = std::sync::mpsc::sync_channel::<()>(1);
+        let holding = tokio::task::spawn_blocking(move || held.recv().is_err());
+        for taken in 1..=PREVIEWS_MAX {
+            let (mut client, request) = (fleet.projects(), request.clone());
+            let call = tokio::spawn(async move { client.preview_schedule(request).await });
+            free(PREVIEWS_MAX - taken).await;
+            call.abort();
+            assert!(call.await.unwrap_err().is_cancelled());
+        }
+        let busy = fleet.projects().preview_schedule(request.clone()).await.unwrap_err();
+        assert_eq!(Fault::from(&busy).reason, "PREVIEWS_BUSY");
+        drop(release);
+        assert!(holding.await.unwrap());
+        free(PREVIEWS_MAX).await;
+        fleet.projects().preview_schedule(request).await.unwrap();
+        fleet.end().await;
+    });
+}
+
+#[tokio::test]
+async fn the_first_fire_of_a_previewed_interval_is_the_one_that_is_armed() {
+    let fleet = Fleet::start().await;
+    fleet.enrol("ftp1").await;
+    fleet.declare("debian", "ftp1").await;
+    let span = |seconds| Some(prost_types::Duration { seconds, nanos: 0 });
+    let schedule = v1::Schedule {
+        cadence: Some(Cadence::Interval(v1::Interval { every: span(21_600), ..Default::default() })),
+        start_time: "2124-03-27T02:00:00Z".to_owned(),
+        spread: span(21_600),
+        ..Default::default()
+    };
+    let request =
+        v1::PreviewScheduleRequest { name: named("debian"), schedule: Some(schedule.clone()), count: 2 };
+    let seen = fleet.projects().preview_schedule(request.clone()).await.unwrap().into_inner();
+    let start = 4_867_178_400;
+    let first = seen.fires[0].time.unwrap().seconds;
+    assert!(first > start && first < start + 21_600, "{seen:?}");
+    assert_eq!(seen.fires[1].time.unwrap().seconds, first + 21_600);
+    let update = v1::UpdateProjectRequest {
+        project: Some(v1::Project { name: named("debian"), schedule: Some(schedule), ..Default::default() }),
+        update_mask: mask(&["schedule"]),
+        validate_only: false,
+    };
+    let armed = fleet.projects().update_project(update).await.unwrap().into_inner();
+    assert_eq!(armed.status.unwrap().next_fire_times[0].seconds, first);
+    // As it is stored, or given once more: nothing is armed anew.
+    let stored = v1::PreviewScheduleRequest { schedule: None, ..request.clone() };
+    for request in [request, stored] {
+        let seen = fleet.projects().preview_schedule(request).await.unwrap().into_inner();
+        assert_eq!(seen.fires[0].time.unwrap().seconds, first);
+    }
+    fleet.end().await;
+}
+
 #[tokio::test]
 async fn runs_are_listed_newest_first_over_pages_and_the_end_of_one_is_final() {
     let fleet = Fleet::start().await;
@@ -298,6 +372,7 @@ async fn a_deleted_project_is_gone() {
         name: named("debian"),
         etag: etag.to_owned(),
         cancel_running: false,
+        tree_to_trash: false,
     };
     assert_eq!(fleet.projects().delete_project(delete("99")).await.unwrap_err().code(), Code::Aborted);
     fleet.projects().delete_project(delete(&made.etag)).await.unwrap();

@@ -16,7 +16,7 @@ use fleet::{
     agent::{AgentFacts, Root, TokenNames},
     defaults::Limits,
     id::AgentUid,
-    input::{AgentInput, Ask, Input, Person, Reply},
+    input::{AgentInput, Ask, Input, NewPushToken, Person, Reply},
     plan::{Act, Asker, PlanRequest},
     project::{PlacementSettings, ProjectSpec, RetrySettings, RsyncSettings, Target, Upstream},
     schedule::{Cron, Named, Schedule},
@@ -168,7 +168,15 @@ fn with_push_tokens(mut engine: Engine, at: Now) -> Engine {
     let projects: Vec<_> = engine.projects_by_name().map(|project| project.record.uid).collect();
     for (number, project) in projects.iter().cycle().take(PUSH_TOKENS).enumerate() {
         let (id, hash) = (format!("{number:012}"), String::new());
-        let ask = Ask::CreatePushToken { id, hash, project: *project, note: String::new(), ttl: None };
+        let ask = Ask::CreatePushToken(NewPushToken {
+            id,
+            hash,
+            project: *project,
+            note: String::new(),
+            ttl: None,
+            request: None,
+            validate_only: false,
+        });
         step(&mut engine, at, Input::Person(Person { by: "maria".into(), ask }));
     }
     assert_eq!(engine.push_tokens().count(), PUSH_TOKENS);
@@ -185,6 +193,7 @@ fn plans(criterion: &mut Criterion) {
         name: format!("n{number}").parse().expect("a name"),
         spec: Box::new(spec(agent, PROJECTS + number)),
         paused: None,
+        archived: None,
     };
     let creations: Vec<Act> = (0..PLANNED).map(creation).collect();
     let deletion = |project: &fleet::engine::Project| Act::Delete {

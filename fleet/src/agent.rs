@@ -9,6 +9,7 @@ use crate::{
     id::{AgentUid, Epoch, Name, ProjectUid},
     refusal::Violation,
     time::Wall,
+    trash::TrashReport,
 };
 
 /// An agent.
@@ -249,6 +250,8 @@ pub struct AgentFacts {
     /// When the certificate expires that it holds now; `None`: it does not say. The record has the newest one that was
     /// issued, whose answer may have been lost.
     pub certificate_expires: Option<Wall>,
+    /// What is in its trash; `None`: its program has none.
+    pub trash: Option<TrashReport>,
 }
 
 /// A live session; never stored.

@@ -13,6 +13,7 @@ use crate::{
     record::{Change, Freeze},
     refusal::Refusal,
     standing::StandingOrder,
+    trash::TrashOrder,
 };
 
 /// What an agent is to do, complete in itself.
@@ -186,6 +187,8 @@ pub enum Message {
         /// Not to be run any more.
         withdrawn: Vec<ProjectUid>,
     },
+    /// Move the tree of a deleted project to the trash.
+    Trash(TrashOrder),
     /// The session is over.
     Close(CloseReason),
 }
@@ -225,6 +228,8 @@ pub enum Reply {
     },
     /// This agent.
     Agent(AgentUid),
+    /// This push token was made.
+    PushToken(String),
     /// The plan, which is recorded, and what it is about.
     Planned {
         /// Which.

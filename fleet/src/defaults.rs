@@ -119,6 +119,16 @@ pub const ADOPT_AGAIN_PERCENT: u64 = 20;
 pub const SHRINK_PERCENT: u32 = 30;
 /// What a person allowed beforehand, or approved, is void when it has not begun by then.
 pub const APPROVAL_TTL: Duration = Duration::from_secs(DAY);
+/// A tree of a deleted project stays in the trash of its root for this long.
+pub const TRASH_TTL: Duration = Duration::from_secs(7 * DAY);
+/// An agent that has not come for so long is not told any more to move a deleted project's tree to the trash.
+pub const TRASH_WAIT_MAX: Duration = Duration::from_secs(30 * DAY);
+/// Why a tree was not moved to the trash is shown for this long.
+pub const TRASH_TOLD_FOR: Duration = Duration::from_secs(7 * DAY);
+/// Most trees in the trash of one agent.
+pub const TRASH_TREES_MAX: usize = 256;
+/// Most trees of the whole fleet that are in the trash, on their way, or told to have stayed.
+pub const TRASH_RECORDS_MAX: usize = 10_000;
 /// A join token's default life.
 pub const JOIN_TOKEN_TTL: Duration = Duration::from_secs(10 * MINUTE);
 /// A join token's longest life.

@@ -14,6 +14,7 @@ use crate::{
     run::{TriggerKind, Wish},
     standing::AutonomousFire,
     time::Wall,
+    trash::TrashReport,
 };
 
 pub use crate::decision::{
@@ -92,6 +93,8 @@ pub enum Ask {
         revision: Option<u64>,
         /// Cancel what runs rather than refuse.
         cancel_running: bool,
+        /// Move its trees to the trash of their roots, where their agents allow it.
+        tree_to_trash: bool,
     },
     /// Give a project another name.
     Rename {
@@ -154,18 +157,7 @@ pub enum Ask {
     /// Start a run because there is something new to copy. It waits where a schedule's fire would.
     Push(Push),
     /// Make a push token; the shell made the secret.
-    CreatePushToken {
-        /// No secret.
-        id: String,
-        /// SHA-256 of the secret, hex.
-        hash: String,
-        /// The one project it is good for.
-        project: ProjectUid,
-        /// Who has it.
-        note: String,
-        /// For how long; `None`: until it is deleted.
-        ttl: Option<Duration>,
-    },
+    CreatePushToken(NewPushToken),
     /// Make a push token useless.
     DeletePushToken {
         /// Which.
@@ -344,6 +336,25 @@ pub struct Push {
     pub request: Option<RequestKey>,
     /// W3C trace context; empty: none.
     pub traceparent: String,
+}
+
+/// A push token that is to be made.
+#[derive(Debug, Clone)]
+pub struct NewPushToken {
+    /// No secret.
+    pub id: String,
+    /// SHA-256 of the secret, hex.
+    pub hash: String,
+    /// The one project it is good for.
+    pub project: ProjectUid,
+    /// Who has it.
+    pub note: String,
+    /// For how long; `None`: until it is deleted.
+    pub ttl: Option<Duration>,
+    /// For the same answer twice.
+    pub request: Option<RequestKey>,
+    /// Change nothing; refuse as usual.
+    pub validate_only: bool,
 }
 
 /// What a person asks for about users. Whether he may is the shell's matter; that an admin remains is the engine's.
@@ -537,6 +548,15 @@ pub enum AgentInput {
         fault: String,
         /// What it was told to serve up to then, and does not.
         not_served: Vec<ProjectUid>,
+    },
+    /// What is in its trash, and what it does not put there.
+    Trash {
+        /// Which agent.
+        agent: AgentUid,
+        /// Which session.
+        session: Epoch,
+        /// All of it.
+        report: TrashReport,
     },
     /// Disks, told anew.
     Inventory {

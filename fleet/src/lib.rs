@@ -36,6 +36,7 @@ pub mod run;
 pub mod schedule;
 pub mod standing;
 pub mod time;
+pub mod trash;
 pub mod upstream;
 pub mod words;
 

@@ -8,9 +8,10 @@ use crate::{
     id::{Name, ProjectUid},
     input::RequestKey,
     project::ProjectSpec,
+    time::Wall,
 };
 
-/// Most steps of one plan: a project has at most two.
+/// Most steps of one plan. A project has at most three, and seldom more than one.
 pub const PLAN_STEPS_MAX: usize = 10_000;
 
 /// Most characters of the reason why a step was left out; what is more is cut.
@@ -27,6 +28,15 @@ pub struct Asker {
     pub request_id: String,
 }
 
+/// How a schedule is to be stopped.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Pausing {
+    /// Why; may be empty.
+    pub reason: String,
+    /// When it ends by itself.
+    pub until: Option<Wall>,
+}
+
 /// What is to be done to one project.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Act {
@@ -38,8 +48,10 @@ pub enum Act {
         name: Name,
         /// All of it.
         spec: Box<ProjectSpec>,
-        /// It begins paused, for this reason.
-        paused: Option<String>,
+        /// It begins paused.
+        paused: Option<Pausing>,
+        /// It begins archived, for this reason: nothing of it is ever begun.
+        archived: Option<String>,
     },
     /// Replace what was declared.
     Change {
@@ -56,11 +68,27 @@ pub enum Act {
         project: ProjectUid,
         /// Made from this revision.
         revision: u64,
-        /// Why; may be empty.
-        reason: String,
+        /// How.
+        pausing: Pausing,
     },
     /// Let its schedule go on.
     Resume {
+        /// Which.
+        project: ProjectUid,
+        /// Made from this revision.
+        revision: u64,
+    },
+    /// End all work on its tree, which goes on being served.
+    Archive {
+        /// Which.
+        project: ProjectUid,
+        /// Made from this revision.
+        revision: u64,
+        /// Why; may be empty.
+        reason: String,
+    },
+    /// Work on its tree again.
+    Unarchive {
         /// Which.
         project: ProjectUid,
         /// Made from this revision.
@@ -107,7 +135,7 @@ pub struct PlanRequest {
 pub struct PlanCounts {
     /// Declared.
     pub created: u32,
-    /// Changed, paused or resumed.
+    /// Changed, paused, resumed, archived or brought back.
     pub changed: u32,
     /// Removed.
     pub deleted: u32,
@@ -194,6 +222,8 @@ impl Act {
             Self::Change { project, .. }
             | Self::Pause { project, .. }
             | Self::Resume { project, .. }
+            | Self::Archive { project, .. }
+            | Self::Unarchive { project, .. }
             | Self::Delete { project, .. } => *project,
         }
     }
@@ -203,7 +233,11 @@ impl Act {
     pub fn deed(&self) -> Deed {
         match self {
             Self::Create { .. } => Deed::Create,
-            Self::Change { .. } | Self::Pause { .. } | Self::Resume { .. } => Deed::Change,
+            Self::Change { .. }
+            | Self::Pause { .. }
+            | Self::Resume { .. }
+            | Self::Archive { .. }
+            | Self::Unarchive { .. } => Deed::Change,
             Self::Delete { .. } => Deed::Delete,
         }
     }

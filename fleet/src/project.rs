@@ -36,6 +36,10 @@ pub const FOLLOWERS_MAX: usize = 64;
 /// Longest destination path, in bytes.
 pub const DESTINATION_BYTES_MAX: usize = 512;
 
+/// Directories below each root that are the agent's own: no destination begins with one. What it notes there, and the
+/// trees of deleted projects.
+pub const OWN_DIRS: [&str; 2] = [".mirror", ".mirror-trash"];
+
 /// Why a text is no destination.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum BadDestination {
@@ -88,8 +92,8 @@ impl FromStr for Destination {
                 && !part.starts_with('-')
                 && part.bytes().all(|b| b.is_ascii_alphanumeric() || b"._+-".contains(&b))
         };
-        // `.mirror` below a root is the agent's own: locks, run directories.
-        let first_ok = path.split('/').next() != Some(".mirror");
+        // These below a root are the agent's own: its locks and notes, and its trash.
+        let first_ok = path.split('/').next().is_none_or(|first| !OWN_DIRS.contains(&first));
         if path.len() > DESTINATION_BYTES_MAX || !path.split('/').all(component_ok) || !first_ok {
             return Err(BadDestination::BadPath);
         }

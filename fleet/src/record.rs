@@ -15,6 +15,7 @@ use crate::{
     run::RunRecord,
     standing::StandingOrder,
     time::{Mono, Wall},
+    trash::TrashRecord,
     upstream::UpstreamRecord,
 };
 
@@ -62,6 +63,8 @@ pub enum Answer {
     Project(ProjectUid),
     /// This agent was declared.
     Agent(AgentUid),
+    /// The push token with this id was made. Its secret is nowhere.
+    PushToken(String),
     /// This run was made or joined.
     Run {
         /// The project.
@@ -101,6 +104,7 @@ pub enum Record {
     PlanStep(Box<PlanStep>),
     /// It takes the place of its step.
     LeftOut(LeftOut),
+    Trash(TrashRecord),
 }
 
 /// What a record is found by.
@@ -121,6 +125,7 @@ pub enum Key {
     Attempt(ProjectUid, AttemptId),
     Upstream(String),
     PlanStep(u32),
+    Trash(AgentUid, ProjectUid),
 }
 
 impl Record {
@@ -143,6 +148,7 @@ impl Record {
             Self::Upstream(r) => Key::Upstream(r.host.clone()),
             Self::PlanStep(r) => Key::PlanStep(r.number),
             Self::LeftOut(r) => Key::PlanStep(r.number),
+            Self::Trash(r) => Key::Trash(r.agent, r.project),
         }
     }
 
@@ -165,7 +171,8 @@ impl Record {
             | Self::Request(_)
             | Self::Upstream(_)
             | Self::PlanStep(_)
-            | Self::LeftOut(_) => true,
+            | Self::LeftOut(_)
+            | Self::Trash(_) => true,
         }
     }
 }
@@ -226,6 +233,10 @@ pub enum Volatile {
     GivenUp(AgentUid),
     /// While steps of a plan are left something else was done: the next tick does a step.
     TookTurn,
+    /// A tree that is wanted in the trash was looked at; it waits on.
+    TrashLooked(AgentUid, ProjectUid),
+    /// An agent was told to move a tree to the trash.
+    TrashTold(AgentUid, ProjectUid),
     /// A timer was dealt with.
     TimerDone(Timer),
     /// The line of waiting attempts was looked through, up to but not including this one.

@@ -1,4 +1,4 @@
-//! Spread: the same moment for ever, even over the fleet, inside the period, and no fire lost by it (A6, A9 of the
+//! Spread: the same moment for ever, even over the fleet, inside the period, and no fire lost by it (A6 of the
 //! mission, decision 4 of the schedules' design).
 
 #![allow(clippy::unwrap_used, reason = "a test helper that fails is a test that fails")]
@@ -107,6 +107,20 @@ fn an_intervals_first_run_alone_is_moved() {
     let now = at("2026-11-20T07:00:00Z");
     assert_eq!(schedule.first_of_all(now), Some(now + TimeDelta::seconds(600)));
     assert_eq!(schedule.next_after(now), Some(now + TimeDelta::hours(2)));
+    // What waits for its start has not run either: else all begin together then.
+    let start = now + TimeDelta::hours(5);
+    let later = Schedule { start: Some(start), ..schedule.clone() };
+    let first = Some(start + TimeDelta::seconds(600));
+    assert_eq!((later.first_of_all(now), later.first_of_all(start)), (first, first));
+    assert_eq!(later.next_after(now), first, "a person ran it two hours before it begins");
+    assert_eq!(later.next_after(start), Some(start + TimeDelta::hours(2)));
+    // The phase takes no fire over the end.
+    let end = now + TimeDelta::seconds(300);
+    let ended = Schedule { end: Some(end), ..schedule };
+    assert_eq!((ended.first_of_all(now), ended.first_of_all(end)), (Some(end), Some(end)));
+    assert_eq!(ended.first_of_all(end + TimeDelta::seconds(1)), None);
+    let both = Schedule { end: Some(start + TimeDelta::seconds(300)), ..later };
+    assert_eq!(both.first_of_all(now), both.end);
 }
 
 #[test]

@@ -16,7 +16,7 @@ use crate::config::{self, Context, Overrides};
 use crate::exit::Exit;
 use crate::fault::{AGAIN, Fault, Outcome};
 use crate::term::View;
-use crate::{clock, json, renewal, units};
+use crate::{clock, json, renewal, units, yaml};
 
 /// One call of the program.
 #[derive(Debug)]
@@ -126,10 +126,10 @@ impl App {
         Ok(Duration::from_secs(seconds))
     }
 
-    /// Whether answers are JSON.
+    /// Whether answers are objects, for programs: JSON, or the same in YAML.
     #[must_use]
     pub fn is_json(&self) -> bool {
-        self.global.output == Format::Json
+        matches!(self.global.output, Format::Json | Format::Yaml)
     }
 
     /// Prints one message in the wanted format: `name` is its name in the contract, `names` what `-o name` prints.
@@ -144,17 +144,20 @@ impl App {
         text: impl FnOnce(&View) -> String,
     ) -> Outcome<()> {
         match self.global.output {
-            Format::Json => self.answer_json(&json::value(message, name)?),
+            Format::Json | Format::Yaml => self.answer_json(&json::value(message, name)?),
             Format::Name => self.print(&names.iter().map(|name| format!("{name}\n")).collect::<String>()),
             Format::Table | Format::Wide => self.print(&text(&self.view())),
         }
     }
 
-    /// Prints one JSON object on a line of its own.
+    /// Prints one JSON object on a line of its own, or the same as a YAML document.
     ///
     /// # Errors
     /// A closed or full standard output.
     pub fn answer_json(&self, json: &Json) -> Outcome<()> {
+        if self.global.output == Format::Yaml {
+            return self.print_bytes(yaml::document(json)?.as_bytes());
+        }
         self.print_bytes(units::harmless_json(&format!("{json}\n")).as_bytes())
     }
 
@@ -170,7 +173,7 @@ impl App {
         what: &str,
         next: &str,
     ) -> Outcome<()> {
-        if matches!(self.global.output, Format::Json | Format::Name) {
+        if matches!(self.global.output, Format::Json | Format::Yaml | Format::Name) {
             return self.answer(message, name, names, |_| String::new());
         }
         self.said(what, next)
@@ -243,7 +246,11 @@ impl App {
                 replaced = true;
                 quoted(right)
             } else {
-                quoted(word)
+                // Standard input was read already, and pasted the line would wait for it.
+                match word.strip_suffix('-') {
+                    Some(flag) if flag.is_empty() || flag.ends_with('=') => format!("{flag}FILE"),
+                    _ => quoted(word),
+                }
             }
         });
         std::iter::once("mirrorctl".to_owned()).chain(words).collect::<Vec<_>>().join(" ")
@@ -298,6 +305,14 @@ mod tests {
             app.corrected("debain", "debian"),
             "mirrorctl project pause debian --reason 'it'\\''s debain'"
         );
+    }
+
+    #[test]
+    fn corrected_lines_do_not_wait_for_a_terminal() {
+        let app = app(&["mirrorctl", "plan", "-f", "-", "--timeout", "9s"]);
+        assert_eq!(app.corrected("", ""), "mirrorctl plan -f FILE --timeout 9s");
+        let joined = self::app(&["mirrorctl", "plan", "--file=-"]);
+        assert_eq!(joined.corrected("", ""), "mirrorctl plan --file=FILE");
     }
 
     #[test]

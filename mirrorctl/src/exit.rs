@@ -10,8 +10,8 @@ use tonic::Code;
 pub enum Exit {
     /// Done. An empty list, a `why` and an exhausted schedule are answers, too.
     Done = 0,
-    /// Done, and the answer is a bad one: `status --exit-code` found projects that are not fresh, `project check` a
-    /// fault.
+    /// Done, and the answer is a bad one: `project check`, `project explain` or `housekeeping run` tells of a fault, with
+    /// `--exit-code` `status` of projects that are not fresh and `plan` of changes. Or an older coordinator has no answer.
     BadAnswer = 1,
     /// What was typed, or a configuration file, is wrong. Nothing was changed.
     BadInput = 2,
@@ -19,12 +19,15 @@ pub enum Exit {
     NotFound = 3,
     /// Not logged in, or not allowed.
     NotAllowed = 4,
-    /// It exists already, was changed meanwhile, or is not in a state that allows this.
+    /// It exists already, was changed meanwhile, or is not in a state that allows this; of an `apply` some steps were left
+    /// out.
     Conflict = 5,
     /// The coordinator is unreachable, busy or too slow: try again.
     Unreachable = 6,
     /// A question was answered with no, or could not be asked.
     Unconfirmed = 7,
+    /// Of several that were to be done some failed; each was told, and the others are done.
+    SomeFailed = 8,
     /// The watched run failed.
     RunFailed = 10,
     /// The watched run was held by a guard.
@@ -33,7 +36,7 @@ pub enum Exit {
     RunCancelled = 12,
     /// The watched run's origin is good, but a connected replica failed.
     ReplicaFailed = 13,
-    /// A fault of this software.
+    /// A fault of this software, or of the machine it runs on: what was answered could not be written.
     Bug = 70,
     /// Ctrl-C.
     Interrupted = 130,
@@ -43,18 +46,21 @@ pub enum Exit {
 pub const HELP: &str = "\
 Exit codes (unknown ones are failures; new ones may come):
     0  done; a why, an empty list and an exhausted schedule too
-    1  bad answer: project check found a fault; with status --exit-code, not all projects are fresh
+    1  bad answer: project check, project explain or housekeeping run tells of a fault;
+       with --exit-code: not all projects are fresh (status), something differs (plan);
+       or the coordinator is too old for the question
     2  bad input
     3  not found
     4  not logged in, or not allowed
-    5  conflict: exists, changed meanwhile, or not in this state
+    5  conflict: exists, changed meanwhile, or not in this state; apply: not all applied
     6  coordinator unreachable, busy or too late: try again
     7  confirmation refused or impossible
+    8  of several, some failed: each is told, the others are done
    10  watched run failed
    11  watched run held
    12  watched run cancelled
    13  watched run: origin good, but a connected replica failed
-   70  our bug
+   70  our bug, or the answer could not be written
   130  Ctrl-C";
 
 impl Exit {
@@ -96,9 +102,11 @@ mod tests {
 
     #[test]
     fn the_help_names_every_code_once() {
+        // A row may go on below its code, further in.
         let codes: Vec<u8> = HELP
             .lines()
             .skip(1)
+            .filter(|line| !line.starts_with("       "))
             .map(|line| line.split_whitespace().next().unwrap().parse().unwrap())
             .collect();
         let known = [
@@ -110,6 +118,7 @@ mod tests {
             Exit::Conflict,
             Exit::Unreachable,
             Exit::Unconfirmed,
+            Exit::SomeFailed,
             Exit::RunFailed,
             Exit::RunHeld,
             Exit::RunCancelled,

@@ -34,6 +34,7 @@ pub mod term;
 pub mod text;
 pub mod units;
 pub mod watch;
+pub mod yaml;
 
 use std::ffi::OsString;
 use std::process::ExitCode;
@@ -45,12 +46,21 @@ use crate::cli::Cli;
 use crate::exit::Exit;
 use crate::telemetry::{ENDPOINT_VARIABLE, Telemetry};
 
+/// The format of manifests, as it is typed.
+const TOML: &str = "toml";
+/// The commands that print manifests.
+const MANIFESTS: [&str; 2] = ["export", "import"];
+
 /// Runs one command line, its first word the program's name.
 #[must_use]
 pub fn main(argv: Vec<OsString>) -> ExitCode {
-    let parsed = Cli::command()
-        .try_get_matches_from(&argv)
-        .and_then(|matches| Cli::from_arg_matches(&matches).map(|cli| (words(&matches), cli)));
+    if let Some(exit) = cmd::complete::run(&argv) {
+        return exit;
+    }
+    let parsed = Cli::command().try_get_matches_from(&argv).and_then(|matches| {
+        only_manifests_are_toml(&matches)?;
+        Cli::from_arg_matches(&matches).map(|cli| (words(&matches), cli))
+    });
     let (words, cli) = match parsed {
         Ok(parsed) => parsed,
         Err(error) => {
@@ -85,6 +95,16 @@ async fn run(cli: Cli, words: &str, argv: &[OsString]) -> Exit {
     };
     telemetry.finish(exit).await;
     exit
+}
+
+/// `toml` is what a manifest is printed in where nothing else is asked for, and no other answer has it.
+fn only_manifests_are_toml(matches: &ArgMatches) -> Result<(), clap::Error> {
+    let typed = matches.get_raw("output").is_some_and(|mut raw| raw.any(|value| value == TOML));
+    if !typed || matches.subcommand_name().is_some_and(|name| MANIFESTS.contains(&name)) {
+        return Ok(());
+    }
+    let text = format!("--output {TOML}: only {} print it", MANIFESTS.join(" and "));
+    Err(Cli::command().error(clap::error::ErrorKind::InvalidValue, text))
 }
 
 /// The words of the command without its arguments: `project run`.

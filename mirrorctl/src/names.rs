@@ -29,10 +29,30 @@ pub fn checked_agent(typed: &str) -> Outcome<String> {
 
 fn checked(typed: &str, label: &str, collection: &str) -> Outcome<String> {
     let mut faults = Faults::default();
-    let bare = typed.strip_prefix(collection).unwrap_or(typed);
-    check_name(label, bare, &mut faults);
+    let name = noted(typed, label, collection, &mut faults);
     faults.finish("nothing done", "mirrorctl status")?;
-    Ok(format!("{collection}{bare}"))
+    Ok(name)
+}
+
+/// `projects/debian`; that no project can be called so is noted beside the other faults.
+pub fn noted_project(label: &str, typed: &str, faults: &mut Faults) -> String {
+    noted(typed, label, "projects/", faults)
+}
+
+/// `agents/edge1`; that no agent can be called so is noted beside the other faults.
+pub fn noted_agent(label: &str, typed: &str, faults: &mut Faults) -> String {
+    noted(typed, label, "agents/", faults)
+}
+
+/// `users/maria`; that no user can be called so is noted beside the other faults.
+pub fn noted_user(label: &str, typed: &str, faults: &mut Faults) -> String {
+    noted(typed, label, "users/", faults)
+}
+
+fn noted(typed: &str, label: &str, collection: &str, faults: &mut Faults) -> String {
+    let bare = typed.strip_prefix(collection).unwrap_or(typed);
+    check_name(label, bare, faults);
+    format!("{collection}{bare}")
 }
 
 /// Notes a fault when nothing can be called so.

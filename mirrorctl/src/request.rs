@@ -2,19 +2,22 @@
 //! what is wrong with a value is the coordinator's to say.
 
 mod list;
+mod rsync;
+mod schedule;
+mod selector;
 
 use chrono::{DateTime, TimeDelta, Utc};
 use fleet::marker::{Marker, MarkerKind};
-use fleet::schedule::{CronFields, Named, SPREAD_SECONDS_MAX, Window, parse_date, parse_span};
+use fleet::schedule::{parse_date, parse_span};
 use mirror_proto::v1;
-use mirror_proto::v1::schedule::Cadence;
 use prost_types::{Duration, Timestamp};
 
-use crate::cli::{DstOverlapArg, OverlapArg, ProjectFlags};
+use crate::cli::ProjectFlags;
 use crate::fault::Faults;
 use crate::names;
 
-pub use list::{label_filter, project_filter};
+pub use list::{agent_filter, project_filter};
+pub use selector::Selector;
 
 /// Passwords that go along with a project. They were read before, since that needs the outside world.
 #[derive(Clone, Default)]
@@ -69,10 +72,10 @@ pub fn apply(
         project.publish = Some(v1::PublishSettings { link: link.clone() });
         mask.push("publish.link");
     }
-    if schedule(flags, project, faults) {
+    if schedule::flags(flags, project, faults) {
         mask.push("schedule");
     }
-    if rsync(flags, project, faults) {
+    if rsync::flags(flags, project, faults) {
         mask.push("rsync");
     }
     if placement(flags, project, faults) {
@@ -274,200 +277,6 @@ fn picked(text: &str) -> v1::PlacementTarget {
     }
 }
 
-/// Whether any flag of the schedule was given.
-fn schedule(flags: &ProjectFlags, project: &mut v1::Project, faults: &mut Faults) -> bool {
-    let mut schedule = project.schedule.take().unwrap_or_default();
-    let before = schedule.clone();
-    let mut given = false;
-    if let Some(cadence) = cadence(flags, faults) {
-        given = true;
-        schedule.cadence = cadence;
-    }
-    let texts = [
-        (&flags.start, &mut schedule.start_time),
-        (&flags.end, &mut schedule.end_time),
-        (&flags.time_zone, &mut schedule.time_zone),
-    ];
-    for (text, field) in texts {
-        if let Some(text) = text {
-            given = true;
-            field.clone_from(text);
-        }
-    }
-    for (text, flag, field) in [
-        (&flags.jitter, "--jitter", &mut schedule.jitter),
-        (&flags.catch_up, "--catch-up", &mut schedule.catch_up_window),
-    ] {
-        if let Some(text) = text {
-            given = true;
-            *field = span(text, flag, faults);
-        }
-    }
-    if let Some(text) = &flags.spread {
-        given = true;
-        schedule.spread = spread(text, faults);
-    }
-    if !flags.windows.is_empty() {
-        given = true;
-        schedule.windows = windows(&flags.windows, faults);
-    }
-    if let Some(overlap) = flags.overlap {
-        given = true;
-        schedule.overlap_policy = match overlap {
-            OverlapArg::BufferOne => v1::OverlapPolicy::BufferOne,
-            OverlapArg::Skip => v1::OverlapPolicy::Skip,
-        }
-        .into();
-    }
-    if let Some(overlap) = flags.dst_overlap {
-        given = true;
-        schedule.dst_overlap = match overlap {
-            DstOverlapArg::Once => v1::DstOverlap::Once,
-            DstOverlapArg::Both => v1::DstOverlap::Both,
-        }
-        .into();
-    }
-    // A project that has no schedule keeps having none.
-    project.schedule = (given || before != v1::Schedule::default()).then_some(schedule);
-    given
-}
-
-/// The cadence that was asked for. The outer `None`: no flag speaks of it; the inner: a flag does, and is faulty.
-#[allow(clippy::option_option, reason = "not given and given wrongly are different things here")]
-fn cadence(flags: &ProjectFlags, faults: &mut Faults) -> Option<Option<Cadence>> {
-    if let Some(text) = &flags.cron {
-        let fields = faults.check("--cron", text.parse::<CronFields>());
-        return Some(fields.map(|fields| Cadence::Cron(cron(fields))));
-    }
-    if let Some(line) = &flags.crontab {
-        return Some(Some(Cadence::Crontab(line.clone())));
-    }
-    if let Some(text) = &flags.every {
-        if let Ok(named) = text.parse::<Named>() {
-            return Some(Some(Cadence::Named(named_cadence(named).into())));
-        }
-        let every = span(text, "--every", faults);
-        return Some(every.map(|every| Cadence::Interval(v1::Interval { every: Some(every), from: 0 })));
-    }
-    flags.manual.then_some(Some(Cadence::Manual(())))
-}
-
-/// How often, by name, on the wire.
-fn named_cadence(named: Named) -> v1::NamedCadence {
-    match named {
-        Named::Hourly => v1::NamedCadence::Hourly,
-        Named::Daily => v1::NamedCadence::Daily,
-        Named::Weekly => v1::NamedCadence::Weekly,
-        Named::Monthly => v1::NamedCadence::Monthly,
-        Named::Yearly => v1::NamedCadence::Yearly,
-    }
-}
-
-/// A spread: a span, `period`, or `none`. The coordinator cuts what is wider than the period.
-fn spread(text: &str, faults: &mut Faults) -> Option<Duration> {
-    let seconds = match text {
-        "none" => Some(0),
-        "period" => Some(SPREAD_SECONDS_MAX),
-        text => {
-            let read =
-                parse_span(text).map_err(|_| format!("{text:?}: a span as in 20m, or period, or none"));
-            faults.check("--spread", read)
-        }
-    };
-    Some(Duration { seconds: i64::try_from(seconds?).unwrap_or(i64::MAX), nanos: 0 })
-}
-
-/// The windows that were typed; a single empty one stands for none.
-fn windows(typed: &[String], faults: &mut Faults) -> Vec<v1::Window> {
-    if typed == [""] {
-        return Vec::new();
-    }
-    let read = |text: &String| {
-        let window = text.parse::<Window>().map_err(|bad| format!("{text:?}: {bad}"));
-        let window = faults.check("--window", window)?;
-        let days = window.days().into_iter().map(|day| day.to_string().to_lowercase());
-        Some(v1::Window { start: window.start(), end: window.end(), days_of_week: days.collect() })
-    };
-    typed.iter().filter_map(read).collect()
-}
-
-fn cron(fields: CronFields) -> v1::Cron {
-    v1::Cron {
-        year: fields.year.unwrap_or_default(),
-        month: fields.month.unwrap_or_default(),
-        day: fields.day.unwrap_or_default(),
-        week: fields.week.unwrap_or_default(),
-        day_of_week: fields.day_of_week.unwrap_or_default(),
-        hour: fields.hour.unwrap_or_default(),
-        minute: fields.minute.unwrap_or_default(),
-        second: fields.second.unwrap_or_default(),
-    }
-}
-
-/// Whether any flag about rsync was given.
-fn rsync(flags: &ProjectFlags, project: &mut v1::Project, faults: &mut Faults) -> bool {
-    let mut settings = project.rsync.clone().unwrap_or_default();
-    let mut given = false;
-    if !flags.rsync_options.is_empty() {
-        given = true;
-        let none = flags.rsync_options == [""];
-        settings.options = if none { Vec::new() } else { flags.rsync_options.clone() };
-    }
-    if !flags.rsync_defaults.is_empty() {
-        given = true;
-        let words = self::given(&flags.rsync_defaults).cloned().collect();
-        settings.defaults = Some(v1::OptionWords { words });
-    }
-    if let Some(no_defaults) = flags.no_default_options {
-        given = true;
-        settings.no_defaults = no_defaults;
-        if flags.rsync_defaults.is_empty() {
-            settings.defaults = None;
-        }
-    }
-    if let Some(text) = &flags.rsync_delete {
-        given = true;
-        settings.delete = faults.check("--rsync-delete", delete_mode(text)).unwrap_or_default().into();
-    }
-    for (text, flag, field) in [
-        (&flags.connect_timeout, "--connect-timeout", &mut settings.connect_timeout),
-        (&flags.io_timeout, "--io-timeout", &mut settings.io_timeout),
-        (&flags.stall_timeout, "--stall-timeout", &mut settings.stall_timeout),
-        (&flags.run_timeout, "--run-timeout", &mut settings.run_timeout),
-    ] {
-        if let Some(text) = text {
-            given = true;
-            *field = span(text, flag, faults);
-        }
-    }
-    if let Some(text) = &flags.bandwidth {
-        given = true;
-        settings.bandwidth_limit_kib = number(text, "--bandwidth", faults).unwrap_or_default();
-    }
-    if given {
-        project.rsync = Some(settings);
-    }
-    given
-}
-
-/// A delete mode, by its name or by rsync's word for it.
-fn delete_mode(text: &str) -> Result<v1::DeleteMode, String> {
-    let name = text.trim_start_matches("--");
-    match name.strip_prefix("delete-").unwrap_or(name) {
-        "default" => Ok(v1::DeleteMode::Unspecified),
-        "none" => Ok(v1::DeleteMode::None),
-        "delay" | "delete" => Ok(v1::DeleteMode::Delay),
-        "after" => Ok(v1::DeleteMode::After),
-        "during" | "del" => Ok(v1::DeleteMode::During),
-        "excluded" => Ok(v1::DeleteMode::Excluded),
-        "before" => Err(format!(
-            "{text:?}: on a full volume it loses the old file and does not get the new one; use delay, after, during, \
-             excluded, none or default"
-        )),
-        _ => Err(format!("{text:?}: use delay, after, during, excluded, none or default")),
-    }
-}
-
 /// Whether any flag about guards was given.
 fn guard(flags: &ProjectFlags, project: &mut v1::Project, faults: &mut Faults) -> bool {
     let mut settings = project.guard.clone().unwrap_or_default();
@@ -531,8 +340,9 @@ mod tests {
     use super::*;
     use crate::cli::{Cli, Command, ProjectCommand};
     use clap::Parser as _;
+    use mirror_proto::v1::schedule::Cadence;
 
-    fn flags(words: &str) -> ProjectFlags {
+    pub(super) fn flags(words: &str) -> ProjectFlags {
         let argv = ["mirrorctl", "project", "add", "debian"].into_iter().chain(words.split('|'));
         match Cli::try_parse_from(argv.filter(|word| !word.is_empty())).unwrap().command {
             Command::Project(ProjectCommand::Add(add)) => add.flags,
@@ -746,54 +556,5 @@ mod tests {
             time_or_span("friday", now).unwrap_err(),
             "\"friday\": a time (RFC 3339, 2026-11-20 18:00) or a span (3d)"
         );
-    }
-
-    /// Three parts of options, each of which can be set, left, and taken back (A5 of the mission).
-    #[test]
-    fn options_are_given_in_three_parts() {
-        let read = |words: &str, project: &mut v1::Project| {
-            let mut faults = Faults::default();
-            rsync(&flags(words), project, &mut faults);
-            faults.is_empty()
-        };
-        let mut project = v1::Project::default();
-        assert!(read("--rsync-default=-avH|--rsync-option=-z|--rsync-delete=--delete-after", &mut project));
-        let settings = project.rsync.clone().unwrap();
-        assert_eq!(settings.defaults.clone().unwrap().words, ["-avH"]);
-        assert_eq!(
-            (settings.options.clone(), settings.delete()),
-            (vec!["-z".to_owned()], v1::DeleteMode::After)
-        );
-        assert!(read("--rsync-default=|--rsync-delete=none", &mut project));
-        let settings = project.rsync.clone().unwrap();
-        assert_eq!(
-            (settings.defaults.clone().unwrap().words.len(), settings.delete()),
-            (0, v1::DeleteMode::None)
-        );
-        assert!(read("--no-default-options=false|--rsync-delete=default", &mut project));
-        let settings = project.rsync.clone().unwrap();
-        assert_eq!((settings.defaults.clone(), settings.delete()), (None, v1::DeleteMode::Unspecified));
-        assert!(!read("--rsync-delete=--delete-before", &mut project), "it is told why");
-        for (word, mode) in [("--del", v1::DeleteMode::During), ("--delete", v1::DeleteMode::Delay)] {
-            assert_eq!(delete_mode(word), Ok(mode));
-        }
-    }
-
-    #[test]
-    fn a_cadence_has_a_name_and_a_spread_a_width() {
-        let read = |words: &str| {
-            let mut faults = Faults::default();
-            let mut project = v1::Project::default();
-            schedule(&flags(words), &mut project, &mut faults);
-            project.schedule.filter(|_| faults.is_empty())
-        };
-        let daily = read("--every|daily").unwrap();
-        assert_eq!(daily.cadence, Some(Cadence::Named(v1::NamedCadence::Daily.into())));
-        assert_eq!(daily.spread, None);
-        for (text, seconds) in [("none", 0), ("20m", 1_200), ("period", 366 * 86_400)] {
-            let read = read(&format!("--cron|minute=0|--spread|{text}")).unwrap();
-            assert_eq!(read.spread.map(|spread| spread.seconds), Some(seconds), "{text}");
-        }
-        assert_eq!(read("--every|6h|--spread|soon"), None);
     }
 }

@@ -120,8 +120,9 @@ pub fn moment_and_distance(time: DateTime<Utc>, now: DateTime<Utc>) -> String {
 }
 
 /// Whether a terminal does something else with a character than show it: control characters, and those that turn the
-/// direction of writing.
-fn is_obeyed(character: char) -> bool {
+/// direction of writing. None is beyond U+FFFF.
+#[must_use]
+pub fn is_obeyed(character: char) -> bool {
     let turns = matches!(character, '\u{061c}' | '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
     character.is_control() || turns
 }

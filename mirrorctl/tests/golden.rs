@@ -42,8 +42,9 @@ fn status() {
     let summary = summarize(&fleet, view().now);
     golden_80("status.txt", &text::status::page(&view(), &summary, false));
     golden("status-wide.txt", &text::status::page(&View { wide: true, ..piped() }, &summary, false));
-    let json = serde_json::to_string_pretty(&text::status::json(&summary, view().now)).unwrap();
-    golden("status.json", &(json + "\n"));
+    let json = text::status::json(&summary, view().now);
+    golden("status.json", &(serde_json::to_string_pretty(&json).unwrap() + "\n"));
+    golden("status.yaml", &mirrorctl::yaml::document(&json).unwrap());
     let ascii = View { unicode: false, absolute: true, ..piped() };
     golden("status-absolute.txt", &text::status::page(&ascii, &summary, true));
 }
@@ -113,6 +114,8 @@ fn projects() {
     let projects = [cpan(), debian()];
     golden_80("project-list.txt", &text::project::list(&view(), &projects));
     golden("project-list-wide.txt", &text::project::list(&View { wide: true, ..piped() }, &projects));
+    let shown = json::value(&debian(), "Project").unwrap();
+    golden("project-show.yaml", &mirrorctl::yaml::document(&shown).unwrap());
     let runs = [held_run(), held_run(), succeeded(), partial_run()];
     let why = ["debian is held since 1h: 61,204 deletes wanted, 40,000 allowed.".to_owned()];
     golden_80("project-show.txt", &text::project::show(&view(), &debian(), &runs, &why));
@@ -312,6 +315,7 @@ fn the_schema_of_manifests() {
 #[test]
 fn runs() {
     golden_80("run-list.txt", &text::run::list(&view(), "debian", &[held_run(), succeeded()]));
+    golden_80("run-list-several.txt", &text::run::list_of_several(&view(), &[partial_run(), succeeded()]));
     let partial = partial_run();
     let attempts: Vec<_> = partial.origin_attempt.clone().into_iter().collect();
     golden_80("run-show.txt", &text::run::show(&view(), &partial, &attempts));
@@ -339,7 +343,27 @@ fn agents_and_tokens() {
         bandwidth_limit_kib: 20_480,
         ..v1::Agent::default()
     };
-    let all = [agents(), vec![declared]].concat();
+    let tree = v1::TrashedTree {
+        project: "debian".to_owned(),
+        destination: "a1:pub/debian".to_owned(),
+        ..v1::TrashedTree::default()
+    };
+    let trash = vec![
+        v1::TrashedTree {
+            state: v1::trashed_tree::State::Trashed.into(),
+            place: "a1:.mirror-trash/debian-7-20261119T080000000Z".to_owned(),
+            purge_time: wire("2026-11-26T08:00:00Z"),
+            ..tree.clone()
+        },
+        v1::TrashedTree { state: v1::trashed_tree::State::Waiting.into(), ..tree.clone() },
+        v1::TrashedTree {
+            state: v1::trashed_tree::State::Stays.into(),
+            reason: "the agent's own file does not allow it; allow_trash = true would".to_owned(),
+            ..tree
+        },
+    ];
+    let mut all = [agents(), vec![declared]].concat();
+    all[0].trash = trash;
     golden_80("agent-list.txt", &text::agent::list(&view(), &all));
     golden_80("agent-show.txt", &text::agent::show(&view(), &all[0]));
     golden_80("agent-declared.txt", &text::agent::show(&view(), &all[2]));

@@ -77,7 +77,9 @@ fn the_old_api_in_its_other_forms() {
     assert_eq!(alone.manifest, listed.manifest);
     let project = &alone.manifest.projects[0].project;
     assert_eq!((project.destination.as_str(), project.upstreams[0].user.as_str()), ("a1:x", "x"));
-    assert_eq!(project.rsync.as_ref().unwrap().options, ["-avH", "--delete"]);
+    let rsync = project.rsync.as_ref().unwrap();
+    assert_eq!(rsync.defaults.as_ref().unwrap().words, ["-avH"]);
+    assert_eq!((rsync.options.len(), rsync.delete()), (0, mirror_proto::v1::DeleteMode::Delay));
 }
 
 #[test]

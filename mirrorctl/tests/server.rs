@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "a test helper that fails is a test that fails")]
 
 mod fake;
+mod words;
 
 use std::io::{BufRead as _, BufReader, Read as _};
 use std::path::Path;
@@ -119,6 +120,101 @@ next: mirrorctl project add --help
 ";
     assert_eq!(err, expected);
     assert!(fake.script().created.iter().all(|request| request.validate_only), "nothing may be changed");
+}
+
+/// A name that cannot be one does not hide what is wrong with the flags.
+#[test]
+fn a_faulty_name_is_told_with_the_other_faults() {
+    let fake = Fake::start();
+    let missing = fake.directory.path().join("missing").display().to_string();
+    for (words, labels) in [
+        (
+            &["project", "edit", "deb/ian", "--jitter", "5x", "--user", "me", "--password-file", &missing][..],
+            &["NAME", "--password-file", "--jitter"][..],
+        ),
+        (&["project", "pause", "deb/ian", "--until", "friday"], &["PROJECT", "--until"]),
+        (
+            &["project", "reseed", "deb/ian", "--agent", "a b", "--from", ""],
+            &["PROJECT", "--agent", "--from"],
+        ),
+        (&["project", "move", "deb/ian", "--agent", "a b", "--to", "a1:x"], &["PROJECT", "--agent"]),
+        (&["project", "promote", "deb/ian", "--to", "a b"], &["PROJECT", "--to"]),
+        (&["project", "rename", "deb/ian", "a b"], &["OLD", "NEW"]),
+        (&["push-token", "create", "deb/ian", "--ttl", "soon"], &["PROJECT", "--ttl"]),
+        (&["join-token", "create", "--name", "a b", "--ttl", "soon"], &["--name", "--ttl"]),
+        (&["agent", "create", "a b", "--label", "x"], &["AGENT", "--label"]),
+        (&["agent", "set", "a b", "--label", "x"], &["AGENT", "--label"]),
+        (
+            &["user", "create", "a b", "--role", "viewer", "--password-file", &missing],
+            &["USER", "--password-file"],
+        ),
+        (&["cert", "issue", "--user", "a b", "--request", &missing], &["USER", "--request"]),
+    ] {
+        let (code, out, err) = run(&fake, words);
+        assert_eq!((code, out.as_str()), (2, ""), "{words:?}: {err}");
+        let told: Vec<&str> = err
+            .lines()
+            .filter(|line| line.starts_with("  "))
+            .filter_map(|line| line.split_whitespace().next())
+            .collect();
+        assert_eq!(told, labels, "{words:?}: {err}");
+    }
+    assert!(fake.script().created.is_empty() && fake.script().updated.is_empty());
+}
+
+/// Each row of the table of `--help` is what the program does, and whoever ends with 1 stands in it.
+#[test]
+fn the_exit_codes_are_those_of_the_table() {
+    let fake = Fake::start();
+    let manifest = fake.directory.path().join("m.toml").display().to_string();
+    let text = "schema = \"mirror.manifest.v1\"\n[[projects]]\nname = \"debian\"\n";
+    std::fs::write(&manifest, text).unwrap();
+    let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string();
+    let ends: &[(u8, &str, &[&str])] = &[
+        (0, "a why", &["why", "debian"]),
+        (0, "an exhausted schedule", &["schedule", "next", "--field", "month=2", "--field", "day=30"]),
+        (1, "project check", &["project", "check", "debian", "--size"]),
+        (1, "project explain", &["project", "explain", "away"]),
+        (1, "housekeeping run", &["housekeeping", "run", "prune"]),
+        (1, "(status)", &["status", "--exit-code"]),
+        (1, "(plan)", &["plan", "-f", &manifest, "--exit-code"]),
+        (1, "coordinator is too old", &["join-token", "list"]),
+        (2, "bad input", &["project", "add", "deb/ian"]),
+        (3, "not found", &["project", "pause", "debain"]),
+        (4, "not allowed", &["project", "resume", "fedora"]),
+        (5, "exists", &["agent", "create", "edge1"]),
+        (5, "not in this state", &["project", "move", "debian", "--agent", "ftp1", "--to", "a1:debian"]),
+        (5, "apply: not all applied", &["apply", "-f", &manifest]),
+        (6, "unreachable", &["status", "--server", &free]),
+        (7, "impossible", &["project", "delete", "debian"]),
+        (10, "watched run failed", &["run", "watch", "failing"]),
+        (11, "watched run held", &["run", "watch", "held"]),
+        (12, "watched run cancelled", &["run", "watch", "cancelled"]),
+        (13, "a connected replica failed", &["run", "watch", "replica-failing"]),
+        (70, "our bug", &["project", "show", "broken"]),
+    ];
+    let mut rows: Vec<(u8, String)> = Vec::new();
+    for line in mirrorctl::exit::HELP.lines().skip(1) {
+        match line.trim_start().split_once("  ").and_then(|(code, row)| Some((code.parse().ok()?, row))) {
+            Some((code, row)) => rows.push((code, row.to_owned())),
+            None => rows.last_mut().unwrap().1.push_str(&format!(" {}", line.trim_start())),
+        }
+    }
+    for (code, said, words) in ends {
+        let (got, _, err) = run(&fake, words);
+        assert_eq!(got, i32::from(*code), "{words:?}: {err}");
+        let row = rows.iter().find(|(known, _)| known == code).unwrap();
+        assert!(row.1.contains(said), "{said}: {row:?}");
+    }
+    // Ctrl-C has a test of its own.
+    let untried = rows.iter().filter(|(code, _)| *code != 130 && !ends.iter().any(|end| end.0 == *code));
+    assert_eq!(untried.count(), 0);
+    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
+    let files = std::fs::read_dir(source.join("cmd")).unwrap().map(|entry| entry.unwrap().path());
+    let said =
+        |path: std::path::PathBuf| std::fs::read_to_string(path).unwrap().matches("Exit::BadAnswer").count();
+    let bad_answers: usize = files.chain([source.join("fault.rs")]).map(said).sum();
+    assert_eq!(bad_answers, ends.iter().filter(|end| end.0 == 1).count(), "one of them is not in the table");
 }
 
 #[test]
@@ -323,7 +419,12 @@ fn destroying_wants_a_confirmation() {
     assert_eq!(run(&fake, &["agent", "delete", "edge1"]).0, 7);
     assert_eq!(run(&fake, &["join-token", "delete", "7f3a"]).0, 7);
     assert_eq!(run(&fake, &["project", "delete", "debian", "--yes"]).0, 0);
-    assert_eq!(fake.script().deleted[0].etag, "7");
+    let words = ["project", "delete", "debian", "--tree-to-trash", "--yes"];
+    let (code, out, _) = run(&fake, &words);
+    assert_eq!((code, out.as_str()), (0, "debian deleted.\n"));
+    let deleted = &fake.script().deleted;
+    assert_eq!(deleted[0].etag, "7");
+    assert_eq!([0, 1].map(|at: usize| deleted[at].tree_to_trash), [false, true]);
 }
 
 #[test]
@@ -414,6 +515,7 @@ fn join_tokens_can_be_captured() {
     let (_, out, err) = run(&fake, &["join-token", "create", "--name", "edge1", "-o", "json"]);
     let token: Value = serde_json::from_str(&out).unwrap();
     assert_eq!((&token["token"], &token["agent"], err.as_str()), (&json!("mjt_secret"), &json!("edge1"), ""));
+    assert_eq!(run(&fake, &["join-token", "create", "--name", "edge1", "-o", "name"]).1, "mjt_secret\n");
     let words = ["join-token", "create", "--name", "e", "--cidr", "192.0.2.0/24", "--cidr", "2001:db8::/32"];
     assert!(run(&fake, &words).2.contains("Good for e from 192.0.2.0/24, 2001:db8::/32, once"));
 }
@@ -425,14 +527,32 @@ fn push_tokens_can_be_captured_listed_and_ended() {
     assert_eq!((code, out.as_str()), (0, "mpt_secret\n"));
     assert!(err.contains("Good for pushes of debian and nothing else, until it is deleted"), "{err}");
     assert!(err.contains("/v1/projects/debian/push") && !err.contains("mpt_secret"), "{err}");
+    assert!(err.contains("-H @push-header") && err.contains("--cacert"), "no token on a command line: {err}");
+    // The secret is shown this once, whatever the form.
+    assert_eq!(run(&fake, &["push-token", "create", "debian", "-o", "name"]).1, "mpt_secret\n");
     let (code, _, err) = run(&fake, &["push-token", "create", "deb/ian", "--ttl", "soon"]);
-    assert!(code == 2 && err.contains("deb/ian"), "{code} {err}");
+    assert!(
+        code == 2 && err.contains("  PROJECT  \"deb/ian\"") && err.contains("  --ttl    \"soon\""),
+        "{err}"
+    );
     let (_, out, _) = run(&fake, &["push-token", "list", "debian", "-o", "name"]);
     assert_eq!(out, "7f3a\n80bb\n", "all pages");
     let (code, out, _) = run(&fake, &["push-token", "delete", "7f3a", "--yes"]);
     assert_eq!((code, out.as_str()), (0, "Push token 7f3a is useless now.\n"));
     let (code, _, _) = run(&fake, &["push-token", "delete", "7f3a"]);
     assert_eq!(code, 7, "nobody was asked");
+}
+
+#[test]
+fn a_push_token_whose_secret_was_lost_with_the_answer_is_deleted() {
+    let fake = Fake::start();
+    let (code, out, err) = run(&fake, &["push-token", "create", "debian", "--note", "lost"]);
+    assert_eq!((code, out.as_str()), (6, ""), "{err}");
+    assert!(err.contains("was lost on its way, so it is deleted again"), "{err}");
+    let script = fake.script();
+    assert_eq!(script.push_tokens.len(), 2);
+    assert!(!script.push_tokens[0].request_id.is_empty() && script.push_tokens[0] == script.push_tokens[1]);
+    assert_eq!(script.deleted_push_tokens, ["pushTokens/7f3a"]);
 }
 
 #[test]

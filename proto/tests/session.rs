@@ -48,6 +48,7 @@ fn root(name: &str) -> v1::Root {
 
 fn hello() -> v1::Hello {
     v1::Hello {
+        trash: None,
         instance_id: ID.to_owned(),
         state_id: ID.to_owned(),
         highest_term: 3,

@@ -22,6 +22,7 @@ fn upstream(fleet: &Fleet) -> Rsyncd {
     Rsyncd::start_with(None, &dir, address::unique(), &modules).expect("an upstream")
 }
 
+/// A4: the user's name is another thing than the project's, several projects share an account, and others have none.
 #[test]
 fn several_projects_pull_from_one_account_and_others_from_none() {
     let fleet = Fleet::start(FleetOptions::default()).expect("a fleet starts");

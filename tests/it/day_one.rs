@@ -51,6 +51,20 @@ impl Sitting {
         Finished::run(&mut self.command(name, args)).ok()
     }
 
+    /// Types a line with a pipe in it, as it stands.
+    fn types_in_a_shell(&self, line: &str) -> String {
+        let mirrorctl = self.command("mirrorctl", &[]);
+        let mut shell = Command::new("bash");
+        shell.args(["-euo", "pipefail", "-c", line]).env_clear();
+        shell.envs(mirrorctl.get_envs().filter_map(|(key, value)| Some((key, value?))));
+        let bin = program("mirrorctl").parent().map(Path::to_owned).expect("it is in a directory");
+        let path = std::env::var_os("PATH").unwrap_or_default();
+        let path = std::iter::once(bin).chain(std::env::split_paths(&path));
+        shell.env("PATH", std::env::join_paths(path).expect("paths without colons"));
+        let done = Finished::run(&mut shell).ok();
+        format!("{}{}", done.stdout, done.stderr)
+    }
+
     fn mirrorctl(&self, args: &[&str]) -> String {
         self.types("mirrorctl", args).stdout
     }
@@ -94,7 +108,7 @@ impl Sitting {
 }
 
 /// Row A1: agents register themselves. `init --with-agent`, `join-token create`, `enroll`, `project add`, `project check`,
-/// `project run --watch`, `status`, `why`, `run log -f`: each line as it is typed, and after each what its reader sees.
+/// `project run --watch`, `status`, `why`, `run log -f`, `import tunasync … | apply --paused -f -`: each line as it is typed, and after each what its reader sees.
 #[test]
 fn a1_the_ten_commands_of_day_one_in_one_sitting() {
     let mut sitting = Sitting::new();
@@ -103,7 +117,7 @@ fn a1_the_ten_commands_of_day_one_in_one_sitting() {
     let home = sitting.path("fleet");
     let text = |path: &Path| path.display().to_string();
 
-    // 1, 2: the fleet, with an agent on the same host.
+    // 1: the fleet, with an agent on the same host.
     let root = format!("a1={}", text(&sitting.path("srv")));
     let init = ["init", "--trust-domain", "day.example.org", "--with-agent", "--root", &root];
     let here = ["--data-dir", &text(&home), "--server-name", &sitting.address.to_string()];
@@ -125,7 +139,7 @@ fn a1_the_ten_commands_of_day_one_in_one_sitting() {
         (Some(1), &true.into())
     );
 
-    // 3, 4: a token for twenty hosts, and the first of them.
+    // 2, 3: a token for twenty hosts, and the first of them.
     let create = ["join-token", "create", "--pattern", "edge*", "--uses", "20", "--ttl", "1d"];
     let token = sitting.mirrorctl(&create).trim().to_owned();
     let edge_home = text(&sitting.path("edge1"));
@@ -141,7 +155,7 @@ fn a1_the_ten_commands_of_day_one_in_one_sitting() {
     sitting.lets_loopback(&edge);
     sitting.starts("mirror-agent", &edge, " connected ");
 
-    // 5, 6, 7: a tree, looked at before its first run, and run.
+    // 4, 5, 6: a tree, looked at before its first run, and run.
     let uri = sitting.upstream.uri();
     let add = ["project", "add", "debian", "--from", &uri, "--to", "a1:debian", "--origin", &origin];
     let added = sitting.mirrorctl(&[&add[..], &["--replicas", "role=edge"]].concat());
@@ -153,7 +167,7 @@ fn a1_the_ten_commands_of_day_one_in_one_sitting() {
     sitting.has_upstreams_tree("srv");
     sitting.has_upstreams_tree("srv-edge1");
 
-    // 8, 9, 10: how it stands, why nothing goes on, and rsync's own words.
+    // 7, 8, 9: how it stands, why nothing goes on, and rsync's own words.
     let status = sitting.mirrorctl(&["status"]);
     assert!(status.contains("1 project: 1 fresh. 2 agents: 2 connected."), "{status}");
     assert!(status.contains("Nothing needs you."), "{status}");
@@ -161,4 +175,24 @@ fn a1_the_ten_commands_of_day_one_in_one_sitting() {
     assert!(why.starts_with("debian is not waiting: it is fresh"), "{why}");
     let log = sitting.mirrorctl(&["run", "log", "debian", "-f"]);
     assert!(log.contains("ok, rsync exit 0"), "{log}");
+
+    // 10: what another mirror's host ran until now.
+    let other = sitting.path("worker.conf");
+    let text = format!(
+        "[global]\nname = \"{origin}\"\nmirror_dir = \"/data/mirrors\"\ninterval = 120\n[[mirrors]]\nname = \"cpan\"\n\
+         provider = \"rsync\"\nupstream = \"{uri}\"\n"
+    );
+    fs::write(&other, text).expect("it is written");
+    let line = format!(
+        "mirrorctl import tunasync {} --map-root /data/mirrors=a1 | mirrorctl apply --paused -f -",
+        other.display()
+    );
+    let applied = sitting.types_in_a_shell(&line);
+    assert!(applied.contains("1 added"), "{applied}");
+    let cpan = sitting.json(&["project", "show", "cpan"]);
+    assert_eq!(
+        (&cpan["destination"], &cpan["schedule"]["interval"]["every"]),
+        (&"a1:cpan".into(), &7_200.into())
+    );
+    assert!(cpan["paused"].is_object(), "{cpan}");
 }

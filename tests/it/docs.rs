@@ -76,6 +76,7 @@ impl Hosts {
             ("rsync://ftp.example.net/debian/", self.upstream.uri()),
             // Paths.
             ("/var/lib/", format!("{dir}/")),
+            ("/root/", format!("{dir}/")),
             ("/srv/mirror", format!("{dir}/srv")),
             // What the reader is told to put in: what the commands before have printed.
             ("mjt_…", self.token.clone()),
@@ -205,13 +206,33 @@ fn check_unrun(line: &str) {
     }
 }
 
-/// Each line that a document shows begins as a line that was printed. Words with figures in them differ by nature.
-fn check_shown(document: &str, shown: &str, printed: &str) {
+/// Words of this length are secrets, hashes or paths: other ones each time.
+const SECRET_BYTES: usize = 24;
+
+/// The words of a line that are the same each time: those without a figure, and without the units of sizes.
+fn lasting(line: &str) -> Vec<&str> {
+    let varies = |word: &str| {
+        let units = ["B", "KiB", "MiB", "GiB", "TiB"];
+        word.contains(|c: char| c.is_ascii_digit() || c == '…' || c == '█')
+            || word.len() >= SECRET_BYTES
+            || units.contains(&word.trim_end_matches([',', ';', '.', ')']).trim_end_matches("/s"))
+    };
+    line.split_whitespace().filter(|word| !varies(word)).collect()
+}
+
+/// Each line that a document shows was printed, but for words with figures in them, which differ by nature. What ends with
+/// `…` was printed with more behind it. Names of hosts and paths stand there as in the document or as they are here.
+fn check_shown(document: &str, shown: &str, printed: &str, here: impl Fn(&str) -> String) {
     for line in shown.lines().filter(|line| !line.trim().is_empty()) {
-        let first = line.split_whitespace().next().unwrap_or_default();
-        let same = first.contains(|c: char| c.is_ascii_digit())
-            || printed.lines().any(|line| line.split_whitespace().next() == Some(first));
-        assert!(same, "{document} shows a line that was not printed:\n{line}\nThis was:\n{printed}");
+        let is_printed = |wanted: &str| {
+            let words = lasting(wanted);
+            let cut = wanted.ends_with('…');
+            printed.lines().map(lasting).any(|found| found == words || cut && found.starts_with(&words))
+        };
+        assert!(
+            is_printed(line) || is_printed(&here(line)),
+            "{document} shows a line that was not printed:\n{line}\nThis was:\n{printed}"
+        );
     }
 }
 
@@ -235,7 +256,7 @@ fn follow(hosts: &mut Hosts, document: &str) {
                     run += 1;
                 }
             }
-            "text" => check_shown(document, &block.text, &printed),
+            "text" => check_shown(document, &block.text, &printed, |line| hosts.put_here(line)),
             "ini" => {}
             other => panic!("{document} has a block of kind {other:?}: say sh, text or ini"),
         }
@@ -265,6 +286,20 @@ fn the_command_lines_of_getting_started_work_as_written() {
     let mut hosts = Hosts::new();
     follow(&mut hosts, "docs/getting-started.md");
     has_upstreams_tree(&hosts, "docs/getting-started.md");
+}
+
+#[test]
+fn the_command_lines_about_a_new_tree_work_as_written() {
+    let mut hosts = Hosts::new();
+    follow(&mut hosts, "docs/getting-started.md");
+    follow(&mut hosts, "docs/add-a-tree.md");
+}
+
+#[test]
+fn the_command_lines_of_emergencies_work_as_written() {
+    let mut hosts = Hosts::new();
+    follow(&mut hosts, "docs/getting-started.md");
+    follow(&mut hosts, "docs/emergencies.md");
 }
 
 #[test]
@@ -309,6 +344,13 @@ fn the_command_lines_about_pushes_work_as_written() {
     follow(&mut hosts, "docs/pushes.md");
 }
 
+#[test]
+fn the_command_lines_about_mirrorctl_itself_work_as_written() {
+    let mut hosts = Hosts::new();
+    follow(&mut hosts, "docs/getting-started.md");
+    follow(&mut hosts, "docs/mirrorctl.md");
+}
+
 /// A page about a fleet that is there already: its lines are run against one, and print what it shows.
 fn follow_on_a_fleet(page: &str) {
     let fleet = fleet_tests::Fleet::start(fleet_tests::FleetOptions::default()).expect("a fleet starts");
@@ -329,7 +371,7 @@ fn follow_on_a_fleet(page: &str) {
                     run += 1;
                 }
             }
-            "text" => check_shown(page, &block.text, &printed),
+            "text" => check_shown(page, &block.text, &printed, str::to_owned),
             other => panic!("{page} has a block of kind {other:?}: say sh or text"),
         }
     }
@@ -361,4 +403,112 @@ fn the_command_lines_of_backup_and_restore_work_as_written() {
     let mut hosts = Hosts::new();
     follow(&mut hosts, "docs/getting-started.md");
     follow(&mut hosts, "docs/backup-and-restore.md");
+}
+
+/// Pages with command lines that need a fleet in trouble: they are typed to `mirrorctl` all the same, below.
+const TYPED_ONLY: [&str; 1] = ["docs/troubleshooting.md"];
+
+/// README and every page for people, by its path in the repository.
+fn pages() -> Vec<String> {
+    let files = fs::read_dir(root().join("docs")).expect("there is a folder docs");
+    let names = files.map(|file| file.expect("readable").file_name().into_string().expect("UTF-8"));
+    let mut pages: Vec<_> =
+        names.filter(|name| name.ends_with(".md")).map(|name| format!("docs/{name}")).collect();
+    pages.push("README.md".to_owned());
+    pages
+}
+
+#[test]
+fn every_page_with_command_lines_is_followed() {
+    let tests = include_str!("docs.rs");
+    for page in pages() {
+        let runs = blocks(&page).iter().any(|block| block.tag == "sh");
+        let followed = tests.contains(&format!("follow(&mut hosts, \"{page}\")"))
+            || tests.contains(&format!("follow(&mut Hosts::new(), \"{page}\")"))
+            || tests.contains(&format!("follow_on_a_fleet(\"{page}\")"));
+        assert!(!runs || followed || TYPED_ONLY.contains(&page.as_str()), "{page}: no test runs its lines");
+    }
+}
+
+/// A command line goes to `mirrorctl` in a place without a coordinator: it is understood, and finds nobody.
+#[test]
+fn the_command_lines_of_troubleshooting_are_understood() {
+    let mut hosts = Hosts::new();
+    let init = lines(&blocks("docs/getting-started.md")[0].text);
+    hosts.run(&init[0]);
+    let context = hosts.put_here("/var/lib/mirror-coordinator/admin/mirrorctl.toml");
+    let mut typed = 0;
+    for page in TYPED_ONLY {
+        for block in blocks(page) {
+            assert!(
+                ["sh", "text"].contains(&block.tag.as_str()),
+                "{page} has a block of kind {:?}",
+                block.tag
+            );
+            for line in lines(&block.text) {
+                if !line.starts_with("mirrorctl ") || line.contains("--socket ") || line.contains("context ")
+                {
+                    continue;
+                }
+                let done = Finished::run(hosts.shell(&line).env("MIRRORCTL_CONFIG", &context));
+                // 6: understood, and nobody was there; 7: it would have asked first.
+                assert!(
+                    [6, 7].contains(&done.code),
+                    "{page}: {line}\nends with {}: {}",
+                    done.code,
+                    done.stderr
+                );
+                typed += 1;
+            }
+        }
+    }
+    assert!(typed >= 6, "only {typed} lines were typed");
+}
+
+/// What stands in the text of the pages: each subcommand and flag is there.
+#[test]
+fn the_commands_named_in_the_pages_are_there() {
+    let mut helps = std::collections::BTreeMap::<Vec<String>, String>::new();
+    let mut seen = 0;
+    for page in pages() {
+        let text = fs::read_to_string(root().join(&page)).expect("the page is there");
+        let prose: String = text.split("\n```").step_by(2).collect::<Vec<_>>().join("\n");
+        for code in prose.split('`').skip(1).step_by(2).map(|code| code.replace('\n', " ")) {
+            let Some(typed) = code.strip_prefix("mirrorctl ") else { continue };
+            let words: Vec<&str> =
+                typed.split([' ', '|', '\'', '"']).filter(|word| !word.is_empty()).collect();
+            let named: Vec<_> = words
+                .iter()
+                .take_while(|word| {
+                    word.chars().all(|c| c.is_ascii_lowercase() || c == '-') && !word.starts_with('-')
+                })
+                .take(2)
+                .map(|word| (*word).to_owned())
+                .collect();
+            let help = help_of(&mut helps, named);
+            for flag in words.iter().filter(|word| word.starts_with("--")) {
+                let flag = flag.split(['=', '…']).next().unwrap_or(flag);
+                assert!(help.contains(flag), "{page} says `{code}`, and it has no {flag}:\n{help}");
+            }
+            seen += 1;
+        }
+    }
+    assert!(seen > 100, "only {seen} commands were seen");
+}
+
+/// The help of the longest command that these words name; the last one may be a name of the reader's own.
+fn help_of(helps: &mut std::collections::BTreeMap<Vec<String>, String>, mut words: Vec<String>) -> String {
+    if let Some(known) = helps.get(&words) {
+        return known.clone();
+    }
+    let asked = words.clone();
+    loop {
+        let done = Finished::run(Command::new(program("mirrorctl")).args(&words).arg("--help").env_clear());
+        if done.code == 0 {
+            helps.insert(asked, done.stdout.clone());
+            return done.stdout;
+        }
+        assert!(words.len() > 1, "no such command: mirrorctl {}", asked.join(" "));
+        words.pop();
+    }
 }

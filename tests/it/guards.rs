@@ -259,6 +259,7 @@ fn one_accident_is_one_question() {
     assert_eq!(hash(&tree_of(&fleet)), hash(&fleet.upstream_tree()));
 }
 
+/// A18: a failure is seen: exit code, class, cause, advice, the log's own words, and the history of before.
 #[test]
 fn a_module_that_is_gone_is_told_and_asked_for_at_the_next_fire_only() {
     let mut fleet = fleet_of(200);
@@ -280,6 +281,14 @@ fn a_module_that_is_gone_is_told_and_asked_for_at_the_next_fire_only() {
     assert!(why.contains("did not succeed") && why.contains("its next fire is"), "{why}");
     let shown = fleet.mirrorctl(&["run", "show", "debian"]).ok().stdout;
     assert!(shown.contains("Unknown module 'mod'") && shown.contains("advice"), "{shown}");
+    assert!(outcome["exit_code"].as_u64().is_some_and(|code| code > 0), "{outcome}");
+    let log = fleet.mirrorctl(&["run", "log", "debian"]).ok().stdout;
+    assert!(log.contains("Unknown module"), "{log}");
+    let runs = fleet.runs("debian");
+    let states: Vec<&str> = runs.iter().filter_map(|run| run["state"].as_str()).collect();
+    assert_eq!(states, ["FAILED", "SUCCEEDED"]);
+    let stats = &runs[1]["origin_attempt"]["outcome"]["stats"];
+    assert!(stats["received_bytes"].as_u64().is_some_and(|bytes| bytes > 0), "{runs:?}");
 }
 
 #[test]

@@ -85,14 +85,20 @@ fn the_old_apis_projects_run_here() {
     let secret = fleet.path().join("secrets/ubuntu.password");
     assert_eq!(fs::metadata(&secret).expect("a file").permissions().mode() & 0o777, 0o600);
     assert_eq!(fs::read_to_string(&secret).expect("a file"), format!("{PASSWORD}\n"));
+    // Once more, as people do until the maps are right: what is there already is the same.
+    assert_eq!(fleet.mirrorctl(&import).ok().stdout, imported.stdout);
+    fs::write(&secret, "another one\n").expect("a file");
     let again = fleet.mirrorctl(&import);
     assert!(again.code == BAD_INPUT && again.stderr.contains("is there already"), "{}", again.stderr);
+    fs::write(&secret, format!("{PASSWORD}\n")).expect("a file");
 
     applied_and_run(&fleet, &imported.stdout, "fedora");
     let fedora = project(&fleet, "fedora");
+    let rsync = &fedora["rsync"];
+    assert_eq!(rsync["defaults"]["words"], json!(["--archive", "--hard-links"]));
     assert_eq!(
-        fedora["rsync"]["options"],
-        json!(["--archive", "--hard-links", "--exclude=*.iso", "--delete-delay"])
+        (&rsync["options"], &rsync["delete"], &rsync["no_defaults"]),
+        (&json!(["--exclude=*.iso"]), &json!("DELAY"), &json!(false))
     );
     assert_eq!(fedora["schedule"]["cron"]["hour"], "*/6");
     assert_eq!(fedora["schedule"]["start_time"], "2014-05-07T18:00:00Z");

@@ -6,7 +6,7 @@ use std::process::Command;
 use fleet_tests::{Finished, program};
 
 /// Beginnings of the rows, in their order.
-const ROWS: [&str; 24] = [
+const ROWS: [&str; 27] = [
     "trigger → rsync exists, API",
     "of the floor: one unary call",
     "of the floor: two records",
@@ -16,6 +16,9 @@ const ROWS: [&str; 24] = [
     "origin's rsync → last replica's, of 3",
     "100 projects due in one second",
     "durable CreateProject/s through the driver",
+    "apply of 100 new projects",
+    "– the same again, nothing to change",
+    "fire error, 600 projects",
     "long sync, wall",
     "long sync, CPU",
     "of it: coordinator and agent",
@@ -52,7 +55,7 @@ fn an_unknown_part_is_refused_with_the_known_ones() {
     let refused = Finished::run(Command::new(program("fleet-load")).arg("nonsense"));
     assert_eq!(refused.code, 2);
     assert!(
-        refused.stdout.contains("trigger, propagation, burst, commits, overhead, fixed, idle, list"),
+        refused.stdout.contains("trigger, propagation, burst, commits, apply, fires, overhead, fixed, idle, list"),
         "{}",
         refused.stdout
     );

@@ -79,6 +79,8 @@ fn with_people() -> (Fleet, PathBuf) {
     (fleet, password)
 }
 
+/// A13, A22: users with roles are made, listed, given another role and removed; an owner acts on trees of their own and on
+/// no other.
 #[test]
 fn each_does_what_the_role_may_and_is_refused_the_rest() {
     let (fleet, password) = with_people();
@@ -121,8 +123,16 @@ fn each_does_what_the_role_may_and_is_refused_the_rest() {
     let refused = anna.run(&["user", "delete", "wim", "--yes"]);
     assert!(refused.code == CONFLICT && refused.stderr.contains("owns debian, fedora"), "{}", refused.stderr);
     assert_eq!(anna.run(&["user", "show", "ana"]).code, 3);
+    for project in ["debian", "fedora"] {
+        anna.run(&["project", "edit", project, "--owner", ""]).ok();
+    }
+    anna.run(&["user", "delete", "wim", "--yes"]).ok();
+    assert_eq!(wim.run(&["status"]).code, NOT_ALLOWED);
+    let listed = anna.run(&["user", "list", "-o", "name"]).ok().stdout;
+    assert_eq!(listed.lines().collect::<Vec<_>>(), ["admin", "anna", "olga", "vera"]);
 }
 
+/// A14: a login gives a token that is good for a while, and that its user makes useless.
 #[test]
 fn a_wrong_hash_and_a_wrong_password_send_nothing_and_say_nothing() {
     let (fleet, password) = with_people();
@@ -150,8 +160,14 @@ fn a_wrong_hash_and_a_wrong_password_send_nothing_and_say_nothing() {
     assert_eq!(text.matches("mut_").count(), 1, "{text}");
     let shown = vera.run(&["context", "show"]).ok();
     assert!(!shown.stdout.contains("mut_"), "{}", shown.stdout);
+    let tokens = vera.json(&["token", "list"])["tokens"].clone();
+    assert!(tokens.as_array().map(Vec::len) == Some(1) && tokens[0]["expire_time"].is_string(), "{tokens}");
+    let token = tokens[0]["name"].as_str().expect("a name").to_owned();
+    vera.run(&["token", "revoke", &token]).ok();
+    vera.is_refused(&["status"], "log in again");
 }
 
+/// A13: who is disabled is shut out at once, and let in again by a new login.
 #[test]
 fn a_disabled_user_loses_what_he_watches_within_a_second() {
     let (fleet, password) = with_people();
@@ -176,6 +192,7 @@ fn a_disabled_user_loses_what_he_watches_within_a_second() {
     wim.run(&["status"]).ok();
 }
 
+/// A14, A13: a client certificate is a way in as well; a reset of the password ends it.
 #[test]
 fn certificates_are_made_here_and_a_reset_ends_them() {
     let (fleet, password) = with_people();

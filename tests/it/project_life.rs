@@ -1,5 +1,5 @@
 //! A project's life through the real programs: renamed while it runs and while its replica waits, archived, run after
-//! another project, found in lists. Rows A8, A11 and A12 of the mission, and "project after project".
+//! another project, found in lists. Rows A8 and A11 of the mission, and "project after project".
 
 use std::{fs, time::Duration};
 
@@ -183,6 +183,25 @@ fn what_is_explained_is_what_runs() {
     });
     let shown = fleet.mirrorctl(&["project", "explain", "debian"]).ok().stdout;
     assert!(shown.contains("fleet: edge1 serves it") && shown.contains("where it comes from"), "{shown}");
+    // A cap that people set for the agent, where it is the stricter one.
+    fleet.mirrorctl(&["agent", "set", "edge1", "--bandwidth", "400"]).ok();
+    let told = fleet.json(&["project", "explain", "debian"]);
+    let cap = is("FLEET", "agents/edge1 bandwidth_limit_kib");
+    assert_eq!(from(&told["command_lines"][0], "--bwlimit=400"), cap);
+    let shown = fleet.mirrorctl(&["project", "explain", "debian"]).ok().stdout;
+    assert!(shown.contains("fleet: cap of edge1"), "{shown}");
+    // Each of the three parts of the options, and what nobody said.
+    let parts = ["--rsync-default=-aH", "--rsync-option=--exclude=/iso/", "--rsync-delete=after"];
+    fleet.add_project("gnu", &parts).ok();
+    fleet.add_project("cpan", &parts[..2]).ok();
+    let told = fleet.json(&["project", "explain", "gnu"]);
+    let gnu = &told["command_lines"][0];
+    assert_eq!(from(gnu, "--recursive"), is("PROJECT", "rsync.defaults"));
+    assert_eq!(from(gnu, "--hard-links"), is("PROJECT", "rsync.defaults"));
+    assert_eq!(from(gnu, "--filter=- /iso/"), is("PROJECT", "rsync.options"));
+    assert_eq!(from(gnu, "--delete-after"), is("PROJECT", "rsync.delete"));
+    let told = fleet.json(&["project", "explain", "cpan"]);
+    assert_eq!(from(&told["command_lines"][0], "--delete-delay"), is("DEFAULT", ""));
 }
 
 /// Archived: no fire, no alarm, still served; a person's run is run. A8: the list, filtered and turned round.
@@ -190,7 +209,7 @@ fn what_is_explained_is_what_runs() {
 fn an_archived_project_is_left_alone_and_lists_tell_it_apart() {
     let fleet = with_replica();
     fleet.add_project("vault", &["--cron", "second=*/2", "-l", "tier=1"]).ok();
-    fleet.add_project("Debian", &["-l", "tier=1"]).ok();
+    fleet.add_project("Debian", &["-l", "tier=1", "-l", "site=the \"north\" wing"]).ok();
     fleet.add_project("gnu", &["--after", "debian"]).ok();
     newest_is(&fleet, "vault", "SUCCEEDED", 1);
     fleet.mirrorctl(&["project", "archive", "vault", "--reason", "upstream is gone"]).ok();
@@ -218,6 +237,7 @@ fn an_archived_project_is_left_alone_and_lists_tell_it_apart() {
     assert_eq!(names(&fleet, &[]), ["clock", "Debian", "gnu", "vault"]);
     assert_eq!(names(&fleet, &["--reverse"]), ["vault", "gnu", "Debian", "clock"]);
     assert_eq!(names(&fleet, &["-l", "tier=1"]), ["Debian", "vault"]);
+    assert_eq!(names(&fleet, &["-l", "tier=1", "-l", "site=the \"north\" wing"]), ["Debian"]);
     assert_eq!(names(&fleet, &["-l", "tier=1", "--archived"]), ["vault"]);
     assert_eq!(names(&fleet, &["--after", "debian"]), ["gnu"]);
     assert_eq!(names(&fleet, &["--agent", "edge2"]), ["vault"]);

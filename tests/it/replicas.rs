@@ -50,6 +50,7 @@ fn attempts(fleet: &Fleet, role: &str) -> Vec<Value> {
     attempts.into_iter().filter(|attempt| attempt["role"] == role).collect()
 }
 
+/// A16: after the origin's run every replica copies from the origin, by itself, and the upstream is asked once.
 #[test]
 fn one_copy_is_fetched_and_every_replica_has_it() {
     let Some(fleet) = laboratory() else { return };
@@ -84,6 +85,7 @@ fn one_copy_is_fetched_and_every_replica_has_it() {
     }
 }
 
+/// A17: what each replica really did is recorded; one that was away is missed, and catches up.
 #[test]
 fn an_absent_replica_is_missed_and_catches_up_by_itself() {
     let Some(mut fleet) = laboratory() else { return };

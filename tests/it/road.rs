@@ -1,11 +1,13 @@
 //! The main road: enrol, declare, fire, run, report, show. And what must hold on it whatever happens.
 
-use fleet_tests::{Fleet, FleetOptions, eventually, tree};
+use fleet_tests::{Fleet, FleetOptions, Process, eventually, tree};
+use serde_json::Value;
 
 fn fleet() -> Fleet {
     Fleet::start(FleetOptions::default()).expect("a fleet starts")
 }
 
+/// A15: an explicit run starts now, is followed to its end, and its end is kept.
 #[test]
 fn a_run_asked_for_copies_the_tree_and_its_exit_status_is_stored() {
     let mut fleet = fleet();
@@ -26,6 +28,39 @@ fn a_run_asked_for_copies_the_tree_and_its_exit_status_is_stored() {
     let again = fleet.await_run("debian", "SUCCEEDED");
     assert_eq!(again["name"], run["name"]);
     assert_eq!(again["origin_attempt"]["outcome"], *outcome);
+}
+
+/// A19: whoever watches sees how far a run is while it goes on: its phase, files, bytes, percent and rate.
+#[test]
+fn whoever_watches_sees_how_far_a_run_is() {
+    let options = FleetOptions { files: 400, file_bytes: 16_384, ..FleetOptions::default() };
+    let fleet = Fleet::start(options).expect("a fleet starts");
+    fleet.add_project("debian", &["--rsync-option=--bwlimit=1500"]).ok();
+    fleet.mirrorctl(&["project", "run", "debian"]).ok();
+    let watches = ["one", "two"].map(|name| {
+        let mut command = fleet.command("mirrorctl", &["run", "watch", "debian", "-o", "json"]);
+        Process::start(name, &mut command, &fleet.path().join(name)).expect("a watch starts")
+    });
+    for mut watch in watches {
+        let ended = eventually("the watch ends with the run", || watch.exited());
+        let output = watch.output();
+        assert_eq!(ended.code(), Some(0), "{output}");
+        let told = output.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
+        let progress: Vec<Value> = told.map(|told| told["attempts"][0]["progress"].clone()).collect();
+        let figures = |field: &str| -> Vec<u64> {
+            progress.iter().filter_map(|one| one[field].as_u64()).filter(|figure| *figure > 0).collect()
+        };
+        let bytes = figures("bytes_done");
+        assert!(bytes.is_sorted() && bytes.first() < bytes.last(), "{progress:?}");
+        for field in ["files_done", "files_total", "percent", "rate_bytes"] {
+            assert!(!figures(field).is_empty(), "{field}: {progress:?}");
+        }
+        assert!(figures("percent").iter().all(|percent| *percent <= 100));
+        assert!(
+            progress.iter().any(|one| one["phase"] == "TRANSFER" && one["eta"].is_number()),
+            "{progress:?}"
+        );
+    }
 }
 
 #[test]

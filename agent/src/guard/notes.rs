@@ -66,6 +66,32 @@ impl Root {
         Ok(rustix::fs::fsync(&own)?)
     }
 
+    /// When it was noted, by this host's clock: seconds and nanoseconds since 1970.
+    pub(super) fn note_time(&self, note: Note, project: ProjectUid) -> io::Result<(i64, u64)> {
+        let name = format!("{OWN_DIR}/{}/{}", note.dir(), project.0);
+        let flags = OFlags::PATH | OFlags::CLOEXEC;
+        let file = rustix::fs::openat2(&self.dir, &name, flags, Mode::empty(), RESOLVE)?;
+        let stat = rustix::fs::fstat(&file)?;
+        Ok((stat.st_mtime, stat.st_mtime_nsec))
+    }
+
+    /// The projects of which something of this kind is noted.
+    pub(super) fn noted(&self, note: Note) -> io::Result<Vec<ProjectUid>> {
+        let name = format!("{OWN_DIR}/{}", note.dir());
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let dir = match rustix::fs::openat2(&self.dir, &name, flags, Mode::empty(), RESOLVE) {
+            Ok(dir) => dir,
+            Err(Errno::NOENT) => return Ok(Vec::new()),
+            Err(error) => return Err(error.into()),
+        };
+        let mut projects = Vec::new();
+        for entry in rustix::fs::Dir::read_from(&dir)? {
+            let uid = entry?.file_name().to_str().ok().and_then(|name| name.parse().ok());
+            projects.extend(uid.map(ProjectUid));
+        }
+        Ok(projects)
+    }
+
     /// Forgets what was noted, if anything was.
     pub(super) fn remove_note(&self, note: Note, project: ProjectUid) -> io::Result<()> {
         let name = format!("{OWN_DIR}/{}/{}", note.dir(), project.0);

@@ -135,6 +135,17 @@ impl Exporter {
         faults.text()
     }
 
+    /// Serves nobody this project's tree any more: what of it is still pulled is ended. On disk when this returns.
+    ///
+    /// # Errors
+    /// In words: it may still be served.
+    pub(crate) fn withdraw(&self, project: ProjectUid) -> Result<(), String> {
+        let Some(serve) = &self.serve else { return Ok(()) };
+        serve.remove(project).map_err(|error| outcome::chain(&error))?;
+        self.book().undone.remove(&project.0);
+        Ok(())
+    }
+
     /// Closes the socket; running transfers go on.
     pub fn stop(&self) {
         self.serve.iter().for_each(Serve::stop);

@@ -6,17 +6,21 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use chrono::{DateTime, Utc};
+use fleet::trash::TrashReport;
 use mirror_certs::ClientTls;
+use mirror_proto::convert::trash_report_to_wire;
 use mirror_proto::v1::open_session_request::Message as Out;
 use mirror_proto::v1::open_session_response::Message as In;
 use mirror_proto::v1::session_service_client::SessionServiceClient;
 use mirror_proto::v1::{self, OpenSessionRequest, OpenSessionResponse};
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
+use tokio::time::MissedTickBehavior;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Code, Status, Streaming};
 
 use super::Link;
+use super::orders::Orders;
 use crate::config::Address;
 use crate::dial::Dialled;
 use crate::executor::Answer;
@@ -44,6 +48,8 @@ const PROGRESS_PACE: Duration = Duration::from_secs(1);
 const LOG_PACE: Duration = Duration::from_millis(250);
 /// Followed logs.
 const FOLLOWED_MAX: usize = 64;
+/// Pause before a tree on which something is still at work is tried again for the trash.
+const TRASH_PACE: Duration = Duration::from_secs(1);
 /// Pause between two inventories.
 const INVENTORY_PACE: Duration = Duration::from_secs(5 * 60);
 /// Longest that an outcome waits for the look at the disks that goes before it: one that hangs must not keep what ended
@@ -100,6 +106,8 @@ pub(super) async fn run(link: &Link, address: &Address) -> End {
         session.offers.shutdown().await;
         // What is being written is written to its end; the next hello brings the whole list again.
         while session.exporting.join_next().await.is_some() {}
+        // Nor does an order outlive the session that it came in: the next coordinator may think otherwise.
+        session.orders.end().await;
         let dialled = match over {
             Over::Ended(end) => return end,
             Over::Renewed(dialled) => dialled,
@@ -161,6 +169,7 @@ impl<'a> Session<'a> {
             offers: JoinSet::new(),
             exports: VecDeque::new(),
             exporting: JoinSet::new(),
+            orders: Orders::new(link.trash.clone()),
             probes: JoinSet::new(),
             looking: JoinSet::new(),
             look_began: Instant::now(),
@@ -242,6 +251,8 @@ struct Session<'a> {
     /// What is to be served, in the order it was said, and the one that is being done.
     exports: VecDeque<v1::Exports>,
     exporting: JoinSet<Option<v1::Exporting>>,
+    /// Trees that are to go to the trash, and the one that is on its way.
+    orders: Orders,
     /// Looks for which the coordinator waits; what they started ends by itself when the session does.
     probes: JoinSet<v1::ProbeResult>,
     /// The look at the disks that goes on, one at most, and the outcomes that are said after it.
@@ -261,6 +272,8 @@ impl Session<'_> {
         let mut dialling = JoinSet::new();
         let mut progress = tokio::time::interval(PROGRESS_PACE);
         let mut logs = tokio::time::interval(LOG_PACE);
+        let mut trash = tokio::time::interval(TRASH_PACE);
+        trash.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut inventory = tokio::time::interval(INVENTORY_PACE);
         inventory.reset();
         if let Err(end) = self.see_to_outcomes().await {
@@ -279,6 +292,11 @@ impl Session<'_> {
                 },
                 Some(answered) = self.offers.join_next() => self.say_answer(answered).await,
                 Some(done) = self.exporting.join_next() => self.say_exporting(done).await,
+                report = self.orders.done() => self.say_trash(report).await,
+                _ = trash.tick(), if self.orders.wait() => {
+                    self.trash_next();
+                    Ok(())
+                }
                 Some(Ok(result)) = self.probes.join_next() => self.say(Out::ProbeResult(result)).await,
                 Some(Ok((inventory, ended))) = self.looking.join_next() => self.say_looked(inventory, ended).await,
                 () = self.link.executor.ended() => self.see_to_outcomes().await,
@@ -346,6 +364,10 @@ impl Session<'_> {
                 self.exports.push_back(exports);
                 self.export_next();
             }
+            In::TrashTree(order) => {
+                self.orders.take(&order);
+                self.trash_next();
+            }
             In::Probe(probe) => self.look(probe),
             In::Trust(trust) => {
                 self.link.trust.send_if_modified(|known| note(known, Some(&trust)));
@@ -371,6 +393,18 @@ impl Session<'_> {
         }
     }
 
+    /// Exports go first: what was withdrawn before must be served to nobody any more.
+    fn trash_next(&mut self) {
+        if self.exporting.is_empty() && self.exports.is_empty() {
+            self.orders.begin();
+        }
+    }
+
+    async fn say_trash(&mut self, report: TrashReport) -> Result<(), End> {
+        self.trash_next();
+        self.say(Out::Trash(trash_report_to_wire(&report))).await
+    }
+
     /// What could not be served then may be served now: a tree is there, a disk has room again.
     fn retry_exports(&mut self) {
         if self.exporting.is_empty() && self.exports.is_empty() {
@@ -384,6 +418,7 @@ impl Session<'_> {
         done: Result<Option<v1::Exporting>, tokio::task::JoinError>,
     ) -> Result<(), End> {
         self.export_next();
+        self.trash_next();
         match done {
             Ok(Some(exporting)) => self.say(Out::Exporting(exporting)).await,
             Ok(None) => Ok(()),

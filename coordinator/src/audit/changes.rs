@@ -12,6 +12,7 @@ use fleet::{
     project::{ProjectRecord, ProjectState},
     record::{Change, FleetRecord, Freeze, Key, Record},
     run::RunRecord,
+    trash::TrashRecord,
     upstream::UpstreamRecord,
 };
 use mirror_proto::{
@@ -130,6 +131,7 @@ fn put(engine: &Engine, record: &Record, rows: &mut Rows) {
         Record::Run(new) => run(engine, new, rows),
         Record::Upstream(new) => upstream(engine.upstream(&new.host), Some(new), rows),
         Record::Request(_) | Record::Attempt(_) => {}
+        Record::Trash(new) => trash(engine, new, rows),
         // Told by its own event when it is done or left out.
         Record::PlanStep(_) | Record::LeftOut(_) => {}
     }
@@ -153,6 +155,7 @@ fn delete(engine: &Engine, key: &Key, rows: &mut Rows) {
         | Key::Placement(..)
         | Key::Request(_)
         | Key::PlanStep(_)
+        | Key::Trash(..)
         | Key::Run(..)
         | Key::Attempt(..) => {}
     }
@@ -208,6 +211,14 @@ fn preferred_upstream(engine: &Engine, new: &ProjectState, rows: &mut Rows) {
     };
     let resource = convert::project_name(&project.record.name);
     rows.put(&resource, "status.upstream", uri(project.state.upstream), uri(new.upstream));
+}
+
+/// What is wanted; what becomes of it is an event of its own.
+fn trash(engine: &Engine, new: &TrashRecord, rows: &mut Rows) {
+    if new.is_waiting() && engine.project(new.project).is_some() {
+        let field = format!("{}.tree", convert::agent_name_of(engine, new.agent));
+        rows.put(&convert::project_name(&new.name), &field, new.destination.to_string(), "to the trash");
+    }
 }
 
 /// What people steer of it; where it goes at first, and when it goes, follows from the project.

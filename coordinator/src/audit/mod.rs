@@ -65,6 +65,8 @@ pub const RESTORED: &str = "Coordinator.Restore";
 pub const REOPENED: &str = "Coordinator.Reopen";
 /// Two programs with one agent's identity.
 pub const DUPLICATE_IDENTITY: &str = "Session.DuplicateIdentity";
+/// What became of a tree that was wanted in the trash.
+pub const TREE_TO_TRASH: &str = "Session.TreeToTrash";
 /// Events that were not recorded, by number.
 pub const DROPPED: &str = "Audit.Dropped";
 

@@ -10,11 +10,11 @@ use std::{
 };
 
 use fleet::time::Mono;
-use mirror_proto::v1::AuditEvent;
+use mirror_proto::{convert::parse_push_token, v1::AuditEvent};
 use tokio_util::sync::CancellationToken;
 
 use super::{COORDINATOR, DROPPED, changes::FLEET, happened};
-use crate::driver::Driver;
+use crate::{driver::Driver, rpc::gate::NOBODY};
 
 /// Events that may wait for the writer.
 pub const WAITING_MAX: usize = 256;
@@ -28,6 +28,9 @@ pub const SPAN: Duration = Duration::from_secs(3_600);
 pub const STRANGERS_MAX: u32 = 600;
 /// Refusals recorded of users and agents, all together, in one [`SPAN`].
 pub const MEMBERS_MAX: u32 = 3_600;
+/// Refusals recorded of programs with push tokens, all together, in one [`SPAN`]: such a token lies in many a script, and who
+/// found one must not be able to keep anything else out of the log.
+pub const PUSHERS_MAX: u32 = 600;
 /// How often counts that are due are looked for.
 pub const FLUSH_EVERY: Duration = Duration::from_secs(5);
 
@@ -41,6 +44,7 @@ struct Inner {
     kinds: BTreeMap<Kind, Counted>,
     strangers: Budget,
     members: Budget,
+    pushers: Budget,
     dropped: u64,
 }
 
@@ -148,10 +152,10 @@ impl Inner {
     }
 
     fn spend(&mut self, now: Mono, event: &AuditEvent) -> bool {
-        if event.who == crate::rpc::gate::NOBODY {
-            self.strangers.spend(now, STRANGERS_MAX)
-        } else {
-            self.members.spend(now, MEMBERS_MAX)
+        match event.who.as_str() {
+            NOBODY => self.strangers.spend(now, STRANGERS_MAX),
+            who if parse_push_token("who", who).is_ok() => self.pushers.spend(now, PUSHERS_MAX),
+            _ => self.members.spend(now, MEMBERS_MAX),
         }
     }
 
@@ -274,6 +278,24 @@ mod tests {
         // Members are not kept out by strangers.
         notes.refused(now, refusal("users/maria", 1, "x"));
         assert_eq!(counts(&notes).len(), 1);
+    }
+
+    #[test]
+    fn who_found_a_push_token_keeps_nobody_out_of_the_log() {
+        let (notes, start) = (Notes::default(), Mono(1));
+        let mut recorded = 0;
+        // Every method in turn, minute by minute, for an hour.
+        for minute in 0..60 {
+            let now = start.plus(WINDOW * minute);
+            for method in 0..100 {
+                notes.refused(now, refusal("pushTokens/0f3a7c21d9e04b55", 1, &method.to_string()));
+                recorded += notes.take().len();
+            }
+        }
+        assert_eq!(recorded, PUSHERS_MAX as usize);
+        for who in ["users/maria", "agents/ftp1", "nobody"] {
+            assert!(notes.refused(start.plus(WINDOW * 59), refusal(who, 1, "x")), "{who}");
+        }
     }
 
     #[test]

@@ -46,6 +46,14 @@ impl By {
     }
 }
 
+impl By {
+    /// The program that has the push token with this id.
+    #[must_use]
+    pub fn push_token(id: &str) -> Self {
+        Self(convert::push_token_name(id))
+    }
+}
+
 impl From<&Name> for By {
     fn from(name: &Name) -> Self {
         Self(name.to_string())
@@ -104,6 +112,7 @@ pub fn acting_on<T>(
     project: Result<Name, Violation>,
 ) -> Result<By, Status> {
     let (by, scope) = known(caller(request)?)?;
+    about(&project);
     match scope {
         Scope::Whole => return Ok(by),
         Scope::Oneself => return user(request),
@@ -140,10 +149,11 @@ pub fn pushing<T>(
     let Caller::PushToken { id, project: own } = caller(request)? else {
         return acting_on(services, request, "push", project).map(|by| (by, None));
     };
+    about(&project);
     let view = services.driver.view();
     let named = project.ok().and_then(|name| view.project_named(&name)).map(|project| project.record.uid);
     if named == Some(*own) {
-        return Ok((By(convert::push_token_name(id)), Some(id.clone())));
+        return Ok((By::push_token(id), Some(id.clone())));
     }
     let own = convert::project_name_of(&*view, *own);
     Err(denied("NOT_ITS_PROJECT", format!("{PUSHES_ONLY}; this one's is {own}")))
@@ -199,6 +209,13 @@ fn known(caller: &Caller) -> Result<(By, Scope), Status> {
         Caller::LocalRoot => Ok((By(LOCAL_ROOT.to_owned()), Scope::Whole)),
         Caller::PushToken { .. } => Err(denied("NOT_ALLOWED", PUSHES_ONLY.to_owned())),
         Caller::Agent(..) => Err(denied("NOT_FOR_AGENTS", "agents may not; it is for users".to_owned())),
+    }
+}
+
+/// Says what the request is about, also where it is refused: who tries names leaves them in the audit log.
+fn about(project: &Result<Name, Violation>) {
+    if let Ok(name) = project {
+        origin::concerns(convert::project_name(name));
     }
 }
 

@@ -45,7 +45,8 @@ pub fn show(view: &Engine, record: &AgentRecord) -> v1::Agent {
         max_serving: view.serving_max(record.uid),
         last_known: Some(&record.last_known),
     };
-    convert::agent_to_wire(record, of_view)
+    let trash = view.trash_of(record.uid).map(convert::trashed_tree_to_wire).collect();
+    v1::Agent { trash, ..convert::agent_to_wire(record, of_view) }
 }
 
 impl Agents {

@@ -22,7 +22,7 @@ use super::RETRY_UNAVAILABLE;
 use crate::open_streams::OpenStream;
 
 /// A future whose panic is an error of its own.
-pub(super) struct Caught<F>(pub(super) Pin<Box<F>>);
+pub(crate) struct Caught<F>(pub(crate) Pin<Box<F>>);
 
 impl<F: Future> Future for Caught<F> {
     type Output = Result<F::Output, Box<dyn Any + Send>>;

@@ -10,6 +10,7 @@ pub mod enrollment;
 pub mod fleet;
 pub mod gate;
 pub mod layer;
+pub mod manifests;
 pub mod page;
 pub mod policy;
 pub mod project;
@@ -18,6 +19,7 @@ pub mod run;
 pub mod upstream;
 pub mod user;
 pub(crate) mod web;
+mod words;
 
 use std::{sync::Arc, time::Duration};
 
@@ -30,9 +32,8 @@ use mirror_proto::{
     status,
     v1::{
         agent_service_server::AgentServiceServer, enrollment_service_server::EnrollmentServiceServer,
-        fleet_service_server::FleetServiceServer, project_service_server::ProjectServiceServer,
-        run_service_server::RunServiceServer, upstream_service_server::UpstreamServiceServer,
-        user_service_server::UserServiceServer,
+        fleet_service_server::FleetServiceServer, run_service_server::RunServiceServer,
+        upstream_service_server::UpstreamServiceServer, user_service_server::UserServiceServer,
     },
 };
 use tonic::{
@@ -43,6 +44,7 @@ use tonic::{
 use tonic_health::{pb::health_server::HealthServer, server::HealthService};
 use tower::layer::util::{Identity as NoLayer, Stack};
 
+pub(crate) use self::answer::Caught;
 pub use self::{
     access::{By, Scope, acting_on, caller, user},
     gate::{Caller, Proof},
@@ -52,7 +54,7 @@ use crate::{Services, config::Reflection, driver::Unavailable, session};
 
 /// Largest request of people, in bytes; a project is under 16 KiB.
 pub const REQUEST_BYTES_MAX: usize = 256 * 1_024;
-/// Largest request about projects, in bytes: a manifest of thousands of them. It is tonic's own default.
+/// Largest request with a manifest, in bytes: thousands of projects. It is tonic's own default.
 pub const MANIFEST_BYTES_MAX: usize = 4 * 1_024 * 1_024;
 /// Largest enrolment, in bytes: a request of 8 KiB, 32 labels, a token.
 pub const ENROLL_BYTES_MAX: usize = 64 * 1_024;
@@ -170,7 +172,7 @@ pub fn server(services: &Services) -> Result<Served, tonic_reflection::server::E
 
 fn routes(services: &Services) -> Result<Routes, tonic_reflection::server::Error> {
     let health = HealthService::from_health_reporter(services.health.clone());
-    let projects = ProjectServiceServer::new(project::Projects::new(services.clone()));
+    let projects = manifests::Measured::new(project::Projects::new(services.clone()));
     let runs = RunServiceServer::new(run::Runs::new(services.clone()));
     let agents = AgentServiceServer::new(agent::Agents::new(services.clone()));
     let fleet = FleetServiceServer::new(fleet::Fleet::new(services.clone()));
@@ -178,7 +180,7 @@ fn routes(services: &Services) -> Result<Routes, tonic_reflection::server::Error
     let users = UserServiceServer::new(user::Users::new(services.clone()));
     let enrollment = EnrollmentServiceServer::new(enrollment::Enrollment::new(services.clone()));
     let mut routes = Routes::default()
-        .add_service(projects.max_decoding_message_size(MANIFEST_BYTES_MAX))
+        .add_service(projects)
         .add_service(runs.max_decoding_message_size(REQUEST_BYTES_MAX))
         .add_service(agents.max_decoding_message_size(REQUEST_BYTES_MAX))
         .add_service(fleet.max_decoding_message_size(REQUEST_BYTES_MAX))

@@ -3,14 +3,15 @@
 //! A token says after which key the next page begins and which list it is of, so that it cannot be used for
 //! another list or another filter. It is no secret and grants nothing.
 
+use aws_lc_rs::digest::{SHA256, digest};
 use fleet::refusal::Violation;
 
 /// Largest page, in rows; a larger wish is an error.
 pub const PAGE_SIZE_MAX: usize = 1_000;
-/// Longest token that is read, in bytes: a key and a filter, in hex.
-const TOKEN_BYTES_MAX: usize = 4 * 1_024;
-/// Stands between list and key in a token; neither holds it.
-const SEPARATOR: char = '\n';
+/// Longest token that is read, in bytes: the mark of a list and a key, in hex.
+const TOKEN_BYTES_MAX: usize = 1_024;
+/// Bytes that stand for the list in a token, however long its filter is.
+const MARK_BYTES: usize = 16;
 
 /// Which rows are asked for.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -53,7 +54,14 @@ pub fn read(
 /// The token of the page that begins after `key`.
 #[must_use]
 pub fn token(list: &str, key: &str) -> String {
-    hex::encode(format!("{list}{SEPARATOR}{key}"))
+    hex::encode([&mark(list), key.as_bytes()].concat())
+}
+
+/// What tells lists apart.
+fn mark(list: &str) -> [u8; MARK_BYTES] {
+    let mut mark = [0; MARK_BYTES];
+    mark.copy_from_slice(&digest(&SHA256, list.as_bytes()).as_ref()[..MARK_BYTES]);
+    mark
 }
 
 /// Cuts `rows`, which begin after the page's key, to the page; the token of the next one is empty when there is none.
@@ -72,9 +80,8 @@ pub fn cut<T>(
 
 fn open(list: &str, token: &str) -> Option<String> {
     let bytes = hex::decode(Some(token).filter(|token| token.len() <= TOKEN_BYTES_MAX)?).ok()?;
-    let text = String::from_utf8(bytes).ok()?;
-    let (of, key) = text.rsplit_once(SEPARATOR)?;
-    (of == list).then(|| key.to_owned())
+    let key = bytes.strip_prefix(&mark(list))?;
+    String::from_utf8(key.to_vec()).ok()
 }
 
 #[cfg(test)]
@@ -107,6 +114,14 @@ mod tests {
             cut("letters", &page, ["a", "b"].into_iter(), ToString::to_string),
             (vec!["a", "b"], String::new())
         );
+    }
+
+    #[test]
+    fn the_token_of_the_longest_filter_and_name_is_read_again() {
+        let list = format!("projects {}", "\u{1f4be}".repeat(500));
+        let name = "x".repeat(100);
+        let page = read(&list, 1, &token(&list, &name), 100).unwrap();
+        assert_eq!(page.after.as_deref(), Some(name.as_str()));
     }
 
     #[test]

@@ -2,14 +2,17 @@
 //! of it is shown from the view. Look-ups never wait for the driver.
 
 mod apply;
+mod cause;
 mod check;
 mod explain;
 mod export;
 mod filter;
+mod order;
 mod plan;
 mod preview;
 mod push;
 mod show;
+mod standing;
 mod switch;
 mod why;
 mod words;
@@ -28,18 +31,16 @@ use ::fleet::{
     run::{TriggerKind, Wish},
 };
 use mirror_proto::{convert, status::internal, v1};
-use tokio::sync::Semaphore;
 use tonic::{Code, Request, Response, Status};
 
+use self::filter::{Filter, Order};
 pub(crate) use self::push::push;
 pub use self::{
     check::CHECKS_MAX,
-    plan::{MANIFEST_PROJECTS_MAX, PLANS_AT_ONCE},
+    explain::EXPLAINS_MAX,
+    plan::{APPLIES_AT_ONCE, PLANS_AT_ONCE},
+    preview::PREVIEWS_MAX,
     show::{show, show_all},
-};
-use self::{
-    filter::{Filter, Order},
-    preview::{Asked, Others},
 };
 use super::{By, acting_on, ask, broken, invalid, page, refused, request::key, run, run::history, user};
 use crate::{Services, audit::origin, session::trace, store::VALUE_BYTES_MAX};
@@ -53,8 +54,6 @@ const UPDATE_TRIES: usize = 5;
 #[derive(Debug, Clone)]
 pub struct Projects {
     services: Services,
-    /// For plans that are being made.
-    plans: Arc<Semaphore>,
 }
 
 /// Reads `projects/{project}` and finds it.
@@ -75,7 +74,7 @@ impl Projects {
     /// The service.
     #[must_use]
     pub fn new(services: Services) -> Self {
-        Self { services, plans: Arc::new(Semaphore::new(PLANS_AT_ONCE)) }
+        Self { services }
     }
 
     fn shown(&self, uid: ProjectUid, notes: Vec<String>) -> Result<Response<v1::Project>, Status> {
@@ -367,10 +366,11 @@ impl v1::project_service_server::ProjectService for Projects {
         request: Request<v1::DeleteProjectRequest>,
     ) -> Result<Response<()>, Status> {
         let by = user(&request)?;
-        let v1::DeleteProjectRequest { name, etag, cancel_running } = request.into_inner();
+        let v1::DeleteProjectRequest { name, etag, cancel_running, tree_to_trash } = request.into_inner();
         let (project, name, revision) = self.find_at("project not deleted", &name, &etag)?;
-        ask(&self.services, &by, Ask::DeleteProject { project, revision, cancel_running }).await?;
-        tracing::info!(target: "audit", %by, project = %name, cancel_running, "project deleted");
+        let delete = Ask::DeleteProject { project, revision, cancel_running, tree_to_trash };
+        ask(&self.services, &by, delete).await?;
+        tracing::info!(target: "audit", %by, project = %name, cancel_running, tree_to_trash, "project deleted");
         Ok(Response::new(()))
     }
 
@@ -585,26 +585,7 @@ impl v1::project_service_server::ProjectService for Projects {
         &self,
         request: Request<v1::PreviewScheduleRequest>,
     ) -> Result<Response<v1::PreviewScheduleResponse>, Status> {
-        const WHAT: &str = "schedule not previewed";
-        let v1::PreviewScheduleRequest { name, schedule, count } = request.into_inner();
-        let count = preview::count(count).map_err(|fault| invalid(WHAT, vec![fault]))?;
-        let read = schedule.map(|schedule| convert::schedule_from_wire(Some(&schedule)));
-        let read = read.transpose().map_err(|faults| invalid(WHAT, faults))?;
-        let now = self.services.driver.now().wall;
-        let (asked, others) = match (read, name.as_str()) {
-            (Some(read), "") => (Asked::given(read, None, now, count), Others::default()),
-            (read, name) => {
-                let view = self.services.driver.view();
-                let project = find(&view, WHAT, "name", name)?;
-                let asked = match read {
-                    Some(read) => Asked::given(read, Some(project), now, count),
-                    None => Asked::stored(project, now, count),
-                };
-                (asked, Others::of(&view, project))
-            }
-        };
-        let shown = tokio::task::spawn_blocking(move || preview::answer(asked, others)).await;
-        shown.map(Response::new).map_err(|error| internal("PREVIEW_FAILED", &error.to_string()))
+        self.preview(request.into_inner()).await.map(Response::new)
     }
 
     async fn explain_project(

@@ -10,6 +10,7 @@
 //! | `g` agent | agent |
 //! | `j` join token, `u` user, `k` user token, `q` request, `h` upstream host | text |
 //! | `r` live run, `R` run in history | project, !run |
+//! | `x` tree that is wanted in the trash | agent, project |
 //! | `d` step of a plan that is being carried out, or was left out of the newest | its place |
 //! | `a` live attempt, `A` attempt in history | project, !run, number |
 //! | `e` audit event (`audit`) | milliseconds, number |
@@ -34,7 +35,7 @@ pub(crate) const FIRST: &[u8] = &[];
 /// Above all keys: no table has this letter.
 pub(crate) const LAST: &[u8] = &[0xff];
 /// The tables whose every record the engine needs.
-pub(crate) const LIVE_TABLES: [u8; 14] = *b"fpslgjuktqrahd";
+pub(crate) const LIVE_TABLES: [u8; 15] = *b"fpslgjuktqrahdx";
 /// The tables that are read in pages only.
 pub(crate) const HISTORY_TABLES: [u8; 2] = *b"RA";
 
@@ -67,6 +68,7 @@ pub(crate) fn of(key: &Key, age: Age) -> Vec<u8> {
         Key::Attempt(project, attempt) => of_attempt(*project, *attempt, age),
         Key::Upstream(host) => text(b'h', host),
         Key::PlanStep(number) => ids(b'd', &[u64::from(*number)]),
+        Key::Trash(agent, project) => ids(b'x', &[agent.0, project.0]),
     }
 }
 
@@ -85,6 +87,7 @@ pub(crate) fn table(key: &[u8]) -> Option<Table> {
         b'q' => Some(Table::Request),
         b'h' => Some(Table::Upstream),
         b'd' => Some(Table::PlanStep),
+        b'x' => Some(Table::Trash),
         LIVE_RUN | PAST_RUN => Some(Table::Run),
         LIVE_ATTEMPT | PAST_ATTEMPT => Some(Table::Attempt),
         _ => None,
@@ -162,6 +165,7 @@ pub(crate) fn describe(key: &[u8]) -> String {
         b'q' => "request",
         b'h' => "upstream host",
         b'd' => "plan step",
+        b'x' => "trash of agent",
         LIVE_RUN => "live run",
         PAST_RUN => "past run",
         LIVE_ATTEMPT => "live attempt",
@@ -174,6 +178,7 @@ pub(crate) fn describe(key: &[u8]) -> String {
     let ids = match table {
         b'p' | b's' | b'g' | b'd' => number(0).map(|uid| uid.to_string()),
         b'l' => number(0).zip(number(8)).map(|(project, agent)| format!("{project} on agent {agent}")),
+        b'x' => number(0).zip(number(8)).map(|(agent, project)| format!("{agent}: project {project}")),
         LIVE_RUN | PAST_RUN => number(0).zip(run()).map(|(uid, run)| format!("{run} of project {uid}")),
         LIVE_ATTEMPT | PAST_ATTEMPT => {
             let count = rest.get(24..28).and_then(|n| n.try_into().ok()).map(u32::from_be_bytes);
@@ -271,6 +276,7 @@ mod tests {
             Key::Attempt(P, AttemptId { run: run(1), number: 2 }),
             Key::Upstream("h".to_owned()),
             Key::PlanStep(7),
+            Key::Trash(AgentUid(3), P),
         ];
         let tables: Vec<u8> = keys.iter().map(|key| of(key, Age::Live)[0]).collect();
         assert_eq!(tables, LIVE_TABLES);

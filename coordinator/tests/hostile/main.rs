@@ -7,6 +7,7 @@
 mod wire_common;
 
 mod generate;
+mod manifests;
 mod messages;
 mod names;
 mod sessions;

@@ -61,7 +61,7 @@ impl Decoder for Raw {
 const SILENT: &str = "/mirror.v1.FleetService/WatchAuditEvents";
 
 /// Asks, and takes the first message or the refusal.
-async fn ask(channel: &Channel, path: &str, bytes: Vec<u8>) -> Result<Option<Vec<u8>>, Status> {
+pub(crate) async fn ask(channel: &Channel, path: &str, bytes: Vec<u8>) -> Result<Option<Vec<u8>>, Status> {
     let asking = async {
         let mut client = Grpc::new(channel.clone());
         client.ready().await.map_err(|error| Status::unavailable(error.to_string()))?;

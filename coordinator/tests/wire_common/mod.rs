@@ -12,10 +12,10 @@ use fleet::{
 use hyper_util::rt::TokioIo;
 use mirror_certs::{CaBundle, Identity, KeyPair, USER_LIFE, UserToken, client_config};
 use mirror_coordinator::{
-    Coordinator, Handle, StartOptions,
+    Coordinator, Handle, Services, StartOptions,
     config::Config,
     init::{NewFleet, init},
-    rpc::gate::token_id,
+    rpc::{By, gate::token_id},
 };
 use mirror_proto::v1::{
     self, agent_service_client::AgentServiceClient, enrollment_service_client::EnrollmentServiceClient,
@@ -31,6 +31,9 @@ use tonic::{
 
 /// Nothing in these tests takes nearly as long.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
+
+/// How long before its time a pusher's pace is used up.
+pub(crate) const AHEAD: Duration = Duration::from_secs(3_600);
 
 /// Certificate and key, PEM.
 #[derive(Debug, Clone)]
@@ -192,6 +195,16 @@ impl Fleet {
         };
         let mut client = EnrollmentServiceClient::new(self.dial(None).await);
         client.renew(request).await.map(tonic::Response::into_inner)
+    }
+
+    /// Has a push token use up its pace for a project, for [`AHEAD`] from now: however long the test takes, no push of it
+    /// comes back meanwhile.
+    pub(crate) fn exhaust(&self, project: &str, token: &str) {
+        let Services { driver, pushes, .. } = self.handle.services();
+        let uid = driver.view().project_named(&project.parse().unwrap()).unwrap().record.uid;
+        let by = By::push_token(token.trim_start_matches("pushTokens/"));
+        let later = driver.now().mono.plus(AHEAD);
+        while pushes.take(later, uid, &by).is_ok() {}
     }
 
     pub(crate) async fn end(self) {

@@ -136,6 +136,9 @@ impl Engine {
             effects.send(Send { agent, session: old.epoch, message });
         }
         self.begin_anew(now, record, &facts.instance_id, &mut effects);
+        if let Some(report) = &facts.trash {
+            self.settle_trash(now, agent, report, &mut effects);
+        }
         let last_known = LastKnown::of(&facts, &record.labels);
         let session = Session { epoch, facts, since: now.wall, connection };
         effects.change(Change::Volatile(Volatile::SessionOpened(agent, session)));

@@ -68,7 +68,11 @@ impl Engine {
         if let Some(&(project, _, agent)) = self.idle_replicas.first() {
             return Some(self.start_replica(project, agent));
         }
-        self.autonomy.due().map(|(agent, only)| self.tell_standing_orders(agent, only))
+        if let Some((agent, only)) = self.autonomy.due() {
+            return Some(self.tell_standing_orders(agent, only));
+        }
+        // After the exports and the placements: what they say of the tree's place is known then.
+        self.trash.due().map(|(agent, project)| self.look_at_trash(now, agent, project))
     }
 
     /// A look at the attempts that wait, where one of them may start.
@@ -363,9 +367,8 @@ pub(super) fn first_fire(record: &ProjectRecord, now: Now) -> Option<NextFire> {
 fn fire_after_end(record: &ProjectRecord, now: Wall) -> Option<Wall> {
     let schedule = &record.spec.schedule;
     match &schedule.cadence {
-        Cadence::Interval { every_seconds, from: IntervalFrom::End } if record.archived.is_none() => {
-            let next = now.plus(Duration::from_secs(*every_seconds));
-            schedule.end.is_none_or(|end| next <= end.into()).then_some(next)
+        Cadence::Interval { from: IntervalFrom::End, .. } if record.archived.is_none() => {
+            schedule.next_after(now.to_utc()).map(Wall::from)
         }
         Cadence::Interval { .. } | Cadence::Cron(_) | Cadence::Manual => None,
     }

@@ -138,6 +138,16 @@ impl Exports {
         }
     }
 
+    /// Whether the agent has said that it serves the project to nobody, and that all it was told is in place.
+    pub(super) fn is_quiet(&self, agent: AgentUid, project: ProjectUid) -> bool {
+        self.exporters.get(&agent).is_some_and(|exporter| {
+            exporter.acknowledged == exporter.serial
+                && !exporter.told.contains_key(&project)
+                && !self.untold.contains(&agent)
+                && !self.changed.contains(&(agent, project))
+        })
+    }
+
     /// Which agent is to be told something: of one project, or all.
     pub(super) fn due(&self, today: u64) -> Option<(AgentUid, Option<ProjectUid>)> {
         if let Some(agent) = self.untold.first() {

@@ -148,14 +148,14 @@ impl Engine {
             let trigger = Trigger { kind: TriggerKind::User, by, time: now.wall, autonomous: false };
             let triggered = self.trigger(now, project, trigger, wish, traceparent, &mut effects);
             let (run, coalesced) = triggered.ok_or_else(|| no_origin(project))?;
-            effects.reply(self.run_reply(project, run, coalesced, false));
+            effects.reply(self.run_reply(project, run, coalesced, false, true));
             return Ok(effects.decision());
         }
         for (placement, hold) in newest {
             let hold = Some(Hold { approved_until: Some(expires), ..hold.clone() });
             effects.put(Record::Placement(PlacementRecord { hold, gave_up_on: None, ..placement.clone() }));
         }
-        effects.reply(self.run_reply(project, run, false, false));
+        effects.reply(self.run_reply(project, run, false, false, true));
         Ok(effects.decision())
     }
 
@@ -339,28 +339,29 @@ pub(super) fn short(run: RunId) -> String {
 }
 
 impl Engine {
-    /// The answer to whoever asked for a run. `waits_paused`: while the project is paused it waits.
+    /// The answer to whoever asked for a run. `waits_paused`: while the project is paused it waits. `names`: the asker may
+    /// know who does what in this fleet.
     pub(super) fn run_reply(
         &self,
         project: &Project,
         run: RunId,
         coalesced: bool,
         waits_paused: bool,
+        names: bool,
     ) -> Reply {
+        let by = |who: &str| if names { format!(" by {who}") } else { String::new() };
         let mut notes = Vec::new();
         if let Some(pause) = &project.record.paused {
             let what =
                 if waits_paused { "the run waits for the resume" } else { "this run runs all the same" };
-            notes.push(format!("the project is paused by {}; {what}", pause.by));
+            notes.push(format!("the project is paused{}; {what}", by(&pause.by)));
         }
         if let Some(archive) = &project.record.archived {
-            let by = &archive.by;
-            notes.push(format!(
-                "the project is archived by {by}; this run runs all the same, without retries"
-            ));
+            let by = by(&archive.by);
+            notes.push(format!("the project is archived{by}; this run runs all the same, without retries"));
         }
         if let Some(freeze) = &self.fleet.frozen {
-            notes.push(format!("the fleet is frozen by {}; the run waits for the thaw", freeze.by));
+            notes.push(format!("the fleet is frozen{}; the run waits for the thaw", by(&freeze.by)));
         }
         // During a run the answer is the run that waits behind it, whether this trigger made it or joined it.
         let going =

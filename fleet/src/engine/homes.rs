@@ -211,6 +211,13 @@ impl Engine {
 
     pub(super) fn overlap_text(&self, agent: AgentUid, wanted: &Destination, other: ProjectUid) -> String {
         let agent_name = self.agents.get(&agent).map_or("?", |agent| agent.name.as_str());
+        if let Some(going) = self.trash_record(agent, other).filter(|_| !self.projects.contains_key(&other)) {
+            return format!(
+                "\"{wanted}\": on agent \"{agent_name}\" the tree of the deleted project \"{}\" at {} is on its way into the \
+                 trash; try again in a moment",
+                going.name, going.destination
+            );
+        }
         let moves = self.attempts_on(other, agent).find_map(|attempt| self.way_of(attempt));
         let other = self.projects.get(&other);
         let tree = other.and_then(|project| project.placements.get(&agent)).map(|one| &one.destination);
@@ -234,8 +241,8 @@ impl Engine {
     ) -> Option<ProjectUid> {
         let at = |path: String, project: u64| (agent, wanted.root().to_owned(), path, ProjectUid(project));
         let path = wanted.path();
-        // What a tree is being moved to is taken already.
-        for places in [&self.trees, &self.moving] {
+        // What a tree is being moved to is taken already, and what is being moved to the trash still.
+        for places in [&self.trees, &self.moving, self.trash.places()] {
             let around = path.match_indices('/').map(|(end, _)| &path[..end]);
             let around = around
                 .chain(std::iter::once(path))
@@ -647,6 +654,7 @@ impl Engine {
         }
         if let Some(new) = new {
             self.trees.insert(key(new));
+            self.trash.touch(agent);
         }
         self.reindex_home(uid, agent);
         if old.is_some() {

@@ -20,6 +20,7 @@
 //!           replace.rs  one agent in another's place
 //!           moves.rs    a tree moved to another place on its agent
 //!           fallback.rs which upstream an origin pulls from
+//!           trash.rs    trees of deleted projects on their way into the trash
 //!           homes.rs    where trees should live, against where they do
 //!           explain.rs  what an attempt would be assigned now
 //!           exports.rs  who serves which tree to whom
@@ -53,6 +54,7 @@ mod requests;
 mod reseed;
 mod state;
 mod timers;
+mod trash;
 mod upstreams;
 mod usage;
 mod users;
@@ -81,9 +83,10 @@ use crate::{
 };
 
 /// Most records that one decision changes: a project with [`REPLICAS_MAX`] replicas that is cancelled or deleted
-/// changes an attempt and a placement of each. Only the revocation of an agent may change more, some records for each
-/// of its projects; and the recording of a plan, or its end by a restore, a record for each of its steps.
-pub const CHANGES_MAX: usize = 512;
+/// changes an attempt and a placement of each, and wants each tree in the trash. Only the revocation of an agent may
+/// change more, some records for each of its projects; and the recording of a plan, or its end by a restore, a record for
+/// each of its steps.
+pub const CHANGES_MAX: usize = 640;
 
 impl Engine {
     /// What follows from `input` at `now`. Changes nothing.
@@ -113,6 +116,7 @@ impl Engine {
                 AgentInput::EndedAlone { agent, held, outcome } => {
                     self.ended_alone(now, agent, &held, outcome)
                 }
+                AgentInput::Trash { agent, session, report } => self.trash_told(now, agent, session, &report),
                 AgentInput::Inventory { agent, session, roots } => self.inventory(agent, session, roots),
                 AgentInput::Exporting { agent, session, serial, serve_uri, fault, not_served } => {
                     self.exporting(agent, session, serial, serve_uri, fault, not_served)

@@ -21,7 +21,7 @@ use crate::{
     input::{Ask, CloseReason, Decision, Message, Person, Reply, RequestKey, Send},
     outcome::Evidence,
     placement::PlacementRecord,
-    project::{Pause, Pick, ProjectRecord, ProjectSpec, ProjectState, Replicas},
+    project::{Archive, Pause, Pick, ProjectRecord, ProjectSpec, ProjectState, Replicas},
     record::{Answer, Change, FleetRecord, Freeze, Key, Record, Volatile},
     refusal::{Refusal, RefusalCode, Violation},
     run::{RunRecord, RunState, Trigger, TriggerKind, Wish},
@@ -44,8 +44,8 @@ impl Engine {
             Ask::UpdateProject { project, spec, revision, validate_only } => {
                 self.update_project(now, project, *spec, revision, validate_only)
             }
-            Ask::DeleteProject { project, revision, cancel_running } => {
-                self.delete_project_of(now, project, revision, cancel_running)
+            Ask::DeleteProject { project, revision, cancel_running, tree_to_trash } => {
+                self.delete_project_of(now, &by, project, revision, cancel_running, tree_to_trash)
             }
             Ask::Rename { project, name, revision } => self.rename_project(now, project, name, revision),
             Ask::Archive { project, reason, revision } => self.archive(now, by, project, reason, revision),
@@ -59,9 +59,7 @@ impl Engine {
                 self.run_project(now, by, project, kind, wish, request, traceparent)
             }
             Ask::Push(push) => self.push(now, by, push),
-            Ask::CreatePushToken { id, hash, project, note, ttl } => {
-                self.create_push_token(now, by, id, hash, project, note, ttl)
-            }
+            Ask::CreatePushToken(new) => self.create_push_token(now, by, new),
             Ask::DeletePushToken { id } => self.delete_push_token(id),
             Ask::Approve { project, run, reason, saw, traceparent } => {
                 self.approve_run(now, by, project, run, &reason, saw.as_ref(), traceparent)
@@ -130,7 +128,7 @@ impl Engine {
         let uid = ProjectUid(self.next_uid());
         let pause =
             Pause { by: by.to_owned(), time: now.wall, reason: "created paused".to_owned(), until: None };
-        let mut decision = self.declare(now, uid, name, spec, paused.then_some(pause))?;
+        let mut decision = self.declare(now, uid, name, spec, paused.then_some(pause), None)?;
         if validate_only {
             return Ok(Decision::nothing());
         }
@@ -146,19 +144,22 @@ impl Engine {
         name: Name,
         spec: ProjectSpec,
         paused: Option<Pause>,
+        archived: Option<Archive>,
     ) -> Outcome {
         self.check_free(&name, None)?;
         self.check_spec("project not created", None, &spec)?;
-        let reason_fault = paused.as_ref().and_then(|pause| reason_fault(&pause.reason));
-        if let Some(fault) = reason_fault {
-            return Err(Refusal::invalid("project not created", vec![fault]));
+        let reasons = paused.iter().map(|pause| &pause.reason);
+        let reasons = reasons.chain(archived.iter().map(|archive| &archive.reason));
+        let faults: Vec<Violation> = reasons.filter_map(|reason| reason_fault(reason)).collect();
+        if !faults.is_empty() {
+            return Err(Refusal::invalid("project not created", faults));
         }
         let record = ProjectRecord {
             uid,
             name,
             spec: at_its_phase(spec, uid, None),
             paused,
-            archived: None,
+            archived,
             revision: 1,
             create_time: now.wall,
             update_time: now.wall,
@@ -266,9 +267,11 @@ impl Engine {
     pub(super) fn delete_project_of(
         &self,
         now: Now,
+        by: &str,
         uid: ProjectUid,
         revision: Option<u64>,
         cancel_running: bool,
+        tree_to_trash: bool,
     ) -> Outcome {
         let project = self.find_project(uid)?;
         check_revision(project, revision)?;
@@ -314,6 +317,9 @@ impl Engine {
         }
         effects.delete(Key::ProjectState(uid));
         effects.delete(Key::Project(uid));
+        if tree_to_trash {
+            self.want_in_trash(now, by, project, &mut effects)?;
+        }
         Ok(effects.decision())
     }
 
@@ -394,7 +400,7 @@ impl Engine {
         let trigger = Trigger { kind, by, time: now.wall, autonomous: false };
         let triggered = self.trigger(now, project, trigger, wish, traceparent, &mut effects);
         let (run, coalesced) = triggered.ok_or_else(|| no_origin(project))?;
-        let reply = self.run_reply(project, run, coalesced, false);
+        let reply = self.run_reply(project, run, coalesced, false, true);
         let coalesced = matches!(reply, Reply::Run { coalesced: true, .. });
         let mut decision = effects.decision();
         remember(now, request, Answer::Run { project: uid, run, coalesced }, &mut decision);
@@ -525,7 +531,8 @@ impl Engine {
                 ),
             ));
         }
-        let changes = vec![Change::Delete(Key::Agent(uid))];
+        let trash = self.trash_of(uid).map(|record| Change::Delete(Key::Trash(uid, record.project)));
+        let changes = trash.chain([Change::Delete(Key::Agent(uid))]).collect();
         Ok(Decision { changes, ..Decision::nothing() })
     }
 
@@ -586,8 +593,8 @@ impl Engine {
         let pushes = self.push_tokens.all().filter(|token| !token.is_good(now.wall));
         let pushes = pushes.map(|token| Change::Delete(Key::PushToken(token.id.clone())));
         let strayed = self.projects.values().filter_map(|project| self.strayed(now, project));
-        let changes =
-            requests.chain(tokens).chain(logins).chain(pushes).chain(strayed).take(SWEEP_MAX).collect();
+        let changes = requests.chain(tokens).chain(logins).chain(pushes).chain(strayed);
+        let changes = changes.chain(self.stale_trash(now)).take(SWEEP_MAX).collect();
         Decision { changes, ..Decision::nothing() }
     }
 

@@ -18,8 +18,10 @@ use super::{people::Outcome, requests::remember, state::Engine};
 use crate::{
     id::{Name, ProjectUid},
     input::{Ask, Decision, Reply, RequestKey, UserAsk},
-    plan::{Act, LeftOut, PLAN_STEPS_MAX, PlanCounts, PlanRequest, PlanStep, Progress, WHY_CHARS_MAX},
-    project::Pause,
+    plan::{
+        Act, LeftOut, PLAN_STEPS_MAX, Pausing, PlanCounts, PlanRequest, PlanStep, Progress, WHY_CHARS_MAX,
+    },
+    project::{Archive, Pause},
     record::{Answer, Change, FleetRecord, Key, Record},
     refusal::{Refusal, RefusalCode, Violation},
     time::Now,
@@ -118,18 +120,26 @@ impl Engine {
     /// Why it cannot be done.
     pub fn act(&self, now: Now, by: &str, act: &Act) -> Outcome {
         match act.clone() {
-            Act::Create { uid, name, spec, paused, .. } => {
-                let pause = |reason| Pause { by: by.to_owned(), time: now.wall, reason, until: None };
-                self.declare(now, uid, name, *spec, paused.map(pause))
+            Act::Create { uid, name, spec, paused, archived } => {
+                let (by, time) = (|| by.to_owned(), now.wall);
+                let paused = paused.map(|Pausing { reason, until }| Pause { by: by(), time, reason, until });
+                let archived = archived.map(|reason| Archive { by: by(), time, reason });
+                self.declare(now, uid, name, *spec, paused, archived)
             }
             Act::Change { project, revision, spec } => {
                 self.update_project(now, project, *spec, revision, false)
             }
-            Act::Pause { project, revision, reason } => {
-                self.pause(now, by.to_owned(), project, reason, None, Some(revision))
+            Act::Pause { project, revision, pausing: Pausing { reason, until } } => {
+                self.pause(now, by.to_owned(), project, reason, until, Some(revision))
             }
             Act::Resume { project, revision } => self.resume(now, project, Some(revision)),
-            Act::Delete { project, revision } => self.delete_project_of(now, project, Some(revision), false),
+            Act::Archive { project, revision, reason } => {
+                self.archive(now, by.to_owned(), project, reason, Some(revision))
+            }
+            Act::Unarchive { project, revision } => self.unarchive(now, project, Some(revision)),
+            Act::Delete { project, revision } => {
+                self.delete_project_of(now, by, project, Some(revision), false, false)
+            }
         }
     }
 
@@ -301,7 +311,7 @@ fn declares(ask: &Ask) -> bool {
             | Ask::Archive { .. }
             | Ask::Run { .. }
             | Ask::Push(_)
-            | Ask::CreatePushToken { .. }
+            | Ask::CreatePushToken(_)
             | Ask::DeletePushToken { .. }
             | Ask::Approve { .. }
             | Ask::CancelRun { .. }

@@ -19,7 +19,7 @@ use crate::{
     agent::PushToken,
     defaults,
     id::{ProjectUid, RunId},
-    input::{Decision, Push, Reply},
+    input::{Decision, NewPushToken, Push, Reply},
     record::{Answer, Change, Key, Record},
     refusal::{Refusal, RefusalCode, Violation},
     run::{Trigger, TriggerKind, Wish},
@@ -74,6 +74,7 @@ impl Engine {
     pub(super) fn push(&self, now: Now, by: String, push: Push) -> Outcome {
         let Push { project: uid, token, over_limit, request, traceparent } = push;
         let token = token.map(|id| self.good_push_token(now.wall, &id, uid)).transpose()?;
+        let by_user = token.is_none();
         if let Some(reply) = self.remembered(now, request.as_ref())? {
             return Ok(Decision { reply, ..Decision::nothing() });
         }
@@ -84,7 +85,7 @@ impl Engine {
             // It has not begun, so it copies what this push tells of: nothing is lost, and nothing written. Not even its id:
             // repeated, it gets such an answer again, or a refusal that says so.
             let waiting = self.waiting_run(project).ok_or_else(|| too_often(project))?;
-            effects.reply(self.push_reply(project, waiting.id, true));
+            effects.reply(self.push_reply(project, waiting.id, true, by_user));
             return Ok(effects.decision());
         }
         let trigger = Trigger { kind: TriggerKind::Push, by, time: now.wall, autonomous: false };
@@ -93,7 +94,7 @@ impl Engine {
             effects.put(Record::PushToken(PushToken { last_used: Some(now.wall), ..token.clone() }));
         }
         let (run, coalesced) = triggered.ok_or_else(|| no_origin(project))?;
-        let reply = self.push_reply(project, run, coalesced);
+        let reply = self.push_reply(project, run, coalesced, by_user);
         let coalesced = matches!(reply, Reply::Run { coalesced: true, .. });
         let mut decision = effects.decision();
         remember(now, request, Answer::Run { project: uid, run, coalesced }, &mut decision);
@@ -101,9 +102,10 @@ impl Engine {
         Ok(decision)
     }
 
-    fn push_reply(&self, project: &Project, run: RunId, coalesced: bool) -> Reply {
+    /// A token's holder learns that its run waits, and of nobody's name.
+    fn push_reply(&self, project: &Project, run: RunId, coalesced: bool, by_user: bool) -> Reply {
         let by_person = self.runs.get(&run).is_some_and(|run| run.by_person);
-        self.run_reply(project, run, coalesced, !by_person)
+        self.run_reply(project, run, coalesced, !by_person, by_user)
     }
 
     /// The token, as long as it is good for this project. The shell asked before; it may have been deleted since.
@@ -118,17 +120,11 @@ impl Engine {
         })
     }
 
-    #[expect(clippy::too_many_arguments, reason = "they are the fields of one request")]
-    pub(super) fn create_push_token(
-        &self,
-        now: Now,
-        by: String,
-        id: String,
-        hash: String,
-        project: ProjectUid,
-        note: String,
-        ttl: Option<Duration>,
-    ) -> Outcome {
+    pub(super) fn create_push_token(&self, now: Now, by: String, new: NewPushToken) -> Outcome {
+        let NewPushToken { id, hash, project, note, ttl, request, validate_only } = new;
+        if let Some(reply) = self.remembered(now, request.as_ref())? {
+            return Ok(Decision { reply, ..Decision::nothing() });
+        }
         let name = &self.find_project(project)?.record.name;
         let mut faults = Vec::new();
         if ttl.is_some_and(|ttl| !(TTL_MIN..=defaults::PUSH_TOKEN_TTL_MAX).contains(&ttl)) {
@@ -155,9 +151,16 @@ impl Engine {
             return Err(too_many(format!("there are {all} push tokens already; delete some")));
         }
         let expires = ttl.map(|ttl| now.wall.plus(ttl));
-        let create_time = now.wall;
+        if validate_only {
+            return Ok(Decision::nothing());
+        }
+        let (create_time, reply) = (now.wall, Reply::PushToken(id.clone()));
+        let answer = Answer::PushToken(id.clone());
         let token = PushToken { id, project, hash, note, create_time, expires, by, last_used: None };
-        Ok(Decision { changes: vec![Change::Put(Record::PushToken(token))], ..Decision::nothing() })
+        let changes = vec![Change::Put(Record::PushToken(token))];
+        let mut decision = Decision { changes, reply, ..Decision::nothing() };
+        remember(now, request, answer, &mut decision);
+        Ok(decision)
     }
 
     pub(super) fn delete_push_token(&self, id: String) -> Outcome {

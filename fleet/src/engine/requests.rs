@@ -79,9 +79,10 @@ impl Engine {
             let fault = "was used before with another payload; ids are remembered for 24 h";
             return Err(Refusal::invalid("nothing done", vec![Violation::new("request_id", fault)]));
         }
-        Ok(Some(match old.answer {
+        Ok(Some(match old.answer.clone() {
             Answer::Project(uid) => Reply::Project(uid),
             Answer::Agent(uid) => Reply::Agent(uid),
+            Answer::PushToken(id) => Reply::PushToken(id),
             Answer::Run { project, run, coalesced } => {
                 Reply::Run { project, run, coalesced, notes: Vec::new() }
             }

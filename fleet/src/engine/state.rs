@@ -14,6 +14,7 @@ use super::{
     pushes::PushTokens,
     requests::Requests,
     timers::{Timer, Timers},
+    trash::Trash,
     usage::Usage,
 };
 use crate::{
@@ -60,6 +61,7 @@ pub struct Engine {
     pub(super) attempts: BTreeMap<AttemptId, AttemptRecord>,
     pub(super) upstreams: BTreeMap<String, UpstreamRecord>,
     pub(super) plans: Plans,
+    pub(super) trash: Trash,
 
     // Known and not stored.
     pub(super) sessions: BTreeMap<AgentUid, Session>,
@@ -192,6 +194,7 @@ impl Engine {
             .chain(self.attempts.values().cloned().map(Record::Attempt))
             .chain(self.upstreams.values().cloned().map(Record::Upstream))
             .chain(self.plans.records())
+            .chain(self.trash.records().cloned().map(Record::Trash))
     }
 
     fn put(&mut self, now: Now, record: &Record) {
@@ -220,6 +223,7 @@ impl Engine {
             }
             Record::PlanStep(step) => self.plans.put(step),
             Record::LeftOut(left_out) => self.plans.leave_out(left_out),
+            Record::Trash(record) => self.put_trash(record),
         }
     }
 
@@ -358,6 +362,7 @@ impl Engine {
             self.autonomy.touch_agent(record.uid);
         }
         if old.is_some_and(|old| old.revoked.is_some() != record.revoked.is_some()) {
+            self.trash.touch(record.uid);
             let placed: Vec<ProjectUid> = self.placements_on(record.uid).collect();
             for project in placed {
                 self.touch_exports(project);
@@ -554,6 +559,7 @@ impl Engine {
                 self.rescan();
             }
             Key::PlanStep(number) => self.plans.remove(*number),
+            Key::Trash(agent, project) => self.delete_trash(*agent, *project),
         }
     }
 
@@ -654,6 +660,7 @@ impl Engine {
         let due = self.exports.due(now.wall.day()).is_some()
             || !self.homes_due.is_empty()
             || self.autonomy.due().is_some()
+            || self.trash.due().is_some()
             || self.step_due().is_some();
         if due || !self.idle_replicas.is_empty() || !self.close_checks.is_empty() {
             return Some(Duration::ZERO);

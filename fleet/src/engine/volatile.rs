@@ -20,6 +20,7 @@ impl Engine {
                 if self.sessions.get(agent).is_some_and(|session| session.epoch == *epoch) {
                     self.sessions.remove(agent);
                     self.exports.closed(*agent);
+                    self.trash_untold(*agent);
                     self.autonomy.closed(*agent);
                     self.timers.set(now.mono.plus(self.limits.lost_after), Timer::Away(*agent));
                     self.agent_changed(*agent);
@@ -41,14 +42,18 @@ impl Engine {
                 let Some(session) = self.sessions.get_mut(agent) else { return };
                 session.facts.serve_uri.clone_from(serve_uri);
                 self.exports.acknowledged(*agent, *serial, fault, not_served);
+                self.trash.touch(*agent);
                 self.rescan();
             }
             Volatile::Told { agent, serial, day, complete, told } => {
                 self.exports.told(*agent, *serial, *day, *complete, told);
+                self.trash.touch(*agent);
                 // What is not in place yet sends replicas to the next source.
                 self.rescan();
             }
             Volatile::TookTurn => self.plans.took_turn(),
+            Volatile::TrashLooked(agent, project) => self.trash.looked_at(*agent, *project),
+            Volatile::TrashTold(agent, project) => self.trash.told(*agent, *project),
             Volatile::HomeChecked(project, agent) => self.reindex_home(*project, *agent),
             Volatile::GivenUp(agent) => {
                 self.given_up.insert(*agent);
@@ -92,6 +97,7 @@ impl Engine {
         self.instances.insert(agent, session.facts.instance_id.clone());
         self.sessions.insert(agent, session.clone());
         self.exports.opened(agent);
+        self.trash_untold(agent);
         self.autonomy.opened(agent);
         self.timers.end(Timer::Away(agent));
         if self.given_up.remove(&agent) {

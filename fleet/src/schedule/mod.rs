@@ -157,11 +157,13 @@ impl Schedule {
 
     /// The first fire at or after `at`, in whole seconds; `None` when there is none up to the end of [`YEAR_LAST`].
     ///
-    /// An interval is due at once: this is the answer for a project that has never run.
+    /// An interval is due at once; where it is its start that is waited for, and no run, after its phase.
     pub fn first_at_or_after(&self, at: DateTime<Utc>) -> Option<DateTime<Utc>> {
-        let at = whole_seconds_up(self.start.map_or(at, |start| start.max(at)))?;
+        let not_begun = self.start.filter(|start| at < *start);
+        let at = whole_seconds_up(not_begun.unwrap_or(at))?;
         let fire = match &self.cadence {
             Cadence::Manual => return None,
+            Cadence::Interval { .. } if not_begun.is_some() => self.after_its_phase(at)?,
             Cadence::Interval { .. } => at,
             Cadence::Cron(cron) => {
                 let both = self.dst_overlap_in_force() == DstOverlap::Both;
@@ -169,12 +171,7 @@ impl Schedule {
                 let from = at.timestamp() - phase.num_seconds();
                 let fire =
                     DateTime::from_timestamp(search::first_fire(cron, self.time_zone, both, from)?, 0)?;
-                let spread = fire.checked_add_signed(phase)?;
-                // Its phase takes no fire over the end: the last ones come at the end instead.
-                match self.end.map(|end| end.trunc_subsecs(0)) {
-                    Some(end) if (fire..spread).contains(&end) && at <= end => end,
-                    Some(_) | None => spread,
-                }
+                self.cut_at_end(at, fire, fire.checked_add_signed(phase)?)
             }
         };
         self.end.is_none_or(|end| fire <= end).then_some(fire)
@@ -195,7 +192,12 @@ impl Schedule {
 
     /// The fires from `at` on, in order. For an interval: as if every run took no time.
     pub fn fires(&self, at: DateTime<Utc>) -> impl Iterator<Item = DateTime<Utc>> + '_ {
-        std::iter::successors(self.first_at_or_after(at), |last| self.next_after(*last))
+        self.fires_from(self.first_at_or_after(at))
+    }
+
+    /// As [`Schedule::fires`], with a first one that is known.
+    pub fn fires_from(&self, first: Option<DateTime<Utc>>) -> impl Iterator<Item = DateTime<Utc>> + '_ {
+        std::iter::successors(first, |last| self.next_after(*last))
     }
 
     /// How long after its time `at` a missed fire is still caught up: the setting, or one period of the schedule, at

@@ -5,9 +5,9 @@
 //! rename, and the same for the coordinator and an agent alone: the phase is stored with the schedule. Jitter comes on top,
 //! and windows hold back what falls outside of them, as for any other fire. Knows nothing of runs.
 
-use chrono::{DateTime, TimeDelta, Utc};
+use chrono::{DateTime, SubsecRound, TimeDelta, Utc};
 
-use super::{Cadence, DstOverlap, SPAN_SECONDS_MAX, Schedule, search};
+use super::{Cadence, DstOverlap, SPAN_SECONDS_MAX, Schedule, search, whole_seconds_up};
 
 /// Widest spread that may be asked for, in seconds: 366 days. What is wider than the period means the period.
 pub const SPREAD_SECONDS_MAX: u64 = SPAN_SECONDS_MAX;
@@ -99,13 +99,34 @@ impl Schedule {
     }
 
     /// When a project with this schedule that has not run by it fires first: as [`Schedule::first_at_or_after`]; an interval,
-    /// which is due at once, after its phase. Later fires of an interval count from runs alone.
+    /// which is due at once or at its start, after its phase. Later fires of an interval count from runs alone.
     #[must_use]
     pub fn first_of_all(&self, at: DateTime<Utc>) -> Option<DateTime<Utc>> {
-        let from = match self.cadence {
-            Cadence::Interval { .. } => at.checked_add_signed(self.phase())?,
-            Cadence::Cron(_) | Cadence::Manual => at,
-        };
-        self.first_at_or_after(from)
+        let begun = self.start.is_none_or(|start| start <= at);
+        match self.cadence {
+            Cadence::Interval { .. } if begun => {
+                let fire = self.after_its_phase(whole_seconds_up(at)?)?;
+                self.end.is_none_or(|end| fire <= end).then_some(fire)
+            }
+            Cadence::Interval { .. } | Cadence::Cron(_) | Cadence::Manual => self.first_at_or_after(at),
+        }
+    }
+
+    /// What would be due at `at`, at this project's place in the spread.
+    pub(super) fn after_its_phase(&self, at: DateTime<Utc>) -> Option<DateTime<Utc>> {
+        Some(self.cut_at_end(at, at, at.checked_add_signed(self.phase())?))
+    }
+
+    /// The phase takes no `fire` over the end: the last ones come at the end instead of `spread`, but none before `at`.
+    pub(super) fn cut_at_end(
+        &self,
+        at: DateTime<Utc>,
+        fire: DateTime<Utc>,
+        spread: DateTime<Utc>,
+    ) -> DateTime<Utc> {
+        match self.end.map(|end| end.trunc_subsecs(0)) {
+            Some(end) if (fire..spread).contains(&end) && at <= end => end,
+            Some(_) | None => spread,
+        }
     }
 }

@@ -137,7 +137,8 @@ impl Checks {
                 | Key::PushToken(_)
                 | Key::Request(_)
                 | Key::Upstream(_)
-                | Key::PlanStep(_) => None,
+                | Key::PlanStep(_)
+                | Key::Trash(..) => None,
             })
             .collect();
         pushes::check_tokens(store, unit)?;

@@ -7,6 +7,7 @@
 mod alone;
 mod pulls;
 mod serving;
+mod trash;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
@@ -18,6 +19,7 @@ use fleet::{
     outcome::{ExitClass, Outcome},
     project::Destination,
     standing::{AutonomousFire, StandingOrder},
+    time::Wall,
 };
 
 use self::serving::Daemon;
@@ -133,6 +135,8 @@ pub(crate) struct Host {
     pulls: Vec<Pull>,
     pub(crate) trees: BTreeMap<Destination, Tree>,
     pub(crate) daemon: Daemon,
+    /// Trees of deleted projects, by the orders that they are there by.
+    trash: BTreeSet<(ProjectUid, Wall)>,
     /// The exports that are in place, by their message.
     serial: u64,
     /// A daemon of the administrator's own serves the second root.
@@ -171,6 +175,7 @@ impl Host {
             pulls: Vec::new(),
             trees: BTreeMap::new(),
             daemon: Daemon::default(),
+            trash: BTreeSet::new(),
             serial: 0,
             external: false,
             labels: BTreeMap::new(),
@@ -278,6 +283,7 @@ impl World {
                 roots: one.roots(),
                 serve_uri,
                 external_roots,
+                trash: Some(one.trash_report()),
                 ..AgentFacts::default()
             },
             attempts: held.collect(),
@@ -353,6 +359,7 @@ impl World {
             Message::Autonomy { complete, orders, withdrawn, .. } => {
                 self.hear_autonomy(host, complete, orders, &withdrawn);
             }
+            Message::Trash(order) => self.hear_trash(host, stream, order),
             Message::Close(_) => self.agent_closes(stream),
         }
     }

@@ -54,6 +54,7 @@ impl World {
             | AgentInput::Renew { .. }
             | AgentInput::Gone { .. }
             | AgentInput::Exporting { .. }
+            | AgentInput::Trash { .. }
             | AgentInput::Inventory { .. } => return,
         };
         if let Some(at) = self.where_is(*attempt) {

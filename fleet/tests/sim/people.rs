@@ -72,7 +72,8 @@ fn mark(record: &Record) -> Option<u64> {
         | Record::Request(_)
         | Record::Upstream(_)
         | Record::PlanStep(_)
-        | Record::LeftOut(_) => None,
+        | Record::LeftOut(_)
+        | Record::Trash(_) => None,
     }
 }
 
@@ -196,9 +197,9 @@ impl World {
             used = Some(request_id(id, &mut plan.request));
         }
         match &ask {
-            Ask::CreatePushToken { id, project, ttl, .. } => {
-                let token = Token { project: *project, doomed: ttl.is_some() };
-                self.people.push_tokens.insert(id.clone(), token);
+            Ask::CreatePushToken(new) => {
+                let token = Token { project: new.project, doomed: new.ttl.is_some() };
+                self.people.push_tokens.insert(new.id.clone(), token);
             }
             Ask::DeletePushToken { id } => {
                 if let Some(token) = self.people.push_tokens.get_mut(id) {

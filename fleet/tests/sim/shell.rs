@@ -458,6 +458,8 @@ pub(crate) fn session_change(change: &Change) -> Option<(AgentUid, bool)> {
             | Volatile::HomeChecked(..)
             | Volatile::GivenUp(_)
             | Volatile::TookTurn
+            | Volatile::TrashLooked(..)
+            | Volatile::TrashTold(..)
             | Volatile::TimerDone(..)
             | Volatile::Scanned { .. }
             | Volatile::ToldAutonomy { .. }

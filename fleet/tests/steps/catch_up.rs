@@ -8,7 +8,7 @@ use fleet::{
     id::ProjectUid,
     project::ProjectSpec,
     run::{RunRecord, RunState, TriggerKind},
-    schedule::{Cron, Named, OverlapPolicy, Schedule},
+    schedule::{Cadence, Cron, IntervalFrom, Named, OverlapPolicy, Schedule},
     time::Wall,
 };
 
@@ -159,4 +159,27 @@ fn ten_thousand_fires_in_one_second_are_ten_thousand_runs() {
     let once =
         world.engine.projects_by_name().all(|project| project.state.wanted == 1 && project.runs.len() == 1);
     assert!(once, "each project once");
+}
+
+#[test]
+fn an_interval_that_people_run_before_its_start_begins_at_its_start() {
+    for from in [IntervalFrom::End, IntervalFrom::Start] {
+        let mut world = World::new();
+        let ftp1 = world.agent("ftp1", &[]);
+        let start = world.now.wall.plus(HOUR * 30);
+        let mut declared = spec("a1:debian", &[ftp1], Vec::new());
+        let cadence = Cadence::Interval { every_seconds: 6 * 3_600, from };
+        let schedule = Schedule::new(cadence, chrono_tz::UTC);
+        declared.schedule =
+            Schedule { start: Some(start.to_utc()), spread_seconds: Some(6 * 3_600), ..schedule };
+        let project = world.declare("debian", declared).unwrap();
+        let first = fire(&world, project);
+        assert!(first > start && first < start.plus(HOUR * 6), "at its own place in the spread");
+        world.synced(project, &ok());
+        assert_eq!(fire(&world, project), first, "nothing fires before the start");
+        world.pass(first.since(world.now.wall));
+        let offer = world.offered();
+        world.end(&offer, ok());
+        assert_eq!(fire(&world, project), world.now.wall.plus(HOUR * 6), "from then on runs count");
+    }
 }

@@ -6,6 +6,7 @@ use fleet::{
     id::{Name, ProjectUid, RunId},
     input::{Ask, Message, Push, Reply},
     outcome::{ExitClass, Outcome},
+    plan::{Act, Asker, Pausing, PlanCounts, PlanRequest},
     project::FOLLOWERS_MAX,
     refusal::{Refusal, RefusalCode},
     run::{RunState, TriggerKind, Wish},
@@ -181,6 +182,48 @@ fn an_archived_project_has_no_fire_and_waits_for_nobody() {
 }
 
 #[test]
+fn what_a_plan_declares_archived_never_fires_and_what_it_brings_back_does() {
+    let mut world = World::new();
+    let ftp1 = world.agent("ftp1", &[]);
+    let hourly_at = |destination: &str| {
+        let mut declared = spec(destination, &[ftp1], Vec::new());
+        declared.schedule = hourly();
+        declared
+    };
+    let project = world.declare("debian", hourly_at("a1:debian")).unwrap();
+    let dead = world.engine.uid_after(0);
+    let create = Act::Create {
+        uid: dead,
+        name: name("dead"),
+        spec: Box::new(hourly_at("a1:dead")),
+        paused: Some(Pausing { reason: "moving".to_owned(), until: Some(world.now.wall.plus(2 * HOUR)) }),
+        archived: Some("upstream is gone".to_owned()),
+    };
+    let revision = world.record(project).revision;
+    let archive = Act::Archive { project, revision, reason: "old".to_owned() };
+    let apply = |acts| Ask::Apply(Box::new(PlanRequest { acts, asker: Asker::default(), request: None }));
+    let reply = world.ask(apply(vec![create, archive]));
+    let Reply::Planned { counts, .. } = reply else { panic!("{reply:?}") };
+    assert_eq!(counts, PlanCounts { created: 1, changed: 1, deleted: 0 });
+    world.settle();
+    for uid in [dead, project] {
+        assert_eq!(world.engine.project(uid).unwrap().state.next_fire, None);
+    }
+    let archived = world.record(dead).archived.clone().unwrap();
+    assert_eq!((archived.by.as_str(), archived.reason.as_str()), ("maria", "upstream is gone"));
+    assert_eq!(world.record(project).archived.as_ref().unwrap().reason, "old");
+    world.pass(3 * HOUR);
+    assert_eq!(world.record(dead).paused, None, "its pause ended at its time");
+    assert!(world.engine.attempts().next().is_none(), "and nothing of it was ever begun");
+
+    let revision = world.record(dead).revision;
+    let reply = world.ask(apply(vec![Act::Unarchive { project: dead, revision }]));
+    assert!(matches!(reply, Reply::Planned { .. }), "{reply:?}");
+    world.settle();
+    assert!(world.engine.project(dead).unwrap().state.next_fire.is_some());
+}
+
+#[test]
 fn a_run_of_an_archived_project_that_a_person_wants_is_tried_once() {
     let mut world = World::new();
     let (ftp1, edge1) = (world.agent("ftp1", &[]), world.agent("edge1", &[]));
@@ -340,7 +383,8 @@ fn circles_and_unknown_ones_are_refused_and_a_followed_project_is_not_deleted() 
     assert_eq!(circle.violations[0].description, "\"c\": a circle, a after c after b after a");
     let own = refusal(update(&mut world, a, &[a]));
     assert_eq!(own.violations[0].description, "\"a\": nothing runs after itself");
-    let delete = |project| Ask::DeleteProject { project, revision: None, cancel_running: true };
+    let delete =
+        |project| Ask::DeleteProject { project, revision: None, cancel_running: true, tree_to_trash: false };
     let followed = refusal(world.ask(delete(a)));
     assert_eq!((followed.code, followed.reason), (RefusalCode::FailedPrecondition, "PROJECT_FOLLOWED"));
     assert!(followed.message.ends_with("(mirrorctl project edit b --after '')"), "{}", followed.message);

@@ -19,5 +19,6 @@ mod replace_refused;
 mod reseed;
 mod returns;
 mod selected;
+mod trash;
 mod trio;
 mod world;

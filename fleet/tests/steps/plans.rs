@@ -4,7 +4,7 @@ use fleet::{
     Engine,
     id::{AgentUid, ProjectUid},
     input::{Ask, Input, Reply, RequestKey, UserAsk},
-    plan::{Act, Asker, LeftOut, PlanCounts, PlanRequest, Progress, WHY_CHARS_MAX},
+    plan::{Act, Asker, LeftOut, Pausing, PlanCounts, PlanRequest, Progress, WHY_CHARS_MAX},
     record::Record,
     refusal::{Refusal, RefusalCode},
     schedule::{Cadence, IntervalFrom, Schedule, parse_zone},
@@ -36,7 +36,8 @@ impl Planned {
             uid: self.world.engine.uid_after(index),
             name: name.parse().unwrap(),
             spec: Box::new(spec(destination, &[self.agent], Vec::new())),
-            paused: Some("imported".to_owned()),
+            paused: Some(Pausing { reason: "imported".to_owned(), until: None }),
+            archived: None,
         }
     }
 
@@ -147,7 +148,7 @@ fn nobody_else_declares_anything_while_a_plan_is_open() {
     let again = PlanRequest { acts: Vec::new(), asker: Asker::default(), request: None };
     for ask in [
         Ask::Apply(Box::new(again)),
-        Ask::DeleteProject { project, revision: None, cancel_running: false },
+        Ask::DeleteProject { project, revision: None, cancel_running: false, tree_to_trash: false },
         Ask::Rename { project, name: "gnu2".parse().unwrap(), revision: None },
         Ask::ReplaceAgent { replacement: plain(agent, agent), traceparent: String::new() },
         Ask::User(UserAsk::Delete { user: "maria".parse().unwrap(), revision: None }),
@@ -317,7 +318,12 @@ fn steps_wait_while_the_fleet_is_frozen() {
     fleet.restart(0);
     fleet.world.pass(HOUR);
     assert_eq!(fleet.names(), ["debian a1:debian", "gnu a1:gnu", "rocky a1:rocky"]);
-    let delete = Ask::DeleteProject { project: fleet.gnu, revision: None, cancel_running: false };
+    let delete = Ask::DeleteProject {
+        project: fleet.gnu,
+        revision: None,
+        cancel_running: false,
+        tree_to_trash: false,
+    };
     let Reply::Refused(refusal) = fleet.world.ask(delete) else { panic!("a plan is open") };
     assert!(refusal.message.contains("mirrorctl thaw"), "{}", refusal.message);
     fleet.world.ask(Ask::Thaw);

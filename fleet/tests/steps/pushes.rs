@@ -7,7 +7,7 @@ use fleet::{
     defaults,
     engine::PUSHED_TOO_OFTEN,
     id::{ProjectUid, RunId},
-    input::{Ask, Input, Push, Reply, RequestKey},
+    input::{Ask, Input, NewPushToken, Push, Reply, RequestKey},
     record::{Answer, Change, Record, RequestRecord},
     refusal::{Refusal, RefusalCode},
     run::{RunState, TriggerKind, Wish},
@@ -17,6 +17,15 @@ use super::world::{HOUR, World, ok, spec};
 
 fn pushed(project: ProjectUid) -> Push {
     Push { project, token: None, over_limit: false, request: None, traceparent: String::new() }
+}
+
+fn new_token(id: &str, project: ProjectUid) -> NewPushToken {
+    let (id, hash, note) = (id.to_owned(), format!("hash of {id}"), "build1".to_owned());
+    NewPushToken { id, hash, project, note, ttl: None, request: None, validate_only: false }
+}
+
+fn made(id: &str) -> Reply {
+    Reply::PushToken(id.to_owned())
 }
 
 impl World {
@@ -32,8 +41,7 @@ impl World {
     }
 
     fn token(&mut self, id: &str, project: ProjectUid, ttl: Option<Duration>) -> Reply {
-        let (id, hash, note) = (id.to_owned(), format!("hash of {id}"), "build1".to_owned());
-        self.ask(Ask::CreatePushToken { id, hash, project, note, ttl })
+        self.ask(Ask::CreatePushToken(NewPushToken { ttl, ..new_token(id, project) }))
     }
 
     fn run_state(&self, run: RunId) -> RunState {
@@ -87,6 +95,31 @@ fn a_push_to_a_paused_project_waits_for_the_resume_and_a_person_does_not() {
     let Reply::Run { run, notes, .. } = world.wish(project, Wish::default()) else { panic!("no run") };
     assert_eq!((run, notes.len()), (waiting, 1), "{notes:?}");
     assert_eq!(world.offered().attempt.run, waiting, "a person runs it all the same");
+}
+
+/// The least of all credentials: it says that its run waits, and names nobody.
+#[test]
+fn a_tokens_push_is_told_what_waits_and_nobodys_name() {
+    let (mut world, project) = world();
+    world.token("t1", project, None);
+    world.ask(Ask::Pause { project, reason: "disk".to_owned(), until: None, revision: None });
+    world.ask(Ask::Freeze { reason: "move".to_owned() });
+    let told = |world: &mut World, token: Option<String>| match world
+        .ask(Ask::Push(Push { token, ..pushed(project) }))
+    {
+        Reply::Run { notes, .. } => notes,
+        other => panic!("{other:?}"),
+    };
+    let to_a_user = [
+        "the project is paused by maria; the run waits for the resume",
+        "the fleet is frozen by maria; the run waits for the thaw",
+    ];
+    assert_eq!(told(&mut world, None), to_a_user);
+    let to_a_program = [
+        "the project is paused; the run waits for the resume",
+        "the fleet is frozen; the run waits for the thaw",
+    ];
+    assert_eq!(told(&mut world, Some("t1".to_owned())), to_a_program);
 }
 
 #[test]
@@ -165,7 +198,7 @@ fn a_token_pushes_its_project_until_it_ends_or_goes_with_the_project() {
     let (mut world, project) = world();
     let origin = world.agent("ftp2", &[]);
     let other = world.declare("fedora", spec("a1:fedora", &[origin], Vec::new())).unwrap();
-    assert_eq!(world.token("t1", project, Some(HOUR)), Reply::Done);
+    assert_eq!(world.token("t1", project, Some(HOUR)), made("t1"));
     let by = |project: ProjectUid| Push { token: Some("t1".to_owned()), ..pushed(project) };
     assert_eq!(world.engine.push_token("t1").unwrap().last_used, None);
     world.push(by(project)).unwrap();
@@ -176,13 +209,14 @@ fn a_token_pushes_its_project_until_it_ends_or_goes_with_the_project() {
     world.put(Input::Sweep);
     assert!(world.engine.push_token("t1").is_none());
 
-    assert_eq!(world.token("t1", other, None), Reply::Done);
+    assert_eq!(world.token("t1", other, None), made("t1"));
     world.pass(10_000 * HOUR);
     world.push(by(other)).unwrap();
     assert_eq!(world.ask(Ask::DeletePushToken { id: "t1".to_owned() }), Reply::Done);
     assert_eq!(world.push(by(other)).unwrap_err().code, RefusalCode::Unauthenticated);
-    assert_eq!(world.token("t2", other, None), Reply::Done);
-    let gone = Ask::DeleteProject { project: other, revision: None, cancel_running: true };
+    assert_eq!(world.token("t2", other, None), made("t2"));
+    let gone =
+        Ask::DeleteProject { project: other, revision: None, cancel_running: true, tree_to_trash: false };
     assert_eq!(world.ask(gone), Reply::Done);
     assert_eq!(world.engine.push_tokens().count(), 0);
     world.settle();
@@ -195,21 +229,43 @@ fn tokens_are_checked_whole_and_bounded() {
         Reply::Refused(refusal) => (refusal.reason, refusal.violations.len()),
         other => panic!("{other:?}"),
     };
-    let bad = Ask::CreatePushToken {
-        id: "t".to_owned(),
-        hash: "h".to_owned(),
-        project,
-        note: "a\nb".to_owned(),
-        ttl: Some(Duration::from_secs(59)),
-    };
-    assert_eq!(reason(world.ask(bad)), ("INVALID_FIELDS", 2));
+    let ttl = Some(Duration::from_secs(59));
+    let bad = NewPushToken { note: "a\nb".to_owned(), ttl, ..new_token("t", project) };
+    assert_eq!(reason(world.ask(Ask::CreatePushToken(bad))), ("INVALID_FIELDS", 2));
     let longer = Some(defaults::PUSH_TOKEN_TTL_MAX + Duration::from_secs(1));
     assert_eq!(reason(world.token("t", project, longer)), ("INVALID_FIELDS", 1));
     assert_eq!(reason(world.token("t", ProjectUid(99), None)), ("NOT_FOUND", 0));
     assert_eq!(reason(world.ask(Ask::DeletePushToken { id: "t".to_owned() })), ("NOT_FOUND", 0));
     for n in 0..defaults::PUSH_TOKENS_MAX {
-        assert_eq!(world.token(&format!("t{n}"), project, None), Reply::Done);
+        let id = format!("t{n}");
+        assert_eq!(world.token(&id, project, None), made(&id));
     }
     assert_eq!(reason(world.token("t0", project, None)), ("TOKEN_EXISTS", 0));
     assert_eq!(reason(world.token("one more", project, None)), ("TOO_MANY_TOKENS", 0));
+}
+
+/// A token is made once under one request id, whatever became of the answer; its secret is in none but the first.
+#[test]
+fn a_request_id_makes_one_token_and_a_trial_makes_none() {
+    let (mut world, project) = world();
+    let with_id = |id: &str, payload: &str| {
+        let request = Some(RequestKey { key: "maria x".to_owned(), payload: payload.to_owned() });
+        Ask::CreatePushToken(NewPushToken { request, ..new_token(id, project) })
+    };
+    let trial =
+        |id: &str| Ask::CreatePushToken(NewPushToken { validate_only: true, ..new_token(id, project) });
+    assert_eq!(world.ask(trial("t0")), Reply::Done);
+    assert_eq!(world.engine.push_tokens().count(), 0);
+    assert_eq!(world.ask(with_id("t1", "p")), made("t1"));
+    assert_eq!(world.ask(with_id("t2", "p")), made("t1"), "the shell made another secret; no token has it");
+    assert!(
+        matches!(world.ask(with_id("t3", "q")), Reply::Refused(refusal) if refusal.reason == "INVALID_FIELDS")
+    );
+    assert_eq!(world.engine.push_tokens().count(), 1);
+    for n in 2..=defaults::PUSH_TOKENS_MAX {
+        world.ask(Ask::CreatePushToken(new_token(&format!("t{n}"), project)));
+    }
+    assert!(
+        matches!(world.ask(trial("more")), Reply::Refused(refusal) if refusal.reason == "TOO_MANY_TOKENS")
+    );
 }

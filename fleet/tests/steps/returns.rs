@@ -344,7 +344,7 @@ fn the_largest_decisions_of_a_full_project_stay_within_their_bound() {
     made_again.settle();
     made_again.end(ORIGIN, ExitClass::Ok);
     let mut deleted = full();
-    deleted.ask(Ask::DeleteProject { project, revision: None, cancel_running: true });
+    deleted.ask(Ask::DeleteProject { project, revision: None, cancel_running: true, tree_to_trash: true });
     let mut revoked = full();
     revoked.ask(Ask::RevokeAgent { agent: ORIGIN, reason: "gone".to_owned() });
     for world in [&cancelled, &made_again, &deleted] {

@@ -20,6 +20,7 @@ use fleet::{
     run::{TriggerKind, Wish},
     schedule::{Cadence, Schedule, parse_zone},
     time::{Mono, Now, Wall},
+    trash::TrashReport,
 };
 
 pub(super) const HOUR: Duration = Duration::from_secs(3_600);
@@ -37,6 +38,10 @@ pub(super) struct World {
     pub(super) exports: BTreeMap<(AgentUid, ProjectUid), Option<Export>>,
     /// Everything else that was sent.
     pub(super) said: Vec<(AgentUid, Message)>,
+    /// What each agent has in its trash, as its hello tells.
+    pub(super) trash: BTreeMap<AgentUid, TrashReport>,
+    /// Agents do not say by themselves that they serve what they were told to.
+    pub(super) mute: bool,
     connections: u64,
 }
 
@@ -48,6 +53,8 @@ impl World {
             offers: Vec::new(),
             exports: BTreeMap::new(),
             said: Vec::new(),
+            trash: BTreeMap::new(),
+            mute: false,
             connections: 0,
         };
         world.put(Input::Start { at_least: 0 });
@@ -68,19 +75,28 @@ impl World {
                     self.exports.extend(
                         told.chain(withdrawn).map(|(project, export)| ((send.agent, project), export)),
                     );
-                    self.put(Input::Agent(AgentInput::Exporting {
-                        agent: send.agent,
-                        session: send.session,
-                        serial,
-                        serve_uri: serve_uri(send.agent),
-                        fault: String::new(),
-                        not_served: Vec::new(),
-                    }));
+                    if !self.mute {
+                        self.exporting(send.agent, serial);
+                    }
                 }
                 message => self.said.push((send.agent, message)),
             }
         }
         decision.reply
+    }
+
+    /// The agent serves what it was told to up to then.
+    pub(super) fn exporting(&mut self, agent: AgentUid, serial: u64) {
+        let session = self.engine.session(agent).unwrap().epoch;
+        let (serve_uri, fault, not_served) = (serve_uri(agent), String::new(), Vec::new());
+        self.put(Input::Agent(AgentInput::Exporting {
+            agent,
+            session,
+            serial,
+            serve_uri,
+            fault,
+            not_served,
+        }));
     }
 
     pub(super) fn ask(&mut self, ask: Ask) -> Reply {
@@ -138,7 +154,9 @@ impl World {
     /// The agent comes, or comes back, on a connection of its own.
     pub(super) fn hello(&mut self, agent: AgentUid, roots: Vec<Root>, attempts: Vec<Held>) {
         self.connections += 1;
-        let facts = AgentFacts { slots: 4, roots, serve_uri: serve_uri(agent), ..AgentFacts::default() };
+        let trash = Some(self.trash.get(&agent).cloned().unwrap_or_default());
+        let serve_uri = serve_uri(agent);
+        let facts = AgentFacts { slots: 4, roots, serve_uri, trash, ..AgentFacts::default() };
         let reply = self.put(Input::Agent(AgentInput::Hello {
             agent,
             state_id: format!("s{}", agent.0),

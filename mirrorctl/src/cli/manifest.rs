@@ -4,6 +4,8 @@ use std::path::PathBuf;
 
 use clap::Args;
 
+use super::SelectorArg;
+
 /// What `plan` and `apply` share.
 #[derive(Clone, Debug, Args)]
 pub struct ManifestArgs {
@@ -33,9 +35,9 @@ pub struct PlanArgs {
 #[derive(Clone, Debug, Args)]
 pub struct ExportArgs {
     /// The projects [default: all]
-    #[arg(value_name = "PROJECT", conflicts_with = "labels")]
+    #[arg(value_name = "PROJECT", conflicts_with = "selector")]
     pub projects: Vec<String>,
-    /// Only projects with this label; may be repeated
-    #[arg(short = 'l', long = "label", value_name = "KEY=VALUE")]
-    pub labels: Vec<String>,
+    /// Those whose labels fit.
+    #[command(flatten)]
+    pub selector: SelectorArg,
 }

@@ -4,6 +4,7 @@ mod import;
 mod manifest;
 mod people;
 mod project;
+mod select;
 
 use std::path::PathBuf;
 
@@ -13,6 +14,7 @@ pub use import::{ImportArgs, ImportCommand};
 pub use manifest::{ExportArgs, ManifestArgs, PlanArgs};
 pub use people::{CertCommand, LoginArgs, RoleArg, TokenCommand, UserCommand};
 pub use project::{AddArgs, DstOverlapArg, EditArgs, ListArgs, OverlapArg, ProjectCommand, ProjectFlags};
+pub use select::{AgentsArg, ProjectsArg, SelectorArg};
 
 use crate::term::ColorChoice;
 
@@ -41,7 +43,7 @@ pub struct Cli {
 /// How an answer is printed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
 pub enum Format {
-    /// For people, 80 columns; of `export` a manifest in TOML.
+    /// For people, 80 columns; of export and import a manifest in TOML (toml does as well there).
     #[default]
     #[value(alias = "toml")]
     Table,
@@ -49,6 +51,8 @@ pub enum Format {
     Wide,
     /// One object; watches print one object a line. Field names are the API's.
     Json,
+    /// The same object in YAML; watches print one document after the other.
+    Yaml,
     /// Names only, one a line, as they can be typed.
     Name,
 }
@@ -124,7 +128,10 @@ pub enum Command {
     Upstream(UpstreamCommand),
     /// What a manifest would change: field by field, and every fault; nothing is changed
     Plan(PlanArgs),
-    /// Make the projects what a manifest says: all of it or nothing
+    /// Make the projects what a manifest says, or refuse all of it
+    ///
+    /// What the fleet itself makes impossible after it was accepted is left out and named. The rest is done, and it ends
+    /// with 5.
     Apply(ManifestArgs),
     /// Print projects as a manifest, without anything secret: to apply it changes nothing
     Export(ExportArgs),
@@ -132,6 +139,9 @@ pub enum Command {
     Schema,
     /// What needs you, how old the trees are, and what runs
     Status {
+        /// Those whose labels fit.
+        #[command(flatten)]
+        selector: SelectorArg,
         /// All projects, the calm ones too
         #[arg(long)]
         all: bool,
@@ -183,7 +193,10 @@ pub enum Command {
     /// Other systems' mirrors as a manifest for plan and apply; changes nothing, needs no coordinator
     #[command(subcommand)]
     Import(ImportCommand),
-    /// Print the completion script of a shell
+    /// Print the completion script of a shell: words, and names from the fleet
+    ///
+    /// bash: source <(mirrorctl completion bash); zsh: source <(mirrorctl completion zsh); fish: mirrorctl completion
+    /// fish | source. Names are asked of the coordinator for at most a second; without one there are none.
     Completion {
         /// The shell
         shell: clap_complete::Shell,
@@ -200,10 +213,11 @@ pub enum Command {
 /// name.
 #[derive(Debug, Subcommand)]
 pub enum RunCommand {
-    /// Runs of a project, newest first
+    /// Runs, newest first: of a project, or of several together
     List {
-        /// The project
-        project: String,
+        /// Whose.
+        #[command(flatten)]
+        projects: ProjectsArg,
         /// How many, 1 to 1000
         #[arg(long, default_value_t = 20, value_name = "N", value_parser = clap::value_parser!(i32).range(1..=1000))]
         page_size: i32,
@@ -253,12 +267,8 @@ pub enum RunCommand {
 /// `mirrorctl agent`.
 #[derive(Debug, Subcommand)]
 pub enum AgentCommand {
-    /// All agents
-    List {
-        /// Only agents with this label; may be repeated
-        #[arg(short = 'l', long = "label", value_name = "KEY=VALUE")]
-        labels: Vec<String>,
-    },
+    /// All agents, or those that fit
+    List(AgentListArgs),
     /// One agent
     Show {
         /// The agent
@@ -289,15 +299,9 @@ pub enum AgentCommand {
         dry_run: bool,
     },
     /// Give it no new attempts; what runs goes on
-    Drain {
-        /// The agent
-        agent: String,
-    },
+    Drain(AgentsArg),
     /// End a drain
-    Undrain {
-        /// The agent
-        agent: String,
-    },
+    Undrain(AgentsArg),
     /// Cut its session and refuse its certificate for ever
     Revoke {
         /// The agent
@@ -334,6 +338,29 @@ pub enum AgentCommand {
         /// The agent
         agent: String,
     },
+}
+
+/// `mirrorctl agent list`.
+#[derive(Clone, Debug, Default, Args)]
+pub struct AgentListArgs {
+    /// Those whose labels fit.
+    #[command(flatten)]
+    pub selector: SelectorArg,
+    /// Only connected agents; =false: only those that are away
+    #[arg(long, value_name = "BOOL", num_args = 0..=1, default_missing_value = "true", require_equals = true)]
+    pub connected: Option<bool>,
+    /// Only agents that are being drained; =false: only the others
+    #[arg(long, value_name = "BOOL", num_args = 0..=1, default_missing_value = "true", require_equals = true)]
+    pub draining: Option<bool>,
+    /// Only revoked agents; =false: only the others
+    #[arg(long, value_name = "BOOL", num_args = 0..=1, default_missing_value = "true", require_equals = true)]
+    pub revoked: Option<bool>,
+    /// Only agents that are declared and whose hosts never joined; =false: only the others
+    #[arg(long, value_name = "BOOL", num_args = 0..=1, default_missing_value = "true", require_equals = true)]
+    pub declared_only: Option<bool>,
+    /// By falling names
+    #[arg(short, long)]
+    pub reverse: bool,
 }
 
 /// Labels and caps of an agent. A cap holds beside the agent's own file: the stricter of the two.

@@ -4,6 +4,8 @@ use std::path::PathBuf;
 
 use clap::{Args, Subcommand, ValueEnum};
 
+use super::{ProjectsArg, SelectorArg};
+
 /// `mirrorctl project`.
 #[derive(Debug, Subcommand)]
 pub enum ProjectCommand {
@@ -29,22 +31,21 @@ pub enum ProjectCommand {
     },
     /// Go on serving the tree, and work on it no more: no fires, no retries, no alarms; runs only when asked
     Archive {
-        /// The project
-        project: String,
+        /// Which.
+        #[command(flatten)]
+        projects: ProjectsArg,
         /// Why, for those who wonder
         #[arg(long, default_value = "", hide_default_value = true)]
         reason: String,
     },
     /// Work on an archived tree again
-    Unarchive {
-        /// The project
-        project: String,
-    },
+    Unarchive(ProjectsArg),
     /// Stop the schedule; running work goes on, fires wait as one run
     #[command(visible_alias = "disable")]
     Pause {
-        /// The project
-        project: String,
+        /// Which.
+        #[command(flatten)]
+        projects: ProjectsArg,
         /// End the pause by itself: a time, or a span as in 3d
         #[arg(long, value_name = "TIME|SPAN", allow_hyphen_values = true)]
         until: Option<String>,
@@ -54,15 +55,13 @@ pub enum ProjectCommand {
     },
     /// End a pause
     #[command(visible_alias = "enable")]
-    Resume {
-        /// The project
-        project: String,
-    },
+    Resume(ProjectsArg),
     /// Start a run now
     Run {
-        /// The project
-        project: String,
-        /// Follow it until it ends, and exit by its end (`mirrorctl --help`); Ctrl-C stops watching, not the run
+        /// Which.
+        #[command(flatten)]
+        projects: ProjectsArg,
+        /// Follow it, where it is one, until it ends, and exit by its end (`mirrorctl --help`); Ctrl-C stops watching, not the run
         #[arg(short, long)]
         watch: bool,
         /// Only tell what would change; the tree stays as it is
@@ -150,22 +149,26 @@ pub enum ProjectCommand {
               value_parser = clap::value_parser!(i32).range(1..=100))]
         count: i32,
     },
-    /// Remove the record and the schedule; the tree on the agents' disks stays
+    /// Remove the record and the schedule; the tree on the agents' disks stays, or goes to the trash on request
     Delete {
         /// The project
         project: String,
         /// Cancel what is running instead of refusing
         #[arg(long)]
         cancel_running: bool,
+        /// Move its tree on each agent to the trash of its root, where the agent's own file has allow_trash = true; it is
+        /// removed there after 7 days. An agent that is away does it when it is back
+        #[arg(long)]
+        tree_to_trash: bool,
     },
 }
 
 /// `mirrorctl project list`.
 #[derive(Debug, Default, Args)]
 pub struct ListArgs {
-    /// Only projects with this label; may be repeated
-    #[arg(short = 'l', long = "label", value_name = "KEY=VALUE")]
-    pub labels: Vec<String>,
+    /// Those whose labels fit.
+    #[command(flatten)]
+    pub selector: SelectorArg,
     /// Only projects of this owner; '' is nobody's
     #[arg(long, value_name = "USER")]
     pub owner: Option<String>,
@@ -334,11 +337,12 @@ pub struct ProjectFlags {
     /// order is kept, '' is none at all; on edit the given ones replace all (--no-default-options=false: ours again)
     #[arg(long = "rsync-default", value_name = "WORD", allow_hyphen_values = true, help_heading = "rsync")]
     pub rsync_defaults: Vec<String>,
-    /// What a run deletes of what the upstream no longer has, in rsync's words: delay, after, during, excluded; none
-    /// where --rsync-default is given; default [default: delay]
+    /// What a run deletes of what the upstream no longer has, in rsync's words: delay, after, during or excluded; none
+    /// deletes nothing, and needs --rsync-default or --no-default-options; default takes it back [default: delay, also
+    /// with --rsync-default; none with --no-default-options]
     #[arg(long = "rsync-delete", value_name = "MODE", allow_hyphen_values = true, help_heading = "rsync")]
     pub rsync_delete: Option<String>,
-    /// The words replace the default flags instead of following them
+    /// The --rsync-option words replace the default flags and the default deletion instead of following them
     #[arg(long, value_name = "BOOL", num_args = 0..=1, default_missing_value = "true", require_equals = true,
           help_heading = "rsync")]
     pub no_default_options: Option<bool>,

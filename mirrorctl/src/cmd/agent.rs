@@ -3,9 +3,10 @@
 use mirror_proto::v1;
 use tonic::{Code, Status};
 
-use super::{all_agents, of_agent};
+use super::several::{self, Done, Words};
+use super::{agents_by, of_agent};
 use crate::app::App;
-use crate::cli::{AgentCommand, AgentFlags};
+use crate::cli::{AgentCommand, AgentFlags, AgentListArgs, AgentsArg};
 use crate::confirm::{Wanted, confirm};
 use crate::exit::Exit;
 use crate::fault::{Fault, Faults, Outcome};
@@ -13,12 +14,12 @@ use crate::{names, request, text};
 
 pub(super) async fn run(app: &App, command: AgentCommand) -> Outcome<Exit> {
     match command {
-        AgentCommand::List { labels } => list(app, &labels).await,
+        AgentCommand::List(args) => list(app, &args).await,
         AgentCommand::Show { agent } => show(app, &agent).await,
         AgentCommand::Create { agent, flags, dry_run } => create(app, &agent, &flags, dry_run).await,
         AgentCommand::Set { agent, flags, dry_run } => set(app, &agent, &flags, dry_run).await,
-        AgentCommand::Drain { agent } => drain(app, &agent).await,
-        AgentCommand::Undrain { agent } => undrain(app, &agent).await,
+        AgentCommand::Drain(agents) => drain(app, &agents).await,
+        AgentCommand::Undrain(agents) => undrain(app, &agents).await,
         AgentCommand::Revoke { agent, reason } => revoke(app, &agent, reason).await,
         AgentCommand::Replace { old, new, dry_run, no_reseed, revoke, reason } => {
             let request = v1::ReplaceAgentRequest {
@@ -35,16 +36,24 @@ pub(super) async fn run(app: &App, command: AgentCommand) -> Outcome<Exit> {
     }
 }
 
-async fn list(app: &App, labels: &[String]) -> Outcome<Exit> {
+async fn list(app: &App, args: &AgentListArgs) -> Outcome<Exit> {
     let mut faults = Faults::default();
-    let filter = request::label_filter(labels, &mut faults);
+    let (filter, selector) = request::agent_filter(args, &mut faults);
     faults.finish("nothing listed", "mirrorctl agent list --help")?;
+    let order = if args.reverse { "name desc" } else { "" };
     let client = app.connect().await?;
-    let agents =
-        all_agents(&client, &filter).await.map_err(|status| Fault::from_status("nothing listed", &status))?;
+    let mut agents = agents_by(&client, &filter, order)
+        .await
+        .map_err(|status| Fault::from_status("nothing listed", &status))?;
+    agents.retain(|agent| selector.fits(&agent.labels));
     let response = v1::ListAgentsResponse { agents, next_page_token: String::new() };
     let names: Vec<&str> = response.agents.iter().map(|agent| names::last(&agent.name)).collect();
-    app.answer(&response, "ListAgentsResponse", &names, |view| text::agent::list(view, &response.agents))?;
+    app.answer(&response, "ListAgentsResponse", &names, |view| {
+        match response.agents.is_empty() && !(filter.is_empty() && selector.is_empty()) {
+            true => "No agent is like that. Next: mirrorctl agent list\n".to_owned(),
+            false => text::agent::list(view, &response.agents),
+        }
+    })?;
     Ok(Exit::Done)
 }
 
@@ -68,7 +77,8 @@ fn settings(
 ) -> Outcome<(v1::Agent, prost_types::FieldMask)> {
     let mut faults = Faults::default();
     let AgentFlags { labels, max_running, max_serving, bandwidth } = flags;
-    let mut agent = v1::Agent { name: names::checked_agent(typed)?, ..v1::Agent::default() };
+    let name = names::noted_agent("AGENT", typed, &mut faults);
+    let mut agent = v1::Agent { name, ..v1::Agent::default() };
     let mut paths = Vec::new();
     for (key, value) in request::label_changes(labels, &mut faults) {
         paths.push(format!("labels.{key}"));
@@ -138,37 +148,45 @@ async fn set(app: &App, typed: &str, flags: &AgentFlags, dry_run: bool) -> Outco
     Ok(Exit::Done)
 }
 
-async fn drain(app: &App, typed: &str) -> Outcome<Exit> {
+async fn drain(app: &App, agents: &AgentsArg) -> Outcome<Exit> {
+    const WORDS: Words = Words { kind: "agent", does: "drains", failed: "not drained" };
+    const FAILED: &str = "agent not drained";
     let client = app.connect().await?;
-    let drained =
-        client.agents().drain_agent(v1::DrainAgentRequest { name: names::checked_agent(typed)? }).await;
-    let agent = match drained {
-        Ok(agent) => agent.into_inner(),
-        Err(status) => return Err(of_agent(app, &client, typed, "agent not drained", &status).await),
-    };
-    let name = names::last(&agent.name);
-    let running = match agent.running {
-        0 => "nothing runs on it".to_owned(),
-        1 => "1 running one goes on".to_owned(),
-        running => format!("{running} running ones go on"),
-    };
-    let what = format!("{name} takes no new attempts; {running}.");
-    app.changed(&agent, "Agent", &[name], &what, &format!("mirrorctl agent undrain {name}"))?;
-    Ok(Exit::Done)
+    let chosen = several::agents(app, &client, agents, FAILED).await?;
+    several::each(app, &chosen, WORDS, async |typed| {
+        let request = v1::DrainAgentRequest { name: names::checked_agent(typed)? };
+        let agent = match client.agents().drain_agent(request).await {
+            Ok(agent) => agent.into_inner(),
+            Err(status) => return Err(of_agent(app, &client, typed, FAILED, &status).await),
+        };
+        let name = names::last(&agent.name);
+        let running = match agent.running {
+            0 => "nothing runs on it".to_owned(),
+            1 => "1 running one goes on".to_owned(),
+            running => format!("{running} running ones go on"),
+        };
+        let what = format!("{name} takes no new attempts; {running}.");
+        Done::new(&agent, "Agent", name, what, format!("mirrorctl agent undrain {name}"))
+    })
+    .await
 }
 
-async fn undrain(app: &App, typed: &str) -> Outcome<Exit> {
+async fn undrain(app: &App, agents: &AgentsArg) -> Outcome<Exit> {
+    const WORDS: Words = Words { kind: "agent", does: "undrains", failed: "not undrained" };
+    const FAILED: &str = "agent still drained";
     let client = app.connect().await?;
-    let undrained =
-        client.agents().undrain_agent(v1::UndrainAgentRequest { name: names::checked_agent(typed)? }).await;
-    let agent = match undrained {
-        Ok(agent) => agent.into_inner(),
-        Err(status) => return Err(of_agent(app, &client, typed, "agent still drained", &status).await),
-    };
-    let name = names::last(&agent.name);
-    let what = format!("{name} takes attempts again.");
-    app.changed(&agent, "Agent", &[name], &what, &format!("mirrorctl agent show {name}"))?;
-    Ok(Exit::Done)
+    let chosen = several::agents(app, &client, agents, FAILED).await?;
+    several::each(app, &chosen, WORDS, async |typed| {
+        let request = v1::UndrainAgentRequest { name: names::checked_agent(typed)? };
+        let agent = match client.agents().undrain_agent(request).await {
+            Ok(agent) => agent.into_inner(),
+            Err(status) => return Err(of_agent(app, &client, typed, FAILED, &status).await),
+        };
+        let name = names::last(&agent.name);
+        let what = format!("{name} takes attempts again.");
+        Done::new(&agent, "Agent", name, what, format!("mirrorctl agent show {name}"))
+    })
+    .await
 }
 
 async fn revoke(app: &App, typed: &str, reason: String) -> Outcome<Exit> {

@@ -113,7 +113,7 @@ async fn newest(
 
 fn show(app: &App, events: &[v1::AuditEvent], whole: bool) -> Outcome<()> {
     match app.global.output {
-        Format::Json => {
+        Format::Json | Format::Yaml => {
             events.iter().try_for_each(|event| app.answer_json(&json::value(event, "AuditEvent")?))
         }
         Format::Name => app.print(&events.iter().map(|event| format!("{}\n", event.id)).collect::<String>()),

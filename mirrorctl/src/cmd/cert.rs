@@ -12,7 +12,7 @@ use crate::cli::{CertCommand, Format};
 use crate::client::{chain, own_certificate};
 use crate::config::{self, Context, Edit};
 use crate::exit::Exit;
-use crate::fault::{Fault, Outcome};
+use crate::fault::{Fault, Faults, Outcome};
 use crate::text::{block, time};
 use crate::{clock, names, renewal, units};
 
@@ -31,11 +31,10 @@ async fn sign(app: &App, user: Option<&str>, file: &Path) -> Outcome<Exit> {
     let mut certificate_request = String::new();
     let read = std::fs::File::open(file)
         .and_then(|open| open.take(CSR_BYTES_MAX as u64 + 1).read_to_string(&mut certificate_request));
-    read.map_err(|error| {
-        let text = format!("{}: {error}", file.display());
-        Fault::of_input(FAILED, vec![("--request".to_owned(), text)])
-    })?;
-    let name = user.map(names::checked_user).transpose()?.unwrap_or_default();
+    let mut faults = Faults::default();
+    let name = user.map(|user| names::noted_user("USER", user, &mut faults)).unwrap_or_default();
+    faults.check("--request", read.map_err(|error| format!("{}: {error}", file.display())));
+    faults.finish(FAILED, "mirrorctl cert issue --help")?;
     let request = v1::IssueCertificateRequest { name, certificate_request };
     let issued = ask(app, request).await?;
     app.answer(&issued, "IssueCertificateResponse", &[names::last(&issued.name)], |_| {
@@ -102,7 +101,7 @@ fn show(app: &App) -> Outcome<Exit> {
     let user = names::last(&identity);
     let renewal = renewal_time(own.not_before, own.not_after);
     match app.global.output {
-        Format::Json => app.answer_json(&json!({
+        Format::Json | Format::Yaml => app.answer_json(&json!({
             "user": user,
             "serial": serial,
             "not_before": units::rfc3339(own.not_before),

@@ -30,7 +30,7 @@ fn list(app: &App) -> Outcome<Exit> {
     let config = config::load(&overrides)?;
     let current = overrides.context.as_ref().or(config.current.as_ref());
     match app.global.output {
-        Format::Json => {
+        Format::Json | Format::Yaml => {
             let contexts: Map<_, _> =
                 config.contexts.iter().map(|(name, context)| (name.clone(), as_json(context))).collect();
             app.answer_json(&json!({"current": current, "contexts": contexts}))?;
@@ -58,7 +58,7 @@ fn show(app: &App) -> Outcome<Exit> {
     let overrides = app.overrides();
     let (name, context) = config::choose(&config::load(&overrides)?, &overrides)?;
     match app.global.output {
-        Format::Json => {
+        Format::Json | Format::Yaml => {
             let mut object = as_json(&context);
             object["name"] = json!(name);
             app.answer_json(&object)?;

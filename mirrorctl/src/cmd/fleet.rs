@@ -2,23 +2,31 @@
 
 use mirror_proto::v1;
 
-use super::of_project;
+use super::{of_project, several};
 use crate::app::App;
-use crate::cli::Format;
+use crate::cli::{Format, SelectorArg};
 use crate::exit::Exit;
 use crate::fault::{Fault, Outcome};
 use crate::status::summarize;
 use crate::term::View;
 use crate::{clock, names, text};
 
-pub(super) async fn status(app: &App, all: bool, exit_code: bool) -> Outcome<Exit> {
+pub(super) async fn status(app: &App, arg: &SelectorArg, all: bool, exit_code: bool) -> Outcome<Exit> {
+    const FAILED: &str = "no status shown";
+    let selector = several::selector(arg, FAILED, "mirrorctl status --help")?;
     let client = app.connect().await?;
     let answer = client.fleet().get_status(v1::GetStatusRequest {}).await;
-    let status = answer.map_err(|status| Fault::from_status("no status shown", &status))?.into_inner();
+    let mut status = answer.map_err(|status| Fault::from_status(FAILED, &status))?.into_inner();
+    if !selector.is_empty() {
+        status = several::only(status, &selector);
+        if status.projects.is_empty() {
+            return Err(several::nothing_fits("project", arg, FAILED));
+        }
+    }
     let now = clock::now();
     let summary = summarize(&status, now);
     match app.global.output {
-        Format::Json => app.answer_json(&text::status::json(&summary, now))?,
+        Format::Json | Format::Yaml => app.answer_json(&text::status::json(&summary, now))?,
         Format::Name => {
             app.print(
                 &summary.projects.iter().map(|project| format!("{}\n", project.name)).collect::<String>(),

@@ -13,7 +13,7 @@ use crate::fault::{Fault, Outcome};
 use crate::import::{
     self, FAILED, IMPORT_BYTES_MAX, INCLUDED_FILES_MAX, Imported, Settings, matches_name, secrets,
 };
-use crate::names;
+use crate::{names, yaml};
 
 pub(super) fn run(app: &App, command: ImportCommand) -> Outcome<Exit> {
     let imported = match command {
@@ -54,6 +54,7 @@ fn print(app: &App, imported: &Imported) -> Outcome<Exit> {
     let manifest = &imported.manifest;
     let text = match app.global.output {
         Format::Json => manifest.to_json(),
+        Format::Yaml => yaml::document(&manifest.to_value())?,
         Format::Name => {
             manifest.projects.iter().map(|one| format!("{}\n", names::last(&one.project.name))).collect()
         }

@@ -3,7 +3,7 @@
 use mirror_proto::v1;
 
 use crate::app::App;
-use crate::cli::{Format, JoinTokenCommand};
+use crate::cli::JoinTokenCommand;
 use crate::confirm::{Wanted, confirm};
 use crate::exit::Exit;
 use crate::fault::{Fault, Faults, Outcome};
@@ -25,6 +25,9 @@ async fn create(app: &App, request: v1::CreateJoinTokenRequest, ttl: Option<&str
     const FAILED: &str = "join token not created";
     const NEXT: &str = "mirrorctl join-token create --help";
     let mut faults = Faults::default();
+    if !request.agent.is_empty() {
+        names::noted_agent("--name", &request.agent, &mut faults);
+    }
     let ttl = ttl.and_then(|text| request::span(text, "--ttl", &mut faults));
     faults.finish(FAILED, NEXT)?;
     let client = app.connect().await?;
@@ -37,8 +40,9 @@ async fn create(app: &App, request: v1::CreateJoinTokenRequest, ttl: Option<&str
         }
     };
     // The token alone on standard output, so that it can be captured; all about it on standard error.
-    app.answer(&token, "JoinToken", &[names::last(&token.name)], |_| format!("{}\n", token.token))?;
-    if app.global.output != Format::Json {
+    // Of the token's name alone nothing would come: the secret is shown this once.
+    app.answer(&token, "JoinToken", &[&token.token], |_| format!("{}\n", token.token))?;
+    if !app.is_json() {
         let until = time(token.expire_time).map(|time| units::moment_and_distance(time, clock::now()));
         let uses =
             if token.uses_left == 1 { "once".to_owned() } else { format!("{} times", token.uses_left) };

@@ -5,6 +5,7 @@ use std::time::Duration;
 use mirror_proto::v1::{self, project_change::Action};
 use prost::Message as _;
 
+use super::several::nothing_fits;
 use super::{PAGE_SIZE_MAX, all_projects, no_such};
 use crate::app::{App, quoted};
 use crate::cli::{ExportArgs, Format, ManifestArgs, PlanArgs};
@@ -13,7 +14,8 @@ use crate::confirm::{Wanted, confirm};
 use crate::exit::Exit;
 use crate::fault::{Fault, Faults, Outcome};
 use crate::manifest::Manifest;
-use crate::{names, request, text};
+use crate::request::Selector;
+use crate::{names, text};
 
 /// How long the coordinator may take by itself for thousands of projects.
 const ANSWER_TIME: Duration = Duration::from_secs(180);
@@ -84,7 +86,8 @@ pub(super) async fn apply(app: &App, args: ManifestArgs) -> Outcome<Exit> {
 pub(super) async fn export(app: &App, args: ExportArgs) -> Outcome<Exit> {
     const FAILED: &str = "nothing exported";
     let mut faults = Faults::default();
-    let filter = request::label_filter(&args.labels, &mut faults);
+    let selector = Selector::read(&args.selector.terms, &mut faults);
+    let filter = selector.filter();
     for typed in &args.projects {
         names::check_name("PROJECT", names::last(typed), &mut faults);
     }
@@ -103,14 +106,21 @@ pub(super) async fn export(app: &App, args: ExportArgs) -> Outcome<Exit> {
             }
             Err(status) => return Err(Fault::from_status(FAILED, &status)),
         };
-        manifest.projects.extend(page.projects.into_iter().map(Into::into));
+        let fits = |one: &v1::DeclaredProject| {
+            selector.is_empty() || one.project.as_ref().is_some_and(|project| selector.fits(&project.labels))
+        };
+        manifest.projects.extend(page.projects.into_iter().filter(fits).map(Into::into));
         page_token = page.next_page_token;
         if page_token.is_empty() {
             break;
         }
     }
+    if !selector.is_empty() && manifest.projects.is_empty() {
+        return Err(nothing_fits("project", &args.selector, FAILED));
+    }
     match app.global.output {
         Format::Json => app.print(&manifest.to_json())?,
+        Format::Yaml => app.answer_json(&manifest.to_value())?,
         Format::Name => {
             let names = manifest.projects.iter().map(|one| format!("{}\n", names::last(&one.project.name)));
             app.print(&names.collect::<String>())?;
@@ -148,8 +158,7 @@ struct Declared {
 impl Declared {
     fn read(failed: &'static str, args: ManifestArgs) -> Outcome<Self> {
         let whole = args.file.display().to_string();
-        let mut manifest = Manifest::open(failed, &args.file)?;
-        manifest.read_passwords(failed, &whole)?;
+        let manifest = Manifest::open(failed, &args.file)?;
         let declared = Self { manifest, args, failed };
         let bytes =
             v1::PlanProjectsRequest { projects: declared.wire(), prune: false, paused: false }.encoded_len();
@@ -170,9 +179,13 @@ impl Declared {
         self.manifest.projects.iter().map(|one| (names::last(&one.project.name), &one.project)).collect()
     }
 
-    /// A command line with the same manifest.
+    /// A command line with the same manifest. Of standard input nothing is left to read again.
     fn command(&self, verb: &str) -> String {
-        let mut command = format!("mirrorctl {verb} -f {}", quoted(&self.args.file.display().to_string()));
+        let file = match self.args.file.as_os_str() == "-" {
+            true => "FILE".to_owned(),
+            false => quoted(&self.args.file.display().to_string()),
+        };
+        let mut command = format!("mirrorctl {verb} -f {file}");
         for (flag, given) in [(" --prune", self.args.prune), (" --paused", self.args.paused)] {
             command.push_str(if given { flag } else { "" });
         }

@@ -1,21 +1,13 @@
-//! `mirrorctl completion` and `mirrorctl man`: both printed from the definition of the command line.
+//! `mirrorctl man`, printed from the definition of the command line.
 
 use std::path::Path;
 
 use clap::CommandFactory as _;
-use clap_complete::Shell;
 
 use crate::app::App;
 use crate::cli::Cli;
 use crate::exit::Exit;
 use crate::fault::{Fault, Outcome};
-
-pub(super) fn completion(app: &App, shell: Shell) -> Outcome<Exit> {
-    let mut script = Vec::new();
-    clap_complete::generate(shell, &mut Cli::command(), "mirrorctl", &mut script);
-    app.print_bytes(&script)?;
-    Ok(Exit::Done)
-}
 
 pub(super) fn man(app: &App, directory: Option<&Path>) -> Outcome<Exit> {
     let unwritten = |error: std::io::Error| {

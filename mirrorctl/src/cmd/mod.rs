@@ -5,7 +5,9 @@ mod audit;
 mod backup;
 mod cert;
 mod check;
+pub(crate) mod complete;
 mod context;
+mod delete;
 mod fleet;
 mod housekeeping;
 mod import;
@@ -19,6 +21,7 @@ mod project;
 mod push_token;
 mod run;
 pub mod schedule;
+mod several;
 mod token;
 mod upstream;
 mod user;
@@ -53,7 +56,7 @@ pub async fn run(app: &App, command: Command) -> Outcome<Exit> {
         Command::Apply(args) => manifest::apply(app, args).await,
         Command::Export(args) => manifest::export(app, args).await,
         Command::Schema => manifest::schema(app),
-        Command::Status { all, exit_code } => fleet::status(app, all, exit_code).await,
+        Command::Status { selector, all, exit_code } => fleet::status(app, &selector, all, exit_code).await,
         Command::Why { project } => fleet::why(app, &project).await,
         Command::Freeze { reason } => fleet::freeze(app, reason).await,
         Command::Thaw => fleet::thaw(app).await,
@@ -68,7 +71,7 @@ pub async fn run(app: &App, command: Command) -> Outcome<Exit> {
         Command::Schedule(command) => schedule::run(app, &command),
         Command::Context(command) => context::run(app, command),
         Command::Import(command) => import::run(app, command),
-        Command::Completion { shell } => manual::completion(app, shell),
+        Command::Completion { shell } => complete::script(app, shell),
         Command::Man { dir } => manual::man(app, dir.as_deref()),
     }
 }
@@ -96,12 +99,16 @@ async fn projects_by(client: &Client, filter: &str, order_by: &str) -> Result<Ve
 
 /// All agents that a filter lets through, in name order.
 async fn all_agents(client: &Client, filter: &str) -> Result<Vec<v1::Agent>, Status> {
+    agents_by(client, filter, "").await
+}
+
+/// All agents that a filter lets through, in the order that the API's `order_by` says.
+async fn agents_by(client: &Client, filter: &str, order_by: &str) -> Result<Vec<v1::Agent>, Status> {
     let mut agents = Vec::new();
     let mut page_token = String::new();
     loop {
-        let filter = filter.to_owned();
-        let request =
-            v1::ListAgentsRequest { page_size: PAGE_SIZE_MAX, page_token, filter, ..Default::default() };
+        let (filter, order_by) = (filter.to_owned(), order_by.to_owned());
+        let request = v1::ListAgentsRequest { page_size: PAGE_SIZE_MAX, page_token, filter, order_by };
         let page = client.agents().list_agents(request).await?.into_inner();
         agents.extend(page.agents);
         page_token = page.next_page_token;

@@ -7,11 +7,12 @@ use mirror_proto::v1;
 use prost_types::FieldMask;
 use tonic::{Code, Status};
 
-use super::{all_agents, life, of_project, projects_by};
+use super::several::{self, Done, Words};
+use super::{all_agents, delete, life, of_project, projects_by};
 use crate::app::{App, quoted};
-use crate::cli::{AddArgs, EditArgs, ListArgs, ProjectCommand, ProjectFlags};
+use crate::cli::{AddArgs, EditArgs, ListArgs, ProjectCommand, ProjectFlags, ProjectsArg};
 use crate::client::Client;
-use crate::confirm::{Wanted, confirm, secret};
+use crate::confirm::secret;
 use crate::exit::Exit;
 use crate::fault::{Fault, Faults, Outcome};
 use crate::request::Passwords;
@@ -28,47 +29,47 @@ pub(super) async fn run(app: &App, command: ProjectCommand) -> Outcome<Exit> {
         ProjectCommand::Show { project } => show(app, &project).await,
         ProjectCommand::Edit(args) => edit(app, *args).await,
         ProjectCommand::Rename { project, new_name } => life::rename(app, &project, &new_name).await,
-        ProjectCommand::Archive { project, reason } => life::archive(app, &project, reason).await,
-        ProjectCommand::Unarchive { project } => life::unarchive(app, &project).await,
-        ProjectCommand::Pause { project, until, reason } => {
-            pause(app, &project, until.as_deref(), reason).await
+        ProjectCommand::Archive { projects, reason } => life::archive(app, &projects, &reason).await,
+        ProjectCommand::Unarchive(projects) => life::unarchive(app, &projects).await,
+        ProjectCommand::Pause { projects, until, reason } => {
+            pause(app, &projects, until.as_deref(), &reason).await
         }
-        ProjectCommand::Resume { project } => resume(app, &project).await,
-        ProjectCommand::Run { project, watch, dry_run, reclaim, allow_deletes } => {
-            let request = v1::RunProjectRequest {
-                name: names::checked_project(&project)?,
-                request_id: uuid::Uuid::new_v4().to_string(),
-                dry_run,
-                reclaim,
-                allow_deletes,
-            };
-            start(app, &project, request, watch).await
+        ProjectCommand::Resume(projects) => resume(app, &projects).await,
+        ProjectCommand::Run { projects, watch, dry_run, reclaim, allow_deletes } => {
+            let request = v1::RunProjectRequest { dry_run, reclaim, allow_deletes, ..Default::default() };
+            start(app, &projects, &request, watch).await
         }
         ProjectCommand::Push { project } => push(app, &project).await,
         ProjectCommand::Promote { project, to, force } => promote(app, &project, &to, force).await,
         ProjectCommand::Reseed { project, agent, from, watch } => {
+            let mut faults = Faults::default();
             let request = v1::ReseedPlacementRequest {
-                name: names::checked_project(&project)?,
-                agent: names::agent(&agent),
-                from: names::agent(&from),
+                name: names::noted_project("PROJECT", &project, &mut faults),
+                agent: names::noted_agent("--agent", &agent, &mut faults),
+                from: names::noted_agent("--from", &from, &mut faults),
                 etag: String::new(),
             };
+            faults.finish("project not reseeded", "mirrorctl project reseed --help")?;
             reseed(app, &project, request, watch).await
         }
         ProjectCommand::Move { project, agent, to, watch } => {
+            let mut faults = Faults::default();
             let request = v1::MovePlacementRequest {
-                name: names::checked_project(&project)?,
-                agent: names::agent(&agent),
+                name: names::noted_project("PROJECT", &project, &mut faults),
+                agent: names::noted_agent("--agent", &agent, &mut faults),
                 destination: to,
                 etag: String::new(),
             };
+            faults.finish("project not moved", "mirrorctl project move --help")?;
             relocate(app, &project, request, watch).await
         }
         ProjectCommand::Switch { project, to } => switch(app, &project, to).await,
         ProjectCommand::Check { project, size } => super::check::run(app, &project, size).await,
         ProjectCommand::Explain { project } => super::check::explain(app, &project).await,
         ProjectCommand::Preview { project, count } => preview(app, &project, count).await,
-        ProjectCommand::Delete { project, cancel_running } => delete(app, &project, cancel_running).await,
+        ProjectCommand::Delete { project, cancel_running, tree_to_trash } => {
+            delete::delete(app, &project, cancel_running, tree_to_trash).await
+        }
     }
 }
 
@@ -117,9 +118,16 @@ async fn edit(app: &App, args: EditArgs) -> Outcome<Exit> {
     const FAILED: &str = "project not changed";
     const NEXT: &str = "mirrorctl project edit --help";
     let mut faults = Faults::default();
+    let name = names::noted_project("NAME", &args.name, &mut faults);
+    if !faults.is_empty() {
+        // There is nothing to change, and the flags' own faults are told all the same. Nobody is asked for a password.
+        let flags = ProjectFlags { user: None, ..args.flags };
+        passwords(&flags, &mut faults)?;
+        request::apply(&flags, Passwords::default(), &mut v1::Project::default(), &mut faults);
+        return Err(faults.into_fault(FAILED).next(NEXT));
+    }
     let passwords = passwords(&args.flags, &mut faults)?;
     let client = app.connect().await?;
-    let name = names::checked_project(&args.name)?;
     let found = client.projects().get_project(v1::GetProjectRequest { name }).await;
     let mut project = match found {
         Ok(project) => project.into_inner(),
@@ -248,17 +256,18 @@ fn notes(app: &App, project: &v1::Project) {
 
 async fn list(app: &App, args: &ListArgs) -> Outcome<Exit> {
     let mut faults = Faults::default();
-    let filter = request::project_filter(args, &mut faults);
+    let (filter, selector) = request::project_filter(args, &mut faults);
     faults.finish("nothing listed", "mirrorctl project list --help")?;
     let order = if args.reverse { "name desc" } else { "" };
     let client = app.connect().await?;
-    let projects = projects_by(&client, &filter, order)
+    let mut projects = projects_by(&client, &filter, order)
         .await
         .map_err(|status| Fault::from_status("nothing listed", &status))?;
+    projects.retain(|project| selector.fits(&project.labels));
     let response = v1::ListProjectsResponse { projects, next_page_token: String::new() };
     let names: Vec<&str> = response.projects.iter().map(|project| names::last(&project.name)).collect();
     app.answer(&response, "ListProjectsResponse", &names, |view| {
-        match response.projects.is_empty() && !filter.is_empty() {
+        match response.projects.is_empty() && !(filter.is_empty() && selector.is_empty()) {
             true => "No project is like that. Next: mirrorctl project list\n".to_owned(),
             false => text::project::list(view, &response.projects),
         }
@@ -292,80 +301,123 @@ async fn show(app: &App, typed: &str) -> Outcome<Exit> {
     Ok(Exit::Done)
 }
 
-async fn pause(app: &App, typed: &str, until_text: Option<&str>, reason: String) -> Outcome<Exit> {
+async fn pause(app: &App, projects: &ProjectsArg, until_text: Option<&str>, reason: &str) -> Outcome<Exit> {
+    const WORDS: Words = Words { kind: "project", does: "pauses", failed: "not paused" };
     const FAILED: &str = "project not paused";
     let mut faults = Faults::default();
     let now = clock::now();
+    for typed in &projects.names {
+        names::check_name("PROJECT", names::last(typed), &mut faults);
+    }
+    let are_names = faults.is_empty();
     let until = until_text.and_then(|text| faults.check("--until", request::time_or_span(text, now)));
+    if !are_names {
+        return Err(faults.into_fault(FAILED).next("mirrorctl project pause --help"));
+    }
     let client = app.connect().await?;
-    let name = names::checked_project(typed)?;
     if !faults.is_empty() {
-        // A name that does not exist is told together with the faults of the flags.
-        let found = client.projects().get_project(v1::GetProjectRequest { name }).await;
-        let short = names::last(typed);
-        let fault = faults.into_fault(FAILED).next(format!("mirrorctl project pause {short} --until 3d"));
-        return match found {
-            Err(status) if status.code() == Code::NotFound => {
-                let mut missing = of_project(app, &client, typed, FAILED, &status).await;
-                missing.details.extend(fault.details);
-                // Both mended: the name as it was suggested, and a span.
-                let typed = format!("--until {}", quoted(until_text.unwrap_or_default()));
-                missing.next = missing.next.map(|next| next.replacen(&typed, "--until 3d", 1));
-                Err(missing)
-            }
-            _ => Err(fault),
+        let fault = faults.into_fault(FAILED);
+        return Err(match projects.names.as_slice() {
+            [typed] => with_missing(app, &client, typed, until_text.unwrap_or_default(), fault).await,
+            _ => fault.next("mirrorctl project pause --help"),
+        });
+    }
+    let chosen = several::projects(app, &client, projects, FAILED).await?;
+    several::each(app, &chosen, WORDS, async |typed| {
+        let (name, reason) = (names::checked_project(typed)?, reason.to_owned());
+        let request = v1::PauseProjectRequest { name, reason, until, etag: String::new() };
+        let project = match client.projects().pause_project(request).await {
+            Ok(project) => project.into_inner(),
+            Err(status) => return Err(of_project(app, &client, typed, FAILED, &status).await),
         };
-    }
-    let request = v1::PauseProjectRequest { name, reason, until, etag: String::new() };
-    let project = match client.projects().pause_project(request).await {
-        Ok(project) => project.into_inner(),
-        Err(status) => return Err(of_project(app, &client, typed, FAILED, &status).await),
-    };
-    let name = names::last(&project.name);
-    let until = match project.paused.as_ref().and_then(|pause| time(pause.until)) {
-        Some(until) => format!(" until {}", units::moment_and_distance(until, now)),
-        None => String::new(),
-    };
-    let what = format!("{name} paused{until}; what runs goes on.");
-    app.changed(&project, "Project", &[name], &what, &format!("mirrorctl project resume {name}"))?;
-    Ok(Exit::Done)
+        let name = names::last(&project.name);
+        let until = match project.paused.as_ref().and_then(|pause| time(pause.until)) {
+            Some(until) => format!(" until {}", units::moment_and_distance(until, now)),
+            None => String::new(),
+        };
+        let what = format!("{name} paused{until}; what runs goes on.");
+        Done::new(&project, "Project", name, what, format!("mirrorctl project resume {name}"))
+    })
+    .await
 }
 
-async fn resume(app: &App, typed: &str) -> Outcome<Exit> {
-    let client = app.connect().await?;
-    let request = v1::ResumeProjectRequest { name: names::checked_project(typed)?, etag: String::new() };
-    let project = match client.projects().resume_project(request).await {
-        Ok(project) => project.into_inner(),
-        Err(status) => return Err(of_project(app, &client, typed, "project not resumed", &status).await),
-    };
-    let name = names::last(&project.name);
-    let what = format!("{name} resumed. {}", fires(&project));
-    app.changed(&project, "Project", &[name], &what, &format!("mirrorctl project show {name}"))?;
-    Ok(Exit::Done)
-}
-
-async fn start(app: &App, typed: &str, request: v1::RunProjectRequest, follow: bool) -> Outcome<Exit> {
-    let client = app.connect().await?;
-    let kind = if request.dry_run { "Dry run" } else { "Run" };
-    let response = match client.projects().run_project(request).await {
-        Ok(response) => response.into_inner(),
-        Err(status) => return Err(of_project(app, &client, typed, "no run started", &status).await),
-    };
-    let run = response.run.clone().unwrap_or_default();
-    let (id, project) = (names::short_run(&run.name), names::project_of(&run.name));
-    let what = match (response.coalesced, follow) {
-        (true, _) => {
-            format!("Queued as run {id} (coalesced): {project} has a run already; this one follows.")
+/// A fault of `--until`, together with a name that does not exist.
+async fn with_missing(app: &App, client: &Client, typed: &str, until: &str, fault: Fault) -> Fault {
+    let name = names::project(typed);
+    let found = client.projects().get_project(v1::GetProjectRequest { name }).await;
+    let short = names::last(typed);
+    match found {
+        Err(status) if status.code() == Code::NotFound => {
+            let mut missing = of_project(app, client, typed, "project not paused", &status).await;
+            missing.details.extend(fault.details);
+            // Both mended: the name as it was suggested, and a span.
+            let typed = format!("--until {}", quoted(until));
+            missing.next = missing.next.map(|next| next.replacen(&typed, "--until 3d", 1));
+            missing
         }
-        (false, true) => format!("{kind} {id} of {project} started. Ctrl-C stops watching, not the run."),
-        (false, false) => format!("{kind} {id} of {project} started."),
-    };
-    let next = if follow { String::new() } else { format!("mirrorctl run watch {project}") };
-    for note in &response.notes {
-        app.hint(&format!("Note: {}", units::clean(note)));
+        _ => fault.next(format!("mirrorctl project pause {short} --until 3d")),
     }
-    app.changed(&response, "RunProjectResponse", &[&run.name], &what, &next)?;
-    if follow { watch::follow(app, client, run.name).await } else { Ok(Exit::Done) }
+}
+
+async fn resume(app: &App, projects: &ProjectsArg) -> Outcome<Exit> {
+    const WORDS: Words = Words { kind: "project", does: "resumes", failed: "not resumed" };
+    const FAILED: &str = "project not resumed";
+    let client = app.connect().await?;
+    let chosen = several::projects(app, &client, projects, FAILED).await?;
+    several::each(app, &chosen, WORDS, async |typed| {
+        let request = v1::ResumeProjectRequest { name: names::checked_project(typed)?, etag: String::new() };
+        let project = match client.projects().resume_project(request).await {
+            Ok(project) => project.into_inner(),
+            Err(status) => return Err(of_project(app, &client, typed, FAILED, &status).await),
+        };
+        let name = names::last(&project.name);
+        let what = format!("{name} resumed. {}", fires(&project));
+        Done::new(&project, "Project", name, what, format!("mirrorctl project show {name}"))
+    })
+    .await
+}
+
+async fn start(
+    app: &App,
+    projects: &ProjectsArg,
+    request: &v1::RunProjectRequest,
+    follow: bool,
+) -> Outcome<Exit> {
+    const FAILED: &str = "no run started";
+    let does = if request.dry_run { "starts a dry run of" } else { "starts a run of" };
+    let words = Words { kind: "project", does, failed: "not started" };
+    let client = app.connect().await?;
+    let chosen = several::projects(app, &client, projects, FAILED).await?;
+    if follow && chosen.several {
+        let text = "follows one run: name one project, or leave it out and see mirrorctl status";
+        let fault = Fault::of_input(FAILED, vec![("--watch".to_owned(), text.to_owned())]);
+        return Err(fault.next("mirrorctl project run --help"));
+    }
+    let started = std::cell::RefCell::new(String::new());
+    let exit = several::each(app, &chosen, words, async |typed| {
+        let (name, request_id) = (names::checked_project(typed)?, uuid::Uuid::new_v4().to_string());
+        let request = v1::RunProjectRequest { name, request_id, ..request.clone() };
+        let kind = if request.dry_run { "Dry run" } else { "Run" };
+        let response = match client.projects().run_project(request).await {
+            Ok(response) => response.into_inner(),
+            Err(status) => return Err(of_project(app, &client, typed, FAILED, &status).await),
+        };
+        let run = response.run.clone().unwrap_or_default();
+        let (id, project) = (names::short_run(&run.name), names::project_of(&run.name));
+        let what = match (response.coalesced, follow) {
+            (true, _) => {
+                format!("Queued as run {id} (coalesced): {project} has a run already; this one follows.")
+            }
+            (false, true) => format!("{kind} {id} of {project} started. Ctrl-C stops watching, not the run."),
+            (false, false) => format!("{kind} {id} of {project} started."),
+        };
+        let next = if follow { String::new() } else { format!("mirrorctl run watch {project}") };
+        started.replace(run.name.clone());
+        let done = Done::new(&response, "RunProjectResponse", &run.name, what, next)?;
+        Ok(Done { notes: response.notes, ..done })
+    })
+    .await?;
+    if follow { watch::follow(app, client, started.into_inner()).await } else { Ok(exit) }
 }
 
 async fn push(app: &App, typed: &str) -> Outcome<Exit> {
@@ -394,13 +446,12 @@ async fn push(app: &App, typed: &str) -> Outcome<Exit> {
 
 async fn promote(app: &App, typed: &str, to: &str, force: bool) -> Outcome<Exit> {
     const FAILED: &str = "origin not changed";
+    let mut faults = Faults::default();
+    let name = names::noted_project("PROJECT", typed, &mut faults);
+    let agent = names::noted_agent("--to", to, &mut faults);
+    faults.finish(FAILED, "mirrorctl project promote --help")?;
     let client = app.connect().await?;
-    let request = v1::PromoteOriginRequest {
-        name: names::checked_project(typed)?,
-        agent: names::agent(to),
-        etag: String::new(),
-        force,
-    };
+    let request = v1::PromoteOriginRequest { name, agent, etag: String::new(), force };
     let project = match client.projects().promote_origin(request).await {
         Ok(project) => project.into_inner(),
         Err(status) => return Err(of_project(app, &client, typed, FAILED, &status).await),
@@ -473,33 +524,5 @@ async fn preview(app: &App, typed: &str, count: i32) -> Outcome<Exit> {
     };
     let fires: Vec<&str> = response.fires.iter().map(|fire| fire.local_time.as_str()).collect();
     app.answer(&response, "PreviewScheduleResponse", &fires, |view| text::project::preview(view, &response))?;
-    Ok(Exit::Done)
-}
-
-async fn delete(app: &App, typed: &str, cancel_running: bool) -> Outcome<Exit> {
-    const FAILED: &str = "project not deleted";
-    let client = app.connect().await?;
-    let name = names::checked_project(typed)?;
-    let found = client.projects().get_project(v1::GetProjectRequest { name: name.clone() }).await;
-    let project = match found {
-        Ok(project) => project.into_inner(),
-        Err(status) => return Err(of_project(app, &client, typed, FAILED, &status).await),
-    };
-    let short = names::last(&project.name);
-    let question =
-        format!("This removes {short}, its schedule and its history for good; the trees on disk stay.");
-    confirm(&question, Wanted::Name(short), app.global.yes)?;
-    let request = v1::DeleteProjectRequest { name, etag: project.etag.clone(), cancel_running };
-    if let Err(status) = client.projects().delete_project(request).await {
-        let fault = of_project(app, &client, typed, FAILED, &status).await;
-        let running = status.code() == Code::FailedPrecondition && !cancel_running;
-        return Err(if running {
-            fault.next(format!("mirrorctl project delete {short} --cancel-running"))
-        } else {
-            fault
-        });
-    }
-    let what = format!("{short} deleted; the trees on the agents' disks stay.");
-    app.changed(&project, "Project", &[short], &what, "mirrorctl project list")?;
     Ok(Exit::Done)
 }

@@ -7,9 +7,9 @@ use mirror_proto::v1;
 use tokio_stream::StreamExt as _;
 use tonic::{Code, Status};
 
-use super::{PAGE_SIZE_MAX, all_projects, of_project};
+use super::{PAGE_SIZE_MAX, all_projects, of_project, several};
 use crate::app::{App, quoted};
-use crate::cli::RunCommand;
+use crate::cli::{ProjectsArg, RunCommand};
 use crate::client::Client;
 use crate::confirm::{Wanted, confirm};
 use crate::exit::Exit;
@@ -22,8 +22,8 @@ const LOG_TAIL_BYTES_MAX: usize = 8 * 1024 * 1024;
 
 pub(super) async fn run(app: &App, command: RunCommand) -> Outcome<Exit> {
     match command {
-        RunCommand::List { project, page_size, page_token } => {
-            list(app, &project, page_size, page_token).await
+        RunCommand::List { projects, page_size, page_token } => {
+            list(app, &projects, page_size, page_token).await
         }
         RunCommand::Show { run } => show(app, &run).await,
         RunCommand::Watch { run } => {
@@ -112,8 +112,13 @@ async fn of_run(app: &App, client: &Client, typed: &str, failed: &str, status: &
     }
 }
 
-async fn list(app: &App, typed: &str, page_size: i32, page_token: String) -> Outcome<Exit> {
+async fn list(app: &App, projects: &ProjectsArg, page_size: i32, page_token: String) -> Outcome<Exit> {
     let client = app.connect().await?;
+    let chosen = several::projects(app, &client, projects, "nothing listed").await?;
+    let typed = match chosen.names.as_slice() {
+        [one] if !chosen.several => one.as_str(),
+        many => return list_of_several(app, &client, many, page_size, &page_token).await,
+    };
     let request = v1::ListRunsRequest { parent: names::checked_project(typed)?, page_size, page_token };
     let page = match client.runs().list_runs(request).await {
         Ok(page) => page.into_inner(),
@@ -129,6 +134,37 @@ async fn list(app: &App, typed: &str, page_size: i32, page_token: String) -> Out
     if !page.next_page_token.is_empty() {
         app.hint(&format!("More: mirrorctl run list {project} --page-token {}", page.next_page_token));
     }
+    Ok(Exit::Done)
+}
+
+/// The newest runs of several projects together. There is no page behind them: each project has its own.
+async fn list_of_several(
+    app: &App,
+    client: &Client,
+    projects: &[String],
+    page_size: i32,
+    page_token: &str,
+) -> Outcome<Exit> {
+    const FAILED: &str = "nothing listed";
+    if !page_token.is_empty() {
+        let text = "goes on with the runs of one project: name it alone";
+        let fault = Fault::of_input(FAILED, vec![("--page-token".to_owned(), text.to_owned())]);
+        return Err(fault.next("mirrorctl run list --help"));
+    }
+    let mut runs = Vec::new();
+    for name in projects {
+        let request =
+            v1::ListRunsRequest { parent: names::project(name), page_size, page_token: String::new() };
+        match client.runs().list_runs(request).await {
+            Ok(page) => runs.extend(page.into_inner().runs),
+            Err(status) => return Err(of_project(app, client, name, FAILED, &status).await),
+        }
+    }
+    runs.sort_by_key(|run| std::cmp::Reverse(run.create_time.map(|time| (time.seconds, time.nanos))));
+    runs.truncate(usize::try_from(page_size).unwrap_or(0));
+    let page = v1::ListRunsResponse { runs, next_page_token: String::new() };
+    let names: Vec<&str> = page.runs.iter().map(|run| run.name.as_str()).collect();
+    app.answer(&page, "ListRunsResponse", &names, |view| text::run::list_of_several(view, &page.runs))?;
     Ok(Exit::Done)
 }
 

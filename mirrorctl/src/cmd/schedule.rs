@@ -161,7 +161,7 @@ fn flag_of(field: &str) -> &str {
 fn print(app: &App, answer: &Answer, present: DateTime<Utc>) -> Outcome<Exit> {
     let local = |fire: &Fire| fire.time.to_rfc3339();
     match app.global.output {
-        Format::Json => {
+        Format::Json | Format::Yaml => {
             let fires: Vec<String> = answer.fires.iter().map(local).collect();
             app.answer_json(&json!({"fires": fires, "exhausted": answer.exhausted, "notes": answer.notes}))?;
         }

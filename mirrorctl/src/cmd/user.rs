@@ -12,7 +12,7 @@ use crate::cli::{RoleArg, UserCommand};
 use crate::client::Client;
 use crate::confirm::{Wanted, confirm};
 use crate::exit::Exit;
-use crate::fault::{Fault, Outcome};
+use crate::fault::{Fault, Faults, Outcome};
 use crate::{config, names, text};
 
 pub(super) async fn run(app: &App, command: UserCommand) -> Outcome<Exit> {
@@ -65,14 +65,24 @@ async fn create(
 ) -> Outcome<Exit> {
     const FAILED: &str = "user not created";
     let bare = names::last(typed);
-    let password = if no_password {
-        String::new()
-    } else {
-        let prompt = format!("First password of {bare}, 12 characters or more:");
-        password::new(&prompt, "--password-file", file)?.to_string()
+    let mut faults = Faults::default();
+    let name = names::noted_user("USER", typed, &mut faults);
+    let prompt = format!("First password of {bare}, 12 characters or more:");
+    let password = match file {
+        _ if no_password => String::new(),
+        // Nobody is asked for the password of somebody who cannot be.
+        None if !faults.is_empty() => String::new(),
+        file => match password::new(&prompt, "--password-file", file) {
+            Ok(password) => password.to_string(),
+            Err(fault) if file.is_some() => {
+                fault.details.into_iter().for_each(|(flag, text)| faults.add(flag, text));
+                String::new()
+            }
+            Err(fault) => return Err(fault),
+        },
     };
-    let user =
-        v1::User { name: names::checked_user(typed)?, role: role.wire().into(), ..v1::User::default() };
+    faults.finish(FAILED, "mirrorctl user create --help")?;
+    let user = v1::User { name, role: role.wire().into(), ..v1::User::default() };
     let client = app.connect().await?;
     let request = v1::CreateUserRequest { user: Some(user), password };
     let made = client.users().create_user(request).await.map_err(|status| {

@@ -151,7 +151,7 @@ struct Rsync {
     notes: Vec<String>,
     pauses: Vec<String>,
     run_timeout: Option<u64>,
-    /// How many commands the line has that are neither it nor a `cd`.
+    /// The programs that the line runs besides it, by their names alone.
     others: Vec<String>,
 }
 
@@ -159,6 +159,7 @@ fn commands(line: &shell::Line) -> Vec<Rsync> {
     let mut directory = None;
     let mut found: Vec<Rsync> = Vec::new();
     let mut others = Vec::new();
+    let mut variables = Vec::new();
     for command in &line.commands {
         if let [cd, to] = command.words.as_slice()
             && cd == "cd"
@@ -166,11 +167,16 @@ fn commands(line: &shell::Line) -> Vec<Rsync> {
             directory = Some(to.clone());
             continue;
         }
+        if let Some(set) = assignments(&command.words) {
+            variables.extend(set);
+            continue;
+        }
         let mut rsync = Rsync { directory: directory.clone(), ..Rsync::default() };
+        variables.iter().for_each(|(name, value)| rsync.variable(name, value));
         rsync.unwrap(&command.words);
         if rsync.words.is_empty() {
-            let program = command.words.first().cloned().unwrap_or_default();
-            others.push(finish::shown(base(&program)));
+            let program = shell::program(command.words.iter().map(String::as_str));
+            others.push(finish::shown(base(program)));
             continue;
         }
         if command.is_piped {
@@ -186,6 +192,12 @@ fn commands(line: &shell::Line) -> Vec<Rsync> {
         }
     }
     found
+}
+
+/// What a command sets that does nothing else, `A=x` or `export A=x B=y`; it holds for the rest of the line.
+fn assignments(words: &[String]) -> Option<Vec<(&str, &str)>> {
+    let words = if words.first().is_some_and(|word| word == "export") { &words[1..] } else { words };
+    words.iter().map(|word| assignment(word)).collect()
 }
 
 fn base(program: &str) -> &str {

@@ -5,10 +5,13 @@ use std::path::PathBuf;
 
 use fleet::schedule::SPAN_SECONDS_MAX;
 use mirror_proto::v1;
-use rsync::Options;
+use rsync::{DeleteMode, Options};
 use zeroize::Zeroizing;
 
-use super::{options::Sifted, source};
+use super::{
+    options::{Parts, Sifted},
+    source,
+};
 
 /// A project as far as it is read.
 #[derive(Default)]
@@ -81,26 +84,63 @@ impl Draft {
     }
 
     /// Takes the options; `all`: they replace the fleet's flags.
-    pub(super) fn set_options(&mut self, sifted: Sifted, all: bool) {
-        sifted.notes.into_iter().for_each(|note| self.note(note));
-        for refused in sifted.refused {
-            self.pause(format!("the option {refused}"));
-        }
-        if let Some(file) = sifted.password_file {
-            self.note("the password's file is named as it was; apply reads it where apply runs");
-            self.password_file = Some(file);
-        }
-        if all && let Ok(options) = Options::parse_words(&sifted.options) {
-            options.warnings().into_iter().for_each(|warning| self.note(warning));
-        }
-        if all && sifted.options.is_empty() {
-            self.pause("no option of rsync is left: the fleet's own flags would be used");
+    pub(super) fn set_options(&mut self, mut sifted: Sifted, all: bool) {
+        self.tell_of(&mut sifted);
+        if all {
+            self.warn_of(&sifted.options);
         }
         if !sifted.options.is_empty() {
             let rsync = self.project.rsync.get_or_insert_default();
             rsync.no_defaults = all;
             rsync.options = sifted.options;
         }
+    }
+
+    /// Takes the options in their three parts.
+    pub(super) fn set_parts(&mut self, parts: Parts) {
+        let Parts { defaults, mut delete, mut others } = parts;
+        self.tell_of(&mut others);
+        let all: Vec<String> = defaults.iter().chain(&others.options).cloned().collect();
+        let options = self.warn_of(&all);
+        if all.is_empty() {
+            return;
+        }
+        if delete.is_some() && !options.is_recursive() {
+            self.pause("it deletes and does not go into directories, which rsync refuses");
+            delete = None;
+        }
+        let rsync = self.project.rsync.get_or_insert_default();
+        rsync.defaults = Some(v1::OptionWords { words: defaults });
+        rsync.options = others.options;
+        let delete = delete.map_or(v1::DeleteMode::None, |mode| match mode {
+            DeleteMode::Delay => v1::DeleteMode::Delay,
+            DeleteMode::After => v1::DeleteMode::After,
+            DeleteMode::During => v1::DeleteMode::During,
+            DeleteMode::Excluded => v1::DeleteMode::Excluded,
+        });
+        rsync.delete = delete.into();
+    }
+
+    /// What became of the words that are no options of the project.
+    fn tell_of(&mut self, sifted: &mut Sifted) {
+        sifted.notes.drain(..).for_each(|note| self.note(note));
+        for refused in sifted.refused.drain(..) {
+            self.pause(format!("the option {refused}"));
+        }
+        if let Some(file) = sifted.password_file.take() {
+            self.note("the password's file is named as it was; apply reads it where apply runs");
+            self.password_file = Some(file);
+        }
+    }
+
+    /// What is to be said of options that replace the fleet's flags.
+    fn warn_of(&mut self, words: &[String]) -> Options {
+        if words.is_empty() {
+            self.pause("no option of rsync is left: the fleet's own flags would be used");
+        }
+        let options = Options::parse_words(words).unwrap_or_default();
+        options.warnings().into_iter().for_each(|warning| self.note(warning));
+        options
     }
 
     /// Takes rsync's I/O timeout, in seconds.

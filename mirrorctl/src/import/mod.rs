@@ -104,8 +104,9 @@ pub fn crontab(settings: &Settings, name: &str, text: &str, system: bool) -> Out
     import.finish(name)
 }
 
+/// The file of a command that can be pasted. Of standard input nothing is left to read again.
 fn quoted_file(name: &str) -> String {
-    crate::app::quoted(name)
+    if name == "-" { "FILE".to_owned() } else { crate::app::quoted(name) }
 }
 
 /// An import under way.
@@ -162,8 +163,8 @@ impl<'a> Import<'a> {
     }
 
     /// Flags replace the fleet's; what the fleet does in spite of them is told once.
-    fn tell_of_own_flags(&mut self, words: &[String]) {
-        if !words.iter().any(|word| word == "--safe-links") {
+    fn tell_of_own_flags<'w>(&mut self, words: impl IntoIterator<Item = &'w String>) {
+        if !words.into_iter().any(|word| word == "--safe-links") {
             self.once(
                 "the fleet adds --safe-links everywhere: symbolic links that point out of a tree are not copied; nor are \
                  devices",

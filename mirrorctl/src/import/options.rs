@@ -4,7 +4,7 @@
 
 use std::path::PathBuf;
 
-use rsync::{DeleteMode, Opt, Options};
+use rsync::{DeleteMode, Opt, OptionFault, Options};
 
 use super::OPTION_WORDS_MAX;
 
@@ -118,6 +118,9 @@ const SAME: &[(&str, &str)] = &[
     ("ignore-non-existing", "existing"),
 ];
 
+/// A dash and a letter, whichever it is.
+const LETTER_CHARS: usize = 2;
+
 /// What became of the words.
 #[derive(Debug, Default, PartialEq)]
 pub(super) struct Sifted {
@@ -140,6 +143,17 @@ pub(super) struct Words {
     pub(super) options: Vec<String>,
     /// Sources, and the destination last.
     pub(super) operands: Vec<String>,
+}
+
+/// Words in the three parts of a project's options.
+#[derive(Debug, Default, PartialEq)]
+pub(super) struct Parts {
+    /// What stands in the place of the default flags.
+    pub(super) defaults: Vec<String>,
+    /// The delete part; `None`: nothing is deleted.
+    pub(super) delete: Option<DeleteMode>,
+    /// All other words, and what became of those that are in no part.
+    pub(super) others: Sifted,
 }
 
 /// Takes options and operands apart, as rsync's own parser does.
@@ -185,25 +199,50 @@ fn cluster<'a>(letters: &str, rest: &mut impl Iterator<Item = &'a String>, optio
 /// Sifts options whose values are joined.
 pub(super) fn sift(words: &[String]) -> Sifted {
     let mut sieve = Sieve::default();
-    for word in words.iter().take(OPTION_WORDS_MAX) {
-        sieve.word(word);
-    }
-    if words.len() > OPTION_WORDS_MAX {
-        let text = format!("it has {} options; at most {OPTION_WORDS_MAX} are read", words.len());
-        sieve.sifted.refused.push(text);
+    sieve.words(words);
+    if let Some(word) = sieve.one_delete() {
+        let at = sieve.delete_at.min(sieve.sifted.options.len());
+        sieve.sifted.options.insert(at, word);
     }
     sieve.finish()
+}
+
+/// Sifts the default part's options and the others, whose values are joined. A delete mode is a part of its own, wherever
+/// it stood; what both give stays where it stood first, as no option may stand in two parts.
+pub(super) fn sift_parts(defaults: &[String], others: &[String]) -> Parts {
+    let mut sieve = Sieve::default();
+    sieve.words(defaults);
+    let count = sieve.sifted.options.len();
+    sieve.words(others);
+    let delete = sieve.one_delete().and_then(|word| Options::parse_words(&[word]).ok()?.delete_mode());
+    let mut sifted = sieve.finish();
+    let others = sifted.options.split_off(count.min(sifted.options.len()));
+    let defaults = std::mem::replace(&mut sifted.options, others);
+    Parts { defaults, delete, others: sifted }
 }
 
 #[derive(Default)]
 struct Sieve {
     sifted: Sifted,
+    /// How many words it was given.
+    count: usize,
     /// The delete options as given, without dashes, and where the first stood.
     deletes: Vec<String>,
     delete_at: usize,
 }
 
 impl Sieve {
+    fn words(&mut self, words: &[String]) {
+        for word in words {
+            if self.count == OPTION_WORDS_MAX {
+                let text = format!("number {} and all behind it are not read", OPTION_WORDS_MAX + 1);
+                return self.refuse(Some(text));
+            }
+            self.count += 1;
+            self.word(word);
+        }
+    }
+
     fn word(&mut self, word: &str) {
         match word.strip_prefix("--") {
             Some(long) => self.long(word, long),
@@ -270,7 +309,7 @@ impl Sieve {
     fn allowed(&mut self, word: &str) {
         let parsed = match Options::parse_words(&[word]) {
             Ok(parsed) => parsed,
-            Err(faults) => return self.refuse(faults.first().map(ToString::to_string)),
+            Err(faults) => return self.refuse(faults.first().map(told)),
         };
         if self.fits(word) {
             // What only speaks of output is accepted and means nothing.
@@ -290,7 +329,7 @@ impl Sieve {
                 let mut all: Vec<&str> = self.sifted.options.iter().map(String::as_str).collect();
                 all.push(word);
                 let fault = Options::parse_words(&all).err().and_then(|faults| faults.last().cloned());
-                self.refuse(fault.map(|fault| fault.to_string()));
+                self.refuse(fault.as_ref().map(told));
             }
         }
     }
@@ -338,19 +377,16 @@ impl Sieve {
         match Options::parse_words(&[&mode]) {
             Ok(_) => Some(mode),
             Err(faults) => {
-                self.refuse(faults.first().map(ToString::to_string));
+                self.refuse(faults.first().map(told));
                 None
             }
         }
     }
 
     fn finish(mut self) -> Sifted {
-        if let Some(word) = self.one_delete() {
-            self.sifted.options.insert(self.delete_at.min(self.sifted.options.len()), word);
-        }
         // Doubles were resolved; what is left are the bounds of all words together.
         if let Err(faults) = Options::parse_words(&self.sifted.options) {
-            self.sifted.refused.extend(faults.iter().map(ToString::to_string));
+            self.sifted.refused.extend(faults.iter().map(told));
             self.sifted.options.clear();
         }
         self.sifted
@@ -368,6 +404,15 @@ impl Sieve {
             self.sifted.refused.push(text);
         }
     }
+}
+
+/// A refusal with the option's name alone: a value may be a secret (`--rsh=sshpass -p …`), and why a project is paused is
+/// stored and shown to everybody.
+fn told(fault: &OptionFault) -> String {
+    let is_name = |c: char| c.is_ascii_alphanumeric() || c == '-';
+    let end = fault.word.char_indices().skip(LETTER_CHARS).find(|(_, c)| !is_name(*c)).map(|(at, _)| at);
+    let name = &fault.word[..end.unwrap_or(fault.word.len())];
+    format!("\"{name}\": {}", fault.reason)
 }
 
 /// Whether a word that is there already says something about the same thing.
@@ -454,8 +499,9 @@ mod tests {
     fn what_is_refused_is_told_and_takes_nothing_else_with_it() {
         for (line, options, why) in [
             ("-avHL --delete", "-a -H --delete", "\"-L\":"),
-            ("-a -e ssh", "-a", "--rsh=ssh"),
-            ("-a --exclude-from /etc/x -H", "-a -H", "--exclude-from=/etc/x"),
+            ("-a -e ssh", "-a", "\"--rsh\":"),
+            ("-a --exclude-from /etc/x -H", "-a -H", "\"--exclude-from\":"),
+            ("-a -%", "-a", "\"-%\":"),
             ("-a --delete-after --delete-before", "-a", "exclude each other"),
             ("-a --copy-links", "-a", "--copy-links"),
             ("-a --nonsense", "-a", "--nonsense"),
@@ -464,6 +510,46 @@ mod tests {
             let got = sifted(line);
             assert_eq!(got.options, split(options), "{line}: {got:?}");
             assert!(got.refused.iter().any(|text| text.contains(why)), "{line}: {got:?}");
+        }
+    }
+
+    #[test]
+    fn three_parts_stay_apart() {
+        let parts = |defaults: &str, others: &str| {
+            let words = |line: &str| if line.is_empty() { Vec::new() } else { apart(&split(line)).options };
+            let Parts { defaults, delete, others } = sift_parts(&words(defaults), &words(others));
+            (defaults.join(" "), others.options.join(" "), delete, others.refused.len())
+        };
+        let told = |defaults: &str, others: &str, delete: Option<DeleteMode>| {
+            (defaults.to_owned(), others.to_owned(), delete, 0)
+        };
+        assert_eq!(
+            parts("-avH", "--exclude=x -z --delete"),
+            told("-avH", "--exclude=x -z", Some(DeleteMode::Delay))
+        );
+        assert_eq!(parts("", "-rt"), told("", "-rt", None));
+        let (defaults, others, delete, refused) =
+            parts("-rt --delete-after --bwlimit=5", "-r --bwlimit=7 -H --delete");
+        // The later value counts, as in rsync, at the place of the first.
+        assert_eq!((defaults.as_str(), others.as_str()), ("-rt --bwlimit=7", "-H"));
+        assert_eq!((delete, refused), (Some(DeleteMode::After), 0));
+        let many: Vec<String> = (0..300).map(|number| format!("--exclude={number}")).collect();
+        assert!(
+            sift_parts(&split("-a"), &many).others.refused.iter().any(|text| text.contains("number 257"))
+        );
+    }
+
+    #[test]
+    fn a_refusal_holds_no_value() {
+        for line in [
+            "-a -e sshpass~-p~hunter2~ssh",
+            "-a --rsh=sshpass~-p~hunter2~ssh",
+            "-aMe=hunter2 --password=hunter2",
+            "-a --max-delete=hunter2 --chmod=hunter2 --timeout=hunter2",
+            "-a --rsh~hunter2 --max-size=1k --min-size=hunter2",
+        ] {
+            let got = sifted(line);
+            assert!(!got.refused.is_empty() && !format!("{got:?}").contains("hunter2"), "{line}: {got:?}");
         }
     }
 }

@@ -98,11 +98,11 @@ fn project(import: &mut Import<'_>, place: &str, node: &Node) -> Draft {
         draft.pause("it was disabled in the old system");
     }
     schedule(import, &mut draft, &payload);
-    let words = words(&mut draft, &payload);
-    import.tell_of_own_flags(&words);
-    let sifted = options::sift(&words);
-    let port = sifted.port.clone();
-    draft.set_options(sifted, true);
+    let (defaults, others) = words(&mut draft, &payload);
+    import.tell_of_own_flags(defaults.iter().chain(&others));
+    let parts = options::sift_parts(&defaults, &others);
+    let port = parts.others.port.clone();
+    draft.set_parts(parts);
     let own = draft.set_source(&format!("{}::{}", payload.host, payload.module), port.as_deref());
     if !payload.password.is_empty() {
         // The old system had no other user.
@@ -182,27 +182,31 @@ fn rsync_options(payload: &mut Payload, at: &str, node: &Node, faults: &mut Faul
     }
 }
 
-/// The three parts in the order in which they are documented, each word as the old system's shell split it.
-fn words(draft: &mut Draft, payload: &Payload) -> Vec<String> {
+/// The default part's options and the others, those of the delete part last, in the order in which the parts are
+/// documented; each word as the old system's shell split it.
+fn words(draft: &mut Draft, payload: &Payload) -> (Vec<String>, Vec<String>) {
     let defaults = payload.defaults.clone().unwrap_or_else(|| vec![DEFAULTS.to_owned()]);
     let delete = payload.delete.clone().unwrap_or_else(|| DELETE.to_owned());
     if payload.defaults.is_none() || payload.delete.is_none() {
         draft.note(format!("what rsync_options leaves out is what the old system ran: {DEFAULTS} {DELETE}"));
     }
-    let mut split = Vec::new();
-    for (part, texts) in [("defaults", &defaults), ("basic", &payload.basic), ("delete", &vec![delete])] {
+    let mut split = |part: &str, texts: &[String]| {
+        let mut split = Vec::new();
         for text in texts {
             match shell::words(text) {
                 Ok(words) => split.extend(words),
                 Err(why) => draft.pause(format!("a word of rsync_options.{part} {why}")),
             }
         }
-    }
-    let apart = options::apart(&split);
-    if !apart.operands.is_empty() {
-        draft.pause("rsync_options hold a word that is no option");
-    }
-    apart.options
+        let apart = options::apart(&split);
+        if !apart.operands.is_empty() {
+            draft.pause("rsync_options hold a word that is no option");
+        }
+        apart.options
+    };
+    let (defaults, mut others) = (split("defaults", &defaults), split("basic", &payload.basic));
+    others.extend(split("delete", &[delete]));
+    (defaults, others)
 }
 
 fn schedule(import: &mut Import<'_>, draft: &mut Draft, payload: &Payload) {

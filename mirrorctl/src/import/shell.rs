@@ -56,6 +56,17 @@ pub(super) fn words(text: &str) -> Result<Vec<String>, String> {
     }
 }
 
+/// The program of a command, for a message: what is set in front of it and its arguments may be secrets.
+pub(super) fn program<'a>(words: impl IntoIterator<Item = &'a str>) -> &'a str {
+    let sets = |word: &&str| {
+        word.split_once('=').is_some_and(|(name, _)| {
+            name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"_+\"'".contains(&byte))
+        })
+    };
+    let program = words.into_iter().find(|word| !sets(word)).unwrap_or_default();
+    program.split(|c: char| c.is_whitespace() || c == '=').next().unwrap_or_default()
+}
+
 /// What the next word is, where it is no word of a command.
 enum Target {
     Output,
@@ -251,6 +262,20 @@ mod tests {
 
     fn words_of(text: &str) -> Vec<String> {
         super::words(text).unwrap()
+    }
+
+    #[test]
+    fn a_program_is_named_without_what_may_be_secret() {
+        for (text, name) in [
+            ("/usr/bin/notify --key s3cret", "/usr/bin/notify"),
+            ("KEY=s3cret A_1='x y' notify s3cret", "notify"),
+            ("KEY=s3cret", ""),
+            ("KEY+=s3cret notify", "notify"),
+            ("./a=s3cret b", "./a"),
+            ("'notify --key s3cret'", "notify"),
+        ] {
+            assert_eq!(program(words_of(text).iter().map(String::as_str)), name, "{text}");
+        }
     }
 
     #[test]

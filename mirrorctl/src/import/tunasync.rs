@@ -7,7 +7,7 @@
 
 use zeroize::Zeroizing;
 
-use super::{Draft, IMPORT_PROJECTS_MAX, Import, finish, options, tree};
+use super::{Draft, IMPORT_PROJECTS_MAX, Import, finish, options, shell, tree};
 use crate::manifest::{
     Format,
     document::{self, Data, Node},
@@ -390,14 +390,14 @@ impl Mirror<'_> {
 
     fn command(&self, import: &mut Import<'_>, draft: &mut Draft) {
         let command = self.text(import, "command");
-        let program = command.split_whitespace().next().unwrap_or_default();
-        // The rest of the line may hold secrets.
+        let program = shell::program(command.split_whitespace());
         draft.pause(format!(
             "it runs the command {:?}, not rsync; it has no upstream",
             finish::shown(program)
         ));
         let upstream = self.text(import, "upstream");
-        if !upstream.is_empty() && !upstream.contains('@') {
+        // A user with a password, or a token.
+        if !upstream.is_empty() && !upstream.contains(['@', '?']) {
             draft.note(format!("its command had the upstream {:?}", finish::shown(&upstream)));
         }
         if self.own("env").is_some() {
@@ -544,7 +544,7 @@ impl Mirror<'_> {
             }
             hooks.extend(self.texts(import, &format!("{on}_extra")));
             for hook in hooks.iter().filter(|hook| !hook.trim().is_empty()) {
-                let program = hook.split_whitespace().next().unwrap_or_default();
+                let program = shell::program(hook.split_whitespace());
                 draft.pause(format!("{on} runs {:?}, which the fleet does not", finish::shown(program)));
             }
         }

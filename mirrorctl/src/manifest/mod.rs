@@ -24,11 +24,14 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use chrono::{DateTime, Utc};
 use mirror_proto::v1;
+use prost_types::Timestamp;
 
 pub use self::document::Format;
 use self::shape::Shape;
 use crate::fault::{Fault, Faults, Outcome};
+use crate::text::time;
 
 /// What stands in a manifest's field `schema`.
 pub const SCHEMA: &str = "mirror.manifest.v1";
@@ -53,6 +56,8 @@ pub struct Declared {
     pub project: v1::Project,
     /// Whether its schedule is stopped. `None`: it stays as it is, and a new one is not stopped.
     pub paused: Option<Paused>,
+    /// Whether its tree is served and not worked on. `None`: that stays as it is, and a new one is not archived.
+    pub archived: Option<Archived>,
     /// Files that hold the passwords of upstreams, by the upstreams' places in the list.
     pub password_files: BTreeMap<usize, PathBuf>,
     /// Lines that are written as comments before it; they are not read back.
@@ -64,6 +69,17 @@ pub struct Declared {
 /// Whether a schedule is stopped.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Paused {
+    /// It is not.
+    No,
+    /// It is, for this reason; an empty one is none.
+    Yes(String),
+    /// It is, for this reason, and goes on by itself at this time.
+    Until(String, DateTime<Utc>),
+}
+
+/// Whether a tree is served and not worked on.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Archived {
     /// It is not.
     No,
     /// It is, for this reason; an empty one is none.
@@ -113,6 +129,12 @@ impl Declared {
 
     /// The contract's path of a field as a manifest has it.
     fn written_as(&self, field: &str) -> String {
+        match field {
+            "pause_reason" => return "paused".to_owned(),
+            "pause_until" => return "paused.until".to_owned(),
+            "archive_reason" => return "archived".to_owned(),
+            _ => {}
+        }
         let secret = field.strip_suffix(".password").filter(|before| before.starts_with("upstreams["));
         secret.map_or_else(|| field.to_owned(), |before| format!("{before}.{}", shape::SECRET_FILE))
     }
@@ -120,33 +142,42 @@ impl Declared {
 
 impl Manifest {
     /// Reads all that `-f` names: a file, a directory (its `.toml` and `.json` files in the order of their names), or `-`
-    /// for standard input. Passwords are read by [`Manifest::read_passwords`].
+    /// for standard input; and the files of passwords that these name.
     ///
     /// # Errors
     /// Every fault of every file; `failed` says what did not happen, as in `nothing applied`.
     pub fn open(failed: &str, path: &Path) -> Outcome<Self> {
         let sources = files::read(failed, path)?;
-        Self::read_all(failed, &path.display().to_string(), &sources)
+        let mut faults = Faults::default();
+        let mut manifest = Self::read_all(&sources, &mut faults);
+        manifest.read_passwords(sources.len() > 1, &mut faults);
+        if faults.is_empty() {
+            Ok(manifest)
+        } else {
+            Err(in_files(failed, &path.display().to_string(), faults))
+        }
     }
 
-    /// Reads one text; `name` tells its format, where its ending does, and stands in messages.
+    /// Reads one text; `name` tells its format, where its ending does, and stands in messages. Files of passwords are not
+    /// looked at.
     ///
     /// # Errors
     /// As [`Manifest::open`].
     pub fn parse(failed: &str, name: &str, text: &str) -> Outcome<Self> {
         let source =
             files::Source { name: name.to_owned(), directory: PathBuf::new(), text: text.to_owned() };
-        Self::read_all(failed, name, &[source])
+        let mut faults = Faults::default();
+        let manifest = Self::read_all(&[source], &mut faults);
+        if faults.is_empty() { Ok(manifest) } else { Err(in_files(failed, name, faults)) }
     }
 
-    fn read_all(failed: &str, whole: &str, sources: &[files::Source]) -> Outcome<Self> {
-        let mut faults = Faults::default();
+    fn read_all(sources: &[files::Source], faults: &mut Faults) -> Self {
         let mut manifest = Self::default();
         for source in sources {
-            read::source(source, sources.len() > 1, &mut manifest, &mut faults);
+            read::source(source, sources.len() > 1, &mut manifest, faults);
         }
-        manifest.note_doubles(sources.len() > 1, &mut faults);
-        if faults.is_empty() { Ok(manifest) } else { Err(in_files(failed, whole, faults)) }
+        manifest.note_doubles(sources.len() > 1, faults);
+        manifest
     }
 
     fn note_doubles(&self, named: bool, faults: &mut Faults) {
@@ -160,12 +191,7 @@ impl Manifest {
     }
 
     /// Reads the files that hold passwords into the projects. A relative path counts from the manifest's directory.
-    ///
-    /// # Errors
-    /// Every file that cannot be read.
-    pub fn read_passwords(&mut self, failed: &str, whole: &str) -> Outcome<()> {
-        let named = self.is_of_several_files();
-        let mut faults = Faults::default();
+    fn read_passwords(&mut self, named: bool, faults: &mut Faults) {
         for one in &mut self.projects {
             for (index, path) in one.password_files.clone() {
                 match files::secret(&path, PASSWORD_FILE_BYTES_MAX) {
@@ -182,7 +208,6 @@ impl Manifest {
                 }
             }
         }
-        if faults.is_empty() { Ok(()) } else { Err(in_files(failed, whole, faults)) }
     }
 
     /// The faults that the coordinator found, each at its place in the files: `projects[3].project.destination` is of the
@@ -227,6 +252,12 @@ impl Manifest {
     pub fn to_json(&self) -> String {
         write::json(self)
     }
+
+    /// The manifest as [`Manifest::to_json`] prints it.
+    #[must_use]
+    pub fn to_value(&self) -> serde_json::Value {
+        write::value(self)
+    }
 }
 
 /// The JSON Schema of manifests.
@@ -253,20 +284,43 @@ pub fn as_written(field: &str, value: &str) -> String {
 
 impl From<v1::DeclaredProject> for Declared {
     fn from(wire: v1::DeclaredProject) -> Self {
-        let v1::DeclaredProject { project, paused, pause_reason } = wire;
-        let paused = paused.map(|paused| if paused { Paused::Yes(pause_reason) } else { Paused::No });
-        Self { project: project.unwrap_or_default(), paused, ..Self::default() }
+        let v1::DeclaredProject { project, paused, pause_reason, pause_until, archived, archive_reason } =
+            wire;
+        let paused = paused.map(|paused| match (paused, time(pause_until)) {
+            (false, _) => Paused::No,
+            (true, None) => Paused::Yes(pause_reason),
+            (true, Some(until)) => Paused::Until(pause_reason, until),
+        });
+        let archived = archived.map(|archived| match archived {
+            false => Archived::No,
+            true => Archived::Yes(archive_reason),
+        });
+        let project = project.map(|project| *project).unwrap_or_default();
+        Self { project, paused, archived, ..Self::default() }
     }
+}
+
+/// To the millisecond, as the coordinator stores it: what is exported must be what is there.
+fn instant(time: DateTime<Utc>) -> Timestamp {
+    let millis = i32::try_from(time.timestamp_subsec_millis()).unwrap_or(0);
+    Timestamp { seconds: time.timestamp(), nanos: millis * 1_000_000 }
 }
 
 impl From<&Declared> for v1::DeclaredProject {
     fn from(one: &Declared) -> Self {
-        let (paused, pause_reason) = match &one.paused {
-            None => (None, String::new()),
-            Some(Paused::No) => (Some(false), String::new()),
-            Some(Paused::Yes(reason)) => (Some(true), reason.clone()),
+        let (paused, pause_reason, pause_until) = match &one.paused {
+            None => (None, String::new(), None),
+            Some(Paused::No) => (Some(false), String::new(), None),
+            Some(Paused::Yes(reason)) => (Some(true), reason.clone(), None),
+            Some(Paused::Until(reason, until)) => (Some(true), reason.clone(), Some(instant(*until))),
         };
-        Self { project: Some(one.project.clone()), paused, pause_reason }
+        let (archived, archive_reason) = match &one.archived {
+            None => (None, String::new()),
+            Some(Archived::No) => (Some(false), String::new()),
+            Some(Archived::Yes(reason)) => (Some(true), reason.clone()),
+        };
+        let project = Some(Box::new(one.project.clone()));
+        Self { project, paused, pause_reason, pause_until, archived, archive_reason }
     }
 }
 

@@ -2,12 +2,12 @@
 
 use std::collections::HashMap;
 
-use fleet::schedule::parse_span;
+use fleet::schedule::{parse_date, parse_span};
 use mirror_proto::v1;
 use prost_reflect::{DynamicMessage, MapKey, MessageDescriptor, Value};
 
 use super::{
-    Declared, Format, Manifest, Paused, Place, SCHEMA,
+    Archived, Declared, Format, Manifest, Paused, Place, SCHEMA,
     document::{self, Data, Node},
     files::Source,
     shape::{self, Field, Shape},
@@ -18,8 +18,12 @@ use crate::{fault::Faults, suggest::nearest};
 const NO_SPAN: &str = "0s";
 /// Fields of the manifest itself.
 const FIELDS: [&str; 2] = ["schema", "projects"];
-/// The field of a project that is no field of the contract's.
+/// The fields of a project that are no fields of the contract's.
+const OWN: [&str; 2] = [PAUSED, ARCHIVED];
 const PAUSED: &str = "paused";
+const ARCHIVED: &str = "archived";
+/// Those of a pause.
+const OF_PAUSES: [&str; 2] = ["reason", "until"];
 
 /// Reads a file's projects; `named`: there are several files.
 pub(super) fn source(source: &Source, named: bool, manifest: &mut Manifest, faults: &mut Faults) {
@@ -115,12 +119,16 @@ impl Reading<'_> {
                 self.declared.place.lines.push((at.clone(), node.line));
             }
             if path.is_empty() && key == PAUSED {
-                self.paused(node);
+                self.declared.paused = self.paused(node);
+                continue;
+            }
+            if path.is_empty() && key == ARCHIVED {
+                self.declared.archived = self.archived(node);
                 continue;
             }
             let Some(field) = fields.iter().find(|field| field.key == *key) else {
-                let own = if path.is_empty() { Some(PAUSED) } else { None };
-                let known = fields.iter().map(|field| field.key.as_str()).chain(own);
+                let own = if path.is_empty() { &OWN[..] } else { &[] };
+                let known = fields.iter().map(|field| field.key.as_str()).chain(own.iter().copied());
                 let text = no_such_field(key, known);
                 self.wrong(&at, not_for_people(message, key).unwrap_or(text));
                 continue;
@@ -143,18 +151,66 @@ impl Reading<'_> {
         read
     }
 
-    fn paused(&mut self, node: &Node) {
-        self.declared.paused = match &node.data {
+    fn paused(&mut self, node: &Node) -> Option<Paused> {
+        match &node.data {
             Data::Flag(false) => Some(Paused::No),
             Data::Flag(true) => Some(Paused::Yes(String::new())),
+            Data::Text(reason) if reason.trim().is_empty() => {
+                self.wrong(PAUSED, "is an empty reason; write true, false or the reason");
+                None
+            }
             Data::Text(reason) => Some(Paused::Yes(reason.clone())),
+            Data::Table(entries) => Some(self.pause(entries)),
             Data::Nothing => None,
             other => {
-                let text = format!("must be true, false or the reason as a text, not {}", other.kind());
+                let text = format!(
+                    "must be true, false, the reason as a text, or a table with until, not {}",
+                    other.kind()
+                );
                 self.wrong(PAUSED, text);
                 None
             }
-        };
+        }
+    }
+
+    fn pause(&mut self, entries: &[(String, Node)]) -> Paused {
+        let (mut why, mut until) = (String::new(), None);
+        for (key, node) in entries {
+            let at = format!("{PAUSED}.{key}");
+            if node.line > 0 {
+                self.declared.place.lines.push((at.clone(), node.line));
+            }
+            match (key.as_str(), &node.data) {
+                ("reason" | "until", Data::Nothing) => {}
+                ("reason", Data::Text(text)) => why.clone_from(text),
+                ("until", Data::Text(text) | Data::Time(text)) => match parse_date(text, None) {
+                    Ok(date) => until = Some(date.time),
+                    Err(bad) => self.wrong(&at, bad.to_string()),
+                },
+                ("reason", other) => self.wrong(&at, format!("must be a text, not {}", other.kind())),
+                ("until", other) => self.wrong(&at, format!("must be a time, not {}", other.kind())),
+                (unknown, _) => self.wrong(&at, no_such_field(unknown, OF_PAUSES)),
+            }
+        }
+        until.map_or_else(|| Paused::Yes(why.clone()), |until| Paused::Until(why.clone(), until))
+    }
+
+    fn archived(&mut self, node: &Node) -> Option<Archived> {
+        match &node.data {
+            Data::Flag(false) => Some(Archived::No),
+            Data::Flag(true) => Some(Archived::Yes(String::new())),
+            Data::Text(reason) if reason.trim().is_empty() => {
+                self.wrong(ARCHIVED, "is an empty reason; write true, false or the reason");
+                None
+            }
+            Data::Text(reason) => Some(Archived::Yes(reason.clone())),
+            Data::Nothing => None,
+            other => {
+                let text = format!("must be true, false or the reason as a text, not {}", other.kind());
+                self.wrong(ARCHIVED, text);
+                None
+            }
+        }
     }
 
     fn field(&mut self, field: &Field, path: &str, node: &Node) -> Option<Value> {

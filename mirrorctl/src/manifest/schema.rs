@@ -21,8 +21,21 @@ pub(super) fn document() -> Json {
         properties.insert(
             "paused".to_owned(),
             json!({
-                "description": "Whether its schedule is stopped: true, false, or why. Absent: that stays as it is, and a new project is not paused.",
+                "description": "Whether its schedule is stopped: true, false, why, or until when. Absent: that stays as it is, and a new project is not paused.",
+                "type": ["boolean", "string", "object"],
+                "additionalProperties": false,
+                "properties": {
+                    "reason": {"type": "string", "description": "Why."},
+                    "until": {"type": "string", "description": "When it goes on by itself, as in RFC 3339. When that has come, nothing is said here of whether it is stopped."},
+                },
+            }),
+        );
+        properties.insert(
+            "archived".to_owned(),
+            json!({
+                "description": "Whether its tree is served and not worked on: true, false, or why. Absent: that stays as it is, and a new project is not archived.",
                 "type": ["boolean", "string"],
+                "minLength": 1,
             }),
         );
     }

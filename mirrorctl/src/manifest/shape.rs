@@ -21,6 +21,8 @@ const SECRET_FILE_ABOUT: &str = "A file that holds the password and nothing else
     manifest's own directory. Absent: the stored password stays. An empty file removes it.";
 /// The enumeration whose words the command line writes with underscores, as its values are; all others have hyphens.
 const UNDERSCORED: &str = "mirror.v1.Marker.Kind";
+/// The list that says something when it is empty: that there are none. Where it is not given, its message is not there.
+const SAYS_WHEN_EMPTY: &str = "mirror.v1.OptionWords.words";
 /// How the contract's comments begin where only the coordinator writes a field.
 const OUTPUT_ONLY: &str = "Output only.";
 
@@ -75,6 +77,11 @@ impl Field {
             Shape::Name(collection) => about.replace(collection, ""),
             _ => about.to_owned(),
         }
+    }
+
+    /// Whether it is written although it is empty.
+    pub(super) fn says_when_empty(&self) -> bool {
+        self.descriptor.full_name() == SAYS_WHEN_EMPTY
     }
 
     /// The choice it is part of: at most one of its fields is given.

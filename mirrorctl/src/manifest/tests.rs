@@ -40,6 +40,22 @@ upstreams = [{ uri = "rsync://ftp.gnu.org/gnu/" }]
 destination = "a1:gnu"
 schedule.interval.every = "6h"
 placement.origins = [{ agent = "ftp1" }]
+
+[[projects]]
+name = "loki"
+paused.reason = 'until "x" is back'
+paused.until = "2027-01-31T18:00:00.250Z"
+archived = "upstream is gone"
+
+[[projects]]
+name = "etc"
+paused.until = "2027-01-31T18:00:00Z"
+archived = true
+
+[[projects]]
+name = "back"
+paused = false
+archived = false
 "#;
 
 fn read(text: &str) -> Manifest {
@@ -67,7 +83,65 @@ fn a_manifest_is_read_as_the_api_has_it() {
     assert_eq!(placement.drain_timeout.unwrap().seconds, 0);
     assert_eq!(debian.project.guard.as_ref().unwrap().max_delete, Some(0));
     assert_eq!(debian.project.marker.as_ref().unwrap().kind(), v1::marker::Kind::DebianTrace);
-    assert_eq!(manifest.projects[1].paused, None);
+    assert_eq!((&manifest.projects[1].paused, &manifest.projects[1].archived), (&None, &None));
+    let loki = &manifest.projects[2];
+    let Some(Paused::Until(reason, until)) = &loki.paused else { panic!("{:?}", loki.paused) };
+    assert_eq!((reason.as_str(), until.timestamp_millis()), ("until \"x\" is back", 1_801_418_400_250));
+    assert_eq!(loki.archived, Some(Archived::Yes("upstream is gone".to_owned())));
+    assert_eq!(manifest.projects[3].archived, Some(Archived::Yes(String::new())));
+    assert_eq!(manifest.projects[4].archived, Some(Archived::No));
+    // And so it is on the wire, and back.
+    for one in &manifest.projects {
+        let again = Declared::from(v1::DeclaredProject::from(one));
+        assert_eq!((&again.paused, &again.archived), (&one.paused, &one.archived));
+    }
+}
+
+/// Texts that turn the direction of writing are data, and no terminal gets them as they are.
+#[test]
+fn what_a_terminal_would_obey_is_escaped_and_read_back() {
+    use crate::units::{harmless, harmless_json};
+    let hostile = "\u{200f}דביאן \"\\'\n\t\u{61c}\u{2028}\u{202e}\u{2069}\u{7f}\u{9b}\u{1b}[2J";
+    let mut manifest = read(WHOLE);
+    let project = &mut manifest.projects[0].project;
+    project.display_name = hostile.to_owned();
+    project.labels.insert("a\u{200e}b".to_owned(), hostile.to_owned());
+    project.rsync.get_or_insert_default().options.push(format!("--exclude={hostile}"));
+    manifest.projects[0].paused = Some(Paused::Yes("\u{2066}why".to_owned()));
+    let (toml, json) = (manifest.to_toml(), manifest.to_json());
+    assert!(toml.contains(r#"paused = "\u2066why""#), "{toml}");
+    assert_eq!((harmless(&toml), harmless_json(&json)), (toml.clone(), json.clone()));
+    assert_eq!(harmless(&json), json);
+    for text in [toml, json] {
+        let again = Manifest::parse("nothing applied", "-", &text).unwrap();
+        assert_eq!(again.projects[0].project, manifest.projects[0].project, "{text}");
+        assert_eq!(again.projects[0].paused, manifest.projects[0].paused, "{text}");
+    }
+}
+
+/// That no flag stands in the place of the default ones is another thing than that the default ones hold.
+#[test]
+fn a_default_part_that_is_empty_is_kept() {
+    let none = "rsync.defaults.words = []\nrsync.delete = \"none\"\n";
+    let text = WHOLE.replace("rsync.run_timeout = \"1d12h\"\n", none);
+    let manifest = read(&text);
+    let rsync = manifest.projects[0].project.rsync.as_ref().unwrap();
+    assert_eq!(rsync.defaults.as_ref().map(|defaults| defaults.words.len()), Some(0));
+    assert!(manifest.to_toml().contains(none), "{}", manifest.to_toml());
+    for again in [manifest.to_toml(), manifest.to_json()] {
+        assert_eq!(
+            Manifest::parse("nothing applied", "-", &again).unwrap().projects[0].project,
+            manifest.projects[0].project
+        );
+    }
+}
+
+#[test]
+fn a_reason_that_is_empty_is_none() {
+    for blank in ["", "  "] {
+        let told = refused(&WHOLE.replace("\"moving to a2\"", &format!("\"{blank}\"")));
+        assert!(told.contains("paused: is an empty reason; write true, false or the reason"), "{told}");
+    }
 }
 
 #[test]
@@ -80,6 +154,7 @@ fn what_is_written_is_what_was_read_in_both_formats() {
     assert_eq!(again.to_json(), json);
     for (one, other) in manifest.projects.iter().zip(&again.projects) {
         assert_eq!((&one.project, &one.paused), (&other.project, &other.paused));
+        assert_eq!(one.archived, other.archived);
         assert_eq!(one.password_files, other.password_files);
     }
 }
@@ -126,10 +201,14 @@ schedule.overlap_policy = "drop"
 [[projects]]
 name = "Fedora"
 paused = 5
+archived = ["x"]
+[[projects]]
+name = "x"
+paused = { until = "soon", why = "x", reason = 5 }
 "#;
     assert_eq!(
         refused(text),
-        r#"error: nothing applied: 12 faults in mirrors.toml
+        r#"error: nothing applied: 16 faults in mirrors.toml
   line 2   project: no such field; did you mean projects?
   line 5   project "fedora" upstreams[0].url: no such field; did you mean uri?
   line 5   project "fedora" upstreams[1].password_file: does not belong into a file that others read; write password_file = "FILE"
@@ -140,7 +219,11 @@ paused = 5
   line 11  project "" guard.max_delete: -1: must be a whole number from 0 to 9223372036854775807
   line 12  project "" rsync.no_defaults: must be true or false, not a text
   line 13  project "" schedule.overlap_policy: "drop": must be one of buffer-one, skip
-  line 16  project "Fedora" paused: must be true, false or the reason as a text, not a number
+  line 16  project "Fedora" paused: must be true, false, the reason as a text, or a table with until, not a number
+  line 17  project "Fedora" archived: must be true, false or the reason as a text, not a list
+  line 20  project "x" paused.until: "soon": not a time; write 2026-11-20, 2026-11-20 18:00, RFC 3339 (2026-11-20T18:00:00Z), RFC 2822, or what date -u prints
+  line 20  project "x" paused.why: no such field
+  line 20  project "x" paused.reason: must be a text, not a number
   line 15  project "Fedora" name: is declared twice, first at line 4
 "#
     );
@@ -170,22 +253,23 @@ fn a_directory_is_one_manifest_and_passwords_are_read_beside_it() {
     put("b.json", r#"{"schema": "mirror.manifest.v1", "projects": [{"name": "b", "destnation": "a1:b"}]}"#);
     put("a.toml", WHOLE);
     put("notes.txt", "no manifest");
-    let fault = Manifest::open("nothing applied", directory.path()).unwrap_err().to_string();
+    let refused = || Manifest::open("nothing applied", directory.path()).unwrap_err().to_string();
+    let fault = refused();
     assert!(
         fault.contains(
             "b.json projects[0]  project \"b\" destnation: no such field; did you mean destination?"
         ),
         "{fault}"
     );
+    // What is wrong with the texts does not hide a password's file that is not there.
+    assert!(fault.contains("a.toml line 10") && fault.contains("upstreams[0].password_file: "), "{fault}");
     put("b.json", r#"{"schema": "mirror.manifest.v1", "projects": [{"name": "GNU"}]}"#);
-    let fault = Manifest::open("nothing applied", directory.path()).unwrap_err().to_string();
-    assert!(fault.contains("project \"GNU\" name: is declared twice, first at "), "{fault}");
+    assert!(refused().contains("project \"GNU\" name: is declared twice, first at "), "{}", refused());
     std::fs::remove_file(directory.path().join("b.json")).unwrap();
-    let mut manifest = Manifest::open("nothing applied", directory.path()).unwrap();
-    let fault = manifest.read_passwords("nothing applied", "x").unwrap_err().to_string();
-    assert!(fault.contains("line 10") && fault.contains("upstreams[0].password_file: "), "{fault}");
+    let fault = refused();
+    assert!(fault.contains("  line 10") && fault.contains("upstreams[0].password_file: "), "{fault}");
     put("debian.password", "hunter2\n");
-    manifest.read_passwords("nothing applied", "x").unwrap();
+    let manifest = Manifest::open("nothing applied", directory.path()).unwrap();
     assert_eq!(manifest.projects[0].project.upstreams[0].password.as_deref(), Some("hunter2"));
     assert!(!manifest.to_toml().contains("hunter2") && !manifest.to_json().contains("hunter2"));
     assert!(!format!("{manifest:?}").contains("hunter2"));

@@ -1,13 +1,13 @@
 //! From projects to text, by the contract's shape: only what is set, always in the same order.
 
-use chrono::TimeDelta;
+use chrono::{SecondsFormat, TimeDelta};
 use mirror_proto::v1;
 use prost::Message as _;
 use prost_reflect::{DynamicMessage, MapKey, ReflectMessage as _, Value};
 use serde_json::{Map, Value as Json, json};
 
 use super::{
-    Declared, Manifest, Paused, SCHEMA,
+    Archived, Declared, Manifest, Paused, SCHEMA,
     shape::{self, Field, Shape},
 };
 use crate::units;
@@ -15,10 +15,14 @@ use crate::units;
 /// A list that is longer than this many columns has one line for each of its values.
 const LINE_WIDTH: usize = 100;
 
-pub(super) fn json(manifest: &Manifest) -> String {
+pub(super) fn value(manifest: &Manifest) -> Json {
     let projects: Vec<Json> = manifest.projects.iter().map(|one| Json::Object(tree(one))).collect();
+    json!({"schema": SCHEMA, "projects": projects})
+}
+
+pub(super) fn json(manifest: &Manifest) -> String {
     // The alternate form is the indented one.
-    format!("{:#}\n", json!({"schema": SCHEMA, "projects": projects}))
+    units::harmless_json(&format!("{:#}\n", value(manifest)))
 }
 
 pub(super) fn toml(manifest: &Manifest) -> String {
@@ -49,13 +53,31 @@ fn tree(one: &Declared) -> Map<String, Json> {
             upstream.insert(shape::SECRET_FILE.to_owned(), json!(path.to_string_lossy()));
         }
     }
-    match &one.paused {
-        None => {}
-        Some(Paused::No) => drop(tree.insert("paused".to_owned(), json!(false))),
-        Some(Paused::Yes(reason)) if reason.is_empty() => drop(tree.insert("paused".to_owned(), json!(true))),
-        Some(Paused::Yes(reason)) => drop(tree.insert("paused".to_owned(), json!(reason))),
+    let paused = one.paused.as_ref().map(|paused| match paused {
+        Paused::No => json!(false),
+        Paused::Yes(reason) => so_or_why(reason),
+        Paused::Until(reason, until) => {
+            let until = until.to_rfc3339_opts(SecondsFormat::AutoSi, true);
+            if reason.is_empty() {
+                json!({"until": until})
+            } else {
+                json!({"reason": reason, "until": until})
+            }
+        }
+    });
+    let archived = one.archived.as_ref().map(|archived| match archived {
+        Archived::No => json!(false),
+        Archived::Yes(reason) => so_or_why(reason),
+    });
+    for (key, value) in [("paused", paused), ("archived", archived)] {
+        tree.extend(value.map(|value| (key.to_owned(), value)));
     }
     tree
+}
+
+/// A reason of blanks is none.
+fn so_or_why(reason: &str) -> Json {
+    if reason.trim().is_empty() { json!(true) } else { json!(reason) }
 }
 
 /// A project without what says no more than its absence does.
@@ -72,7 +94,7 @@ fn without_noise(project: &v1::Project) -> v1::Project {
 fn fields(message: &DynamicMessage) -> Map<String, Json> {
     let mut tree = Map::new();
     for field in shape::fields(&message.descriptor()) {
-        if !message.has_field(&field.descriptor) {
+        if !message.has_field(&field.descriptor) && !field.says_when_empty() {
             continue;
         }
         if let Some(value) = field_value(&field, &message.get_field(&field.descriptor)) {
@@ -167,9 +189,27 @@ fn inline(value: &Json) -> String {
 }
 
 pub(super) fn quoted(text: &str) -> String {
-    toml_edit::Value::from(text).to_string()
+    printable(text, toml_edit::Value::from(text).to_string())
 }
 
 fn key(name: &str) -> String {
-    toml_edit::Key::new(name).to_string()
+    printable(name, toml_edit::Key::new(name).to_string())
+}
+
+/// TOML's own form of a text, where a terminal shows all of it. Else all that it would obey is escaped, since what is
+/// printed must be read back as it was, and no terminal gets such a character.
+fn printable(text: &str, written: String) -> String {
+    if units::harmless(&written) == written {
+        return written;
+    }
+    let mut escaped = String::from("\"");
+    for character in text.chars() {
+        match character {
+            '"' | '\\' => escaped.extend(['\\', character]),
+            obeyed if units::is_obeyed(obeyed) => escaped.push_str(&format!("\\u{:04X}", u32::from(obeyed))),
+            plain => escaped.push(plain),
+        }
+    }
+    escaped.push('"');
+    escaped
 }

@@ -1,26 +1,14 @@
 //! Flags of lists as the API's filters.
 
-use crate::cli::ListArgs;
+use super::Selector;
+use crate::cli::{AgentListArgs, ListArgs};
 use crate::fault::Faults;
 use crate::names;
 
-/// A list filter from labels, `tier=1` as `labels.tier=1`.
-pub fn label_filter(labels: &[String], faults: &mut Faults) -> String {
-    let mut terms = Vec::with_capacity(labels.len());
-    for label in labels {
-        match label.split_once('=') {
-            Some((key, value)) if !key.is_empty() && !value.contains(char::is_whitespace) => {
-                terms.push(format!("labels.{key}={value}"));
-            }
-            _ => faults.add("--label", format_args!("{label:?}: write KEY=VALUE without blanks")),
-        }
-    }
-    terms.join(" ")
-}
-
-/// The filter of a list of projects.
-pub fn project_filter(args: &ListArgs, faults: &mut Faults) -> String {
-    let mut terms = vec![label_filter(&args.labels, faults)];
+/// The filter of a list of projects, as far as the API has one, and the selector that has the rest.
+pub fn project_filter(args: &ListArgs, faults: &mut Faults) -> (String, Selector) {
+    let selector = Selector::read(&args.selector.terms, faults);
+    let mut terms = vec![selector.filter()];
     let mut named = |key: &str, flag: &str, name: &Option<String>, may_be_empty: bool| {
         let Some(name) = name else { return };
         if !(may_be_empty && name.is_empty()) {
@@ -40,18 +28,34 @@ pub fn project_filter(args: &ListArgs, faults: &mut Faults) -> String {
     terms.extend(args.paused.then(|| "paused=true".to_owned()));
     terms.extend(args.archived.then(|| "archived=true".to_owned()));
     terms.retain(|term| !term.is_empty());
-    terms.join(" ")
+    (terms.join(" "), selector)
+}
+
+/// The filter of a list of agents, likewise.
+pub fn agent_filter(args: &AgentListArgs, faults: &mut Faults) -> (String, Selector) {
+    let selector = Selector::read(&args.selector.terms, faults);
+    let mut terms = vec![selector.filter()];
+    let states = [
+        ("connected", args.connected),
+        ("draining", args.draining),
+        ("revoked", args.revoked),
+        ("declared_only", args.declared_only),
+    ];
+    terms.extend(states.into_iter().filter_map(|(key, wanted)| Some(format!("{key}={}", wanted?))));
+    terms.retain(|term| !term.is_empty());
+    (terms.join(" "), selector)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::cli::SelectorArg;
 
     #[test]
     fn list_filters() {
         let mut faults = Faults::default();
         let args = ListArgs {
-            labels: vec!["tier=1".to_owned()],
+            selector: SelectorArg { terms: vec!["tier=1,site!=north".to_owned()] },
             owner: Some(String::new()),
             agent: Some("ftp1".to_owned()),
             upstream: Some("dl.example.org".to_owned()),
@@ -60,13 +64,13 @@ mod tests {
             archived: true,
             ..ListArgs::default()
         };
-        let filter = project_filter(&args, &mut faults);
+        let (filter, selector) = project_filter(&args, &mut faults);
         assert_eq!(
             filter,
             "labels.tier=1 owner= agent=ftp1 after=debian upstream=dl.example.org paused=true archived=true"
         );
-        assert!(faults.is_empty());
-        assert_eq!(project_filter(&ListArgs::default(), &mut faults), "");
+        assert!(faults.is_empty() && !selector.fits(&[("tier".to_owned(), "2".to_owned())].into()));
+        assert_eq!(project_filter(&ListArgs::default(), &mut faults), (String::new(), Selector::default()));
         let bad = ListArgs {
             agent: Some("f tp".to_owned()),
             after: Some(String::new()),
@@ -80,11 +84,19 @@ mod tests {
     }
 
     #[test]
-    fn label_filters() {
+    fn agent_filters() {
         let mut faults = Faults::default();
-        let labels = ["tier=1".to_owned(), "role=edge".to_owned()];
-        assert_eq!(label_filter(&labels, &mut faults), "labels.tier=1 labels.role=edge");
-        label_filter(&["tier".to_owned()], &mut faults);
-        assert!(!faults.is_empty());
+        let args = AgentListArgs {
+            selector: SelectorArg { terms: vec!["role=edge".to_owned()] },
+            connected: Some(false),
+            draining: Some(true),
+            revoked: Some(false),
+            declared_only: Some(true),
+            reverse: true,
+        };
+        let filter = agent_filter(&args, &mut faults).0;
+        assert_eq!(filter, "labels.role=edge connected=false draining=true revoked=false declared_only=true");
+        assert_eq!(agent_filter(&AgentListArgs::default(), &mut faults).0, "");
+        assert!(faults.is_empty());
     }
 }

@@ -137,6 +137,10 @@ pub fn show(view: &View, agent: &v1::Agent) -> String {
             ),
         ));
     }
+    for tree in &agent.trash {
+        let project = units::clean(&tree.project);
+        lines.push(("trash", format!("{project}: {}", trashed(view, agent, tree))));
+    }
     if !agent.labels.is_empty() {
         lines.push(("labels", labels(&agent.labels).replace(',', " ")));
     }
@@ -163,6 +167,23 @@ pub fn show(view: &View, agent: &v1::Agent) -> String {
     }
     text.push_str(&block(view, &lines));
     text
+}
+
+/// Where a deleted project's tree is: `in the trash until ...`, `stays at a1:debian: ...`.
+#[must_use]
+pub fn trashed(view: &View, agent: &v1::Agent, tree: &v1::TrashedTree) -> String {
+    use v1::trashed_tree::State;
+    let at = units::clean(&tree.destination);
+    match tree.state() {
+        State::Unspecified => "?".to_owned(),
+        State::Waiting if agent.connected => format!("waits at {at}: something is still at work on it"),
+        State::Waiting => format!("waits at {at} until the agent is back"),
+        State::Trashed => {
+            let until = time(tree.purge_time).map(|until| units::moment_and_distance(until, view.now));
+            format!("in the trash until {}: {}", until.unwrap_or_default(), units::clean(&tree.place))
+        }
+        State::Stays => format!("stays at {at}: {}", units::clean(&tree.reason)),
+    }
 }
 
 /// What people set of it beside its own file; `None`: nothing.

@@ -89,6 +89,10 @@ fn from(argument: &v1::Argument) -> String {
         Origin::Agent => with("agent's file"),
         Origin::Guard => with("delete guard"),
         Origin::Secret => "secret, sent on a pipe".to_owned(),
-        Origin::Fleet => format!("fleet: {} serves it", names::last(&source)),
+        // An agent's own cap, or who serves the tree.
+        Origin::Fleet => match source.split_once(' ') {
+            Some((agent, _)) => format!("fleet: cap of {}", names::last(agent)),
+            None => format!("fleet: {} serves it", names::last(&source)),
+        },
     }
 }

@@ -425,7 +425,9 @@ pub fn preview(view: &View, response: &v1::PreviewScheduleResponse) -> String {
     let mut text = String::new();
     for fire in &response.fires {
         let distance = time(fire.time).map(|time| units::ahead(time - view.now)).unwrap_or_default();
-        let local = fire.local_time.replacen('T', " ", 1);
+        // As `schedule next` and the remarks have instants.
+        let local = chrono::DateTime::parse_from_rfc3339(&fire.local_time);
+        let local = local.map_or_else(|_| units::clean(&fire.local_time), |local| local.to_string());
         text.push_str(&fire_line(&local, &distance, &fire.remark));
     }
     if response.exhausted {

@@ -21,21 +21,33 @@ pub fn list(view: &View, project: &str, runs: &[v1::Run]) -> String {
     if runs.is_empty() {
         return format!("No runs of {project} yet. Next: mirrorctl project run {project} --watch\n");
     }
-    let mut heads = vec!["RUN", "STARTED", "BY", "STATE", "TOOK", "RECEIVED"];
+    table(view, runs, false)
+}
+
+/// `mirrorctl run list` of several projects.
+#[must_use]
+pub fn list_of_several(view: &View, runs: &[v1::Run]) -> String {
+    if runs.is_empty() { "No runs of these projects yet.\n".to_owned() } else { table(view, runs, true) }
+}
+
+fn table(view: &View, runs: &[v1::Run], names_projects: bool) -> String {
+    let mut heads = if names_projects { vec!["PROJECT"] } else { Vec::new() };
+    heads.extend(["RUN", "STARTED", "BY", "STATE", "TOOK", "RECEIVED"]);
     if view.wide {
         heads.extend(["ATTEMPTS", "ENDED", "CAUSE"]);
     }
     let mut table = Table::new(heads);
     for run in runs {
         let received = stats(run).map_or_else(|| "-".to_owned(), |stats| units::bytes(stats.received_bytes));
-        let mut row = vec![
+        let mut row = if names_projects { vec![names::project_of(&run.name).into()] } else { Vec::new() };
+        row.extend([
             Cell::from(names::short_run(&run.name)),
             since(view, run.start_time.or(run.create_time)).into(),
             by(run).into(),
             Cell::colored(run_word(run.state()), run_color(run.state())),
             took(view, run).into(),
             received.into(),
-        ];
+        ]);
         if view.wide {
             let cause = outcome(run).map(|outcome| outcome.cause.as_str()).unwrap_or_default();
             row.extend([

@@ -3,6 +3,7 @@
 
 #![allow(clippy::unwrap_used, reason = "a test helper that fails is a test that fails")]
 
+mod answers;
 mod services;
 
 pub(crate) use services::HOSTILE;
@@ -38,6 +39,9 @@ pub(crate) struct Script {
     pub(crate) updated_agents: Vec<v1::UpdateAgentRequest>,
     pub(crate) approved: Vec<v1::ApproveRunRequest>,
     pub(crate) started: Vec<v1::RunProjectRequest>,
+    pub(crate) push_tokens: Vec<v1::CreatePushTokenRequest>,
+    pub(crate) deleted_push_tokens: Vec<String>,
+    pub(crate) listed_agents: Vec<v1::ListAgentsRequest>,
     pub(crate) traceparents: Vec<String>,
     pub(crate) watches: usize,
     pub(crate) no_certificates: bool,

@@ -7,22 +7,20 @@ use std::sync::{Arc, Mutex};
 use mirror_certs::{CertificateAuthority, Identity, USER_LIFE};
 use mirror_proto::v1;
 use mirror_proto::v1::agent_service_server::AgentService;
-use mirror_proto::v1::attempt::State as AttemptState;
 use mirror_proto::v1::fleet_service_server::FleetService;
 use mirror_proto::v1::project_service_server::ProjectService;
 use mirror_proto::v1::run::State as RunState;
 use mirror_proto::v1::run_service_server::RunService;
 use mirror_proto::v1::user_service_server::UserService;
-use prost_types::Timestamp;
 use tokio_stream::{Stream, StreamExt as _};
 use tonic::{Code, Request, Response, Status};
 use tonic_types::{ErrorDetails, StatusExt as _};
 
 use super::Script;
+use super::answers::{RUN, check, course, held, project};
 
 /// What a terminal would obey: it clears, names its window, speaks in eight bits and turns the direction of writing.
 pub(crate) const HOSTILE: &str = "x\u{1b}[2J\u{1b}]0;t\u{7}\u{9b}31m\u{202e}\r\u{8}y";
-const RUN: &str = "01a1f7e0-6a99-7c02-9d1f-8a3b6f20c1de";
 
 #[derive(Clone)]
 pub(crate) struct Services {
@@ -35,65 +33,6 @@ type Items<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
 
 fn unserved<T>() -> Answer<T> {
     Err(Status::unimplemented("not in this script"))
-}
-
-fn project(name: &str) -> v1::Project {
-    v1::Project {
-        name: name.to_owned(),
-        destination: "a1:x".to_owned(),
-        etag: "7".to_owned(),
-        ..v1::Project::default()
-    }
-}
-
-/// The project with an open hold of its delete limit.
-fn held(project: v1::Project) -> v1::Project {
-    let attempt = "projects/debian/runs/01a1f797-47f1-7c02-9d1f-8a3b6f20c1de/attempts/1".to_owned();
-    let evidence = v1::Evidence {
-        kind: v1::evidence::Kind::Deletes.into(),
-        wanted: 21_204,
-        allowed: 40_000,
-        ..v1::Evidence::default()
-    };
-    let hold = v1::Hold {
-        first_attempt: attempt.clone(),
-        newest_attempt: attempt,
-        evidence: Some(evidence),
-        ..v1::Hold::default()
-    };
-    let placement = v1::PlacementStatus {
-        agent: "agents/edge1".to_owned(),
-        role: v1::Role::Origin.into(),
-        hold: Some(hold),
-        ..v1::PlacementStatus::default()
-    };
-    let status = v1::ProjectStatus { placements: vec![placement], ..v1::ProjectStatus::default() };
-    v1::Project { status: Some(status), ..project }
-}
-
-/// Faults as the coordinator finds them.
-fn check(project: &v1::Project) -> Result<(), Status> {
-    let mut details = ErrorDetails::new();
-    for (index, upstream) in project.upstreams.iter().enumerate() {
-        if !upstream.uri.starts_with("rsync://") {
-            let text = format!("{:?}: unknown scheme; rsync:// or rsync+ssh://", upstream.uri);
-            details.add_bad_request_violation(format!("upstreams[{index}].uri"), text);
-        }
-    }
-    for origin in project.placement.iter().flat_map(|placement| &placement.origins) {
-        if origin.agent != "agents/edge1" {
-            let text = format!("{:?}: there is no such agent", origin.agent);
-            details.add_bad_request_violation("placement.origins[0].agent", text);
-        }
-    }
-    if !project.destination.contains(':') {
-        let text = format!("{:?}: needs a root, as in a1:debian", project.destination);
-        details.add_bad_request_violation("destination", text);
-    }
-    match details.bad_request() {
-        None => Ok(()),
-        Some(_) => Err(Status::with_error_details(Code::InvalidArgument, "project: faults", details)),
-    }
 }
 
 #[tonic::async_trait]
@@ -110,15 +49,28 @@ impl ProjectService for Services {
         Ok(Response::new(project))
     }
 
-    async fn plan_projects(&self, _: Request<v1::PlanProjectsRequest>) -> Answer<v1::PlanProjectsResponse> {
-        unserved()
+    /// All of it is new.
+    async fn plan_projects(
+        &self,
+        request: Request<v1::PlanProjectsRequest>,
+    ) -> Answer<v1::PlanProjectsResponse> {
+        let projects = request.into_inner().projects.into_iter();
+        let created = |one: v1::DeclaredProject| v1::ProjectChange {
+            project: one.project.unwrap_or_default().name,
+            action: v1::project_change::Action::Create.into(),
+            ..v1::ProjectChange::default()
+        };
+        let changes = projects.map(created).collect();
+        Ok(Response::new(v1::PlanProjectsResponse { changes, ..v1::PlanProjectsResponse::default() }))
     }
 
+    /// The fleet changed meanwhile.
     async fn apply_projects(
         &self,
         _: Request<v1::ApplyProjectsRequest>,
     ) -> Answer<v1::ApplyProjectsResponse> {
-        unserved()
+        let left_out = vec!["debian not created: there is no agent \"edge1\" any more".to_owned()];
+        Ok(Response::new(v1::ApplyProjectsResponse { left_out, ..v1::ApplyProjectsResponse::default() }))
     }
 
     async fn export_projects(
@@ -139,12 +91,17 @@ impl ProjectService for Services {
                 Ok(Response::new(v1::Project { display_name, labels, status: Some(status), ..hostile }))
             }
             "projects/unknown" => Err(Status::failed_precondition(HOSTILE)),
+            "projects/broken" => Err(Status::internal("the store is broken")),
             other => Err(Status::not_found(format!("no project {other:?}"))),
         }
     }
 
     async fn list_projects(&self, _: Request<v1::ListProjectsRequest>) -> Answer<v1::ListProjectsResponse> {
-        let projects = vec![project("projects/debian"), project("projects/fedora")];
+        let labelled = |name: &str, tier: &str| {
+            let labels = [("tier".to_owned(), tier.to_owned()), ("site".to_owned(), "a b".to_owned())];
+            v1::Project { labels: labels.into(), ..project(name) }
+        };
+        let projects = vec![labelled("projects/debian", "1"), labelled("projects/fedora", "2")];
         Ok(Response::new(v1::ListProjectsResponse { projects, next_page_token: String::new() }))
     }
 
@@ -296,40 +253,6 @@ impl ProjectService for Services {
     }
 }
 
-/// The run of a project as it goes: queued, running, ended as the project's name says.
-fn course(project: &str) -> Vec<v1::WatchRunResponse> {
-    let step = |run: RunState, attempt: AttemptState, percent: Option<u32>| {
-        let time = |seconds: i64| Some(Timestamp { seconds: 1_795_160_530 + seconds, nanos: 0 });
-        let name = format!("projects/{project}/runs/{RUN}");
-        let attempt = v1::Attempt {
-            name: format!("{name}/attempts/1"),
-            agent: "agents/edge1".to_owned(),
-            role: v1::Role::Origin.into(),
-            state: attempt.into(),
-            start_time: time(0),
-            end_time: time(9),
-            progress: percent
-                .map(|percent| v1::Progress { percent: Some(percent), ..v1::Progress::default() }),
-            ..v1::Attempt::default()
-        };
-        let run =
-            v1::Run { name, state: run.into(), start_time: time(0), end_time: time(9), ..v1::Run::default() };
-        v1::WatchRunResponse { run: Some(run), attempts: vec![attempt] }
-    };
-    let (run, attempt) = match project {
-        "failing" => (RunState::Failed, AttemptState::Failed),
-        "held" => (RunState::Held, AttemptState::Held),
-        "cancelled" => (RunState::Cancelled, AttemptState::Cancelled),
-        "replica-failing" => (RunState::Failed, AttemptState::Succeeded),
-        _ => (RunState::Succeeded, AttemptState::Succeeded),
-    };
-    vec![
-        step(RunState::Queued, AttemptState::Pending, None),
-        step(RunState::Running, AttemptState::Running, Some(63)),
-        step(run, attempt, None),
-    ]
-}
-
 #[tonic::async_trait]
 impl RunService for Services {
     type WatchRunStream = Items<v1::WatchRunResponse>;
@@ -405,6 +328,13 @@ impl AgentService for Services {
                 rsync_version: hostile(),
                 roots: vec![root],
                 jail_gaps: vec![hostile()],
+                trash: vec![v1::TrashedTree {
+                    project: hostile(),
+                    destination: hostile(),
+                    state: v1::trashed_tree::State::Stays.into(),
+                    reason: hostile(),
+                    ..v1::TrashedTree::default()
+                }],
                 ..v1::Agent::default()
             }));
         }
@@ -437,13 +367,16 @@ impl AgentService for Services {
         Ok(Response::new(agent))
     }
 
-    async fn list_agents(&self, _: Request<v1::ListAgentsRequest>) -> Answer<v1::ListAgentsResponse> {
-        let agents = vec![v1::Agent { name: "agents/edge1".to_owned(), ..v1::Agent::default() }];
+    /// One is called so that a shell would run it.
+    async fn list_agents(&self, request: Request<v1::ListAgentsRequest>) -> Answer<v1::ListAgentsResponse> {
+        self.script.lock().unwrap().listed_agents.push(request.into_inner());
+        let named = |name: &str| v1::Agent { name: format!("agents/{name}"), ..v1::Agent::default() };
+        let agents = vec![named("edge1"), named("e$(touch${IFS}x)"), named(HOSTILE)];
         Ok(Response::new(v1::ListAgentsResponse { agents, next_page_token: String::new() }))
     }
 
-    async fn drain_agent(&self, _: Request<v1::DrainAgentRequest>) -> Answer<v1::Agent> {
-        unserved()
+    async fn drain_agent(&self, request: Request<v1::DrainAgentRequest>) -> Answer<v1::Agent> {
+        Ok(Response::new(v1::Agent { name: request.into_inner().name, ..v1::Agent::default() }))
     }
 
     async fn undrain_agent(&self, _: Request<v1::UndrainAgentRequest>) -> Answer<v1::Agent> {
@@ -615,8 +548,16 @@ impl UserService for Services {
     }
 
     async fn create_push_token(&self, request: Request<v1::CreatePushTokenRequest>) -> Answer<v1::PushToken> {
-        let v1::CreatePushTokenRequest { project, note, ttl: _ } = request.into_inner();
-        let (name, token) = ("pushTokens/7f3a".to_owned(), "mpt_secret".to_owned());
+        let request = request.into_inner();
+        let asked = &mut self.script.lock().unwrap().push_tokens;
+        let again = asked.iter().any(|before| *before == request);
+        asked.push(request.clone());
+        let v1::CreatePushTokenRequest { project, note, .. } = request;
+        if note == "lost" && !again {
+            return Err(Status::unavailable("it was made, and nobody is told"));
+        }
+        let name = "pushTokens/7f3a".to_owned();
+        let token = if again { String::new() } else { "mpt_secret".to_owned() };
         Ok(Response::new(v1::PushToken { name, token, project, note, ..v1::PushToken::default() }))
     }
 
@@ -631,7 +572,8 @@ impl UserService for Services {
         Ok(Response::new(v1::ListPushTokensResponse { push_tokens, next_page_token }))
     }
 
-    async fn delete_push_token(&self, _: Request<v1::DeletePushTokenRequest>) -> Answer<()> {
+    async fn delete_push_token(&self, request: Request<v1::DeletePushTokenRequest>) -> Answer<()> {
+        self.script.lock().unwrap().deleted_push_tokens.push(request.into_inner().name);
         Ok(Response::new(()))
     }
 

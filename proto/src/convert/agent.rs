@@ -77,6 +77,8 @@ pub fn agent_to_wire(record: &AgentRecord, view: AgentView<'_>) -> v1::Agent {
         max_serving: record.caps.max_serving.unwrap_or(0),
         max_serving_in_force: view.max_serving,
         bandwidth_limit_kib: record.caps.bandwidth_limit_kib.unwrap_or(0),
+        // Nor of what other records say of it.
+        trash: Vec::new(),
     }
 }
 

@@ -16,6 +16,7 @@ mod schedule;
 mod session;
 mod standing;
 mod time;
+mod trash;
 mod upstream;
 mod user;
 
@@ -31,6 +32,7 @@ pub use schedule::*;
 pub use session::*;
 pub use standing::*;
 pub use time::*;
+pub use trash::*;
 pub use upstream::*;
 pub use user::*;
 

@@ -25,6 +25,7 @@ use super::{
     run::{epoch_to_wire, role_from_wire},
     schedule::schedule_to_wire,
     time::{duration_to_wire, required_wall, wall_from_wire, wall_to_wire},
+    trash::trash_report_from_wire,
 };
 use crate::v1;
 
@@ -93,6 +94,7 @@ pub fn hello_from_wire(wire: &v1::Hello) -> Result<ReadHello, Violation> {
         certificate_expires: expires
             .map(|time| wall_from_wire("inventory.certificate_expire_time", time))
             .transpose()?,
+        trash: wire.trash.as_ref().map(trash_report_from_wire).transpose()?,
     };
     Ok(ReadHello {
         state_id: wire.state_id.clone(),

@@ -7,6 +7,7 @@ mod project;
 mod records;
 mod run;
 mod schedule;
+mod trash;
 
 use std::{sync::Arc, time::Duration};
 
@@ -41,11 +42,12 @@ pub enum Table {
     Attempt,
     Upstream,
     PlanStep,
+    Trash,
 }
 
 impl Table {
     /// All of them.
-    pub const ALL: [Self; 14] = [
+    pub const ALL: [Self; 15] = [
         Self::Fleet,
         Self::Project,
         Self::ProjectState,
@@ -60,6 +62,7 @@ impl Table {
         Self::Attempt,
         Self::Upstream,
         Self::PlanStep,
+        Self::Trash,
     ];
 
     /// The table of a record.
@@ -80,6 +83,7 @@ impl Table {
             Record::Attempt(_) => Self::Attempt,
             Record::Upstream(_) => Self::Upstream,
             Record::PlanStep(_) | Record::LeftOut(_) => Self::PlanStep,
+            Record::Trash(_) => Self::Trash,
         }
     }
 
@@ -101,6 +105,7 @@ impl Table {
             Key::Attempt(..) => Self::Attempt,
             Key::Upstream(_) => Self::Upstream,
             Key::PlanStep(_) => Self::PlanStep,
+            Key::Trash(..) => Self::Trash,
         }
     }
 
@@ -122,6 +127,7 @@ impl Table {
             Self::Attempt => "attempt",
             Self::Upstream => "upstream",
             Self::PlanStep => "plan step",
+            Self::Trash => "trash",
         }
     }
 }
@@ -157,6 +163,7 @@ pub fn encode(record: &Record) -> Vec<u8> {
         Record::Upstream(record) => records::upstream(record).encode_to_vec(),
         Record::PlanStep(step) => plan::step(step).encode_to_vec(),
         Record::LeftOut(left_out) => plan::left_out(left_out).encode_to_vec(),
+        Record::Trash(record) => trash::record(record).encode_to_vec(),
     }
 }
 
@@ -182,6 +189,7 @@ pub fn decode(table: Table, bytes: &[u8]) -> Result<Record, StoredFault> {
         Table::Attempt => message(bytes).and_then(run::read_attempt).map(Record::Attempt),
         Table::Upstream => message(bytes).and_then(records::read_upstream).map(Record::Upstream),
         Table::PlanStep => message(bytes).and_then(plan::read),
+        Table::Trash => message(bytes).and_then(trash::read_record).map(Record::Trash),
     };
     record.map_err(|Bad { field, problem }| StoredFault { table, field, problem })
 }

@@ -2,8 +2,9 @@
 
 use fleet::{
     id::ProjectUid,
-    plan::{Act, Asker, LeftOut, PlanCounts, PlanStep},
+    plan::{Act, Asker, LeftOut, Pausing, PlanCounts, PlanStep},
     record::Record,
+    time::Wall,
 };
 
 use super::{
@@ -35,21 +36,31 @@ fn write_act(act: &Act) -> StoredAct {
         revision: Some(*revision),
     };
     match act {
-        Act::Create { uid, name, spec, paused } => StoredAct::Create(store::CreateAct {
+        Act::Create { uid, name, spec, paused, archived } => StoredAct::Create(store::CreateAct {
             uid: Some(uid.0),
             name: Some(name.to_string()),
             spec: Some(write_spec(spec)),
-            paused: paused.clone(),
+            paused: paused.as_ref().map(|pausing| pausing.reason.clone()),
+            paused_until_ms: paused.as_ref().and_then(|pausing| pausing.until).map(|until| until.0),
+            archived: archived.clone(),
         }),
         Act::Change { project, revision, spec } => StoredAct::Change(store::ChangeAct {
             at: Some(at(project, revision)),
             spec: Some(write_spec(spec)),
         }),
-        Act::Pause { project, revision, reason } => StoredAct::Pause(store::PauseAct {
+        Act::Pause { project, revision, pausing: Pausing { reason, until } } => {
+            StoredAct::Pause(store::PauseAct {
+                at: Some(at(project, revision)),
+                reason: Some(reason.clone()),
+                until_ms: until.map(|until| until.0),
+            })
+        }
+        Act::Resume { project, revision } => StoredAct::Resume(at(project, revision)),
+        Act::Archive { project, revision, reason } => StoredAct::Archive(store::ArchiveAct {
             at: Some(at(project, revision)),
             reason: Some(reason.clone()),
         }),
-        Act::Resume { project, revision } => StoredAct::Resume(at(project, revision)),
+        Act::Unarchive { project, revision } => StoredAct::Unarchive(at(project, revision)),
         Act::Delete { project, revision } => StoredAct::Delete(at(project, revision)),
     }
 }
@@ -110,7 +121,8 @@ fn read_act(act: StoredAct) -> Read<Act> {
             uid: project_uid("uid", act.uid)?,
             name: name("name", act.name)?,
             spec: Box::new(part("spec", act.spec, read_spec)?),
-            paused: act.paused,
+            paused: act.paused.map(|reason| Pausing { reason, until: act.paused_until_ms.map(Wall) }),
+            archived: act.archived,
         },
         StoredAct::Change(act) => {
             let (project, revision) = part("at", act.at, at)?;
@@ -118,11 +130,20 @@ fn read_act(act: StoredAct) -> Read<Act> {
         }
         StoredAct::Pause(act) => {
             let (project, revision) = part("at", act.at, at)?;
-            Act::Pause { project, revision, reason: need("reason", act.reason)? }
+            let pausing = Pausing { reason: need("reason", act.reason)?, until: act.until_ms.map(Wall) };
+            Act::Pause { project, revision, pausing }
         }
         StoredAct::Resume(act) => {
             let (project, revision) = at(act)?;
             Act::Resume { project, revision }
+        }
+        StoredAct::Archive(act) => {
+            let (project, revision) = part("at", act.at, at)?;
+            Act::Archive { project, revision, reason: need("reason", act.reason)? }
+        }
+        StoredAct::Unarchive(act) => {
+            let (project, revision) = at(act)?;
+            Act::Unarchive { project, revision }
         }
         StoredAct::Delete(act) => {
             let (project, revision) = at(act)?;

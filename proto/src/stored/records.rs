@@ -385,6 +385,7 @@ pub(super) fn request(record: &RequestRecord) -> store::RequestRecord {
         answer: Some(match answer {
             Answer::Project(project) => StoredAnswer::Project(project.0),
             Answer::Agent(agent) => StoredAnswer::Agent(agent.0),
+            Answer::PushToken(id) => StoredAnswer::PushToken(id.clone()),
             Answer::Run { project, run, coalesced } => StoredAnswer::Run(store::RunAnswer {
                 project: Some(project.0),
                 run: Some(run_bytes(*run)),
@@ -401,6 +402,7 @@ pub(super) fn read_request(message: store::RequestRecord) -> Read<RequestRecord>
         Ok(match answer {
             StoredAnswer::Project(uid) => Answer::Project(fleet::id::ProjectUid(uid)),
             StoredAnswer::Agent(uid) => Answer::Agent(fleet::id::AgentUid(uid)),
+            StoredAnswer::PushToken(id) => Answer::PushToken(id),
             StoredAnswer::Run(run) => Answer::Run {
                 project: project_uid("project", run.project)?,
                 run: run_id("run", run.run)?,

@@ -13,10 +13,11 @@ use fleet::{
     attempt::Role,
     id::{AgentUid, AttemptId, Epoch, Name, ProjectUid, RunId},
     placement::{Behind, Hold, PlacementRecord},
-    plan::{Act, Asker, Deed, LeftOut, PlanCounts, PlanStep},
+    plan::{Act, Asker, Deed, LeftOut, Pausing, PlanCounts, PlanStep},
     project::Destination,
     record::{Answer, FleetRecord, Freeze, Record, RequestRecord},
     time::Wall,
+    trash::{Fate, TrashRecord},
     upstream::UpstreamRecord,
 };
 use proptest::{
@@ -46,24 +47,51 @@ pub(crate) fn record() -> impl Strategy<Value = Record> {
         upstream().prop_map(Record::Upstream).boxed(),
         plan_step().prop_map(|step| Record::PlanStep(Box::new(step))).boxed(),
         left_out().prop_map(Record::LeftOut).boxed(),
+        trash().prop_map(Record::Trash).boxed(),
     ]
+}
+
+fn trash() -> impl Strategy<Value = TrashRecord> {
+    let fate = prop_oneof![
+        Just(Fate::Waiting),
+        (text(), wall()).prop_map(|(place, until)| Fate::Trashed { place, until }),
+        (text(), wall()).prop_map(|(why, at)| Fate::Stays { why, at }),
+    ];
+    (agent_uid(), project_uid(), name(), destination(), text(), wall(), fate).prop_map(
+        |(agent, project, name, destination, by, asked, fate)| TrashRecord {
+            agent,
+            project,
+            name,
+            destination,
+            by,
+            asked,
+            fate,
+        },
+    )
+}
+
+fn pausing() -> impl Strategy<Value = Pausing> {
+    (text(), option::of(wall())).prop_map(|(reason, until)| Pausing { reason, until })
 }
 
 fn plan_step() -> impl Strategy<Value = PlanStep> {
     let at = || (project_uid(), any::<u64>());
     let act = prop_oneof![
-        (project(), option::of(text())).prop_map(|(of, paused)| Act::Create {
-            uid: of.uid,
-            name: of.name,
-            spec: Box::new(of.spec),
-            paused,
+        (project(), option::of(pausing()), option::of(text())).prop_map(|(of, paused, archived)| {
+            Act::Create { uid: of.uid, name: of.name, spec: Box::new(of.spec), paused, archived }
         }),
         (at(), project()).prop_map(|((project, revision), of)| Act::Change {
             project,
             revision,
             spec: Box::new(of.spec),
         }),
-        (at(), text()).prop_map(|((project, revision), reason)| Act::Pause { project, revision, reason }),
+        (at(), pausing()).prop_map(|((project, revision), pausing)| Act::Pause {
+            project,
+            revision,
+            pausing
+        }),
+        (at(), text()).prop_map(|((project, revision), reason)| Act::Archive { project, revision, reason }),
+        at().prop_map(|(project, revision)| Act::Unarchive { project, revision }),
         at().prop_map(|(project, revision)| Act::Resume { project, revision }),
         at().prop_map(|(project, revision)| Act::Delete { project, revision }),
     ];
@@ -327,6 +355,7 @@ fn request() -> impl Strategy<Value = RequestRecord> {
     let answer = prop_oneof![
         project_uid().prop_map(Answer::Project),
         agent_uid().prop_map(Answer::Agent),
+        text().prop_map(Answer::PushToken),
         (project_uid(), run_id(), any::<bool>()).prop_map(|(project, run, coalesced)| Answer::Run {
             project,
             run,

@@ -52,7 +52,7 @@ pub(crate) fn rows(runtime: &Runtime, size: Size) -> Result<Vec<Row>> {
 }
 
 fn declared(project: v1::Project) -> v1::DeclaredProject {
-    v1::DeclaredProject { project: Some(project), ..v1::DeclaredProject::default() }
+    v1::DeclaredProject { project: Some(project.into()), ..v1::DeclaredProject::default() }
 }
 
 async fn timed(

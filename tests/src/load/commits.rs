@@ -62,8 +62,9 @@ pub(crate) fn rows(runtime: &Runtime, size: Size) -> Result<Vec<Row>> {
     for number in 0..TURNS {
         let from = number * turn;
         let before = *driver.changes().borrow();
-        ours_took += runtime.block_on(ask(&driver, from..from + turn, None))?;
-        audited_took += runtime.block_on(ask(&audited, from..from + turn, Some(&origin())))?;
+        ours_took += runtime.block_on(ask(&driver, from..from + turn, None, four_times_a_day))?;
+        audited_took +=
+            runtime.block_on(ask(&audited, from..from + turn, Some(&origin()), four_times_a_day))?;
         let done = *driver.changes().borrow() - before;
         commits += done;
         let batch = turn.div_ceil(usize::try_from(done)?.max(1));
@@ -100,7 +101,8 @@ struct Bare {
 }
 
 impl Bare {
-    fn open(dir: &Path) -> Result<Self> {
+    /// A driver with a store of its own.
+    pub(crate) fn open(dir: &Path) -> Result<Self> {
         let db = sled::Config::new().path(dir).cache_capacity(CACHE_BYTES).open()?;
         Ok(Self { db, disk: File::open(dir.join("db"))? })
     }
@@ -132,7 +134,8 @@ impl Outlet for Nobody {
     fn reset(&self) {}
 }
 
-fn open(dir: &Path) -> Result<(Driver, mirror_coordinator::driver::DriverThread)> {
+/// A driver with a store of its own.
+pub(crate) fn open(dir: &Path) -> Result<(Driver, mirror_coordinator::driver::DriverThread)> {
     let options = StoreOptions { create: true, backups: None, ballast_bytes: 0 };
     let store = Store::open(dir, &options)?.store;
     Ok(Driver::start(store, Limits::default(), Begin::Started, Arc::new(Nobody))?)
@@ -164,7 +167,8 @@ fn enrolment(number: usize) -> [Input; 2] {
     [Input::Person(Person { by: "root".to_owned(), ask: token }), Input::Agent(enroll)]
 }
 
-async fn enrol(driver: &Driver, projects: usize) -> Result<()> {
+/// Lets the agents of so many projects join.
+pub(crate) async fn enrol(driver: &Driver, projects: usize) -> Result<()> {
     for input in enrolments(projects) {
         let reply = driver.ask(input).await?;
         ensure!(!matches!(reply, Reply::Refused(_)), "{reply:?}");
@@ -173,7 +177,7 @@ async fn enrol(driver: &Driver, projects: usize) -> Result<()> {
 }
 
 /// The same declaration as a person would make, each with a name of its own.
-fn create(agents: &[AgentUid], number: usize) -> Input {
+fn create(agents: &[AgentUid], number: usize, schedule: Schedule) -> Input {
     let agent = agents[number / PROJECTS_PER_AGENT];
     let host = format!("mirror{}.example.net", number % 500);
     let upstream = Upstream {
@@ -182,14 +186,13 @@ fn create(agents: &[AgentUid], number: usize) -> Input {
         user: String::new(),
         sealed_password: Vec::new(),
     };
-    let cron = "minute=10 hour=*/6".parse().map(Cron::parse).expect("fields").expect("a schedule");
     let spec = ProjectSpec {
         display_name: String::new(),
         owner: None,
         labels: BTreeMap::new(),
         upstreams: vec![upstream],
         destination: format!("a1:p{number}").parse().expect("a destination"),
-        schedule: Schedule::cron(cron, chrono_tz::UTC),
+        schedule,
         rsync: RsyncSettings::default(),
         placement: PlacementSettings {
             origins: vec![Target { agent, destination: None }],
@@ -208,6 +211,12 @@ fn create(agents: &[AgentUid], number: usize) -> Input {
     Input::Person(Person { by: "root".to_owned(), ask })
 }
 
+/// The same for all.
+fn four_times_a_day(_number: usize) -> Schedule {
+    let cron = "minute=10 hour=*/6".parse().map(Cron::parse).expect("fields").expect("a schedule");
+    Schedule::cron(cron, chrono_tz::UTC)
+}
+
 /// Where a request comes from.
 fn origin() -> Arc<Origin> {
     let origin = Origin::new("users/maria", "192.0.2.7:40112", "ProjectService.CreateProject");
@@ -215,10 +224,11 @@ fn origin() -> Arc<Origin> {
 }
 
 /// Declares these projects from [`ASKERS`] tasks: how long until all are durable.
-async fn ask(
+pub(crate) async fn ask(
     driver: &Driver,
     numbers: std::ops::Range<usize>,
     origin: Option<&Arc<Origin>>,
+    schedule: fn(usize) -> Schedule,
 ) -> Result<Duration> {
     let agents: Arc<[AgentUid]> = driver.view().agents_by_name().map(|agent| agent.uid).collect();
     let mut tasks = JoinSet::new();
@@ -228,7 +238,7 @@ async fn ask(
         let origin = origin.cloned();
         tasks.spawn(async move {
             for number in numbers.skip(asker).step_by(ASKERS) {
-                let asked = driver.ask(create(&agents, number));
+                let asked = driver.ask(create(&agents, number, schedule(number)));
                 let reply = match &origin {
                     Some(origin) => scope(Arc::clone(origin), asked).await?,
                     None => asked.await?,
@@ -259,7 +269,9 @@ fn records(count: usize) -> Vec<Pairs> {
         step(&mut engine, input);
     }
     let agents: Vec<AgentUid> = engine.agents_by_name().map(|agent| agent.uid).collect();
-    (0..count).map(|number| pairs(&step(&mut engine, create(&agents, number)))).collect()
+    (0..count)
+        .map(|number| pairs(&step(&mut engine, create(&agents, number, four_times_a_day(number)))))
+        .collect()
 }
 
 fn pairs(changes: &[Change]) -> Pairs {
@@ -294,6 +306,7 @@ fn key(key: &Key) -> Vec<u8> {
         | Key::Request(text)
         | Key::Upstream(text) => [b"t", text.as_bytes()].concat(),
         Key::PlanStep(number) => ids(b'd', &[u64::from(*number)]),
+        Key::Trash(agent, project) => ids(b'x', &[agent.0, project.0]),
         Key::Run(project, run) => {
             [ids(b'r', &[project.0]), (!run.0.as_u128()).to_be_bytes().to_vec()].concat()
         }

@@ -12,6 +12,7 @@ mod api;
 mod apply;
 mod burst;
 mod commits;
+mod fires;
 mod idle;
 mod list;
 mod overhead;
@@ -60,12 +61,13 @@ impl Size {
 type Part = fn(&Runtime, Size) -> Result<Vec<Row>>;
 
 /// What can be measured, by name.
-const PARTS: [(&str, Part); 9] = [
+const PARTS: [(&str, Part); 10] = [
     ("trigger", trigger::rows),
     ("propagation", propagation::rows),
     ("burst", burst::rows),
     ("commits", commits::rows),
     ("apply", apply::rows),
+    ("fires", fires::rows),
     ("overhead", overhead::long),
     ("fixed", overhead::fixed),
     ("idle", idle::rows),

@@ -5,7 +5,7 @@ use mirror_proto::v1;
 use tonic::{Response, Status};
 
 use super::{Agents, show};
-use crate::rpc::{invalid, page};
+use crate::rpc::{invalid, page, words};
 
 /// Agents on a page when the caller names no number.
 const PAGE_SIZE: usize = 100;
@@ -85,7 +85,8 @@ impl Filter {
         if text.chars().count() > FILTER_CHARS_MAX {
             return Err(fault(format!("must not be longer than {FILTER_CHARS_MAX} characters")));
         }
-        let tests = text.split_whitespace().filter(|word| *word != "AND").map(|word| {
+        let words = words::split(text).map_err(|rule| fault(format!("{text:?}: {rule}")))?;
+        let tests = words.iter().map(String::as_str).filter(|word| *word != "AND").map(|word| {
             let (key, value) = word.split_once('=').unwrap_or((word, ""));
             let truth = || match value {
                 "true" => Ok(true),
@@ -142,9 +143,18 @@ mod tests {
         let label = Test::Label("role".to_owned(), "edge".to_owned());
         assert_eq!(read, Filter(vec![label, Test::Connected(true), Test::Revoked(false)]));
         assert_eq!(Filter::read("").unwrap(), Filter::default());
-        for bad in
-            ["role=edge", "connected", "connected=maybe", "labels.=x", "labels.x", "a b", &"x".repeat(501)]
-        {
+        let label = Test::Label("site".to_owned(), "north wing".to_owned());
+        assert_eq!(Filter::read("labels.site=\"north wing\"").unwrap(), Filter(vec![label]));
+        for bad in [
+            "role=edge",
+            "connected",
+            "connected=maybe",
+            "labels.=x",
+            "labels.x",
+            "a b",
+            "labels.x=\"a b",
+            &"x".repeat(501),
+        ] {
             assert_eq!(Filter::read(bad).unwrap_err().field, "filter", "{bad:.20}");
         }
     }

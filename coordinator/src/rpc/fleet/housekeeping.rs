@@ -28,21 +28,30 @@ pub(super) async fn run(services: &Services, by: &By, text: &str) -> Result<v1::
         .map_err(|fault| invalid("housekeeping not run", vec![fault]))?;
     origin::concerns(convert::housekeeping_job_name(&name));
     let ticker = ticker(services)?;
-    let not_run = |why| match why {
-        NotRun::Unknown => Refusal::not_found("housekeeping job", &name),
-        NotRun::Running => Refusal::precondition(
-            "HOUSEKEEPING_RUNNING",
-            format!("housekeeping job \"{name}\" runs already; see mirrorctl housekeeping list"),
-        ),
-    };
-    ticker.run_now(&name, PATIENCE).await.map_err(|why| refused(&not_run(why)))?;
-    tracing::info!(target: "audit", %by, job = name, "housekeeping run");
+    let begun = ticker.begin(&name).map_err(|why| not_run(why, &name))?;
+    tracing::info!(target: "audit", %by, job = name, "housekeeping begun");
     if let Some(origin) = origin::current() {
-        // It may change nothing of the fleet's, and people should find who asked for it all the same.
-        services.driver.record(audit::noted(&origin, format!("housekeeping job {name} was run")));
+        // It may change nothing of the fleet's, and people should find who asked for it all the same: before the wait,
+        // which ends with the caller's patience, while the job does not.
+        services.driver.record(audit::noted(&origin, format!("housekeeping job {name} was begun")));
     }
+    begun.ended(PATIENCE).await;
     let report = ticker.report().await.into_iter().find(|job| job.name == name);
     report.map(show).ok_or_else(|| refused(&Refusal::not_found("housekeeping job", &name)))
+}
+
+fn not_run(why: NotRun, name: &str) -> Status {
+    match why {
+        NotRun::Unknown => refused(&Refusal::not_found("housekeeping job", name)),
+        NotRun::Running => refused(&Refusal::precondition(
+            "HOUSEKEEPING_RUNNING",
+            format!("housekeeping job \"{name}\" runs already; see mirrorctl housekeeping list"),
+        )),
+        NotRun::Stopping => {
+            let text = format!("housekeeping job \"{name}\" not begun: the coordinator is stopping");
+            status::unavailable("STOPPING", &text, RETRY_UNAVAILABLE)
+        }
+    }
 }
 
 #[allow(clippy::result_large_err, reason = "a Status is what tonic wants")]

@@ -1,5 +1,7 @@
 //! `ApplyProjects`: a plan is made, recorded by one commit, and the answer waits until the writer has carried it out.
 
+use std::sync::Arc;
+
 use ::fleet::{
     input::{Ask, Reply},
     plan::{Asker, PlanCounts, PlanRequest, Progress},
@@ -37,11 +39,11 @@ impl Projects {
             return self.carried_out(&reply).await;
         }
         let v1::ApplyProjectsRequest { projects, prune, paused, etag, .. } = request;
-        let wanted = Wanted { projects, prune, paused, compares: true };
+        let wanted = Arc::new(Wanted { projects, prune, paused, compares: true });
         let mut tries = UPDATE_TRIES;
         loop {
             tries -= 1;
-            let planned = self.planned(&by, wanted.clone()).await?;
+            let planned = self.planned(&by, &wanted, self.place_to_apply().await?).await?;
             if !etag.is_empty() && etag != planned.etag && planned.faults.is_empty() {
                 return Err(stale());
             }

@@ -9,6 +9,8 @@ use fleet::{
     refusal::Violation,
 };
 
+use crate::rpc::words;
+
 /// Longest filter, in characters.
 const FILTER_CHARS_MAX: usize = 500;
 /// What a filter may say, for refusals.
@@ -48,7 +50,9 @@ impl Filter {
             return Err(vec![Violation::new("filter", rule)]);
         }
         let (mut tests, mut faults) = (Vec::new(), Vec::new());
-        for word in text.split_whitespace().filter(|word| *word != "AND") {
+        let words =
+            words::split(text).map_err(|rule| vec![Violation::new("filter", format!("{text:?}: {rule}"))])?;
+        for word in words.iter().filter(|word| *word != "AND") {
             match Test::read(word) {
                 Ok(test) => tests.push(test),
                 Err(rule) => faults.push(Violation::new("filter", format!("{word:?}: {rule}"))),

@@ -2,17 +2,20 @@
 //! other, by the same code that decides it for good; so destinations that two of them want, names that one frees for
 //! another, and agents that are unknown are found here. Nothing of it is stored.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet, btree_map::Entry},
+    sync::Arc,
+    time::Duration,
+};
 
 use ::fleet::{
     Engine,
     agent::UserRole,
-    defaults::REASON_CHARS_MAX,
     engine::at_its_phase,
     id::{Name, ProjectUid},
     input::Decision,
-    plan::{Act, Asker, PlanStep},
-    project::{Pause, Pick, ProjectSpec},
+    plan::{Act, Asker, Pausing, PlanStep},
+    project::{Pick, ProjectSpec},
     record::{Change, Record},
     refusal::{Refusal, RefusalCode, Violation},
     time::Now,
@@ -23,21 +26,27 @@ use mirror_proto::{
     convert,
     v1::{self, project_change::Action},
 };
+use tokio::{sync::OwnedSemaphorePermit, task::JoinError, time::timeout};
+use tokio_util::sync::CancellationToken;
 use tonic::{Request, Status};
 
-use super::Projects;
+use super::{
+    Projects,
+    order::ordered,
+    standing::{Row, Standing},
+};
 use crate::{
     audit::changes,
     rpc::{By, Caller, RETRY_UNAVAILABLE, broken, caller, refused},
     store::VALUE_BYTES_MAX,
 };
 
-/// Most projects of one manifest.
-pub const MANIFEST_PROJECTS_MAX: usize = 5_000;
-/// Plans that are made at once; further ones are told to come again.
+/// Plans that are made at once to be looked at; further ones are told to come again.
 pub const PLANS_AT_ONCE: usize = 2;
-/// How often what did not fit is tried again after others have made room for it.
-const ROUNDS_MAX: usize = 16;
+/// Plans that are made at once to be applied: places that nobody takes who may only look.
+pub const APPLIES_AT_ONCE: usize = 1;
+/// How long an apply waits for its place.
+const APPLY_WAIT_MAX: Duration = Duration::from_secs(20);
 /// Most faults that are told.
 const FAULTS_MAX: usize = 1_000;
 /// More fires in a day than public upstreams like.
@@ -48,7 +57,7 @@ const FIRES_COUNTED_MAX: usize = 100;
 const CREATED_PAUSED: &str = "created paused";
 
 /// What a person declares.
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 pub(super) struct Wanted {
     pub(super) projects: Vec<v1::DeclaredProject>,
     pub(super) prune: bool,
@@ -84,7 +93,9 @@ impl Projects {
         request: v1::PlanProjectsRequest,
     ) -> Result<v1::PlanProjectsResponse, Status> {
         let v1::PlanProjectsRequest { projects, prune, paused } = request;
-        let planned = self.planned(&by, Wanted { projects, prune, paused, compares }).await?;
+        let place = Arc::clone(&self.services.plans).try_acquire_owned().map_err(|_| too_many_plans())?;
+        let wanted = Arc::new(Wanted { projects, prune, paused, compares });
+        let planned = self.planned(&by, &wanted, place).await?;
         if planned.faults.is_empty() {
             let Planned { changes, unchanged, etag, .. } = planned;
             return Ok(v1::PlanProjectsResponse { changes, unchanged, etag, faults: Vec::new() });
@@ -94,24 +105,39 @@ impl Projects {
         Ok(v1::PlanProjectsResponse { faults: faults.collect(), ..v1::PlanProjectsResponse::default() })
     }
 
-    /// Makes a plan on the present state, apart from what answers others.
-    pub(super) async fn planned(&self, by: &By, wanted: Wanted) -> Result<Planned, Status> {
-        let Ok(_place) = std::sync::Arc::clone(&self.plans).try_acquire_owned() else {
-            let text =
-                "as many plans are being made as this coordinator makes at once; try again in a moment";
-            return Err(mirror_proto::status::exhausted("TOO_MANY_PLANS", text, RETRY_UNAVAILABLE));
-        };
-        let (this, by) = (self.clone(), by.to_string());
-        let made = tokio::task::spawn_blocking(move || {
+    /// A place for a plan that is to be applied.
+    pub(super) async fn place_to_apply(&self) -> Result<OwnedSemaphorePermit, Status> {
+        let place = timeout(APPLY_WAIT_MAX, Arc::clone(&self.services.applies).acquire_owned()).await;
+        place.ok().and_then(Result::ok).ok_or_else(too_many_plans)
+    }
+
+    /// Makes a plan on the present state, apart from what answers others. It ends early when nobody waits for it any more.
+    pub(super) async fn planned(
+        &self,
+        by: &By,
+        wanted: &Arc<Wanted>,
+        place: OwnedSemaphorePermit,
+    ) -> Result<Planned, Status> {
+        let gone = CancellationToken::new();
+        let _asked = gone.clone().drop_guard();
+        let (this, by, wanted) = (self.clone(), by.to_string(), Arc::clone(wanted));
+        let made = in_place(place, move || {
             let fleet = this.services.driver.view().clone();
             let now = this.services.driver.now();
+            let before = fleet
+                .projects_by_name()
+                .map(|one| (one.record.name.clone(), (one.record.uid, one.record.revision)))
+                .collect();
+            let first_uid = fleet.uid_after(0);
             Planner {
                 projects: &this,
                 now,
                 by: &by,
-                base: fleet.clone(),
+                before,
+                first_uid,
                 fleet,
                 wanted: &wanted,
+                gone,
                 done: Planned::default(),
             }
             .plan()
@@ -120,15 +146,37 @@ impl Projects {
     }
 }
 
+/// Does what blocks in a place that is free again when it is done, whether or not anybody still waits for it: a call that
+/// is cancelled does not end it.
+async fn in_place<T: Send + 'static>(
+    place: OwnedSemaphorePermit,
+    work: impl FnOnce() -> T + Send + 'static,
+) -> Result<T, JoinError> {
+    tokio::task::spawn_blocking(move || {
+        let _place = place;
+        work()
+    })
+    .await
+}
+
+fn too_many_plans() -> Status {
+    let text = "as many plans are being made as this coordinator makes at once; try again in a moment";
+    mirror_proto::status::exhausted("TOO_MANY_PLANS", text, RETRY_UNAVAILABLE)
+}
+
 struct Planner<'a> {
     projects: &'a Projects,
     now: Now,
     by: &'a str,
-    /// As it is.
-    base: Engine,
-    /// As it would be after what was planned so far.
+    /// The projects that there are, at their revisions.
+    before: BTreeMap<Name, (ProjectUid, u64)>,
+    /// What the first new one gets.
+    first_uid: ProjectUid,
+    /// The fleet as it would be after what was planned so far.
     fleet: Engine,
     wanted: &'a Wanted,
+    /// Whoever asked for it is gone.
+    gone: CancellationToken,
     done: Planned,
 }
 
@@ -138,200 +186,234 @@ enum No {
     Status(Status),
 }
 
+/// What is still to be planned.
+#[derive(Debug, Clone)]
+enum Left {
+    /// What is declared at this place.
+    Declared(usize, Name),
+    /// A project that is not among what is declared.
+    Gone(ProjectUid, u64, Name),
+}
+
+impl Left {
+    /// Where its faults are told: those of what is declared in its order, then the others.
+    const fn place(&self) -> usize {
+        match self {
+            Self::Declared(index, _) => *index,
+            Self::Gone(..) => usize::MAX,
+        }
+    }
+}
+
+/// Faults with the places of what they are told of.
+type Placed = Vec<(usize, Violation)>;
+
 impl Planner<'_> {
     fn plan(mut self) -> Result<Planned, Status> {
-        let wanted = self.wanted;
-        let names = self.names();
-        if self.done.faults.is_empty() {
-            self.others(&names);
-            let mut left: Vec<(usize, Name)> =
-                names.iter().map(|(name, index)| (*index, name.clone())).collect();
-            left.sort_by_key(|(index, _)| *index);
-            for _ in 0..ROUNDS_MAX {
-                let before = left.len();
-                left = self.round(left, wanted)?;
-                if left.is_empty() || left.len() == before {
-                    break;
-                }
+        let (names, mut faults, ill_named) = self.names();
+        // Who is wrongly named could be one of those that seem not to be declared.
+        let mut left = self.others(&names, self.wanted.prune && faults.is_empty());
+        left.extend(self.declared(&names));
+        let refused = loop {
+            let count = left.len();
+            let refused;
+            (left, refused) = self.round(left)?;
+            if left.is_empty() || left.len() == count {
+                break refused;
             }
-            self.done.etag = etag(&self.base, names.keys(), &self.done.acts);
+        };
+        faults.extend(refused);
+        for index in ill_named {
+            if let Err(no) = self.read_declared(index, None) {
+                faults.extend(placed(index, no)?);
+            }
         }
+        faults.sort_by_key(|(place, _)| *place);
+        self.done.faults = faults.into_iter().map(|(_, fault)| fault).collect();
+        self.done.etag = etag(&self.before, names.keys(), &self.done.acts);
         self.done.changes.sort_by_cached_key(|one| one.project.to_lowercase());
         Ok(self.done)
     }
 
-    /// The declared names and their places; what is wrong with them is noted.
-    fn names(&mut self) -> BTreeMap<Name, usize> {
-        let mut names = BTreeMap::new();
-        let count = self.wanted.projects.len();
-        if count == 0 {
+    /// The declared names and their places; what is wrong with them, and the places of those that have no good one.
+    fn names(&self) -> (BTreeMap<Name, usize>, Placed, Vec<usize>) {
+        let (mut names, mut faults, mut ill_named) = (BTreeMap::new(), Vec::new(), Vec::new());
+        if self.wanted.projects.is_empty() {
             // With prune it would say that there is to be no project at all.
-            self.done.faults.push(Violation::new("projects", "is required: name at least one"));
-        }
-        if count > MANIFEST_PROJECTS_MAX {
-            let text = format!("{count} given; at most {MANIFEST_PROJECTS_MAX} are possible");
-            self.done.faults.push(Violation::new("projects", text));
-            return names;
+            faults.push((0, Violation::new("projects", "is required: name at least one")));
         }
         for (index, declared) in self.wanted.projects.iter().enumerate() {
             let field = format!("projects[{index}].project.name");
             let name = declared.project.as_ref().map_or("", |project| project.name.as_str());
-            match convert::parse_project(&field, name) {
-                Ok(name) => {
-                    if let Some(first) = names.insert(name, index) {
-                        let text = format!("is declared twice, first as projects[{first}]");
-                        self.done.faults.push(Violation::new(field, text));
+            let fault = match convert::parse_project(&field, name) {
+                Ok(name) => match names.entry(name) {
+                    Entry::Vacant(entry) => {
+                        entry.insert(index);
+                        continue;
+                    }
+                    Entry::Occupied(entry) => Violation::new(
+                        field,
+                        format!("is declared twice, first as projects[{}]", entry.get()),
+                    ),
+                },
+                Err(fault) => fault,
+            };
+            faults.push((index, fault));
+            ill_named.push(index);
+        }
+        (names, faults, ill_named)
+    }
+
+    /// Projects that are not declared: what is to go, those first that run after others. What is kept is noted.
+    fn others(&mut self, names: &BTreeMap<Name, usize>, prune: bool) -> Vec<Left> {
+        let others: Vec<(&Name, ProjectUid, u64)> = self
+            .before
+            .iter()
+            .filter(|(name, _)| !names.contains_key(*name))
+            .map(|(name, (uid, revision))| (name, *uid, *revision))
+            .collect();
+        if !prune {
+            let kept = others.iter().map(|(name, ..)| change_of(name, Action::Keep));
+            self.done.changes.extend(kept);
+            return Vec::new();
+        }
+        let place: BTreeMap<ProjectUid, usize> =
+            others.iter().enumerate().map(|(index, (_, uid, _))| (*uid, index)).collect();
+        let mut followers = vec![Vec::new(); others.len()];
+        for (index, (_, uid, _)) in others.iter().enumerate() {
+            let after = self.fleet.project(*uid).map(|project| project.record.spec.after.as_slice());
+            for before in after.unwrap_or_default().iter().filter_map(|before| place.get(before)) {
+                followers[*before].push(index);
+            }
+        }
+        let gone = |index: usize| {
+            let (name, uid, revision) = others[index];
+            Left::Gone(uid, revision, name.clone())
+        };
+        ordered(&followers).into_iter().map(gone).collect()
+    }
+
+    /// What is declared: those last that are to run after others.
+    fn declared(&self, names: &BTreeMap<Name, usize>) -> Vec<Left> {
+        let mut declared: Vec<(usize, &Name)> = names.iter().map(|(name, index)| (*index, name)).collect();
+        declared.sort_unstable();
+        let place: BTreeMap<&Name, usize> =
+            declared.iter().enumerate().map(|(place, (_, name))| (*name, place)).collect();
+        let after = |index: usize| {
+            let project = self.wanted.projects[index].project.as_ref();
+            let after = project.map(|project| project.after.as_slice()).unwrap_or_default();
+            let names = after.iter().filter_map(|name| convert::parse_project("after", name).ok());
+            names.filter_map(|name| place.get(&name).copied()).collect::<Vec<_>>()
+        };
+        let waits: Vec<Vec<usize>> = declared.iter().map(|(index, _)| after(*index)).collect();
+        let left = |place: usize| {
+            let (index, name) = declared[place];
+            Left::Declared(index, name.clone())
+        };
+        ordered(&waits).into_iter().map(left).collect()
+    }
+
+    /// Plans what fits now; what does not may fit when others have made room or let go of it, and is told with its faults.
+    fn round(&mut self, left: Vec<Left>) -> Result<(Vec<Left>, Placed), Status> {
+        let (mut again, mut faults) = (Vec::new(), Vec::new());
+        for one in left {
+            if self.gone.is_cancelled() {
+                return Err(Status::cancelled("nobody waits for this plan any more"));
+            }
+            match &one {
+                Left::Declared(index, name) => match self.one(*index, name) {
+                    Ok(()) => continue,
+                    Err(no) => faults.extend(placed(*index, no)?),
+                },
+                Left::Gone(project, revision, name) => {
+                    match self.act(Act::Delete { project: *project, revision: *revision }) {
+                        Ok(_) => {
+                            self.done.changes.push(change_of(name, Action::Delete));
+                            continue;
+                        }
+                        Err(refusal) => {
+                            let fault = Violation::new(convert::project_name(name), refusal.to_string());
+                            faults.push((one.place(), fault));
+                        }
                     }
                 }
-                Err(fault) => self.done.faults.push(fault),
             }
+            again.push(one);
         }
-        names
+        Ok((again, faults))
     }
 
-    /// Projects that are not declared.
-    fn others(&mut self, names: &BTreeMap<Name, usize>) {
-        let others: Vec<(ProjectUid, u64, Name)> = self
-            .base
-            .projects_by_name()
-            .filter(|project| !names.contains_key(&project.record.name))
-            .map(|project| (project.record.uid, project.record.revision, project.record.name.clone()))
-            .collect();
-        for (project, revision, name) in others {
-            let mut action = Action::Keep;
-            if self.wanted.prune {
-                action = Action::Delete;
-                if let Err(refusal) = self.act(Act::Delete { project, revision }) {
-                    self.done.faults.push(Violation::new(convert::project_name(&name), refusal.to_string()));
-                    continue;
-                }
-            }
-            let change =
-                v1::ProjectChange { project: convert::project_name(&name), ..v1::ProjectChange::default() };
-            self.done.changes.push(v1::ProjectChange { action: action.into(), ..change });
-        }
-    }
-
-    /// Plans what fits now; what does not may fit when others have made room. Its faults are those of the last round.
-    fn round(&mut self, left: Vec<(usize, Name)>, wanted: &Wanted) -> Result<Vec<(usize, Name)>, Status> {
-        self.done.faults.retain(|fault| !fault.field.starts_with("projects["));
-        let mut again = Vec::new();
-        for (index, name) in left {
-            match self.one(&name, &wanted.projects[index]) {
-                Ok(()) => {}
-                Err(No::Status(status)) => return Err(status),
-                Err(No::Faults(faults)) => {
-                    let placed = |fault: Violation| {
-                        let dot = if fault.field.is_empty() { "" } else { "." };
-                        Violation::new(format!("projects[{index}]{dot}{}", fault.field), fault.description)
-                    };
-                    self.done.faults.extend(faults.into_iter().map(placed));
-                    again.push((index, name));
-                }
-            }
-        }
-        Ok(again)
-    }
-
-    fn one(&mut self, name: &Name, declared: &v1::DeclaredProject) -> Result<(), No> {
-        if declared.pause_reason.chars().count() > REASON_CHARS_MAX
-            || declared.pause_reason.chars().any(char::is_control)
-        {
-            let text = format!("at most {REASON_CHARS_MAX} characters, none of them control");
-            return Err(No::Faults(vec![Violation::new("pause_reason", text)]));
-        }
-        let wire = declared.project.clone().unwrap_or_default();
+    fn one(&mut self, index: usize, name: &Name) -> Result<(), No> {
         match self.fleet.project_named(name).map(|project| project.record.uid) {
-            Some(uid) => self.existing(uid, &wire, declared),
-            None => self.new_one(name, &wire, declared),
+            Some(uid) => self.existing(uid, index),
+            None => self.new_one(name, index),
         }
     }
 
-    fn new_one(&mut self, name: &Name, wire: &v1::Project, declared: &v1::DeclaredProject) -> Result<(), No> {
-        let spec = self.read(wire, None)?;
+    /// Reads all of what is declared at this place.
+    fn read_declared(
+        &self,
+        index: usize,
+        current: Option<&ProjectSpec>,
+    ) -> Result<(ProjectSpec, Standing), No> {
+        let declared = &self.wanted.projects[index];
+        let unset = v1::Project::default();
+        let spec = self.read(declared.project.as_deref().unwrap_or(&unset), current);
+        match (spec, Standing::read(declared, self.now.wall)) {
+            (Ok(spec), Ok(standing)) => Ok((spec, standing)),
+            (Err(No::Status(status)), _) => Err(No::Status(status)),
+            (Err(No::Faults(faults)), Err(others)) => {
+                Err(No::Faults(faults.into_iter().chain(others).collect()))
+            }
+            (Err(No::Faults(faults)), Ok(_)) | (Ok(_), Err(faults)) => Err(No::Faults(faults)),
+        }
+    }
+
+    fn new_one(&mut self, name: &Name, index: usize) -> Result<(), No> {
+        let (spec, standing) = self.read_declared(index, None)?;
         let created = self.done.acts.iter().filter(|act| matches!(act, Act::Create { .. })).count();
-        let paused = declared.paused == Some(true) || self.wanted.paused;
-        let reason = match declared.pause_reason.as_str() {
-            "" if declared.paused.is_none() => CREATED_PAUSED,
-            reason => reason,
-        };
-        let warnings = warnings(self.now, &spec);
-        let act = Act::Create {
-            uid: self.base.uid_after(created as u64),
-            name: name.clone(),
-            spec: Box::new(spec),
-            paused: paused.then(|| reason.to_owned()),
-        };
+        let (mut paused, archived) = standing.of_new();
+        if paused.is_none() && self.wanted.paused {
+            paused = Some(Pausing { reason: CREATED_PAUSED.to_owned(), until: None });
+        }
+        let warnings = if archived.is_some() { Vec::new() } else { warnings(self.now, &spec) };
+        let uid = ProjectUid(self.first_uid.0 + created as u64);
+        let act = Act::Create { uid, name: name.clone(), spec: Box::new(spec), paused, archived };
         self.act(act).map_err(of_project)?;
-        self.done.changes.push(v1::ProjectChange {
-            project: convert::project_name(name),
-            action: Action::Create.into(),
-            warnings,
-            ..v1::ProjectChange::default()
-        });
+        self.done.changes.push(v1::ProjectChange { warnings, ..change_of(name, Action::Create) });
         Ok(())
     }
 
-    fn existing(
-        &mut self,
-        uid: ProjectUid,
-        wire: &v1::Project,
-        declared: &v1::DeclaredProject,
-    ) -> Result<(), No> {
+    fn existing(&mut self, uid: ProjectUid, index: usize) -> Result<(), No> {
         let Some(project) = self.fleet.project(uid) else { return Ok(()) };
-        let record = std::sync::Arc::clone(&project.record);
-        let spec = at_its_phase(self.read(wire, Some(&record.spec))?, uid, Some(&record.spec.schedule));
-        let mut fields = Vec::new();
-        let mut left_out = 0;
-        let mut warned = Vec::new();
-        let mut revision = record.revision;
+        let record = Arc::clone(&project.record);
+        let (spec, standing) = self.read_declared(index, Some(&record.spec))?;
+        let spec = at_its_phase(spec, uid, Some(&record.spec.schedule));
+        let mut change = change_of(&record.name, Action::Change);
+        let mut acts = 0;
         if spec != record.spec {
-            if spec.schedule != record.spec.schedule {
-                warned = warnings(self.now, &spec);
+            if spec.schedule != record.spec.schedule && record.archived.is_none() {
+                change.warnings = warnings(self.now, &spec);
             }
-            let rows =
-                self.act(Act::Change { project: uid, revision, spec: Box::new(spec) }).map_err(of_project)?;
-            (fields, left_out) = rows;
-            revision += 1;
+            let revision = record.revision;
+            let act = Act::Change { project: uid, revision, spec: Box::new(spec) };
+            (change.fields, change.fields_left_out) = self.act(act).map_err(of_project)?;
+            acts += 1;
         }
-        let told = |pause: Option<&Pause>| match pause {
-            None => "false".to_owned(),
-            Some(pause) if pause.reason.is_empty() => "true".to_owned(),
-            Some(pause) => pause.reason.clone(),
-        };
-        let pausing = match (declared.paused, &record.paused) {
-            (Some(true), Some(pause))
-                if declared.pause_reason.is_empty() || pause.reason == declared.pause_reason =>
-            {
-                None
-            }
-            (Some(true), _) => {
-                let reason = declared.pause_reason.clone();
-                let new = if reason.is_empty() { "true".to_owned() } else { reason.clone() };
-                Some((Act::Pause { project: uid, revision, reason }, new))
-            }
-            (Some(false), Some(_)) => Some((Act::Resume { project: uid, revision }, told(None))),
-            (Some(false) | None, _) => None,
-        };
-        if let Some((act, new)) = pausing {
+        // Each is made from the revision that the one before it leaves.
+        for of in [Standing::pause, Standing::archive] {
+            let record = self.fleet.project(uid).map(|project| Arc::clone(&project.record));
+            let Some((act, rows)) = record.and_then(|record| of(&standing, &record)) else { continue };
             self.act(act).map_err(of_project)?;
-            fields.push(v1::FieldChange {
-                field: "paused".to_owned(),
-                old: told(record.paused.as_ref()),
-                new,
-            });
+            acts += 1;
+            let row = |(field, old, new): Row| v1::FieldChange { field: field.to_owned(), old, new };
+            change.fields.extend(rows.into_iter().map(row));
         }
-        if fields.is_empty() && left_out == 0 && revision == record.revision {
+        if acts == 0 {
             self.done.unchanged += 1;
-            return Ok(());
+        } else {
+            self.done.changes.push(change);
         }
-        self.done.changes.push(v1::ProjectChange {
-            project: convert::project_name(&record.name),
-            action: Action::Change.into(),
-            fields,
-            fields_left_out: left_out,
-            warnings: warned,
-        });
         Ok(())
     }
 
@@ -402,10 +484,28 @@ impl Planner<'_> {
         let (rows, left_out) = changes::of_declarations(&self.fleet, &decision.changes).into_parts();
         self.fleet.apply(self.now, &decision.changes);
         self.done.acts.push(act);
-        // A pause has a line of its own, without who and when.
-        let fields = rows.into_iter().filter(|row| !row.field.starts_with("paused."));
+        // These have lines of their own, without who and when.
+        let own = |field: &str| field.starts_with("paused.") || field.starts_with("archived.");
+        let fields = rows.into_iter().filter(|row| !own(&row.field));
         let fields = fields.map(|row| v1::FieldChange { field: row.field, old: row.old, new: row.new });
         Ok((fields.collect(), left_out))
+    }
+}
+
+fn change_of(name: &Name, action: Action) -> v1::ProjectChange {
+    let project = convert::project_name(name);
+    v1::ProjectChange { project, action: action.into(), ..v1::ProjectChange::default() }
+}
+
+/// The faults of what is declared at this place, as fields of the request.
+fn placed(index: usize, no: No) -> Result<Placed, Status> {
+    let placed = |fault: Violation| {
+        let dot = if fault.field.is_empty() { "" } else { "." };
+        (index, Violation::new(format!("projects[{index}]{dot}{}", fault.field), fault.description))
+    };
+    match no {
+        No::Faults(faults) => Ok(faults.into_iter().map(placed).collect()),
+        No::Status(status) => Err(status),
     }
 }
 
@@ -459,11 +559,14 @@ fn warnings(now: Now, spec: &ProjectSpec) -> Vec<String> {
 }
 
 /// What the plan was made on: the declared projects' revisions, and those of what is removed.
-fn etag<'a>(base: &Engine, names: impl Iterator<Item = &'a Name>, acts: &[Act]) -> String {
+fn etag<'a>(
+    before: &BTreeMap<Name, (ProjectUid, u64)>,
+    names: impl Iterator<Item = &'a Name>,
+    acts: &[Act],
+) -> String {
     let mut text = String::new();
     for name in names {
-        let revision = base.project_named(name).map_or(0, |project| project.record.revision);
-        let uid = base.project_named(name).map_or(0, |project| project.record.uid.0);
+        let (uid, revision) = before.get(name).map_or((0, 0), |(uid, revision)| (uid.0, *revision));
         text.push_str(&format!("{} {uid} {revision}\n", name.as_str().to_ascii_lowercase()));
     }
     let deleted: BTreeSet<(u64, u64)> = acts
@@ -482,4 +585,31 @@ fn etag<'a>(base: &Engine, names: impl Iterator<Item = &'a Name>, acts: &[Act]) 
 /// A plan that is refused for its faults.
 pub(super) fn not_applied(faults: Vec<Violation>) -> Status {
     refused(&Refusal::invalid("nothing applied", faults))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc;
+
+    use tokio::sync::Semaphore;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_place_is_taken_until_the_work_ends_though_nobody_waits_for_it() {
+        let places = Arc::new(Semaphore::new(1));
+        let (begun, begins) = tokio::sync::oneshot::channel();
+        let (end, ends) = mpsc::channel::<()>();
+        let place = Arc::clone(&places).try_acquire_owned().unwrap();
+        let call = tokio::spawn(in_place(place, move || {
+            begun.send(()).unwrap();
+            ends.recv().unwrap();
+        }));
+        begins.await.unwrap();
+        call.abort();
+        assert!(call.await.unwrap_err().is_cancelled());
+        assert_eq!(places.available_permits(), 0, "the work goes on");
+        end.send(()).unwrap();
+        drop(places.acquire().await.unwrap());
+    }
 }

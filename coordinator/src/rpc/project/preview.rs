@@ -1,6 +1,6 @@
 //! The next fires of a schedule, and which other projects of the same agent or upstream fall together with them. What is
 //! compared is taken from the view at once, and compared without it: in a very large fleet that may take a tenth of a
-//! second.
+//! second, and as many are made at once as leave room for everything else.
 
 use std::{sync::Arc, time::Duration};
 
@@ -13,9 +13,18 @@ use ::fleet::{
     schedule::{Cadence, Schedule},
     time::Wall,
 };
-use mirror_proto::{convert, v1};
+use mirror_proto::{
+    convert,
+    status::{exhausted, internal},
+    v1,
+};
+use tonic::Status;
 
-use super::words::exact;
+use super::{Projects, find, words::exact};
+use crate::rpc::{RETRY_UNAVAILABLE, invalid};
+
+/// Previews that are made at once: each may keep one core busy for a second.
+pub const PREVIEWS_MAX: usize = 4;
 
 /// Fires of a preview when the caller names no number.
 const FIRES: usize = 3;
@@ -35,8 +44,45 @@ const SEARCHES_MAX: usize = 50_000;
 /// Most collisions that are told.
 const COLLISIONS_MAX: usize = 50;
 
+impl Projects {
+    /// Reads what is asked, and answers it apart from what answers others.
+    pub(super) async fn preview(
+        &self,
+        request: v1::PreviewScheduleRequest,
+    ) -> Result<v1::PreviewScheduleResponse, Status> {
+        const WHAT: &str = "schedule not previewed";
+        let v1::PreviewScheduleRequest { name, schedule, count: fires } = request;
+        let fires = count(fires).map_err(|fault| invalid(WHAT, vec![fault]))?;
+        let read = schedule.map(|schedule| convert::schedule_from_wire(Some(&schedule)));
+        let read = read.transpose().map_err(|faults| invalid(WHAT, faults))?;
+        let Ok(place) = Arc::clone(&self.services.previews).try_acquire_owned() else {
+            let text = format!("{PREVIEWS_MAX} previews are made already; try again in a moment");
+            return Err(exhausted("PREVIEWS_BUSY", &text, RETRY_UNAVAILABLE));
+        };
+        let now = self.services.driver.now().wall;
+        let (asked, others) = match (read, name.as_str()) {
+            (Some(read), "") => (Asked::given(read, None, now, fires), Others::default()),
+            (read, name) => {
+                let view = self.services.driver.view();
+                let project = find(&view, WHAT, "name", name)?;
+                let asked = match read {
+                    Some(read) => Asked::given(read, Some(project), now, fires),
+                    None => Asked::stored(project, now, fires),
+                };
+                (asked, Others::of(&view, project))
+            }
+        };
+        // It ends with the work and not with the call: who hangs up ends only the wait.
+        let shown = tokio::task::spawn_blocking(move || {
+            let _place = place;
+            answer(asked, others)
+        });
+        shown.await.map_err(|error| internal("PREVIEW_FAILED", &error.to_string()))
+    }
+}
+
 /// How many fires are asked for.
-pub(super) fn count(count: i32) -> Result<usize, Violation> {
+fn count(count: i32) -> Result<usize, Violation> {
     match usize::try_from(count) {
         Ok(0) => Ok(FIRES),
         Ok(count) if count <= FIRES_MAX => Ok(count),
@@ -48,9 +94,11 @@ pub(super) fn count(count: i32) -> Result<usize, Violation> {
 }
 
 /// What is previewed.
-pub(super) struct Asked {
+struct Asked {
     schedule: Schedule,
     from: Wall,
+    /// The first fire: the one that is armed, or would be.
+    first: Option<Wall>,
     count: usize,
     notes: Vec<String>,
     of_project: bool,
@@ -58,25 +106,26 @@ pub(super) struct Asked {
 
 impl Asked {
     /// The schedule of a project, from its next fire on.
-    pub(super) fn stored(project: &Project, now: Wall, count: usize) -> Self {
+    fn stored(project: &Project, now: Wall, count: usize) -> Self {
         let from = project.state.next_fire.map_or(now, |fire| fire.scheduled.max(now));
         let schedule = project.record.spec.schedule.clone();
-        Self { schedule, from, count, notes: Vec::new(), of_project: true }
+        let first = schedule.first_at_or_after(from.to_utc()).map(Wall::from);
+        Self { schedule, from, first, count, notes: Vec::new(), of_project: true }
     }
 
     /// A schedule that is only being thought about, as the project would have it.
-    pub(super) fn given(
-        read: convert::ReadSchedule,
-        project: Option<&Project>,
-        now: Wall,
-        count: usize,
-    ) -> Self {
+    fn given(read: convert::ReadSchedule, project: Option<&Project>, now: Wall, count: usize) -> Self {
         let mut schedule = Schedule { phase_seconds: 0, ..read.schedule };
         if let Some(ProjectRecord { uid, spec, .. }) = project.map(|project| &*project.record) {
             let origin = spec.placement.origins.first().map_or(0, |origin| origin.agent.0);
             schedule = schedule.of_project(uid.0, origin, Some(&spec.schedule));
         }
-        Self { schedule, from: now, count, notes: read.notes, of_project: project.is_some() }
+        // Nothing is armed anew where nothing changes.
+        if let Some(project) = project.filter(|project| project.record.spec.schedule == schedule) {
+            return Self { notes: read.notes, ..Self::stored(project, now, count) };
+        }
+        let first = schedule.first_of_all(now.to_utc()).map(Wall::from);
+        Self { schedule, from: now, first, count, notes: read.notes, of_project: project.is_some() }
     }
 }
 
@@ -89,14 +138,14 @@ struct Other {
 
 /// All of them that may fire by themselves, at most [`OTHERS_MAX`].
 #[derive(Default)]
-pub(super) struct Others {
+struct Others {
     list: Vec<Other>,
     more: bool,
 }
 
 impl Others {
     /// Those of this project.
-    pub(super) fn of(view: &Engine, project: &Project) -> Self {
+    fn of(view: &Engine, project: &Project) -> Self {
         let (agent, host) = ground(project);
         let shared = |other: &Project| {
             let (its_agent, its_host) = ground(other);
@@ -126,11 +175,13 @@ fn ground(project: &Project) -> (Option<AgentUid>, Option<&str>) {
 }
 
 /// The fires and what falls together with them.
-pub(super) fn answer(asked: Asked, others: Others) -> v1::PreviewScheduleResponse {
-    let Asked { schedule, from, count, mut notes, of_project } = asked;
-    let fires: Vec<_> = schedule.fires(from.to_utc()).take(count).collect();
+fn answer(asked: Asked, others: Others) -> v1::PreviewScheduleResponse {
+    let Asked { schedule, from, first, count, mut notes, of_project } = asked;
+    let first = first.map(Wall::to_utc);
+    let fires: Vec<_> = schedule.fires_from(first).take(count).collect();
     notes.extend(spread_note(&schedule, of_project));
-    let (mut found, ended_early) = collisions(&schedule, from, others);
+    let upcoming = schedule.fires_from(first).map(Wall::from);
+    let (mut found, ended_early) = collisions(&schedule, upcoming, from.plus(AHEAD), others);
     if ended_early {
         notes.push("the fleet is too large to compare all of its projects: there may be more".to_owned());
     }
@@ -160,9 +211,13 @@ fn spread_note(schedule: &Schedule, of_project: bool) -> Option<String> {
 type Found = Vec<(Wall, Wall, v1::Collision)>;
 
 /// Every other project that falls together, and whether the comparison ended before all were looked at.
-fn collisions(schedule: &Schedule, from: Wall, others: Others) -> (Found, bool) {
-    let until = from.plus(AHEAD);
-    let own = schedule.fires(from.to_utc()).map(Wall::from).take_while(|fire| *fire < until);
+fn collisions(
+    schedule: &Schedule,
+    upcoming: impl Iterator<Item = Wall>,
+    until: Wall,
+    others: Others,
+) -> (Found, bool) {
+    let own = upcoming.take_while(|fire| *fire < until);
     let own: Vec<Wall> = own.take(if known_once(schedule) { 1 } else { COMPARED_MAX }).collect();
     let mut found = Found::new();
     let mut searches = 0;

@@ -11,7 +11,7 @@ use mirror_proto::{convert, status, v1};
 use tonic::{Request, Status};
 
 use super::super::{access::pushing, invalid, refused, request::key, unavailable};
-use crate::{Services, audit::origin, session::trace};
+use crate::{Services, session::trace};
 
 /// The project with this name, and how it is written.
 #[allow(clippy::result_large_err, reason = "a Status is what tonic wants")]
@@ -40,7 +40,6 @@ pub(crate) async fn push(
         (Ok(named), Ok(id)) => (named, id),
         (named, id) => return Err(invalid(WHAT, named.err().into_iter().chain(id.err()).collect())),
     };
-    origin::concerns(convert::project_name(&named));
     let (project, name) = find(services, &named)?;
     let wait = services.pushes.take(services.driver.now().mono, project, &by).err();
     let push = Push { project, token, over_limit: wait.is_some(), request: id, traceparent };

@@ -10,7 +10,7 @@ use fleet::{
     defaults,
     engine::{Blocker, Project, WaitReason, Why},
     id::{AgentUid, AttemptId, ProjectUid, RunId},
-    outcome::{ExitClass, GuardKind, Outcome},
+    outcome::{ExitClass, GuardKind},
     placement::{Hold, PlacementRecord},
     project::Destination,
     run::RunState,
@@ -18,7 +18,10 @@ use fleet::{
     time::{Now, Wall},
 };
 
-use super::words::{bytes, commas, exact, moment, ordinal, relative, span};
+use super::{
+    cause::{one_line, quoted_cause, told_cause},
+    words::{bytes, commas, exact, moment, ordinal, relative, span},
+};
 
 /// What only the history knows.
 #[derive(Debug, Default)]
@@ -659,54 +662,10 @@ fn quoted_reason(reason: &str) -> String {
     if reason.is_empty() { String::new() } else { format!(": \"{reason}\"") }
 }
 
-fn quoted_cause(outcome: &Outcome, otherwise: &str) -> String {
-    if outcome.cause.is_empty() { otherwise.to_owned() } else { format!("\"{}\"", one_line(&outcome.cause)) }
-}
-
-/// `network: connection reset`.
-fn told_cause(outcome: &Outcome) -> String {
-    let class = class_word(outcome.class);
-    if outcome.cause.is_empty() { class.to_owned() } else { format!("{class}: {}", one_line(&outcome.cause)) }
-}
-
 /// Characters of a run's id by which people know it.
 const RUN_CHARS: usize = 13;
-/// Longest part of a cause that a sentence repeats, in characters.
-const CAUSE_CHARS_MAX: usize = 120;
 /// Longest part of our own words on an upstream that is behind: it names a file, a URI and two times.
 const BEHIND_CHARS_MAX: usize = 400;
-
-/// What another side said, in one printable line.
-fn one_line(cause: &str) -> String {
-    let line = cause.lines().next().unwrap_or_default();
-    rsync::text::printable(line.as_bytes(), CAUSE_CHARS_MAX).to_string()
-}
-
-fn class_word(class: ExitClass) -> &'static str {
-    match class {
-        ExitClass::Ok => "ok",
-        ExitClass::Partial => "partial",
-        ExitClass::MaxDelete => "delete limit",
-        ExitClass::Busy => "busy",
-        ExitClass::Auth => "login refused",
-        ExitClass::NotFound => "not found",
-        ExitClass::Refused => "refused",
-        ExitClass::DiskFull => "disk full",
-        ExitClass::LocalIo => "local disk",
-        ExitClass::Internal => "internal",
-        ExitClass::Timeout => "timeout",
-        ExitClass::Stalled => "stalled",
-        ExitClass::WallClock => "time limit",
-        ExitClass::Network => "network",
-        ExitClass::Protocol => "protocol",
-        ExitClass::Cancelled => "cancelled",
-        ExitClass::Config => "configuration",
-        ExitClass::RejectedByAgent => "rejected by the agent",
-        ExitClass::Interrupted => "interrupted",
-        ExitClass::Guard => "guard",
-        ExitClass::UpstreamBehind => "upstream behind",
-    }
-}
 
 #[cfg(test)]
 #[path = "why_tests.rs"]

@@ -2,14 +2,14 @@
 
 use ::fleet::{
     agent::PushToken as Record,
-    input::Ask,
+    input::{Ask, NewPushToken, Reply},
     refusal::{Refusal, Violation},
 };
 use mirror_certs::PushToken;
 use mirror_proto::{convert, v1};
 use tonic::{Request, Status};
 
-use super::super::{ask, broken, gate::token_id, invalid, page, project, refused, user};
+use super::super::{ask, broken, gate::token_id, invalid, page, project, refused, request::key, user};
 use crate::{Services, audit::origin};
 
 /// Push tokens on a page when the caller names no number.
@@ -21,23 +21,40 @@ pub(super) async fn create(
 ) -> Result<v1::PushToken, Status> {
     const WHAT: &str = "no push token made";
     let by = user(&request)?;
-    let v1::CreatePushTokenRequest { project, note, ttl } = request.into_inner();
-    let named = convert::parse_project("project", &project);
-    let ttl = ttl.as_ref().map(|ttl| convert::duration_from_wire("ttl", ttl)).transpose();
-    let (named, ttl) = match (named, ttl) {
-        (Ok(named), Ok(ttl)) => (named, ttl),
-        (named, ttl) => return Err(invalid(WHAT, named.err().into_iter().chain(ttl.err()).collect())),
+    let request = request.into_inner();
+    let named = convert::parse_project("project", &request.project);
+    let ttl = request.ttl.as_ref().map(|ttl| convert::duration_from_wire("ttl", ttl)).transpose();
+    let id = key(&by, "CreatePushToken", &request.request_id, &request);
+    let (named, ttl, id) = match (named, ttl, id) {
+        (Ok(named), Ok(ttl), Ok(id)) => (named, ttl, id),
+        (named, ttl, id) => {
+            return Err(invalid(WHAT, named.err().into_iter().chain(ttl.err()).chain(id.err()).collect()));
+        }
     };
+    let v1::CreatePushTokenRequest { note, validate_only, .. } = request;
     origin::concerns(convert::project_name(&named));
     let found = services.driver.view().project_named(&named).map(|project| project.record.uid);
     let project = found.ok_or_else(|| refused(&Refusal::not_found("project", &named)))?;
     let token = PushToken::generate().map_err(|error| broken("making a push token", &error))?;
-    let (hash, id) = (token.hash(), token_id(&token.hash()).to_owned());
-    ask(services, &by, Ask::CreatePushToken { id: id.clone(), hash, project, note, ttl }).await?;
-    tracing::info!(target: "audit", %by, project = %named, token = id, "push token made");
+    let (hash, own) = (token.hash(), token_id(&token.hash()).to_owned());
+    let shown = v1::PushToken {
+        project: convert::project_name(&named),
+        note: note.clone(),
+        ..v1::PushToken::default()
+    };
+    let new = NewPushToken { id: own.clone(), hash, project, note, ttl, request: id, validate_only };
+    let id = match ask(services, &by, Ask::CreatePushToken(new)).await? {
+        Reply::PushToken(id) => id,
+        // Only tried.
+        Reply::Done => return Ok(shown),
+        other => return Err(project::unexpected(&other)),
+    };
+    // Who asks again is told which token it is; of its secret there is only the hash.
+    let secret = if id == own { token.reveal().to_owned() } else { String::new() };
+    tracing::info!(target: "audit", %by, project = %named, token = id, again = secret.is_empty(), "push token made");
     let view = services.driver.view();
     let made = view.push_token(&id).ok_or_else(|| refused(&Refusal::not_found("push token", &id)))?;
-    Ok(v1::PushToken { token: token.reveal().to_owned(), ..convert::push_token_to_wire(made, &*view) })
+    Ok(v1::PushToken { token: secret, ..convert::push_token_to_wire(made, &*view) })
 }
 
 #[allow(clippy::result_large_err, reason = "a Status is what tonic wants")]

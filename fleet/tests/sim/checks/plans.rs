@@ -218,11 +218,12 @@ impl Checks {
 fn is_done(store: &Store, unit: &Unit, act: &Act) -> bool {
     let uid = act.project();
     let Some(old) = store.project(uid) else {
-        let Act::Create { name, spec, paused, .. } = act else { return false };
+        let Act::Create { name, spec, paused, archived, .. } = act else { return false };
         return put(unit, uid).is_some_and(|new| {
             new.name.as_str() == name.as_str()
                 && is_same(&new.spec, spec)
-                && new.paused.as_ref().map(|pause| &pause.reason) == paused.as_ref()
+                && new.paused.as_ref().map(|pause| &pause.reason) == paused.as_ref().map(|one| &one.reason)
+                && new.archived.as_ref().map(|archive| &archive.reason) == archived.as_ref()
         });
     };
     let new = put(unit, uid);
@@ -232,13 +233,21 @@ fn is_done(store: &Store, unit: &Unit, act: &Act) -> bool {
         Act::Change { revision, spec, .. } => {
             *revision == old.revision && changed.is_some_and(|new| is_same(&new.spec, spec))
         }
-        Act::Pause { revision, reason, .. } => {
+        Act::Pause { revision, pausing, .. } => {
             let pause = changed.and_then(|new| new.paused.as_ref());
-            *revision == old.revision && pause.is_some_and(|pause| pause.reason == *reason)
+            *revision == old.revision && pause.is_some_and(|pause| pause.reason == pausing.reason)
         }
         Act::Resume { revision, .. } => {
             let idle = old.paused.is_none() && new.is_none();
             *revision == old.revision && (idle || changed.is_some_and(|new| new.paused.is_none()))
+        }
+        Act::Archive { revision, .. } => {
+            let idle = old.archived.is_some() && new.is_none();
+            *revision == old.revision && (idle || changed.is_some_and(|new| new.archived.is_some()))
+        }
+        Act::Unarchive { revision, .. } => {
+            let idle = old.archived.is_none() && new.is_none();
+            *revision == old.revision && (idle || changed.is_some_and(|new| new.archived.is_none()))
         }
         Act::Delete { revision, .. } => {
             let gone = |change: &Change| matches!(change, Change::Delete(Key::Project(one)) if *one == uid);

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use fleet::{
     id::ProjectUid,
     input::Ask,
-    plan::{Act, Asker, PlanRequest},
+    plan::{Act, Asker, Pausing, PlanRequest},
 };
 
 use crate::world::World;
@@ -43,10 +43,16 @@ impl World {
     fn act_on(&mut self, project: ProjectUid) -> Option<Act> {
         let record = self.coordinator.store.project(project)?;
         let (revision, paused) = (record.revision, record.paused.is_some());
-        Some(match self.rng.below(10) {
+        let archived = record.archived.is_some();
+        Some(match self.rng.below(12) {
             0 => Act::Delete { project, revision },
+            10 if !archived && self.rng.chance(300) => {
+                Act::Archive { project, revision, reason: "planned".to_owned() }
+            }
+            10..=11 if archived => Act::Unarchive { project, revision },
             1..=3 if !paused || self.rng.chance(200) => {
-                Act::Pause { project, revision, reason: "planned".to_owned() }
+                let pausing = Pausing { reason: "planned".to_owned(), until: None };
+                Act::Pause { project, revision, pausing }
             }
             4..=5 if !paused => return None,
             1..=5 => Act::Resume { project, revision },
@@ -59,9 +65,12 @@ impl World {
 
     fn act_of_creation(&mut self, created: u64) -> Option<Act> {
         let uid = self.coordinator.engine.as_ref()?.uid_after(created);
-        let paused = self.rng.chance(100).then(|| "imported".to_owned());
+        let paused = self.rng.chance(100).then(|| Pausing { reason: "imported".to_owned(), until: None });
+        let archived = self.rng.chance(30).then(|| "imported".to_owned());
         match self.creation(false) {
-            Some(Ask::CreateProject { name, spec, .. }) => Some(Act::Create { uid, name, spec, paused }),
+            Some(Ask::CreateProject { name, spec, .. }) => {
+                Some(Act::Create { uid, name, spec, paused, archived })
+            }
             _ => None,
         }
     }

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use fleet::{
     id::ProjectUid,
-    input::{Ask, Push},
+    input::{Ask, NewPushToken, Push},
 };
 
 use crate::world::World;
@@ -30,6 +30,8 @@ impl World {
         let id = format!("push{}", self.next_id());
         let ttl = self.rng.chance(500).then(|| Duration::from_secs(self.rng.between(60, 10_000)));
         let (hash, note) = (format!("hash of {id}"), String::new());
-        Some(Ask::CreatePushToken { id, hash, project, note, ttl })
+        let (request, validate_only) = (None, false);
+        let token = NewPushToken { id, hash, project, note, ttl, request, validate_only };
+        Some(Ask::CreatePushToken(token))
     }
 }

@@ -185,7 +185,10 @@ impl World {
             Do::Check => return self.creation(true),
             Do::Update => return self.update(project?),
             Do::Delete => {
-                Ask::DeleteProject { project: project?, revision: None, cancel_running: self.rng.chance(800) }
+                let project = project?;
+                // Every second one, without a draw that would make another history of each seed.
+                let (cancel_running, tree_to_trash) = (self.rng.chance(800), project.0 % 2 == 1);
+                Ask::DeleteProject { project, revision: None, cancel_running, tree_to_trash }
             }
             Do::Run => return self.trigger(project?),
             Do::Cancel => {
