@@ -142,7 +142,7 @@ impl World {
         if checks::is_left_out(changes) {
             self.cover.fault(Fault::StepLeftOut);
         }
-        if checks::steps_recorded(changes) > 1 && !self.calm && self.rng.chance(self.config.meddling / 2) {
+        if checks::steps_recorded(changes) > 1 && !self.calm && self.rng.chance(self.config.meddling) {
             let soon = self.rng.between(0, PLAN_COMMITS * self.config.commit);
             self.after(soon, Event::PlanCut);
         }
