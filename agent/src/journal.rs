@@ -8,7 +8,7 @@
 
 mod frame;
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::VecDeque;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -136,20 +136,22 @@ pub struct Opened {
 /// What a journal says. As it is on disk; a copy of it shares the entries.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Book {
-    entries: BTreeMap<AttemptId, Arc<Entry>>,
+    /// In the order in which they were taken: what is written to one tree is told in the order in which it was written,
+    /// and no attempt's id says that. One that was offered long ago may be taken after many that the agent began alone.
+    entries: Vec<Arc<Entry>>,
     settled: VecDeque<Key>,
 }
 
 impl Book {
-    /// All attempts that are held.
+    /// All attempts that are held, in the order in which they were taken.
     pub fn entries(&self) -> impl Iterator<Item = &Entry> {
-        self.entries.values().map(Arc::as_ref)
+        self.entries.iter().map(Arc::as_ref)
     }
 
     /// One of them.
     #[must_use]
     pub fn get(&self, id: AttemptId) -> Option<&Entry> {
-        self.entries.get(&id).map(Arc::as_ref)
+        self.entries().find(|entry| entry.key.id == id)
     }
 
     /// The highest epoch under which an attempt was settled, among the last [`SETTLED_MAX`] ones.
@@ -159,7 +161,17 @@ impl Book {
     }
 
     fn entry_mut(&mut self, key: Key) -> Option<&mut Entry> {
-        self.entries.get_mut(&key.id).filter(|entry| entry.key == key).map(Arc::make_mut)
+        self.entries.iter_mut().find(|entry| entry.key == key).map(Arc::make_mut)
+    }
+
+    /// Under a newer offer it is taken anew.
+    fn take(&mut self, entry: Entry) {
+        self.remove(entry.key.id);
+        self.entries.push(Arc::new(entry));
+    }
+
+    fn remove(&mut self, id: AttemptId) {
+        self.entries.retain(|entry| entry.key.id != id);
     }
 
     fn settle(&mut self, key: Key) {
@@ -233,7 +245,7 @@ impl Journal {
             return Err(JournalError::Full(held));
         }
         self.append(&payload, true)?;
-        self.change().entries.insert(key.id, Arc::new(entry));
+        self.change().take(entry);
         Ok(())
     }
 
@@ -289,7 +301,7 @@ impl Journal {
             return Ok(false);
         }
         let book = self.change();
-        book.entries.remove(&key.id);
+        book.remove(key.id);
         book.settle(key);
         self.append(&encode(Change::Settled(key.to_wire())), false)?;
         Ok(true)
@@ -331,7 +343,7 @@ fn replay(change: Change, book: &mut Book) {
             let Some(assignment) = assignment else { return };
             let Some(key) = key_of(assignment.key.as_ref()) else { return };
             let entry = Entry { key, assignment, needs_password, step: Step::Accepted, ended: None };
-            book.entries.insert(key.id, Arc::new(entry));
+            book.take(entry);
         }
         Change::Step(change) => {
             if let Some(entry) = key_of(change.key.as_ref()).and_then(|key| book.entry_mut(key)) {
@@ -346,7 +358,7 @@ fn replay(change: Change, book: &mut Book) {
         Change::Settled(key) => {
             let Some(key) = key_of(Some(&key)) else { return };
             if book.entry_mut(key).is_some() {
-                book.entries.remove(&key.id);
+                book.remove(key.id);
             }
             book.settle(key);
         }

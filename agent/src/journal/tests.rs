@@ -129,6 +129,27 @@ fn it_runs_for_years_in_one_file() {
 }
 
 #[test]
+fn what_is_held_stays_in_the_order_in_which_it_was_taken() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut journal = open(&dir);
+    // Offered long ago and taken last; and one that was offered anew.
+    let (late, again) = (key(1, 7, 3), key(3, 7, 2));
+    for one in [key(3, 1, 1), key(5, 1, 2), key(4, 1, 1), again, late] {
+        journal.accept(one, assignment(one), false).unwrap();
+    }
+    let order = |journal: &Journal| journal.book.entries().map(|entry| entry.key).collect::<Vec<_>>();
+    let taken = [key(5, 1, 2), key(4, 1, 1), again, late];
+    assert_eq!(order(&journal), taken);
+    assert_eq!(order(&open(&dir)), taken);
+    let rewritten = payloads(&journal.book);
+    let mut book = Book::default();
+    for payload in rewritten {
+        replay(Record::decode(payload.as_slice()).unwrap().change.unwrap(), &mut book);
+    }
+    assert_eq!(book, *journal.book);
+}
+
+#[test]
 fn what_is_no_journal_is_left_alone() {
     let dir = tempfile::tempdir().unwrap();
     std::fs::write(dir.path().join("journal"), "a letter to my aunt").unwrap();

@@ -391,11 +391,14 @@ impl Engine {
         }
     }
 
-    /// The tree on this agent begins to change: what replicas are pulling from it meanwhile is no version.
+    /// The tree on this agent begins to change: what replicas are pulling from it meanwhile is no version. What this
+    /// decision has ended already stays ended.
     pub(super) fn mix_replicas(&self, project: &Project, source: AgentUid, effects: &mut Effects<'_>) {
-        for pulling in self.attempts_of_project(project.record.uid) {
-            if pulling.source == Some(source) && pulling.state.is_out() {
-                effects.put(Record::Attempt(AttemptRecord { mixed: true, ..pulling.clone() }));
+        let uid = project.record.uid;
+        for pulling in self.attempts_of_project(uid).filter(|one| one.source == Some(source)) {
+            let left = effects.attempt(uid, pulling.id).filter(|one| one.state.is_out());
+            if let Some(pulling) = left {
+                effects.put(Record::Attempt(AttemptRecord { mixed: true, ..pulling }));
             }
         }
     }

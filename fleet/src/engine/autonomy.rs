@@ -265,14 +265,14 @@ impl Engine {
     /// it fetches the tree again.
     pub(super) fn distrust(&self, agent: AgentUid, held: &Held, effects: &mut Effects<'_>) {
         let Some(project) = self.projects.get(&held.project) else { return };
-        let Some(placement) = project.placements.get(&agent) else { return };
+        let Some(placement) = effects.placement(held.project, agent) else { return };
         let written = held.autonomous.is_some() && !self.is_entered(agent, held);
         if !written || placement.destination != held.destination || placement.role != Role::Replica {
             return;
         }
         self.mix_replicas(project, agent, effects);
         if placement.have_tree.is_some() {
-            effects.put(Record::Placement(PlacementRecord { have_tree: None, ..placement.clone() }));
+            effects.put(Record::Placement(PlacementRecord { have_tree: None, ..placement }));
         }
     }
 
@@ -289,7 +289,7 @@ impl Engine {
         let Some(project) = self.projects.get(&held.project) else { return };
         // A link can be cut long before that is noticed here.
         let since = last_seen.map(|seen| seen.min(fire.started));
-        Self::doubt_copies(project, agent, since, effects);
+        self.doubt_copies(project, agent, since, effects);
     }
 
     /// An agent has lost its state, and with it all that it could tell of what it ran alone: none of the trees that it
@@ -304,16 +304,25 @@ impl Engine {
             let uid = project.record.uid;
             let origin = effects.placement(uid, agent.uid).filter(|own| own.role == Role::Origin);
             let Some(own) = origin.filter(|own| own.have_tree.is_some()) else { continue };
-            self.mix_replicas(project, agent.uid, effects);
             effects.put(Record::Placement(PlacementRecord { half_changed: true, ..own }));
-            Self::doubt_copies(project, agent.uid, agent.last_seen, effects);
+            self.doubt_copies(project, agent.uid, agent.last_seen, effects);
         }
     }
 
-    fn doubt_copies(project: &Project, agent: AgentUid, since: Option<Wall>, effects: &mut Effects<'_>) {
+    /// What was copied from the agent since then counts as no tree; nor does what is being copied from it, or from such a
+    /// copy, when that ends.
+    fn doubt_copies(
+        &self,
+        project: &Project,
+        agent: AgentUid,
+        since: Option<Wall>,
+        effects: &mut Effects<'_>,
+    ) {
+        self.mix_replicas(project, agent, effects);
         let copies =
             project.placements.values().filter(|one| one.role == Role::Replica && one.agent != agent);
         for copy in copies.filter(|one| one.have_tree.is_some() && one.have_time > since) {
+            self.mix_replicas(project, copy.agent, effects);
             if let Some(copy) = effects.placement(copy.project, copy.agent) {
                 effects.put(Record::Placement(PlacementRecord { have_tree: None, ..copy }));
             }

@@ -3,7 +3,8 @@
 
 use super::state::Engine;
 use crate::{
-    id::{AgentUid, ProjectUid, RunId},
+    attempt::AttemptRecord,
+    id::{AgentUid, AttemptId, ProjectUid, RunId},
     input::{Decision, Reply, Send},
     placement::PlacementRecord,
     project::ProjectState,
@@ -71,11 +72,27 @@ impl<'a> Effects<'a> {
         })
     }
 
+    fn deletes(&self, key: &Key) -> bool {
+        self.changes.iter().any(|change| matches!(change, Change::Delete(gone) if gone == key))
+    }
+
     /// The run as this decision leaves it so far.
     pub(super) fn run(&self, project: ProjectUid, id: RunId) -> Option<RunRecord> {
         match self.pending_put(&Key::Run(project, id)) {
             Some(Record::Run(run)) => Some(run.clone()),
             _ => self.engine.runs.get(&id).cloned(),
+        }
+    }
+
+    /// The attempt as this decision leaves it so far.
+    pub(super) fn attempt(&self, project: ProjectUid, id: AttemptId) -> Option<AttemptRecord> {
+        let key = Key::Attempt(project, id);
+        if self.deletes(&key) {
+            return None;
+        }
+        match self.pending_put(&key) {
+            Some(Record::Attempt(attempt)) => Some(attempt.clone()),
+            _ => self.engine.attempts.get(&id).cloned(),
         }
     }
 
@@ -99,7 +116,7 @@ impl<'a> Effects<'a> {
     /// The placement as this decision leaves it so far.
     pub(super) fn placement(&self, project: ProjectUid, agent: AgentUid) -> Option<PlacementRecord> {
         let key = Key::Placement(project, agent);
-        if self.changes.iter().any(|change| matches!(change, Change::Delete(gone) if *gone == key)) {
+        if self.deletes(&key) {
             return None;
         }
         match self.pending_put(&key) {

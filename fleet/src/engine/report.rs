@@ -308,7 +308,11 @@ impl Engine {
         match self.held(now, project, placement, attempt, outcome) {
             Held::Closes(placement) => {
                 effects.put(Record::Placement(placement));
-                self.next_try(project, run, attempt, Duration::ZERO, effects);
+                if is_for_nobody(project, &run) {
+                    self.close_run(now, run, RunState::Cancelled, effects);
+                } else {
+                    self.next_try(project, run, attempt, Duration::ZERO, effects);
+                }
             }
             Held::Opens(placement) => {
                 effects.put(Record::Placement(placement));
@@ -336,7 +340,8 @@ impl Engine {
             Verdict::Again(_) if archived => Verdict::GiveUp,
             verdict @ (Verdict::Again(_) | Verdict::GiveUp) => verdict,
         };
-        if effects.retries() && run.wish.makes_tree() && is_spent(class, attempt, verdict, knocked) {
+        let goes_on = effects.retries() && run.wish.makes_tree() && !is_for_nobody(project, &run);
+        if goes_on && is_spent(class, attempt, verdict, knocked) {
             if let Some(next) = self.next_upstream(now, project, attempt) {
                 return self.fall_back(project, run, attempt, next, effects);
             }
@@ -510,6 +515,11 @@ impl Engine {
         });
         effects.put(Record::Run(RunRecord { missed: missed.collect(), ..run.clone() }));
     }
+}
+
+/// Whether the project was archived while a run went on that no person wants: it goes no further.
+fn is_for_nobody(project: &Project, run: &RunRecord) -> bool {
+    project.record.archived.is_some() && !run.by_person
 }
 
 /// Whether an attempt that ended so may have begun to change its tree, and not come to the end of it.

@@ -6,6 +6,8 @@ mod guards;
 mod life;
 mod limits;
 mod markers;
+mod plans;
+mod pushes;
 mod replaced;
 mod rest;
 mod schedule;
@@ -13,7 +15,7 @@ mod serving;
 mod sources;
 mod units;
 
-pub(crate) use replaced::check_replacement;
+pub(crate) use plans::{Plans, is_left_out, is_step, steps_recorded};
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -24,12 +26,12 @@ use fleet::{
     defaults::Limits,
     engine::WaitReason,
     id::{AgentUid, AttemptId, Epoch, ProjectUid, RunId},
-    input::Offer,
+    input::{Ask, Decision, Offer, Reply},
     outcome::{ExitClass, GuardKind, Outcome},
     project::Destination,
     record::{Change, Key, Record},
     run::RunState,
-    time::{Mono, Wall},
+    time::{Mono, Now, Wall},
 };
 
 use crate::{
@@ -92,6 +94,7 @@ pub(crate) struct Checks {
     served: BTreeMap<ProjectUid, i64>,
     /// What agents were doing when others took their places.
     pub(crate) fenced: BTreeSet<Work>,
+    pub(crate) plans: Plans,
 }
 
 impl Checks {
@@ -107,6 +110,8 @@ impl Checks {
         self.check_guards(store, unit)?;
         sources::check_switches(store, unit)?;
         life::check_followers(store, unit)?;
+        life::check_retries(store, unit)?;
+        self.check_plans(store, unit)?;
         self.check_markers(store, unit)?;
         self.check_placements(store, unit)
     }
@@ -136,9 +141,10 @@ impl Checks {
                 | Key::Trash(..) => None,
             })
             .collect();
+        pushes::check_tokens(store, unit)?;
         touched.into_iter().try_for_each(|project| {
             self.check_project(store, project)?;
-            life::check_archived(store, project)?;
+            life::check_archived(store, unit, project)?;
             sources::check_waiting(store, project)
         })
     }
@@ -161,6 +167,7 @@ impl Checks {
 
     /// A coordinator begins: every agent is away from now on.
     pub(crate) fn restarted(&mut self, mono: Mono, engine: &Engine) {
+        self.plans.restarted();
         self.away_since = engine.agents_by_name().map(|agent| (agent.uid, mono)).collect();
         // How hosts answered is not stored; limits are, and what was decided may not have got there.
         self.restart_gates(mono, engine);
@@ -194,6 +201,7 @@ impl Checks {
         self.schedules = old.schedules;
         self.over_alone = old.over_alone;
         self.cancelled = old.cancelled;
+        self.plans.put_back(old.plans);
         self.restored = true;
     }
 
@@ -309,6 +317,7 @@ impl World {
                 return Err(format!("a trigger was accepted for run {run}, and its record is {found:?}"));
             }
         }
+        self.checks.check_plans_kept(store, &self.people.plans, true)?;
         self.served_to_nobody_else()?;
         self.projects().into_iter().try_for_each(|project| {
             self.placed_as_declared(project)?;
@@ -339,6 +348,24 @@ impl World {
             }
         }
         Ok(())
+    }
+}
+
+/// What follows from what a person asks is what was asked for, and no more.
+pub(crate) fn check_answer(engine: &Engine, now: Now, ask: &Ask, decision: &Decision) -> Result<(), String> {
+    match ask {
+        Ask::ReplaceAgent { replacement, .. } => {
+            replaced::check_replacement(engine, replacement, decision)?;
+        }
+        Ask::Push(push) => pushes::check_push(engine, now, push, decision)?,
+        _ => plans::check_recorded(ask, decision)?,
+    }
+    let written = decision.changes.iter().find(|change| !matches!(change, Change::Volatile(_)));
+    match (&decision.reply, written) {
+        (Reply::Refused(refusal), Some(written)) => {
+            Err(format!("{ask:?} was refused with {refusal}, and {written:?} was written"))
+        }
+        _ => Ok(()),
     }
 }
 

@@ -91,7 +91,18 @@ fn weight(fault: Fault) -> u64 {
         | Fault::MoveDamaged
         | Fault::Renamed
         | Fault::Archived
-        | Fault::Followed => 0,
+        | Fault::Followed
+        | Fault::Planned
+        | Fault::PlanCut
+        | Fault::StepLeftOut
+        | Fault::Pushed
+        | Fault::PushedTooFast
+        | Fault::TokenNotGood
+        | Fault::AgentSet
+        | Fault::Declared
+        | Fault::Capped
+        | Fault::Named
+        | Fault::Spread => 0,
     }
 }
 

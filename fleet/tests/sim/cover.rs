@@ -92,10 +92,32 @@ pub(crate) enum Fault {
     Archived,
     /// A project ran because another one had a new tree.
     Followed,
+    /// Somebody was told that a plan of more than one step is recorded.
+    Planned,
+    /// A coordinator found a plan of more than one step, and not all of them done.
+    PlanCut,
+    /// A step of a plan was impossible by then: seldom, so it is no part of what must be met.
+    StepLeftOut,
+    /// A push was answered with a run.
+    Pushed,
+    /// A push came too fast, and was answered or refused.
+    PushedTooFast,
+    /// A push token was good no more.
+    TokenNotGood,
+    /// An agent got other labels or caps from people.
+    AgentSet,
+    /// An agent was declared whose host has not come.
+    Declared,
+    /// An offer allows less than its project does, because of its agent.
+    Capped,
+    /// A fire of a named cadence.
+    Named,
+    /// A fire of a project that is spread.
+    Spread,
 }
 
 impl Fault {
-    pub(crate) const ALL: [Self; 41] = [
+    pub(crate) const ALL: [Self; 51] = [
         Self::CutLink,
         Self::HalfOpen,
         Self::PartitionBoth,
@@ -137,6 +159,16 @@ impl Fault {
         Self::Renamed,
         Self::Archived,
         Self::Followed,
+        Self::Planned,
+        Self::PlanCut,
+        Self::Pushed,
+        Self::PushedTooFast,
+        Self::TokenNotGood,
+        Self::AgentSet,
+        Self::Declared,
+        Self::Capped,
+        Self::Named,
+        Self::Spread,
     ];
 }
 
@@ -308,8 +340,8 @@ impl fmt::Display for Cover {
             }
             writeln!(f)?;
         }
-        for fault in Fault::ALL {
-            writeln!(f, "{:18}{:>12}", format!("{fault:?}"), self.faults.get(&fault).copied().unwrap_or(0))?;
+        for (fault, count) in &self.faults {
+            writeln!(f, "{:18}{count:>12}", format!("{fault:?}"))?;
         }
         for (met, count) in &self.markers {
             writeln!(f, "marker {:18}{count:>11}", format!("{met:?}"))?;

@@ -106,6 +106,8 @@ struct Pull {
 /// What the journal knows of an attempt.
 #[derive(Debug, Clone)]
 pub(crate) struct Entry {
+    /// Its place in the order in which the machine took what it holds.
+    taken: u64,
     offer: Box<Offer>,
     spec_hash: String,
     accepted_synced: bool,
@@ -334,9 +336,11 @@ impl World {
                 }
                 one.highest_term = term;
                 one.welcomed = true;
-                let ended: Vec<Work> =
-                    one.journal.iter().filter(|(_, e)| e.ended_synced).map(|(work, _)| *work).collect();
-                for work in ended {
+                let ended = one.journal.iter().filter(|(_, entry)| entry.ended_synced);
+                let mut ended: Vec<(u64, Work)> = ended.map(|(work, entry)| (entry.taken, *work)).collect();
+                // What is written to one tree is told in the order in which it was written.
+                ended.sort_unstable();
+                for (_, work) in ended {
                     self.say_ended(host, work);
                 }
             }
@@ -385,7 +389,9 @@ impl World {
             self.cancel_meanwhile(offer.project, work.0.run, delay, true);
             return self.after(delay, Event::Refuses(host, boot, refused(why)));
         }
+        let taken = self.next_id();
         let entry = Entry {
+            taken,
             spec_hash: offer.spec_hash(),
             offer,
             accepted_synced: false,

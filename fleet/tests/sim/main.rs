@@ -6,6 +6,7 @@
 //! ```text
 //! SEED=17 cargo test -p fleet --test sim        that seed alone, with its last events
 //! SIM_SEEDS=5000 cargo test -p fleet --test sim more seeds than the standard budget
+//! SIM_NOTES=5000 SEED=17 ...                    with more of its last events
 //! ```
 //!
 //! Seeds that once failed are in `seeds.txt`, and every one stays as a test.
@@ -24,7 +25,11 @@ mod shell;
 mod store;
 mod world;
 
-use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::{
+    ops::Range,
+    panic::{AssertUnwindSafe, catch_unwind},
+    thread,
+};
 
 use cover::{Cover, Fault, Meets};
 use fleet::engine::WaitReason;
@@ -73,6 +78,33 @@ fn report(seed: u64, text: &str) -> String {
     )
 }
 
+/// All of these seeds, on as many threads as there are processors: each seed is a world of its own. What failed, in order.
+fn simulate_all(seeds: &Range<u64>) -> (Cover, Vec<(u64, String)>) {
+    let threads = thread::available_parallelism().map_or(1, usize::from);
+    let part = |first: usize| {
+        let mut cover = Cover::default();
+        let mut failed = Vec::new();
+        for seed in seeds.clone().skip(first).step_by(threads) {
+            let (result, one, _) = simulate(seed, None, false);
+            cover.add(&one);
+            failed.extend(result.err().map(|text| (seed, text)));
+        }
+        (cover, failed)
+    };
+    let parts: Vec<(Cover, Vec<(u64, String)>)> = thread::scope(|scope| {
+        let running: Vec<_> = (0..threads).map(|first| scope.spawn(move || part(first))).collect();
+        running.into_iter().map(|one| one.join().expect("a simulation catches its panics")).collect()
+    });
+    let mut cover = Cover::default();
+    let mut failed = Vec::new();
+    for (one, some) in parts {
+        cover.add(&one);
+        failed.extend(some);
+    }
+    failed.sort_unstable();
+    (cover, failed)
+}
+
 fn from_environment(name: &str) -> Option<u64> {
     std::env::var(name).ok().map(|text| text.parse().expect("a number"))
 }
@@ -84,15 +116,7 @@ fn every_seed_keeps_every_rule_and_everything_is_met() {
         Some(seed) => seed..seed + 1,
         None => 0..from_environment("SIM_SEEDS").unwrap_or(SEEDS),
     };
-    let mut cover = Cover::default();
-    let mut failed = Vec::new();
-    for seed in seeds {
-        let (result, one, _) = simulate(seed, None, false);
-        cover.add(&one);
-        if let Err(text) = result {
-            failed.push((seed, text));
-        }
-    }
+    let (cover, failed) = simulate_all(&seeds);
     eprintln!("{cover}");
     if let Some((seed, text)) = failed.first() {
         for (seed, text) in &failed {

@@ -8,13 +8,18 @@ use fleet::{
     input::{AgentInput, Ask, Held, Input, NotTaken},
     outcome::{ExitClass, GuardKind},
     record::{Change, Record, Volatile},
-    run::{RunState, TriggerKind},
+    run::{RunRecord, RunState, TriggerKind},
+    schedule::Cadence,
 };
 
 use crate::{
+    checks,
     cover::{At, Fault, Meets},
-    world::World,
+    world::{Event, World},
 };
+
+/// Within so many of the longest commits a plan is cut, where it is.
+const PLAN_COMMITS: u64 = 3;
 
 impl World {
     pub(crate) fn count_meetings(&mut self, input: &Input) {
@@ -26,6 +31,9 @@ impl World {
     }
 
     pub(crate) fn count_restart(&mut self, engine: &Engine) {
+        if self.checks.plans.is_cut() {
+            self.cover.fault(Fault::PlanCut);
+        }
         for attempt in engine.attempts() {
             self.cover.pair(Meets::Restart, At::from(&attempt.state));
         }
@@ -104,6 +112,13 @@ impl World {
     /// What a run that begins is beyond an ordinary one.
     fn count_wish(&mut self, attempt: &AttemptRecord) {
         let engine = self.coordinator.engine.as_ref();
+        let cap = engine.and_then(|engine| engine.agent(attempt.agent)?.caps.bandwidth_limit_kib);
+        let own = engine.and_then(|engine| engine.project(attempt.project));
+        let own = own.map_or(0, |project| project.record.spec.rsync.bandwidth_limit_kib);
+        if cap.is_some_and(|cap| own == 0 || cap < own) {
+            self.cover.fault(Fault::Capped);
+        }
+        let engine = self.coordinator.engine.as_ref();
         let Some(wish) = engine.and_then(|engine| engine.run(attempt.id.run)).map(|run| run.wish.clone())
         else {
             return;
@@ -122,6 +137,35 @@ impl World {
         }
     }
 
+    /// A plan that is recorded may be cut by the coordinator's death, before its steps are on disk or after some of them.
+    pub(crate) fn count_plan(&mut self, changes: &[Change]) {
+        if checks::is_left_out(changes) {
+            self.cover.fault(Fault::StepLeftOut);
+        }
+        if checks::steps_recorded(changes) > 1 && !self.calm && self.rng.chance(self.config.meddling) {
+            let soon = self.rng.between(0, PLAN_COMMITS * self.config.commit);
+            self.after(soon, Event::PlanCut);
+        }
+    }
+
+    /// A fire has made a run.
+    fn count_fire(&mut self, run: &RunRecord) {
+        let known = self.coordinator.store.run(run.project, run.id).is_some();
+        let engine = self.coordinator.engine.as_ref();
+        let Some(project) = engine.and_then(|engine| engine.project(run.project)).filter(|_| !known) else {
+            return;
+        };
+        let schedule = &project.record.spec.schedule;
+        let named = matches!(&schedule.cadence, Cadence::Cron(cron) if cron.named().is_some());
+        let spread = schedule.phase_seconds > 0;
+        if named {
+            self.cover.fault(Fault::Named);
+        }
+        if spread {
+            self.cover.fault(Fault::Spread);
+        }
+    }
+
     /// Meetings that only the decision tells of.
     pub(crate) fn count_decided(&mut self, changes: &[Change]) {
         for change in changes {
@@ -136,6 +180,9 @@ impl World {
                     if run.trigger.kind == TriggerKind::Project && run.start_time.is_some() =>
                 {
                     self.cover.fault(Fault::Followed);
+                }
+                Change::Put(Record::Run(run)) if run.trigger.kind == TriggerKind::Schedule => {
+                    self.count_fire(run);
                 }
                 Change::Put(Record::Run(run))
                     if run.wish.moves.is_some() && run.state == RunState::Succeeded =>

@@ -2,6 +2,8 @@
 //! remembered here, and must still be true after any crash.
 
 mod operator;
+mod plans;
+mod pushes;
 pub(crate) mod wishes;
 
 use std::{
@@ -11,6 +13,7 @@ use std::{
 
 use fleet::{
     agent::TokenNames,
+    engine::PUSHED_TOO_OFTEN,
     id::{AgentUid, Name, ProjectUid, RunId},
     input::{AgentInput, Ask, Decision, Input, Person, Push, Reply, RequestKey},
     plan::Act,
@@ -59,13 +62,13 @@ fn mark(record: &Record) -> Option<u64> {
         Record::ProjectState(state) => Some(state.wanted),
         Record::Agent(agent) => Some(agent.revision),
         Record::Run(run) => Some(run.coalesced),
+        Record::PushToken(_) => Some(0),
         Record::Fleet(_)
         | Record::Attempt(_)
         | Record::Placement(_)
         | Record::JoinToken(_)
         | Record::User(_)
         | Record::UserToken(_)
-        | Record::PushToken(_)
         | Record::Request(_)
         | Record::Upstream(_)
         | Record::PlanStep(_)
@@ -80,6 +83,14 @@ struct Used {
     ask: Ask,
     answer: Option<Reply>,
     at: u64,
+}
+
+/// A push token that somebody wanted.
+#[derive(Debug, Clone)]
+pub(crate) struct Token {
+    pub(crate) project: ProjectUid,
+    /// It may go at any time: its deletion was asked for, or it expires.
+    pub(crate) doomed: bool,
 }
 
 /// Something asked and not answered yet.
@@ -99,6 +110,10 @@ pub(crate) struct People {
     doomed: BTreeSet<ProjectUid>,
     /// The same of agents whose hosts never came.
     doomed_agents: BTreeSet<AgentUid>,
+    /// Every push token that was ever wanted.
+    pub(crate) push_tokens: BTreeMap<String, Token>,
+    /// Plans that somebody was told of.
+    pub(crate) plans: BTreeSet<u64>,
     frozen: Option<bool>,
     next: u64,
     /// The calm end: a last run of each project was asked for.
@@ -115,6 +130,10 @@ impl People {
             let doomed = match key {
                 Key::Project(uid) | Key::ProjectState(uid) => self.doomed.contains(uid),
                 Key::Agent(uid) => self.doomed_agents.contains(uid),
+                Key::PushToken(id) => self
+                    .push_tokens
+                    .get(id)
+                    .is_some_and(|token| token.doomed || self.doomed.contains(&token.project)),
                 _ => false,
             };
             let found = store.live.get(key).or_else(|| store.history.get(key)).and_then(mark);
@@ -151,6 +170,7 @@ impl People {
     /// An older backup is put back: promises made since are void.
     pub(crate) fn put_back(&mut self, old: &Self) {
         self.promised.clone_from(&old.promised);
+        self.plans.clone_from(&old.plans);
         self.used.clear();
         self.frozen = None;
         self.last_runs.clear();
@@ -162,16 +182,30 @@ impl World {
         let id = self.next_id();
         let mut used = None;
         if let Ask::CreateProject { request, validate_only: false, .. }
+        | Ask::CreateAgent { request, validate_only: false, .. }
         | Ask::Run { request, .. }
         | Ask::Push(Push { request, .. }) = &mut ask
             && !self.calm
             && self.rng.chance(600)
         {
-            let key = format!("request {id}");
-            *request = Some(RequestKey { key: key.clone(), payload: key.clone() });
-            used = Some(key);
+            used = Some(request_id(id, request));
+        }
+        if let Ask::Apply(plan) = &mut ask
+            && !self.calm
+            && self.rng.chance(600)
+        {
+            used = Some(request_id(id, &mut plan.request));
         }
         match &ask {
+            Ask::CreatePushToken(new) => {
+                let token = Token { project: new.project, doomed: new.ttl.is_some() };
+                self.people.push_tokens.insert(new.id.clone(), token);
+            }
+            Ask::DeletePushToken { id } => {
+                if let Some(token) = self.people.push_tokens.get_mut(id) {
+                    token.doomed = true;
+                }
+            }
             Ask::DeleteProject { project, .. } => {
                 self.people.doomed.insert(*project);
             }
@@ -270,15 +304,23 @@ impl World {
         if let Some(used) = deed.request.as_ref().and_then(|key| self.people.used.get_mut(key)) {
             let fresh = self.time - used.at < FRESH_MS;
             match (&used.answer, &reply) {
-                (Some(old), new) if fresh && !same_answer(old, new) => {
+                (Some(old), new) if fresh && !same_answer(old, new) && !is_lost_token(&deed.ask, new) => {
                     let text = format!("request {:?} was answered {old:?} and then {new:?}", deed.request);
                     self.fail(text);
                 }
-                (None, Reply::Project(_) | Reply::Run { .. }) => used.answer = Some(reply.clone()),
+                // What came too fast is not remembered.
+                (None, Reply::Run { .. }) if is_over_limit(&deed.ask) => {}
+                (None, Reply::Project(_) | Reply::Agent(_) | Reply::Run { .. } | Reply::Planned { .. }) => {
+                    used.answer = Some(reply.clone())
+                }
                 (Some(_) | None, _) => {}
             }
         }
+        self.count_answer(&deed.ask, &reply);
         match (&deed.ask, &reply) {
+            (Ask::Apply(plan), Reply::Planned { plan: id, .. }) if !plan.acts.is_empty() => {
+                self.people.plans.insert(*id);
+            }
             (Ask::RevokeAgent { agent, .. }, Reply::Agent(_)) => {
                 if let Some(host) = self.host_of(*agent).filter(|host| !self.hosts[*host].retired) {
                     self.retire(host);
@@ -293,11 +335,6 @@ impl World {
             }
             (Ask::Run { project, .. }, Reply::Run { run, .. }) if self.people.last_asked => {
                 self.people.last_runs.insert(*project, *run);
-            }
-            (Ask::Rename { .. }, Reply::Project(_)) => self.cover.fault(Fault::Renamed),
-            (Ask::Archive { .. }, Reply::Project(_)) => self.cover.fault(Fault::Archived),
-            (Ask::Approve { .. }, Reply::Refused(refusal)) if refusal.reason == "NOT_NEWEST_HOLD" => {
-                self.cover.fault(Fault::StaleApproval);
             }
             (Ask::CancelRun { project, run }, Reply::Run { .. }) => self.checks.cancelled(*project, *run),
             (ask, Reply::Refused(refusal)) if refusal.code == RefusalCode::InvalidArgument => {
@@ -320,6 +357,30 @@ impl World {
             }
             _ => {}
         }
+    }
+
+    /// What was answered, where that is to be met.
+    fn count_answer(&mut self, ask: &Ask, reply: &Reply) {
+        let fault = match (ask, reply) {
+            (Ask::Rename { .. }, Reply::Project(_)) => Fault::Renamed,
+            (Ask::Archive { .. }, Reply::Project(_)) => Fault::Archived,
+            (Ask::Approve { .. }, Reply::Refused(refusal)) if refusal.reason == "NOT_NEWEST_HOLD" => {
+                Fault::StaleApproval
+            }
+            (Ask::Apply(plan), Reply::Planned { .. }) if plan.acts.len() > 1 => Fault::Planned,
+            (Ask::UpdateAgent { .. }, Reply::Agent(_)) => Fault::AgentSet,
+            (Ask::CreateAgent { .. }, Reply::Agent(_)) => Fault::Declared,
+            (Ask::Push(push), Reply::Run { .. }) if push.over_limit => Fault::PushedTooFast,
+            (Ask::Push(_), Reply::Run { .. }) => Fault::Pushed,
+            (Ask::Push(_), Reply::Refused(refusal)) if refusal.reason == PUSHED_TOO_OFTEN => {
+                Fault::PushedTooFast
+            }
+            (Ask::Push(_), Reply::Refused(refusal)) if refusal.code == RefusalCode::Unauthenticated => {
+                Fault::TokenNotGood
+            }
+            _ => return,
+        };
+        self.cover.fault(fault);
     }
 
     pub(crate) fn unanswered(&mut self, tag: Tag) {
@@ -375,6 +436,23 @@ impl World {
             from: None,
         })
     }
+}
+
+/// A name of its own for a request.
+fn request_id(id: u64, request: &mut Option<RequestKey>) -> String {
+    let key = format!("request {id}");
+    *request = Some(RequestKey { key: key.clone(), payload: key.clone() });
+    key
+}
+
+fn is_over_limit(ask: &Ask) -> bool {
+    matches!(ask, Ask::Push(push) if push.over_limit)
+}
+
+/// Whoever pushes by a token is asked for it each time.
+fn is_lost_token(ask: &Ask, reply: &Reply) -> bool {
+    let by_token = matches!(ask, Ask::Push(push) if push.token.is_some());
+    by_token && matches!(reply, Reply::Refused(refusal) if refusal.code == RefusalCode::Unauthenticated)
 }
 
 /// A repeated run request may only differ in its notes.

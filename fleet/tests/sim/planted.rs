@@ -1,17 +1,19 @@
 //! Faults planted on purpose, each of a kind that a wrong engine, shell or agent could have: the simulator is
 //! worth something only if it finds them.
 
+use std::sync::Arc;
+
 use fleet::{
     Engine,
     attempt::{AttemptState, End, Role},
     id::{AgentUid, ProjectUid},
-    input::{AgentInput, Decision, Input, Message, Reply},
+    input::{AgentInput, Ask, Decision, Input, Message, Person, Reply},
     outcome::GuardKind,
-    record::{Change, Record, Volatile},
+    record::{Change, Key, Record, Volatile},
     run::{RunState, TriggerKind},
 };
 
-use crate::{shell::Coordinator, store::Source};
+use crate::{checks::is_step, shell::Coordinator, store::Source};
 
 /// One planted fault.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -98,10 +100,22 @@ pub(crate) enum Planted {
     FollowerForgotten,
     /// An archived project keeps its fire.
     ArchivedFires,
+    /// A step of a plan goes without being done, and nobody is told.
+    StepForgotten,
+    /// A step of a plan is done, and stays.
+    StepTwice,
+    /// The last step of a plan is not recorded.
+    StepUnrecorded,
+    /// A push that came too fast makes a run all the same.
+    LimitIgnored,
+    /// What people allow an agent is not looked at.
+    CapForgotten,
+    /// The place in the spread is drawn anew with every change.
+    PhaseDrawn,
 }
 
 impl Planted {
-    pub(crate) const ALL: [Self; 41] = [
+    pub(crate) const ALL: [Self; 47] = [
         Self::AnswerBeforeCommit,
         Self::SendBeforeCommit,
         Self::TermNotRaised,
@@ -143,10 +157,21 @@ impl Planted {
         Self::SwitchUnsaid,
         Self::FollowerForgotten,
         Self::ArchivedFires,
+        Self::StepForgotten,
+        Self::StepTwice,
+        Self::StepUnrecorded,
+        Self::LimitIgnored,
+        Self::CapForgotten,
+        Self::PhaseDrawn,
     ];
 
     /// Bends what the engine is told.
     pub(crate) fn bend_input(self, coordinator: &Coordinator, input: &mut Input) {
+        if let Input::Person(Person { ask: Ask::Push(push), .. }) = input
+            && self == Self::LimitIgnored
+        {
+            push.over_limit = false;
+        }
         let Input::Agent(input) = input else { return };
         match input {
             AgentInput::Hello { attempts, .. } if self == Self::HeldIgnored => attempts.clear(),
@@ -188,6 +213,15 @@ impl Planted {
                 changes.retain(|change| !matches!(change, Change::Put(Record::Request(_))))
             }
             Self::NextFireLate if source == Source::Tick => return Some(keep_fires(engine, changes)),
+            Self::StepForgotten if is_step(changes) => {
+                changes.retain(|change| matches!(change, Change::Delete(Key::PlanStep(_))));
+            }
+            Self::StepTwice if is_step(changes) => {
+                changes.retain(|change| !matches!(change, Change::Delete(Key::PlanStep(_))));
+            }
+            Self::StepUnrecorded => forget_last_step(changes),
+            Self::CapForgotten => forget_cap(engine, decision),
+            Self::PhaseDrawn => draw_phase(engine, changes),
             Self::UsageKept => {
                 changes.retain(|change| !matches!(change, Change::Volatile(Volatile::GivenUp(_))));
             }
@@ -256,6 +290,37 @@ impl Planted {
                 }
             }
             _ => {}
+        }
+    }
+}
+
+fn forget_last_step(changes: &mut Vec<Change>) {
+    let last = changes.iter().rposition(|change| matches!(change, Change::Put(Record::PlanStep(_))));
+    if let Some(last) = last {
+        changes.remove(last);
+    }
+}
+
+fn forget_cap(engine: &Engine, decision: &mut Decision) {
+    for send in &mut decision.sends {
+        if let Message::Offer(offer) = &mut send.message
+            && let Some(project) = engine.project(offer.project)
+        {
+            offer.bandwidth_limit_kib = project.record.spec.rsync.bandwidth_limit_kib;
+        }
+    }
+}
+
+/// Where nothing else of the schedule has changed.
+fn draw_phase(engine: &Engine, changes: &mut [Change]) {
+    for change in changes.iter_mut() {
+        if let Change::Put(Record::Project(new)) = change
+            && new.spec.schedule.phase_seconds > 0
+            && engine.project(new.uid).is_some()
+        {
+            let mut drawn = (**new).clone();
+            drawn.spec.schedule.phase_seconds -= 1;
+            *new = Arc::new(drawn);
         }
     }
 }

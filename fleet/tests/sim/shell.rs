@@ -7,7 +7,7 @@ use fleet::{
     Engine,
     attempt::Role,
     id::AgentUid,
-    input::{AgentInput, AgentReplacement, Ask, Decision, Held, Input, Person, Reply, Send},
+    input::{AgentInput, Ask, Decision, Held, Input, Person, Reply, Send},
     placement::PlacementRecord,
     record::{Change, Key, Record, Volatile},
     time::{Mono, Now, Wall},
@@ -120,7 +120,10 @@ impl World {
             self.coordinator.ticks_in_a_row = 0;
             self.step(&mut batch, input, tag);
         }
-        for _ in 0..self.rng.between(1, 24) {
+        // Between the steps of a plan comes whatever else there is.
+        let planned = self.coordinator.engine.as_ref().is_some_and(|engine| engine.open_plan().is_some());
+        let most = if planned && self.rng.chance(600) { 1 } else { 24 };
+        for _ in 0..self.rng.between(1, most) {
             let due = self.coordinator.engine.as_ref().and_then(|engine| engine.next_deadline(now));
             if due != Some(Duration::ZERO) || self.failure.is_some() {
                 break;
@@ -156,6 +159,7 @@ impl World {
             self.look_up(std::slice::from_mut(held));
         }
         self.checks.exporting(&input);
+        let ask = checked_ask(&input);
         if let Some(planted) = self.planted {
             planted.bend_input(&self.coordinator, &mut input);
         }
@@ -168,7 +172,6 @@ impl World {
             Input::Agent(AgentInput::Hello { .. }) => Source::Hello,
             Input::Agent(_) => Source::Report,
         };
-        let replacement = replacement_of(&input);
         let promised = matches!(&input, Input::Person(_) | Input::Agent(AgentInput::Enroll { .. }));
         self.note(|| format!("decides {input:?}"));
         let Some(engine) = &mut self.coordinator.engine else { return };
@@ -179,16 +182,17 @@ impl World {
         if source == Source::Tick && decision.changes.is_empty() {
             return self.fail("next_deadline said zero, and Tick had nothing to do".to_owned());
         }
-        // A step of a plan is what a person asked for.
-        let is_step = |change: &Change| matches!(change, Change::Delete(Key::PlanStep(_)));
-        let source = if decision.changes.iter().any(is_step) { Source::Person } else { source };
         let mut on_disk = None;
         if let Some(planted) = self.planted {
             on_disk = planted.bend_decision(engine, source, &mut decision);
         }
-        if let Some(Err(text)) = replacement.map(|one| checks::check_replacement(engine, &one, &decision)) {
+        if let Some(Err(text)) = ask.map(|ask| checks::check_answer(engine, now, &ask, &decision)) {
             self.failure.get_or_insert(text);
         }
+        if let Err(text) = self.checks.plans.decided(source, &decision) {
+            self.failure.get_or_insert(text);
+        }
+        let source = if checks::is_step(&decision.changes) { Source::Person } else { source };
         engine.apply(now, &decision.changes);
         self.checks.heard(now.mono, &decision.changes);
         self.checks.entered(engine, now.mono, &decision.changes);
@@ -197,6 +201,7 @@ impl World {
         if let Err(text) = sent {
             self.fail(text);
         }
+        self.count_plan(&decision.changes);
         let promise = if promised { Promise::of(&decision) } else { Promise::default() };
         let Decision { changes, sends, reply } = decision;
         self.trace_decision(&changes, &sends, &reply);
@@ -383,7 +388,10 @@ impl World {
         if let Some(text) = self.coordinator.store.differs_from(&engine) {
             return self.fail(format!("the engine rebuilt from the disk is not what is on disk: {text}"));
         }
-        if let Err(text) = self.people.check_promises(&self.coordinator.store) {
+        let store = &self.coordinator.store;
+        let kept = self.people.check_promises(store);
+        let kept = kept.and_then(|()| self.checks.check_plans_kept(store, &self.people.plans, false));
+        if let Err(text) = kept {
             return self.fail(text);
         }
         self.count_restart(&engine);
@@ -427,10 +435,13 @@ impl World {
     }
 }
 
-/// The replacement that somebody asks for, and not only what it would change.
-fn replacement_of(input: &Input) -> Option<AgentReplacement> {
+/// What somebody asks for, where what follows from it is looked at.
+fn checked_ask(input: &Input) -> Option<Ask> {
     match input {
-        Input::Person(Person { ask: Ask::ReplaceAgent { replacement, .. }, .. }) => Some(replacement.clone()),
+        Input::Person(Person { ask, .. }) => {
+            let checked = matches!(ask, Ask::ReplaceAgent { .. } | Ask::Push(_) | Ask::Apply(_));
+            checked.then(|| ask.clone())
+        }
         _ => None,
     }
 }

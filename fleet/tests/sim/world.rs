@@ -24,8 +24,8 @@ use crate::{
 pub(crate) const UPSTREAMS: [&str; 2] = ["up0", "up1"];
 /// Steps of the calm end that must be enough for everything to settle.
 const CALM_STEPS_MAX: u64 = 10_000;
-/// Last events kept for the report of a failure.
-const NOTES_MAX: usize = 120;
+/// Last events kept for the report of a failure, unless `SIM_NOTES` wants more.
+const NOTES: usize = 120;
 /// New machines that replace revoked ones, at most.
 const HOSTS_MAX: usize = 100;
 
@@ -53,6 +53,7 @@ pub(crate) enum Event {
     Meddles(ProjectUid, AgentUid),
     Cancels(ProjectUid, RunId),
     Reachable(&'static str),
+    PlanCut,
     Operator,
 }
 
@@ -83,6 +84,7 @@ pub(crate) struct World {
     sequence: u64,
     drive: Option<(u64, u64)>,
     notes: Option<VecDeque<String>>,
+    notes_most: usize,
 }
 
 impl World {
@@ -108,6 +110,8 @@ impl World {
             sequence: 0,
             drive: None,
             notes: traced.then(VecDeque::new),
+            notes_most: crate::from_environment("SIM_NOTES")
+                .map_or(NOTES, |most| usize::try_from(most).expect("small")),
             config,
         };
         world.after(0, Event::CoordinatorStarts);
@@ -178,9 +182,10 @@ impl World {
             }
             Event::Meddles(project, agent) if !self.calm => self.meddle(project, agent),
             Event::Cancels(project, run) if !self.calm => self.person_cancels(project, run),
+            Event::PlanCut if !self.calm => self.break_now(Fault::CoordinatorCrash, 0),
             Event::Operator => self.operator_looks(),
             Event::Reachable(upstream) => drop(self.down.remove(upstream)),
-            Event::Person | Event::Fault | Event::Meddles(..) | Event::Cancels(..) => {}
+            Event::Person | Event::Fault | Event::Meddles(..) | Event::Cancels(..) | Event::PlanCut => {}
         }
     }
 
@@ -237,7 +242,7 @@ impl World {
 
     pub(crate) fn note(&mut self, text: impl FnOnce() -> String) {
         if let Some(notes) = &mut self.notes {
-            if notes.len() == NOTES_MAX {
+            if notes.len() >= self.notes_most {
                 notes.pop_front();
             }
             notes.push_back(format!("[{:>10} ms] {}", self.time, text()));
@@ -348,7 +353,18 @@ impl World {
             | Fault::MoveDamaged
             | Fault::Renamed
             | Fault::Archived
-            | Fault::Followed => false,
+            | Fault::Followed
+            | Fault::Planned
+            | Fault::PlanCut
+            | Fault::StepLeftOut
+            | Fault::Pushed
+            | Fault::PushedTooFast
+            | Fault::TokenNotGood
+            | Fault::AgentSet
+            | Fault::Declared
+            | Fault::Capped
+            | Fault::Named
+            | Fault::Spread => false,
         };
         if happened {
             self.cover.fault(fault);

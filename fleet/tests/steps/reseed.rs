@@ -59,7 +59,7 @@ impl Trio {
     }
 
     /// What the origin ran alone, as its hello tells.
-    fn ran_alone(&self, ended: bool) -> Held {
+    pub(super) fn ran_alone(&self, ended: bool) -> Held {
         let started = self.now.wall;
         Held {
             attempt: AttemptId { run: RunId::mint(started.0 + 1, 99, RunId::NIL), number: 1 },

@@ -1,6 +1,7 @@
 //! Rules for projects that run after others, and for archived ones.
 
 use fleet::{
+    attempt::{AttemptRecord, End, Role},
     id::ProjectUid,
     project::ProjectRecord,
     record::{Key, Record},
@@ -39,8 +40,37 @@ pub(super) fn check_followers(store: &Store, unit: &Unit) -> Result<(), String> 
     Ok(())
 }
 
-/// Of an archived project nothing fires, and nothing waits but what a person wants.
-pub(super) fn check_archived(store: &Store, uid: ProjectUid) -> Result<(), String> {
+fn is_retry(store: &Store, attempt: &AttemptRecord) -> bool {
+    let aside = store.is_aside(attempt);
+    attempt.role == Role::Origin && attempt.attempt_try > 1 && attempt.state.is_pending() && !aside
+}
+
+/// What fails in an archived project is not tried again; and what no person wants goes no further in it at all.
+pub(super) fn check_retries(store: &Store, unit: &Unit) -> Result<(), String> {
+    let archived = |uid: ProjectUid| store.project(uid).is_some_and(|project| project.archived.is_some());
+    let run = |one: &AttemptRecord| unit.runs().find(|run| run.id == one.id.run);
+    // A guard's first stop counts what it would have deleted: the try begins with the next attempt.
+    let counted = |one: &AttemptRecord| {
+        let mut held = unit.attempts().filter(|other| other.id.run == one.id.run);
+        held.any(|other| matches!(other.state.end(), Some(End::Held(_))))
+    };
+    let wrong = |one: &&AttemptRecord| {
+        let goes_on = one.role == Role::Origin && one.id.number > 1 && one.state.is_pending();
+        let wanted = run(one).is_some_and(|run| run.by_person);
+        goes_on && !(wanted && (one.attempt_try == 1 || counted(one)))
+    };
+    let new = |one: &&AttemptRecord| {
+        store.attempt(one.project, one.id).is_none() && archived(one.project) && !store.is_aside(one)
+    };
+    match unit.attempts().filter(new).find(wrong) {
+        None => Ok(()),
+        Some(retry) => Err(format!("its project is archived, and it is to be tried again: {retry:?}")),
+    }
+}
+
+/// Of an archived project nothing fires, and nothing waits but what a person wants. What was to be tried again is not when
+/// it is archived; what was out then may come back.
+pub(super) fn check_archived(store: &Store, unit: &Unit, uid: ProjectUid) -> Result<(), String> {
     let Some((project, state)) = store.project(uid).zip(store.state(uid)) else { return Ok(()) };
     if project.archived.is_none() {
         return Ok(());
@@ -48,6 +78,14 @@ pub(super) fn check_archived(store: &Store, uid: ProjectUid) -> Result<(), Strin
     let unasked = store.live_runs(uid).find(|run| run.state == RunState::Queued && !run.by_person);
     if state.next_fire.is_some() || unasked.is_some() {
         return Err(format!("project {} is archived: {state:?}, {unasked:?}", uid.0));
+    }
+    let declared = unit.puts().any(|record| matches!(record, Record::Project(one) if one.uid == uid));
+    let retry = store.live_attempts(uid).find(|one| is_retry(store, one));
+    // It was archived just now: nothing has come back since.
+    if let Some(retry) =
+        retry.filter(|_| declared && project.archived.as_ref().is_some_and(|at| at.time == unit.now.wall))
+    {
+        return Err(format!("project {} was archived, and {retry:?} is left", uid.0));
     }
     Ok(())
 }

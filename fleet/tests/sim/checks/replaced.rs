@@ -9,7 +9,7 @@ use fleet::{
 };
 
 /// What was decided, before it is applied.
-pub(crate) fn check_replacement(
+pub(super) fn check_replacement(
     engine: &Engine,
     asked: &AgentReplacement,
     decision: &Decision,

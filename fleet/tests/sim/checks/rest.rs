@@ -26,7 +26,9 @@ impl World {
 
 impl Checks {
     fn at_rest(&mut self, engine: &Engine, now: Now, deadline: Option<Duration>) -> Result<(), String> {
-        if let Some((plan, left)) = engine.open_plan().filter(|_| engine.fleet().frozen.is_none()) {
+        // A frozen fleet may keep what it has.
+        let open = engine.open_plan().filter(|_| engine.fleet().frozen.is_none());
+        if let Some((plan, left)) = open {
             return Err(format!("{left} steps of plan {plan} are left"));
         }
         for project in engine.projects_by_name() {

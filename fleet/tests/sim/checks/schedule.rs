@@ -18,6 +18,7 @@ use crate::store::{Source, Store, Unit};
 
 impl Checks {
     pub(super) fn check_states(&mut self, store: &Store, unit: &Unit) -> Result<(), String> {
+        check_phases(store, unit)?;
         self.note_schedules(store, unit);
         self.note_alone(store, unit);
         for new in unit.states() {
@@ -131,6 +132,40 @@ impl Checks {
         let newest = due.unwrap_or(fire.scheduled);
         now.wall.since(newest) > window + self.limits.catch_up_spread
     }
+}
+
+/// I13: a project keeps its place in the spread, inside of it, for as long as its schedule is the same; and each of its
+/// fires is one of the cadence, so much later.
+fn check_phases(store: &Store, unit: &Unit) -> Result<(), String> {
+    let declared = unit.puts().filter_map(|record| match record {
+        Record::Project(project) => Some(&**project),
+        _ => None,
+    });
+    let declared: Vec<&ProjectRecord> = declared.collect();
+    for new in declared.iter().copied() {
+        let schedule = &new.spec.schedule;
+        let old = store.project(new.uid).map(|old| &old.spec.schedule);
+        let plain = |schedule: &Schedule| Schedule { phase_seconds: 0, ..schedule.clone() };
+        let moved = old.is_some_and(|old| plain(old) == plain(schedule) && old != schedule);
+        if moved || schedule.phase_seconds >= schedule.spread_in_force().max(1) {
+            return Err(format!("project {}: its fires moved from {old:?} to {schedule:?}", new.uid.0));
+        }
+    }
+    for state in unit.states() {
+        let project = declared.iter().copied().find(|project| project.uid == state.uid);
+        let Some(project) = project.or_else(|| store.project(state.uid)) else { continue };
+        let schedule = &project.spec.schedule;
+        let known = store.state(state.uid).and_then(|old| old.next_fire).map(|fire| fire.scheduled);
+        let new = state.next_fire.filter(|next| Some(next.scheduled) != known);
+        let Some(next) = new.filter(|_| matches!(schedule.cadence, Cadence::Cron(_))) else { continue };
+        let own = next.scheduled.minus(Duration::from_secs(schedule.phase_seconds));
+        let plain = Schedule { phase_seconds: 0, ..schedule.clone() };
+        let fire = plain.first_at_or_after(own.to_utc()).map(Wall::from);
+        if fire != Some(own) {
+            return Err(format!("project {}: {next:?} is no fire of {schedule:?}", state.uid.0));
+        }
+    }
+    Ok(())
 }
 
 /// A fire that was put off must have been late, and is put off once.

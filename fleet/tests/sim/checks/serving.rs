@@ -37,6 +37,7 @@ impl Checks {
     /// What was decided to be said: offers to replicas must name what is in place.
     pub(crate) fn sent(&mut self, engine: &Engine, sends: &[Send]) -> Result<(), String> {
         for send in sends {
+            check_bandwidth(engine, send)?;
             match &send.message {
                 Message::Exports { serial, complete, exports, withdrawn } => {
                     let serving = self.serving.entry(send.session).or_default();
@@ -148,6 +149,24 @@ impl Checks {
         }
         Err(told(new.id, &format!("pulls from {from:?}, changing: {changing}: {new:?}")))
     }
+}
+
+/// What an agent is offered, or may do by itself, takes no more than people allow it, nor than its project.
+fn check_bandwidth(engine: &Engine, send: &Send) -> Result<(), String> {
+    let cap = engine.agent(send.agent).and_then(|agent| agent.caps.bandwidth_limit_kib).unwrap_or(0);
+    let fits = |offer: &Offer| {
+        let own = engine.project(offer.project).map_or(0, |one| one.record.spec.rsync.bandwidth_limit_kib);
+        let strictest = if own == 0 || cap == 0 { own.max(cap) } else { own.min(cap) };
+        offer.bandwidth_limit_kib == strictest
+    };
+    let wrong = match &send.message {
+        Message::Offer(offer) => Some(&**offer).filter(|offer| !fits(offer)),
+        Message::Autonomy { orders, .. } => {
+            orders.iter().map(|order| &order.template).find(|template| !fits(template))
+        }
+        _ => None,
+    };
+    wrong.map_or(Ok(()), |offer| Err(format!("agent {} may take {cap} KiB/s: {offer:?}", send.agent.0)))
 }
 
 /// The end of a simulation.

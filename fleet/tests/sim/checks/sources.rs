@@ -57,7 +57,7 @@ pub(super) fn check_waiting(store: &Store, uid: ProjectUid) -> Result<(), String
     let strays = |one: &&AttemptRecord| match (store.is_aside(one), one.fell_back.is_empty()) {
         (true, _) => !one.upstream_host.is_empty() || !one.upstream_uri.is_empty(),
         // What takes another one's place is declared, and another one.
-        (false, false) => !declared(one) || upstream.is_some_and(|first| first.uri == one.upstream_uri),
+        (false, false) => upstream.is_some_and(|first| !declared(one) || first.uri == one.upstream_uri),
         (false, true) => upstream.is_some() && one.upstream_host != host,
     };
     match waiting.find(strays) {

@@ -93,6 +93,7 @@ impl World {
     }
 
     fn begin_alone(&mut self, host: usize, order: &StandingOrder, scheduled: Wall, now: Now) {
+        let taken = self.next_id();
         let run = RunId::mint(now.wall.0, now.entropy, RunId::NIL);
         let one = &mut self.hosts[host];
         let project = order.template.project;
@@ -113,6 +114,7 @@ impl World {
         let work: Work = (offer.attempt, offer.epoch);
         let fire = AutonomousFire { scheduled, started: now.wall, max_delete };
         let entry = Entry {
+            taken,
             spec_hash: offer.spec_hash(),
             offer: Box::new(offer),
             accepted_synced: false,

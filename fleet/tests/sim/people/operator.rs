@@ -76,7 +76,9 @@ impl World {
             .projects()
             .into_iter()
             .all(|project| self.coordinator.store.live_runs(project).all(|run| run.state.is_closed()));
-        idle && closed && self.all_committed() && self.people.deeds.is_empty()
+        let engine = self.coordinator.engine.as_ref();
+        let planned = engine.is_some_and(|engine| engine.open_plan().is_some());
+        idle && closed && !planned && self.all_committed() && self.people.deeds.is_empty()
     }
 
     /// Asks for what is not as it should be; false: nothing was left to do.

@@ -1,26 +1,21 @@
 //! What people may think of: projects of all kinds, and everything that can be asked of one, mostly of one
 //! with an attempt in a drawn state.
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    sync::LazyLock,
-    time::Duration,
-};
+use std::{collections::BTreeMap, sync::LazyLock, time::Duration};
 
 use fleet::{
     agent::AgentCaps,
     engine::Project,
     id::{AgentUid, Name, ProjectUid, RunId},
-    input::{AgentReplacement, Ask, Input, Push},
+    input::{AgentReplacement, Ask, Input},
     marker::{Marker, MarkerKind},
-    plan::{Act, Asker, Pausing, PlanRequest},
     project::{
         GuardSettings, Pick, PlacementSettings, ProjectSpec, Replicas, RetrySettings, RsyncSettings, Target,
         Upstream,
     },
     record::Record,
     run::{TriggerKind, Wish},
-    schedule::{Cadence, Cron, IntervalFrom, OverlapPolicy, Schedule, parse_zone},
+    schedule::{Cadence, Cron, IntervalFrom, Named, OverlapPolicy, Schedule, parse_zone},
 };
 
 use crate::{
@@ -34,11 +29,19 @@ use crate::{
 const PROJECTS_MAX: usize = 6;
 /// Agents at a time whose hosts never come.
 const DECLARED_MAX: usize = 2;
-/// Schedules to draw from.
-static CRONS: LazyLock<Vec<Cron>> = LazyLock::new(|| {
-    let texts = ["minute=*/20", "minute=7,37", "hour=*/2 minute=30", "hour=2 minute=30", "minute=*"];
+/// Widest spread, in seconds: what is wider never fires here.
+const SPREAD_MAX: u64 = 8_000;
+/// Schedules to draw from, with the shortest time between two of their fires, in seconds.
+static CRONS: LazyLock<Vec<(Cron, u64)>> = LazyLock::new(|| {
+    let texts = [
+        ("minute=*/20", 1_200),
+        ("minute=7,37", 1_800),
+        ("hour=*/2 minute=30", 7_200),
+        ("hour=2 minute=30", 86_400),
+        ("minute=*", 60),
+    ];
     let parse = |text: &str| Cron::parse(text.parse().expect("good fields")).expect("a good cron");
-    texts.into_iter().map(parse).collect()
+    texts.into_iter().map(|(text, period)| (parse(text), period)).collect()
 });
 
 /// What people do, with how often.
@@ -72,9 +75,10 @@ enum Do {
     SetAgent,
     Declare,
     Apply,
+    Token,
 }
 
-const DEEDS: [(Do, u64); 28] = [
+const DEEDS: [(Do, u64); 29] = [
     (Do::Create, 40),
     (Do::Update, 24),
     (Do::Delete, 14),
@@ -103,6 +107,7 @@ const DEEDS: [(Do, u64); 28] = [
     (Do::SetAgent, 4),
     (Do::Declare, 1),
     (Do::Apply, 16),
+    (Do::Token, 8),
 ];
 
 /// How often each deed is done in one seed's world.
@@ -236,6 +241,7 @@ impl World {
             Do::SetAgent => return self.agent_set(agent?),
             Do::Declare => return Some(self.agent_declared()),
             Do::Apply => return self.plan(),
+            Do::Token => return self.token(project?),
             Do::Approve => return self.approval(),
             Do::Sweep | Do::Repeat => return None,
         })
@@ -244,11 +250,10 @@ impl World {
     fn trigger(&mut self, project: ProjectUid) -> Option<Ask> {
         let kinds = [TriggerKind::User, TriggerKind::User, TriggerKind::Push, TriggerKind::UpstreamChange];
         let kind = *self.rng.pick(&kinds)?;
-        let (wish, request, traceparent) = (self.wish(), None, String::new());
-        if kind == TriggerKind::Push && wish == Wish::default() {
-            let (token, over_limit) = (None, false);
-            return Some(Ask::Push(Push { project, token, over_limit, request, traceparent }));
+        if kind == TriggerKind::Push && self.rng.chance(700) {
+            return Some(self.push(project));
         }
+        let (wish, request, traceparent) = (self.wish(), None, String::new());
         Some(Ask::Run { project, kind, wish, request, traceparent })
     }
 
@@ -415,7 +420,7 @@ impl World {
             .collect()
     }
 
-    fn creation(&mut self, validate_only: bool) -> Option<Ask> {
+    pub(super) fn creation(&mut self, validate_only: bool) -> Option<Ask> {
         if self.projects().len() >= PROJECTS_MAX {
             return None;
         }
@@ -425,7 +430,7 @@ impl World {
         Some(Ask::CreateProject { name, spec, paused: self.rng.chance(50), request: None, validate_only })
     }
 
-    fn update(&mut self, project: ProjectUid) -> Option<Ask> {
+    pub(super) fn update(&mut self, project: ProjectUid) -> Option<Ask> {
         let record = self.coordinator.store.project(project)?.clone();
         let mut spec = record.spec;
         let drawn = self.spec(&base_of(&record.name))?;
@@ -448,41 +453,6 @@ impl World {
             revision: record.revision,
             validate_only: false,
         })
-    }
-
-    /// Several projects at once; often some that get in each other's way.
-    fn plan(&mut self) -> Option<Ask> {
-        let mut acts = Vec::new();
-        let mut touched = BTreeSet::new();
-        for _ in 0..self.rng.between(1, 4) {
-            let project = self.some_project().filter(|project| touched.insert(*project));
-            let revision =
-                project.and_then(|project| self.coordinator.store.project(project)).map(|one| one.revision);
-            acts.extend(match (self.rng.below(5), project, revision) {
-                (0, Some(project), Some(revision)) => Some(Act::Delete { project, revision }),
-                (1, Some(project), Some(revision)) => {
-                    let pausing = Pausing { reason: "planned".to_owned(), until: None };
-                    Some(Act::Pause { project, revision, pausing })
-                }
-                (2, Some(project), _) => match self.update(project)? {
-                    Ask::UpdateProject { project, spec, revision, .. } => {
-                        Some(Act::Change { project, revision, spec })
-                    }
-                    _ => None,
-                },
-                _ => {
-                    let created = acts.iter().filter(|act| matches!(act, Act::Create { .. })).count();
-                    let uid = self.coordinator.engine.as_ref()?.uid_after(created as u64);
-                    match self.creation(false) {
-                        Some(Ask::CreateProject { name, spec, .. }) => {
-                            Some(Act::Create { uid, name, spec, paused: None, archived: None })
-                        }
-                        _ => None,
-                    }
-                }
-            });
-        }
-        Some(Ask::Apply(Box::new(PlanRequest { acts, asker: Asker::default(), request: None })))
     }
 
     /// Selected by labels, sometimes; and sometimes where another project's tree is, on agents that join later.
@@ -519,7 +489,7 @@ impl World {
             upstreams: self.upstreams(name),
             destination: format!("{root}:{name}").parse().ok()?,
             schedule: self.schedule()?,
-            rsync: RsyncSettings::default(),
+            rsync: RsyncSettings { bandwidth_limit_kib: self.bandwidth(), ..RsyncSettings::default() },
             placement: PlacementSettings {
                 origins: std::iter::once(origin)
                     .chain(standbys)
@@ -548,6 +518,12 @@ impl World {
                 initial_backoff: self.rng.chance(500).then_some(Duration::from_secs(20)),
             },
         })
+    }
+
+    /// Mostly none.
+    fn bandwidth(&mut self) -> u64 {
+        let drawn = self.rng.between(1, 1_000);
+        if self.rng.chance(300) { drawn } else { 0 }
     }
 
     /// Mostly no project to run after; sometimes one or two, which may be a circle.
@@ -584,12 +560,22 @@ impl World {
         let zones = ["UTC", "Europe/Berlin", "America/New_York", "Australia/Lord_Howe"];
         let zone = parse_zone(self.rng.pick(&zones)?).ok()?;
         let from = if self.rng.chance(500) { IntervalFrom::End } else { IntervalFrom::Start };
-        let cadence = match self.rng.below(5) {
-            0 => Cadence::Manual,
-            1 => Cadence::Interval { every_seconds: self.rng.between(60, 20_000), from },
-            _ => Cadence::Cron(Box::new(self.rng.pick(&CRONS)?.clone())),
+        let named = if self.rng.chance(800) { Named::Hourly } else { Named::Daily };
+        let every_seconds = self.rng.between(60, 20_000);
+        let (cadence, period) = match self.rng.below(6) {
+            0 => (Cadence::Manual, 0),
+            1 => (Cadence::Interval { every_seconds, from }, every_seconds),
+            2 => (Cadence::Cron(Box::new(named.cron())), named.period_seconds()),
+            _ => {
+                let (cron, period) = self.rng.pick(&CRONS)?;
+                (Cadence::Cron(Box::new(cron.clone())), *period)
+            }
         };
         let mut schedule = Schedule::new(cadence, zone);
+        // The shell lets no spread be wider than the period.
+        if self.rng.chance(300) {
+            schedule.spread_seconds = Some(self.rng.between(0, period.min(SPREAD_MAX)));
+        }
         if self.rng.chance(300) {
             schedule.jitter_seconds = u32::try_from(self.rng.below(3_000)).ok()?;
         }
