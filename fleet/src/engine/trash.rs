@@ -269,7 +269,7 @@ impl Engine {
         self.trash.records().filter_map(move |record| match &record.fate {
             Fate::Stays { at, .. } => {
                 let over = now.wall.since(*at) > defaults::TRASH_TOLD_FOR;
-                over.then(|| Change::Delete(Key::Trash(record.agent, record.project)))
+                over.then_some(Change::Delete(Key::Trash(record.agent, record.project)))
             }
             Fate::Waiting => {
                 let days = defaults::TRASH_WAIT_MAX.as_secs() / 86_400;

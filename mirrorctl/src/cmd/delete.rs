@@ -64,7 +64,7 @@ pub(super) async fn delete(
         format!("{what}\n{}: {}", names::last(&agent.name), text::agent::trashed(&app.view(), agent, tree))
     });
     let open = trees.iter().find(|(_, tree)| tree.state() == State::Waiting);
-    let next = open.or(trees.first()).map(|(agent, _)| agent.name.as_str());
+    let next = open.or_else(|| trees.first()).map(|(agent, _)| agent.name.as_str());
     let next = next.map(|agent| format!("mirrorctl agent show {}", names::last(agent)));
     app.changed(&project, "Project", &[short], &what, &next.unwrap_or_default())?;
     Ok(Exit::Done)

@@ -61,7 +61,7 @@ fn a_tree_goes_to_the_trash_by_a_rename_and_is_removed_in_pieces_without_followi
 
     // What an upstream made unreadable is removed all the same.
     fs::set_permissions(place.trashed(&note).join("pool"), fs::Permissions::from_mode(0o500)).unwrap();
-    fs::set_permissions(place.trashed(&note).join("pool/main"), fs::Permissions::from_mode(0)).unwrap();
+    fs::set_permissions(place.trashed(&note).join("pool/main"), fs::Permissions::from_mode(0o000)).unwrap();
     assert_eq!(place.root.purge(&note, 2).unwrap(), Purged::Partly);
     assert_eq!(place.root.lies(&note).unwrap(), Lies::Purging);
     assert!(!place.trashed(&note).exists(), "nobody takes back half a tree");
