@@ -234,8 +234,11 @@ async fn projects_that_run_after_each_other_go_and_come_in_one_plan() {
     fleet.end().await;
 }
 
-/// The projects of a fleet by name: what they are paused and archived by, and whether they will fire.
-fn standings(fleet: &Fleet) -> Vec<(String, Option<(String, bool)>, Option<String>, bool)> {
+/// A project's name, why it is paused and whether until a time, why it is archived, whether it will fire.
+type Standing = (String, Option<(String, bool)>, Option<String>, bool);
+
+/// The projects of a fleet by name.
+fn standings(fleet: &Fleet) -> Vec<Standing> {
     let view = fleet.handle.services().driver.view();
     let standing = |project: &fleet::engine::Project| {
         let record = &project.record;
@@ -309,25 +312,29 @@ async fn what_is_archived_and_until_when_it_is_paused_is_so_elsewhere_too() {
     assert_eq!(fires, [true, true, false, false]);
     assert_eq!(standings(&other)[0].1, Some(("moving".to_owned(), true)), "it keeps its reason");
 
-    // A pause whose end has come says nothing; what makes no sense is told, all of it.
+    pauses_that_are_over_say_nothing(&other, turned).await;
+    fleet.end().await;
+    other.end().await;
+}
+
+/// A pause whose end has come says nothing; what makes no sense is told, all of it.
+async fn pauses_that_are_over_say_nothing(other: &Fleet, mut turned: Vec<v1::DeclaredProject>) {
     turned[0].paused = Some(true);
-    turned[0].pause_until = Some(until(&fleet, -1));
+    turned[0].pause_until = Some(until(other, -1));
     let mut late = all(&["late"]);
     late[0].project.as_mut().unwrap().destination = "a1:late".to_owned();
     late[0].paused = Some(true);
     late[0].pause_until = turned[0].pause_until;
     turned.extend(late);
-    assert_eq!(told(&plan(&other, &turned, true).await), ["Create projects/late"]);
-    apply(&other, request(&turned)).await;
-    assert_eq!(standings(&other)[3].1, None);
+    assert_eq!(told(&plan(other, &turned, true).await), ["Create projects/late"]);
+    apply(other, request(&turned)).await;
+    assert_eq!(standings(other)[3].1, None);
     turned[0].paused = None;
     turned[1].archive_reason = "why".to_owned();
     assert_eq!(
-        fields(&plan(&other, &turned, true).await),
+        fields(&plan(other, &turned, true).await),
         ["projects[0].pause_until", "projects[1].archive_reason"]
     );
-    fleet.end().await;
-    other.end().await;
 }
 
 /// So many days from now, by the fleet's clock.
