@@ -124,6 +124,14 @@ fn a_project_runs_after_another_ones_success() {
     fleet.mirrorctl(&["project", "delete", "base", "--yes"]).ok();
 }
 
+/// Where the first argument that begins so comes from, as it is told.
+fn from<'a>(line: &'a Value, text: &str) -> (&'a str, &'a str) {
+    let all = line["arguments"].as_array().expect("a list");
+    let one = all.iter().find(|one| one["text"].as_str().is_some_and(|word| word.starts_with(text)));
+    let one = one.unwrap_or_else(|| panic!("no {text} in {line:#}"));
+    (one["origin"].as_str().unwrap_or_default(), one["source"].as_str().unwrap_or_default())
+}
+
 /// Explained: the arguments are those of the run, word for word, with where they come from.
 #[test]
 fn what_is_explained_is_what_runs() {
@@ -142,32 +150,22 @@ fn what_is_explained_is_what_runs() {
     let told = fleet.json(&["project", "explain", "debian"]);
     let lines = told["command_lines"].as_array().expect("a list");
     assert_eq!(lines.len(), 2, "{told:#}");
-    let from = |line: &Value, text: &str| {
-        let all = line["arguments"].as_array().expect("a list");
-        let one = all.iter().find(|one| one["text"].as_str().is_some_and(|word| word.starts_with(text)));
-        let one = one.unwrap_or_else(|| panic!("no {text} in {line:#}"));
-        (
-            one["origin"].as_str().unwrap_or_default().to_owned(),
-            one["source"].as_str().unwrap_or_default().to_owned(),
-        )
-    };
-    let is = |origin: &str, source: &str| (origin.to_owned(), source.to_owned());
     let origin = &lines[0];
-    assert_eq!(from(origin, "--recursive"), is("DEFAULT", ""));
-    assert_eq!(from(origin, "--filter=- /iso/"), is("PROJECT", "rsync.options"));
-    assert_eq!(from(origin, "--max-delete=4000"), is("PROJECT", "guard.max_delete"));
-    assert_eq!(from(origin, "--timeout=300"), is("PROJECT", "rsync.io_timeout"));
-    assert_eq!(from(origin, "--contimeout="), is("DEFAULT", ""));
-    assert_eq!(from(origin, "--safe-links"), is("ALWAYS", ""));
-    assert_eq!(from(origin, "rsync://"), is("PROJECT", "upstreams[0]"));
-    assert_eq!(from(&lines[1], "rsync://"), is("FLEET", "agents/edge1"));
-    assert_eq!(from(&lines[1], "--password-file=-"), is("SECRET", ""));
+    assert_eq!(from(origin, "--recursive"), ("DEFAULT", ""));
+    assert_eq!(from(origin, "--filter=- /iso/"), ("PROJECT", "rsync.options"));
+    assert_eq!(from(origin, "--max-delete=4000"), ("PROJECT", "guard.max_delete"));
+    assert_eq!(from(origin, "--timeout=300"), ("PROJECT", "rsync.io_timeout"));
+    assert_eq!(from(origin, "--contimeout="), ("DEFAULT", ""));
+    assert_eq!(from(origin, "--safe-links"), ("ALWAYS", ""));
+    assert_eq!(from(origin, "rsync://"), ("PROJECT", "upstreams[0]"));
+    assert_eq!(from(&lines[1], "rsync://"), ("FLEET", "agents/edge1"));
+    assert_eq!(from(&lines[1], "--password-file=-"), ("SECRET", ""));
     // The run's own command line, as its agent has it on disk while it runs.
     fs::write(fleet.upstream_tree().join("big"), vec![7_u8; 3 << 20]).expect("the upstream can be written");
     fleet.mirrorctl(&["project", "edit", "debian", "--bandwidth", "500"]).ok();
     fleet.mirrorctl(&["project", "run", "debian"]).ok();
     let told = fleet.json(&["project", "explain", "debian"]);
-    assert_eq!(from(&told["command_lines"][0], "--bwlimit=500"), is("PROJECT", "rsync.bandwidth_limit_kib"));
+    assert_eq!(from(&told["command_lines"][0], "--bwlimit=500"), ("PROJECT", "rsync.bandwidth_limit_kib"));
     let all = told["command_lines"][0]["arguments"].as_array().expect("a list");
     let words: Vec<&str> = all.iter().filter_map(|one| one["text"].as_str()).collect();
     let own = fleet.path().display().to_string();
@@ -183,10 +181,15 @@ fn what_is_explained_is_what_runs() {
     });
     let shown = fleet.mirrorctl(&["project", "explain", "debian"]).ok().stdout;
     assert!(shown.contains("fleet: edge1 serves it") && shown.contains("where it comes from"), "{shown}");
+    caps_and_parts_are_told_apart(&fleet);
+}
+
+/// Of whom a limit is, and in which part of the options a word stands.
+fn caps_and_parts_are_told_apart(fleet: &Fleet) {
     // A cap that people set for the agent, where it is the stricter one.
     fleet.mirrorctl(&["agent", "set", "edge1", "--bandwidth", "400"]).ok();
     let told = fleet.json(&["project", "explain", "debian"]);
-    let cap = is("FLEET", "agents/edge1 bandwidth_limit_kib");
+    let cap = ("FLEET", "agents/edge1 bandwidth_limit_kib");
     assert_eq!(from(&told["command_lines"][0], "--bwlimit=400"), cap);
     let shown = fleet.mirrorctl(&["project", "explain", "debian"]).ok().stdout;
     assert!(shown.contains("fleet: cap of edge1"), "{shown}");
@@ -196,12 +199,12 @@ fn what_is_explained_is_what_runs() {
     fleet.add_project("cpan", &parts[..2]).ok();
     let told = fleet.json(&["project", "explain", "gnu"]);
     let gnu = &told["command_lines"][0];
-    assert_eq!(from(gnu, "--recursive"), is("PROJECT", "rsync.defaults"));
-    assert_eq!(from(gnu, "--hard-links"), is("PROJECT", "rsync.defaults"));
-    assert_eq!(from(gnu, "--filter=- /iso/"), is("PROJECT", "rsync.options"));
-    assert_eq!(from(gnu, "--delete-after"), is("PROJECT", "rsync.delete"));
+    assert_eq!(from(gnu, "--recursive"), ("PROJECT", "rsync.defaults"));
+    assert_eq!(from(gnu, "--hard-links"), ("PROJECT", "rsync.defaults"));
+    assert_eq!(from(gnu, "--filter=- /iso/"), ("PROJECT", "rsync.options"));
+    assert_eq!(from(gnu, "--delete-after"), ("PROJECT", "rsync.delete"));
     let told = fleet.json(&["project", "explain", "cpan"]);
-    assert_eq!(from(&told["command_lines"][0], "--delete-delay"), is("DEFAULT", ""));
+    assert_eq!(from(&told["command_lines"][0], "--delete-delay"), ("DEFAULT", ""));
 }
 
 /// Archived: no fire, no alarm, still served; a person's run is run. A8: the list, filtered and turned round.
