@@ -70,7 +70,8 @@ async fn empty_elements_without_number_are_refused_before_they_are_memory() {
             assert_eq!(Fault::from(&refused).violations[0].field, "projects", "{path}, {what}");
         }
     }
-    let growth = peak_kib() - before;
+    // The kernel counts in batches for each thread: what is told as the peak may sink by a few pages.
+    let growth = peak_kib().saturating_sub(before);
     assert!(growth < GROWTH_KIB_MAX, "{growth} KiB for what is refused");
     fleet.end().await;
 }
