@@ -83,8 +83,8 @@ pub struct PlacementRecord {
     pub files: u64,
     /// Bytes in the tree after the last success; 0: not known.
     pub size_bytes: u64,
-    /// A pull into it ended in the middle, or its disk was lost, so what is there is not [`Self::have_tree`]; the next
-    /// success clears it.
+    /// A pull into it ended in the middle, its disk was lost, or what it was copied from changed meanwhile, so what is
+    /// there is not [`Self::have_tree`]; the next success clears it.
     pub half_changed: bool,
     /// Where a move of this tree has begun to copy it to, and has not come to a good end: what is there is the move's own,
     /// and another move to that place goes on from it.

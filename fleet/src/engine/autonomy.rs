@@ -310,7 +310,7 @@ impl Engine {
     }
 
     /// What was copied from the agent since then counts as no tree; nor does what is being copied from it, or from such a
-    /// copy, when that ends.
+    /// copy, when that ends. Where such a copy was made the origin, nobody copies it before its next run has mended it.
     fn doubt_copies(
         &self,
         project: &Project,
@@ -319,12 +319,14 @@ impl Engine {
         effects: &mut Effects<'_>,
     ) {
         self.mix_replicas(project, agent, effects);
-        let copies =
-            project.placements.values().filter(|one| one.role == Role::Replica && one.agent != agent);
-        for copy in copies.filter(|one| one.have_tree.is_some() && one.have_time > since) {
+        let others = project.placements.values().filter(|one| one.agent != agent && !project.made(one));
+        for copy in others.filter(|one| one.have_tree.is_some() && one.have_time > since) {
             self.mix_replicas(project, copy.agent, effects);
             if let Some(copy) = effects.placement(copy.project, copy.agent) {
-                effects.put(Record::Placement(PlacementRecord { have_tree: None, ..copy }));
+                effects.put(Record::Placement(match copy.role {
+                    Role::Replica => PlacementRecord { have_tree: None, ..copy },
+                    Role::Origin => PlacementRecord { half_changed: true, ..copy },
+                }));
             }
         }
     }
@@ -452,6 +454,13 @@ impl Engine {
             AttemptState::Ended { epoch: Epoch::default(), offered: None, started: None, at: now.wall, end };
         effects.put(Record::Attempt(AttemptRecord { state: ended, ..attempt.clone() }));
         self.close_run(now, run.clone(), state, effects);
+    }
+}
+
+impl Project {
+    /// Whether the placement made the version that is served, and did not copy it: both got that time at once.
+    fn made(&self, placement: &PlacementRecord) -> bool {
+        placement.have_tree == self.state.tree && placement.have_time == self.state.last_success
     }
 }
 

@@ -311,29 +311,13 @@ impl World {
                 self.coordinator.commit_fails = true;
                 false
             }
-            Fault::Restore => {
-                let put_back = self.rng.chance(500) && self.restore();
-                if !put_back {
-                    self.back_up();
-                }
-                put_back
-            }
+            Fault::Restore => self.restore_or_back_up(),
             Fault::WallBack | Fault::WallForward => self.step_wall(fault),
             Fault::AgentClock => self.step_clock(host),
             Fault::RootsChange => self.change_roots(host),
             Fault::UpstreamDown => self.upstream_goes_down(),
-            Fault::DiskFills => {
-                let root = if self.rng.chance(800) { "a1" } else { "a2" };
-                if !self.hosts[host].full.remove(root) {
-                    self.hosts[host].full.insert(root);
-                }
-                self.inventory(host);
-                true
-            }
-            Fault::Relabelled => {
-                self.hosts[host].labels = self.draw_labels();
-                self.rejoins(host)
-            }
+            Fault::DiskFills => self.fill_disk(host),
+            Fault::Relabelled => self.relabel(host),
             Fault::LostUnits
             | Fault::LateReport
             | Fault::LateHello
@@ -369,6 +353,29 @@ impl World {
         if happened {
             self.cover.fault(fault);
         }
+    }
+
+    fn restore_or_back_up(&mut self) -> bool {
+        let put_back = self.rng.chance(500) && self.restore();
+        if !put_back {
+            self.back_up();
+        }
+        put_back
+    }
+
+    /// A volume that is full has room again.
+    fn fill_disk(&mut self, host: usize) -> bool {
+        let root = if self.rng.chance(800) { "a1" } else { "a2" };
+        if !self.hosts[host].full.remove(root) {
+            self.hosts[host].full.insert(root);
+        }
+        self.inventory(host);
+        true
+    }
+
+    fn relabel(&mut self, host: usize) -> bool {
+        self.hosts[host].labels = self.draw_labels();
+        self.rejoins(host)
     }
 
     fn upstream_goes_down(&mut self) -> bool {

@@ -3,7 +3,7 @@
 
 use fleet::{
     id::AgentUid,
-    input::{AgentInput, Ask, Input, Offer},
+    input::{AgentInput, Ask, Held, Input, Offer, Reply},
     marker::{Marker, MarkerKind},
     outcome::{ExitClass, Outcome},
     run::RunState,
@@ -48,6 +48,23 @@ impl Trio {
     }
 }
 
+/// The origin runs a fire alone, which its agent will tell so; `edge1` ends its copy meanwhile, and is made the origin.
+fn cut_off_and_replaced(fleet: &mut Trio, copy: &Offer) -> Held {
+    let (project, origin, agent) = (fleet.project, fleet.origin, fleet.edge1);
+    fleet.gone(origin);
+    fleet.pass(HOUR);
+    let ran_alone = fleet.ran_alone(true);
+    fleet.end(copy, ok());
+    // The other replica pulls from it by now.
+    let second = fleet.offered();
+    fleet.end(&second, Outcome::of_class(ExitClass::Network));
+    let reply = fleet.ask(Ask::Promote { project, agent, revision: None, force: false });
+    assert_eq!(reply, Reply::Project(project));
+    fleet.settle();
+    fleet.pass(HOUR);
+    ran_alone
+}
+
 #[test]
 fn what_is_copied_from_an_origin_that_ran_alone_is_no_tree_from_its_return_on() {
     let mut fleet = fleet(1);
@@ -80,6 +97,44 @@ fn what_is_copied_from_a_doubted_copy_is_no_tree_either() {
     assert_eq!(fleet.placement(fleet.edge1).have_tree, None);
     fleet.end(&second, ok());
     assert_ne!(fleet.placement(fleet.edge2).have_tree, fleet.tree());
+}
+
+#[test]
+fn a_doubted_copy_that_was_made_the_origin_goes_to_nobody_before_it_has_pulled() {
+    let mut fleet = fleet(1);
+    let first = fleet.copying();
+    let (project, former, promoted) = (fleet.project, fleet.origin, fleet.edge1);
+    let ran_alone = cut_off_and_replaced(&mut fleet, &first);
+    let second = fleet.offered();
+    assert_eq!((fleet.on(&second), fleet.source_of(&second)), (fleet.edge2, Some(promoted)));
+    fleet.hello(former, vec![root("a1", 512)], vec![ran_alone]);
+    let copy = fleet.placement(promoted);
+    assert_eq!((copy.have_tree, copy.half_changed), (fleet.tree(), true));
+    fleet.end(&second, ok());
+    assert_ne!(fleet.placement(fleet.edge2).have_tree, fleet.tree(), "a copy of such a copy");
+    assert!(fleet.offers.is_empty(), "{:?}", fleet.offers);
+    let trees = fleet.world.synced(project, &ok());
+    for agent in [former, promoted, fleet.edge2] {
+        let placement = fleet.placement(agent);
+        assert_eq!((placement.have_tree, placement.half_changed), (Some(trees), false));
+    }
+}
+
+#[test]
+fn an_origin_that_has_pulled_since_it_was_promoted_is_not_doubted() {
+    let mut fleet = fleet(1);
+    let first = fleet.copying();
+    let (project, former, promoted) = (fleet.project, fleet.origin, fleet.edge1);
+    let ran_alone = cut_off_and_replaced(&mut fleet, &first);
+    let second = fleet.offered();
+    fleet.end(&second, ok());
+    fleet.pass(HOUR);
+    let made = fleet.world.synced(project, &ok());
+    fleet.hello(former, vec![root("a1", 512)], vec![ran_alone]);
+    let placement = fleet.placement(promoted);
+    assert_eq!((placement.have_tree, placement.half_changed), (Some(made), false));
+    let offer = fleet.offered();
+    assert_eq!((offer.tree, fleet.source_of(&offer)), (made, Some(promoted)));
 }
 
 #[test]
