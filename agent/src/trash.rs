@@ -20,6 +20,7 @@ use crate::executor::{Executor, Live};
 use crate::guard::trash::{Lies, Moved, Purged, TrashNote};
 use crate::guard::{LockFault, Root};
 use crate::link::Exporter;
+use crate::serve::StillServed;
 use crate::slots::Open;
 use crate::{clock, outcome};
 
@@ -116,10 +117,20 @@ impl Trash {
             Err(fault @ LockFault::Held(_)) => return Followed::NotYet(fault.to_string()),
             Err(fault @ LockFault::Io { .. }) => return Followed::Refused(outcome::chain(&fault)),
         };
-        if let Err(why) = self.inner.exporter.withdraw(order.project) {
+        let exporter = &self.inner.exporter;
+        if let Err(why) = exporter.withdraw_again(order.project) {
             return Followed::NotYet(why);
         }
-        match carry_out(root, order) {
+        // Whoever gives the order has withdrawn the export before: what is served all the same is not moved.
+        let path = root.path().join(order.destination.path());
+        let moved = match exporter.while_unserved(&path, || carry_out(root, order)) {
+            Ok(moved) => moved,
+            Err(served @ StillServed::Exported(by)) if by != order.project => {
+                return Followed::Refused(served.to_string());
+            }
+            Err(served) => return Followed::NotYet(served.to_string()),
+        };
+        match moved {
             Ok(Moved::Done) => {
                 settle(live, root, order);
                 let note = TrashNote::of(order);

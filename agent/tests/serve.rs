@@ -20,7 +20,7 @@ use std::time::Duration;
 use fleet::id::ProjectUid;
 use mirror_agent::guard::Guard;
 use mirror_agent::rundir::SuperviseProgram;
-use mirror_agent::serve::{Export, Serve, ServeError, Settings};
+use mirror_agent::serve::{Export, Serve, ServeError, Settings, StillServed};
 use rsync::{Class, ExitCode, Password, Stats};
 use support::upstream::tree_of;
 use support::{eventually, wait_until};
@@ -399,6 +399,28 @@ async fn changes_touch_only_those_they_mean() {
     second.is_ended().await;
     assert_eq!(origin.serve.exports(), []);
     eventually("without exports the port is closed", || TcpStream::connect(address).is_err()).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nothing_is_done_to_a_tree_while_anybody_reads_it_or_may() {
+    let origin = Origin::exporting();
+    origin.add_large();
+    let mut reader = origin.slow("edge1").await;
+    let held = |path: &str| origin.serve.while_unserved(&origin.tree(path), || ()).err();
+    for path in ["debian", "debian/pool", ""] {
+        assert_eq!(held(path), Some(StillServed::Exported(DEBIAN)), "{path}");
+    }
+    assert_eq!(held("debian-security"), None, "another tree");
+    // A replica that stands still in the middle of it when its export goes is killed, and waited for.
+    origin.serve.remove(DEBIAN).unwrap();
+    reader.is_ended().await;
+    eventually("the daemon's side has ended too", || held("debian").is_none()).await;
+    assert_eq!(held("fedora"), Some(StillServed::Exported(FEDORA)));
+    // Of a reader that the daemon has not seen yet when the export goes, only the process tells.
+    origin.put(&export(DEBIAN, "debian", &["edge1"]));
+    let _reader = origin.slow("edge1").await;
+    fs::rename(origin.tree("debian"), origin.tree("moved")).unwrap();
+    assert_eq!(held("moved"), Some(StillServed::Read));
 }
 
 #[tokio::test(flavor = "multi_thread")]

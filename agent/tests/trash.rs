@@ -157,6 +157,40 @@ async fn the_agents_own_file_and_what_others_began_there_go_first() {
     assert_eq!(site.report().await.trees.len(), 1);
 }
 
+/// An export of that place, all of the list.
+fn serving(serial: u64, exports: &[(u64, &str)]) -> ToAgent {
+    let export = |&(project_uid, destination): &(u64, &str)| v1::Export {
+        project_uid,
+        project: format!("p{project_uid}"),
+        destination: destination.to_owned(),
+        users: vec![v1::ExportUser { user: "r2-20000".into(), secret: "a secret of enough bytes".into() }],
+    };
+    let exports = exports.iter().map(export).collect();
+    ToAgent::Exports(v1::Exports { serial, complete: true, exports, ..v1::Exports::default() })
+}
+
+#[tokio::test]
+async fn a_tree_that_is_served_is_not_moved_whatever_the_coordinator_says() {
+    let mut site = Site::synced(true).await;
+    // Other projects first: nothing of theirs was ever begun by the fleet, as where people put the tree there.
+    for at in ["a1:debian", "a1:debian/pool"] {
+        site.session.send(serving(1, &[(9, at)])).await;
+        let why = site.refused(&order()).await;
+        assert!(why.contains("project 9 is served to replicas from there"), "{why}");
+    }
+    assert!(site.tree().exists() && site.trash().is_empty());
+    // Its own export: it waits for the word that it is withdrawn, and another order shows that it was looked at.
+    site.session.send(serving(2, &[(7, "a1:debian")])).await;
+    site.order(&order()).await;
+    let nowhere = v1::TrashTree { destination: "zz:debian".into(), ..order() };
+    assert!(site.refused(&nowhere).await.contains("no root"));
+    assert!(site.tree().exists() && site.trash().is_empty());
+    site.session.send(serving(3, &[])).await;
+    let report = site.report().await;
+    assert_eq!((report.trees.len(), report.refused.len()), (1, 0), "{report:?}");
+    assert!(!site.tree().exists());
+}
+
 #[tokio::test]
 async fn an_order_waits_for_the_last_program_and_is_void_with_its_session() {
     let mut site = Site::synced(true).await;

@@ -3,6 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
+use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use fleet::id::ProjectUid;
@@ -12,7 +13,7 @@ use rsync::{Host, Password};
 use crate::executor::{Executor, Live};
 use crate::guard::Guard;
 use crate::outcome;
-use crate::serve::{Export, Serve, ServeError, Settings};
+use crate::serve::{Export, Serve, ServeError, Settings, StillServed};
 
 /// Exports of one list, over all its messages: twice the projects that a coordinator holds.
 const LIST_MAX: usize = 20_000;
@@ -135,12 +136,31 @@ impl Exporter {
         faults.text()
     }
 
-    /// Serves nobody this project's tree any more: what of it is still pulled is ended. On disk when this returns.
+    /// A session begins. Serials are a session's own, and so are messages in parts: those of the one before say nothing of
+    /// what is heard in this one. What could not be done stays undone.
+    pub(super) fn greeting(&self) {
+        self.book().greeting();
+    }
+
+    /// Does something to this path while the daemon serves nothing that is at, in or around it to anybody. No export begins
+    /// before that is done.
+    ///
+    /// # Errors
+    /// [`StillServed`]: nothing was done.
+    pub(crate) fn while_unserved<T>(&self, path: &Path, work: impl FnOnce() -> T) -> Result<T, StillServed> {
+        match &self.serve {
+            Some(serve) => serve.while_unserved(path, work),
+            None => Ok(work()),
+        }
+    }
+
+    /// Tries again at once to serve this project to nobody, if that was asked for and failed.
     ///
     /// # Errors
     /// In words: it may still be served.
-    pub(crate) fn withdraw(&self, project: ProjectUid) -> Result<(), String> {
-        let Some(serve) = &self.serve else { return Ok(()) };
+    pub(crate) fn withdraw_again(&self, project: ProjectUid) -> Result<(), String> {
+        let failed = matches!(self.book().undone.get(&project.0), Some(None));
+        let Some(serve) = self.serve.as_ref().filter(|_| failed) else { return Ok(()) };
         serve.remove(project).map_err(|error| outcome::chain(&error))?;
         self.book().undone.remove(&project.0);
         Ok(())
@@ -170,7 +190,7 @@ fn change(
 /// What was heard and not done yet.
 #[derive(Debug, Default)]
 struct Book {
-    /// Of the newest message that was obeyed.
+    /// Of the newest message that was obeyed in this session; 0: none was.
     serial: u64,
     /// What has been heard so far of a message that goes on.
     parts: Option<Work>,
@@ -181,6 +201,11 @@ struct Book {
 }
 
 impl Book {
+    fn greeting(&mut self) {
+        self.serial = 0;
+        self.parts = None;
+    }
+
     /// A message that comes in parts is obeyed when all of it was heard.
     fn gather(&mut self, message: v1::Exports) -> Option<Work> {
         let v1::Exports { serial: _, complete, more, exports, withdrawn } = message;
@@ -398,6 +423,19 @@ mod tests {
         book.doing(message(false, false, &[5], &[]), &faults(&[], false));
         book.note(String::new());
         assert_eq!(book.fault, "");
+    }
+
+    #[test]
+    fn a_new_session_has_obeyed_nothing_yet_and_still_tries_what_failed() {
+        let mut book = Book { serial: 3, ..Book::default() };
+        book.doing(message(true, false, &[5], &[]), &faults(&[5], false));
+        assert!(book.gather(message(false, true, &[6], &[])).is_none());
+        book.greeting();
+        assert_eq!(book.serial, 0);
+        let Some(Work::Some(exports, _)) = book.again() else { panic!("nothing is tried again") };
+        assert_eq!(exports, [export(5)]);
+        let work = book.gather(message(false, false, &[7], &[]));
+        assert!(matches!(work, Some(Work::Some(some, _)) if some == [export(7)]));
     }
 
     #[test]

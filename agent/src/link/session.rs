@@ -139,6 +139,7 @@ impl<'a> Session<'a> {
             .max_encoding_message_size(MESSAGE_BYTES_MAX);
         let (outbox, queue) = mpsc::channel(OUTBOX_LEN);
         link.autonomy.greeting().await;
+        link.exporter.greeting();
         // The hello waits in the queue before the stream opens: the coordinator may answer nothing before it has it.
         if outbox.try_send(message(Out::Hello(link.hello(local).await))).is_err() {
             return Err(End::Lost("the hello could not be queued".to_owned()));

@@ -97,6 +97,13 @@ impl Connections {
         table.list.len()
     }
 
+    /// Whether a process has gone into this directory and lives.
+    pub(super) fn is_in(&self, path: &Path) -> bool {
+        let mut table = self.table();
+        table.forget_ended();
+        table.list.iter().any(|connection| is_in(connection.process.pid, path))
+    }
+
     /// Whether one more may be begun, from this peer.
     pub(super) fn admits(&self, peer: IpAddr, max: usize) -> bool {
         let mut table = self.table();
@@ -190,8 +197,12 @@ impl Table {
 
 /// The project whose tree a process has gone into. No tree lies in another one.
 fn project_of(pid: u32, modules: &BTreeMap<ProjectUid, Module>) -> Option<ProjectUid> {
-    let root = fs::read_link(format!("/proc/{pid}/root")).ok()?;
-    let dir = fs::read_link(format!("/proc/{pid}/cwd")).ok()?;
-    let found = modules.values().find(|module| root == module.path || dir.starts_with(&module.path));
+    let found = modules.values().find(|module| is_in(pid, &module.path));
     found.map(|module| module.project)
+}
+
+fn is_in(pid: u32, path: &Path) -> bool {
+    let link = |name| fs::read_link(format!("/proc/{pid}/{name}"));
+    let (Ok(root), Ok(dir)) = (link("root"), link("cwd")) else { return false };
+    root == path || dir.starts_with(path)
 }

@@ -152,6 +152,17 @@ pub enum ServeError {
     },
 }
 
+/// Why something is not done to a tree: who reads it, or may.
+#[derive(Debug, thiserror::Error, PartialEq, Eq)]
+pub enum StillServed {
+    /// Replicas may come for it at any moment.
+    #[error("project {} is served to replicas from there", .0.0)]
+    Exported(ProjectUid),
+    /// One that is not served any more has not gone yet.
+    #[error("a replica's transfer from there has not ended yet")]
+    Read,
+}
+
 /// The daemon. Clones are the same one. Its methods write to disk before they return.
 #[derive(Debug, Clone)]
 pub struct Serve {
@@ -245,6 +256,23 @@ impl Serve {
         let mut state = self.inner.state();
         self.inner.remove(&mut state, project)?;
         self.follow_exports(&mut state)
+    }
+
+    /// Does something to this path while nothing that is at, in or around it is served to anybody. No export begins before
+    /// that is done, so it should take no longer than an export does.
+    ///
+    /// # Errors
+    /// [`StillServed`]: nothing was done.
+    pub fn while_unserved<T>(&self, path: &Path, work: impl FnOnce() -> T) -> Result<T, StillServed> {
+        let state = self.inner.state();
+        let there = |module: &&Module| module.path.starts_with(path) || path.starts_with(&module.path);
+        if let Some(module) = state.modules.values().find(there) {
+            return Err(StillServed::Exported(module.project));
+        }
+        if self.inner.connections.is_in(path) {
+            return Err(StillServed::Read);
+        }
+        Ok(work())
     }
 
     /// What is served.

@@ -154,6 +154,23 @@ fn a_tree_that_is_still_served_is_not_moved() {
 }
 
 #[test]
+fn what_an_agent_says_before_it_has_taken_this_sessions_exports_frees_no_tree() {
+    let mut pair = Pair::synced();
+    let origin = pair.origin;
+    pair.gone(origin);
+    pair.delete();
+    pair.mute = true;
+    pair.come(origin);
+    // It tells of its daemon, and goes on serving what it was told in the session before.
+    pair.exporting(origin, 0);
+    pair.settle();
+    assert_eq!(pair.orders(origin), []);
+    pair.exporting(origin, 1);
+    pair.settle();
+    assert_eq!(pair.orders(origin).len(), 1);
+}
+
+#[test]
 fn an_agent_that_is_away_is_told_when_it_is_back_and_once_more_in_each_session() {
     let mut pair = Pair::synced();
     let origin = pair.origin;

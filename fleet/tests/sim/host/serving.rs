@@ -82,10 +82,14 @@ impl World {
                 daemon.exports.insert(export.project, export);
             }
         }
-        self.hosts[host].serial = serial;
+        // What was told in an earlier session says nothing of what was heard in this one.
+        let current = self.hosts[host].stream == Some(stream);
+        if current {
+            self.hosts[host].serial = serial;
+        }
         if !self.calm && self.rng.chance(SILENT) {
             self.cover.fault(Fault::DaemonSilent);
-        } else if self.hosts[host].stream == Some(stream) {
+        } else if current {
             self.say_exporting(host);
         }
     }
