@@ -15,7 +15,7 @@ const NOT_FOUND: i32 = 3;
 const CONFLICT: i32 = 5;
 
 /// Each row and a test that proves it, whose comment names the row.
-const ROWS: [(&str, &str, &str); 29] = [
+const ROWS: [(&str, &str, &str); 30] = [
     ("A1", "tests/it/day_one.rs", "a1_the_ten_commands_of_day_one_in_one_sitting"),
     (
         "A1",
@@ -35,6 +35,7 @@ const ROWS: [(&str, &str, &str); 29] = [
     ("A8", "tests/it/project_life.rs", "an_archived_project_is_left_alone_and_lists_tell_it_apart"),
     ("A9", "tests/it/rows.rs", "a_pause_has_a_reason_and_an_end_and_is_taken_back"),
     ("A10", "tests/it/rows.rs", "a_deleted_project_leaves_its_tree"),
+    ("A10", "tests/it/trash.rs", "a_deleted_projects_trees_go_to_the_trash_where_their_agents_allow_it"),
     ("A11", "tests/it/project_life.rs", "a_rename_during_a_run_loses_and_doubles_nothing"),
     ("A12", "tests/it/rows.rs", "an_edit_of_the_schedule_leaves_the_rest"),
     ("A13", "tests/it/people.rs", "each_does_what_the_role_may_and_is_refused_the_rest"),

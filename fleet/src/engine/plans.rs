@@ -3,10 +3,9 @@
 //! ```text
 //!   apply_plan   every act in its order on a copy of the fleet; the first that is refused refuses all
 //!                ─▶ the steps are stored, and the asker has an answer
-//!   plan_step    the first step that is left: done and removed in one commit
+//!   plan_step    the first step that is left: done and removed in one commit;
+//!                what is due takes turns with them, and while the fleet is frozen none is done
 //! ```
-//!
-//!                what is due takes turns with them; while the fleet is frozen none is done
 //!
 //! While steps are left, people declare nothing besides: so a step finds what it was judged on. What must not wait, as
 //! the revocation of a stolen key, is let through, and the fleet itself goes on. A step that became impossible by it is left
