@@ -52,7 +52,9 @@ pub struct Trash {
 struct Inner {
     executor: Executor,
     exporter: Exporter,
-    /// Up to when each tree's time was counted, by root and name; held while anything is done to the trash.
+    /// Held while anything is done to the trash: nobody who only asks what is in it waits for a disk that is being emptied.
+    work: Mutex<()>,
+    /// Up to when each tree's time was counted, by root and name.
     counted: Mutex<Counted>,
     /// Grows when something has left the trash.
     changes: watch::Sender<u64>,
@@ -64,8 +66,8 @@ impl Trash {
     /// The trash of the agent's roots.
     #[must_use]
     pub fn new(executor: Executor, exporter: Exporter) -> Self {
-        let (counted, changes) = (Mutex::default(), watch::Sender::new(0));
-        Self { inner: Arc::new(Inner { executor, exporter, counted, changes }) }
+        let (work, counted, changes) = (Mutex::default(), Mutex::default(), watch::Sender::new(0));
+        Self { inner: Arc::new(Inner { executor, exporter, work, counted, changes }) }
     }
 
     /// Tells when something has left the trash.
@@ -77,9 +79,9 @@ impl Trash {
     /// Follows an order, as far as it was not followed before. Waits for the disk.
     #[must_use]
     pub fn follow(&self, order: &TrashOrder) -> Followed {
-        let mut counted = self.counted();
+        let _alone = self.alone();
         let live = self.inner.executor.live();
-        let followed = self.follow_in(&live, order, &mut counted);
+        let followed = self.follow_in(&live, order);
         let (project, at) = (order.name.as_str(), order.destination.to_string());
         match &followed {
             Followed::Done => tracing::info!(project, at, "the tree is in the trash"),
@@ -89,7 +91,7 @@ impl Trash {
         followed
     }
 
-    fn follow_in(&self, live: &Live, order: &TrashOrder, counted: &mut Counted) -> Followed {
+    fn follow_in(&self, live: &Live, order: &TrashOrder) -> Followed {
         let root = match live.guard.root_of(&order.destination) {
             Ok(root) => root,
             Err(fault) => return Followed::Refused(fault.to_string()),
@@ -134,7 +136,8 @@ impl Trash {
             Ok(Moved::Done) => {
                 settle(live, root, order);
                 let note = TrashNote::of(order);
-                counted.insert((order.destination.root().to_owned(), note.file_name()), Instant::now());
+                let key = (order.destination.root().to_owned(), note.file_name());
+                self.counted().insert(key, Instant::now());
                 Followed::Done
             }
             Ok(Moved::Absent) => Followed::Refused("there is no tree".to_owned()),
@@ -145,7 +148,7 @@ impl Trash {
     /// What is in the trash. Waits for the disk.
     #[must_use]
     pub fn report(&self) -> TrashReport {
-        let counted = self.counted();
+        let counted = self.counted().clone();
         let live = self.inner.executor.live();
         let (wall, now) = (Wall(clock::now().timestamp_millis()), Instant::now());
         let mut trees = Vec::new();
@@ -156,7 +159,7 @@ impl Trash {
                     let file = note.file_name();
                     let since = counted.get(&(name.to_owned(), file.clone()));
                     let since = since.map_or(Duration::ZERO, |since| now.saturating_duration_since(*since));
-                    let left = TRASH_TTL.saturating_sub(Duration::from_secs(note.counted_s) + since);
+                    let left = TRASH_TTL.saturating_sub(note.counted().saturating_add(since));
                     trees.push(InTrash {
                         project: ProjectUid(note.project),
                         asked: Wall(note.asked_ms),
@@ -183,24 +186,24 @@ impl Trash {
         }
     }
 
-    /// Counts the time of what is in the trash, forgets what was taken back, and removes a piece of what has been there for
-    /// long enough, if the agent's file still allows it. True: more of that is left.
+    /// Counts the time of what is in the trash, forgets what was taken back, and removes a piece of one tree that has been
+    /// there for long enough, if the agent's file still allows it. True: more may be to be removed.
     fn look(&self, now: Instant) -> bool {
-        let mut counted = self.counted();
+        let _alone = self.alone();
         let live = self.inner.executor.live();
-        let (mut more, mut gone) = (false, false);
+        let (mut removed, mut gone) = (false, false);
         for (name, root) in live.guard.roots() {
             for note in notes_of(name, root) {
                 let key = (name.to_owned(), note.file_name());
-                let since = *counted.entry(key.clone()).or_insert(now);
-                match look_at(root, note, now.saturating_duration_since(since), live.config.allow_trash) {
-                    Ok(Looked::Stays) => _ = counted.insert(key, now),
-                    Ok(Looked::More) => {
-                        counted.insert(key, now);
-                        more = true;
-                    }
-                    Ok(Looked::Gone) => {
-                        counted.remove(&key);
+                let since = *self.counted().entry(key.clone()).or_insert(now);
+                let passed = now.saturating_duration_since(since);
+                // One piece in each look, however many trees are due: the disk is others' as well.
+                let looked = look_at(root, note, passed, live.config.allow_trash && !removed);
+                removed |= matches!(looked, Ok(Looked::More | Looked::Removed));
+                match looked {
+                    Ok(Looked::Stays | Looked::More) => _ = self.counted().insert(key, now),
+                    Ok(Looked::Gone | Looked::Removed) => {
+                        self.counted().remove(&key);
                         gone = true;
                     }
                     Err(error) => {
@@ -217,7 +220,11 @@ impl Trash {
         if gone {
             self.inner.changes.send_modify(|changes| *changes += 1);
         }
-        more
+        removed
+    }
+
+    fn alone(&self) -> MutexGuard<'_, ()> {
+        self.inner.work.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn counted(&self) -> MutexGuard<'_, Counted> {
@@ -226,10 +233,15 @@ impl Trash {
     }
 }
 
-/// What a look did.
+/// What a look at one tree did.
 enum Looked {
+    /// Nothing but counting.
     Stays,
+    /// A piece of it was removed.
     More,
+    /// The last piece of it was removed.
+    Removed,
+    /// It was not there any more.
     Gone,
 }
 
@@ -240,7 +252,7 @@ fn look_at(root: &Root, mut note: TrashNote, passed: Duration, may_purge: bool) 
         root.remove_trash_note(&note)?;
         return Ok(Looked::Gone);
     }
-    if lies == Lies::There && Duration::from_secs(note.counted_s) + passed < TRASH_TTL {
+    if lies == Lies::There && note.counted().saturating_add(passed) < TRASH_TTL {
         note.counted_s = note.counted_s.saturating_add(passed.as_secs());
         root.write_trash_note(&note)?;
         return Ok(Looked::Stays);
@@ -257,7 +269,7 @@ fn look_at(root: &Root, mut note: TrashNote, passed: Duration, may_purge: bool) 
         was = note.path,
         "a deleted project's tree has left the trash for good"
     );
-    Ok(Looked::Gone)
+    Ok(Looked::Removed)
 }
 
 /// Whether the order was followed before.

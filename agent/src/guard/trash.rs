@@ -11,6 +11,7 @@
 use std::fs::File;
 use std::io::{self, Write as _};
 use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
+use std::time::Duration;
 
 use fleet::id::ProjectUid;
 use fleet::project::{Destination, OWN_DIRS};
@@ -70,6 +71,12 @@ impl TrashNote {
     #[must_use]
     pub fn is_of(&self, order: &TrashOrder) -> bool {
         (self.project, self.asked_ms) == (order.project.0, order.asked.0)
+    }
+
+    /// For how long the agent has seen it in the trash.
+    #[must_use]
+    pub fn counted(&self) -> Duration {
+        Duration::from_secs(self.counted_s)
     }
 
     /// The tree's name in the trash: `debian-17-20260731T120000000Z`. Follows from the order alone, so an order that was

@@ -37,9 +37,18 @@ fn only_time_that_was_counted_removes_a_tree() {
         assert_eq!(noted(&root).counted_s, day * 86_400);
     }
     assert!(matches!(look(DAY - Duration::from_secs(1)), Looked::Stays));
-    assert!(matches!(look(Duration::from_secs(1)), Looked::Gone));
+    assert!(matches!(look(Duration::from_secs(1)), Looked::Removed));
     assert_eq!(root.trash_notes().unwrap(), []);
     assert_eq!(std::fs::read_dir(dir.path().join(".mirror-trash")).unwrap().count(), 0);
+}
+
+/// What stands in a note is a number, whoever wrote it.
+#[test]
+fn a_count_beyond_all_time_is_long_enough() {
+    let dir = tempfile::tempdir().unwrap();
+    let (root, note) = trashed(dir.path());
+    let note = TrashNote { counted_s: u64::MAX, ..note };
+    assert!(matches!(look_at(&root, note, DAY, true).unwrap(), Looked::Removed));
 }
 
 #[test]
@@ -48,7 +57,7 @@ fn nothing_is_removed_where_the_file_does_not_allow_the_trash_any_more() {
     let (root, note) = trashed(dir.path());
     assert!(matches!(look_at(&root, noted(&root), 8 * DAY, false).unwrap(), Looked::Stays));
     assert_eq!(root.lies(&note).unwrap(), Lies::There);
-    assert!(matches!(look_at(&root, noted(&root), 8 * DAY, true).unwrap(), Looked::Gone));
+    assert!(matches!(look_at(&root, noted(&root), 8 * DAY, true).unwrap(), Looked::Removed));
 }
 
 #[test]

@@ -6,7 +6,7 @@ use std::{
     convert::Infallible,
     future::poll_fn,
     pin::{Pin, pin},
-    sync::LazyLock,
+    sync::{Arc, LazyLock},
     task::{Context, Poll},
 };
 
@@ -20,16 +20,23 @@ use prost::{
     encoding::{DecodeContext, WireType, decode_key, decode_varint, skip_field},
 };
 use prost_reflect::{DescriptorPool, Kind, MessageDescriptor};
+use tokio::sync::Semaphore;
 use tonic::{Status, body::Body, server::NamedService};
 use tower::Service;
 
-use super::{MANIFEST_BYTES_MAX, REQUEST_BYTES_MAX, invalid, project::Projects};
+use super::{MANIFEST_BYTES_MAX, REQUEST_BYTES_MAX, RETRY_UNAVAILABLE, invalid, project::Projects};
 
+/// Manifests of each of the two methods that are held at once, from their first byte to the answer: each is megabytes. Who
+/// may only look takes no place of who applies.
+pub const MANIFESTS_AT_ONCE: usize = 8;
 /// Most projects of one manifest.
 pub const MANIFEST_PROJECTS_MAX: usize = 5_000;
 /// Most messages of one manifest, at any depth: each project is one, each of its upstreams, spans, windows and places.
 /// A project that uses all there is has some 30.
 pub const MANIFEST_MESSAGES_MAX: usize = 200_000;
+/// Most texts in the lists of one manifest, such as rsync's options: each is two bytes on the wire and a dozen times that in
+/// memory.
+pub const MANIFEST_TEXTS_MAX: usize = 500_000;
 /// How deep messages are looked into; prost itself decodes no deeper.
 const LEVELS_MAX: usize = 100;
 /// What gRPC puts before each message, in bytes: whether it is compressed, and its length.
@@ -43,6 +50,8 @@ static POOL: LazyLock<Option<DescriptorPool>> =
 pub(super) struct Measured {
     manifests: ProjectServiceServer<Projects>,
     others: ProjectServiceServer<Projects>,
+    plans: Arc<Semaphore>,
+    applies: Arc<Semaphore>,
 }
 
 impl Measured {
@@ -51,6 +60,8 @@ impl Measured {
         Self {
             manifests: server.clone().max_decoding_message_size(MANIFEST_BYTES_MAX),
             others: server.max_decoding_message_size(REQUEST_BYTES_MAX),
+            plans: Arc::new(Semaphore::new(MANIFESTS_AT_ONCE)),
+            applies: Arc::new(Semaphore::new(MANIFESTS_AT_ONCE)),
         }
     }
 }
@@ -70,15 +81,24 @@ impl Service<Request<Body>> for Measured {
     }
 
     fn call(&mut self, request: Request<Body>) -> Self::Future {
-        let (message, what) = match request.uri().path() {
-            "/mirror.v1.ProjectService/PlanProjects" => ("mirror.v1.PlanProjectsRequest", "nothing planned"),
+        let (message, what, places) = match request.uri().path() {
+            "/mirror.v1.ProjectService/PlanProjects" => {
+                ("mirror.v1.PlanProjectsRequest", "nothing planned", &self.plans)
+            }
             "/mirror.v1.ProjectService/ApplyProjects" => {
-                ("mirror.v1.ApplyProjectsRequest", "nothing applied")
+                ("mirror.v1.ApplyProjectsRequest", "nothing applied", &self.applies)
             }
             _ => return self.others.call(request),
         };
+        let Ok(place) = Arc::clone(places).try_acquire_owned() else {
+            let text =
+                "as many manifests are being read as this coordinator reads at once; try again in a moment";
+            let status = mirror_proto::status::exhausted("TOO_MANY_PLANS", text, RETRY_UNAVAILABLE);
+            return Box::pin(async move { Ok(status.into_http()) });
+        };
         let mut manifests = self.manifests.clone();
         Box::pin(async move {
+            let _place = place;
             let (head, body) = request.into_parts();
             let measured = match read(body).await {
                 Ok(bytes) => check(message, what, &bytes).map(|()| bytes),
@@ -129,6 +149,10 @@ fn check(message: &str, what: &str, body: &[u8]) -> Result<(), Status> {
             "at most {MANIFEST_MESSAGES_MAX} upstreams, places, windows and spans in all of them are possible \
              at once; apply them in parts"
         )
+    } else if held.texts > MANIFEST_TEXTS_MAX {
+        format!(
+            "at most {MANIFEST_TEXTS_MAX} options and other texts in lists are possible at once; apply them in parts"
+        )
     } else {
         return Ok(());
     };
@@ -140,11 +164,14 @@ fn check(message: &str, what: &str, body: &[u8]) -> Result<(), Status> {
 struct Held {
     projects: usize,
     messages: usize,
+    texts: usize,
 }
 
 impl Held {
     fn is_too_much(&self) -> bool {
-        self.projects > MANIFEST_PROJECTS_MAX || self.messages > MANIFEST_MESSAGES_MAX
+        self.projects > MANIFEST_PROJECTS_MAX
+            || self.messages > MANIFEST_MESSAGES_MAX
+            || self.texts > MANIFEST_TEXTS_MAX
     }
 
     /// Goes through a message as prost does, and keeps nothing of it. Entries of maps are not counted: those with the
@@ -158,6 +185,9 @@ impl Held {
         while bytes.has_remaining() && !self.is_too_much() {
             let (number, wire) = decode_key(&mut bytes)?;
             let field = message.get_field(number).filter(|field| !field.is_map());
+            self.texts += usize::from(
+                field.as_ref().is_some_and(|field| field.is_list() && field.kind() == Kind::String),
+            );
             match field.map(|field| field.kind()) {
                 Some(Kind::Message(inner)) if wire == WireType::LengthDelimited && level < LEVELS_MAX => {
                     let length = usize::try_from(decode_varint(&mut bytes)?).unwrap_or(usize::MAX);

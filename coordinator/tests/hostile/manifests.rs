@@ -6,16 +6,20 @@ use std::fs;
 use fleet::agent::UserRole;
 use mirror_coordinator::rpc::{
     MANIFEST_BYTES_MAX, REQUEST_BYTES_MAX,
-    manifests::{MANIFEST_MESSAGES_MAX, MANIFEST_PROJECTS_MAX},
+    manifests::{MANIFEST_MESSAGES_MAX, MANIFEST_PROJECTS_MAX, MANIFESTS_AT_ONCE},
 };
 use mirror_proto::{status::Fault, v1};
 use prost::{
     Message as _,
     encoding::{WireType, encode_key, encode_varint},
 };
-use tonic::Code;
+use tokio::time::timeout;
+use tonic::{Code, Request, client::Grpc, transport::Channel};
 
-use super::{fleet, good, messages::ask};
+use super::{
+    fleet, good,
+    messages::{PATIENCE, Raw, ask},
+};
 
 const PLAN: &str = "/mirror.v1.ProjectService/PlanProjects";
 const APPLY: &str = "/mirror.v1.ProjectService/ApplyProjects";
@@ -59,6 +63,7 @@ async fn empty_elements_without_number_are_refused_before_they_are_memory() {
         ("places", in_project(&field(8, &empty(1, MANY)))),
         ("windows", in_project(&field(6, &empty(13, MANY)))),
         ("what only the coordinator tells", in_project(&field(21, &empty(7, MANY)))),
+        ("options", in_project(&field(7, &empty(1, MANY)))),
         ("one project in many parts", field(1, &empty(1, MANY))),
     ];
     let before = peak_kib();
@@ -73,6 +78,39 @@ async fn empty_elements_without_number_are_refused_before_they_are_memory() {
     // The kernel counts in batches for each thread: what is told as the peak may sink by a few pages.
     let growth = peak_kib().saturating_sub(before);
     assert!(growth < GROWTH_KIB_MAX, "{growth} KiB for what is refused");
+    fleet.end().await;
+}
+
+/// A manifest that never ends; begun again where no place was free.
+async fn endless(channel: Channel) {
+    loop {
+        let mut client = Grpc::new(channel.clone());
+        client.ready().await.unwrap();
+        let body = Request::new(tokio_stream::pending::<Vec<u8>>());
+        let refused = client.client_streaming(body, PLAN.parse().unwrap(), Raw).await.unwrap_err();
+        assert_eq!(Fault::from(&refused).reason, "TOO_MANY_PLANS", "{refused:?}");
+    }
+}
+
+#[tokio::test]
+async fn only_some_manifests_are_held_at_once_and_who_looks_takes_no_place_of_who_applies() {
+    let (fleet, _) = fleet().await;
+    let viewer = fleet.dial(Some(&fleet.user("guest", UserRole::Viewer).await)).await;
+    let root = fleet.dial(Some(&fleet.root())).await;
+    let held: Vec<_> = (0..MANIFESTS_AT_ONCE).map(|_| tokio::spawn(endless(viewer.clone()))).collect();
+    let is_full = async |path| match ask(&root, path, Vec::new()).await {
+        Ok(_) => false,
+        Err(status) => Fault::from(&status).reason == "TOO_MANY_PLANS",
+    };
+    let until = async |full: bool| {
+        let asking = async { while is_full(PLAN).await != full {} };
+        timeout(PATIENCE, asking).await.expect("it comes to that");
+    };
+    until(true).await;
+    assert!(is_full(PLAN).await, "and stays so while they last");
+    assert!(!is_full(APPLY).await);
+    held.iter().for_each(tokio::task::JoinHandle::abort);
+    until(false).await;
     fleet.end().await;
 }
 
